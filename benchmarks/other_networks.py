@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["OTHERS"]
+__all__ = ["OTHERS", "resnet_1d"]
 
 
 class ResidualSignal(nn.Module):
@@ -74,6 +74,24 @@ class Mixer(nn.Module):
         return self.head(F.relu(self.hidden((x * gate[:, None]).amax(1))))
 
 
+class TextReader(nn.Module):
+    """CRNN (Shi et al. 2017) in small: the columns of a map are the steps of an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(12, 16, 3, padding=1, padding_mode="circular"), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.MaxPool2d((2, 1)), nn.Conv2d(16, 20, 3, padding=1), nn.ReLU(),
+        )  # fmt: skip
+        self.recurrent = nn.LSTM(20 * 2, 14, num_layers=2, bidirectional=True, batch_first=True)
+        self.hidden, self.head = nn.Linear(28, 18), nn.Linear(18, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.features(x).permute(0, 3, 1, 2).flatten(2)
+        return self.head(F.relu(self.hidden(self.recurrent(steps)[0])))
+
+
 class SmallVideoNet(nn.Module):
     """torchvision's r3d_18 and mc3_18 in small: 3D convolutions with residual sums."""
 
@@ -99,6 +117,7 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mixer": (Mixer, (9, 6)),
     "resnet_1d": (resnet_1d, (2, 96)),
     "autoencoder_1d": (autoencoder_1d, (1, 32)),
+    "crnn": (TextReader, (1, 8, 16)),
     "video_net": (SmallVideoNet, (3, 4, 16, 16)),
     "r3d_18": (partial(torchvision.models.video.r3d_18, num_classes=10), (3, 4, 24, 24)),
 }

@@ -42,16 +42,27 @@ from benchmarks.alternatives import ALTERNATIVES, LIMITS
 from benchmarks.host_cost import measure_depth, measure_narrow
 from benchmarks.memory import measure_memory
 from benchmarks.report import Report, argument_parser, progress_bar
-from benchmarks.training_loops import BATCH, MODELS, MonitoredTraining, PlainTraining, convnet
+from benchmarks.training_loops import (
+    BATCH,
+    FURTHER_MODELS,
+    MODELS,
+    MonitoredTraining,
+    PlainTraining,
+    convnet,
+)
 from revacnn_lightning.telemetry import STATISTICS
 
+NETWORKS = {**MODELS, **FURTHER_MODELS}
 MAX_RATIO = {"default": 1.02, "all": 1.08}
 MAX_RATIO_OF_MODEL = {("default", "mobilenet_v2"): 1.03, ("all", "mobilenet_v2"): 1.15}
 # ReVACNN's extra time, relative to the alternative's.
 MAX_SHARE = 1 / 5
 # The variant of ReVACNN that records as much as the alternative does; "default" for the others.
 COUNTERPARTS = {"hooks, all": "all"}
-ROUNDS = {"convnet": 30, "mobilenet_v2": 12, "vgg11_bn": 9, "resnet18": 6}
+ROUNDS = {
+    "convnet": 30, "mobilenet_v2": 12, "vgg11_bn": 9, "resnet18": 6,
+    "mlp": 30, "vgg16_head": 6, "resnet_1d": 12, "r3d_18": 6,
+}  # fmt: skip
 TIMED_STEPS = 2  # per block
 MAX_PUBLISH_MS = 1.0
 # More than what reading every map and weight once costs in the same run.
@@ -121,7 +132,7 @@ def measure_model(
     """Add the row of a model, and its checks."""
     threads = torch.get_num_threads()
     torch.manual_seed(0)
-    net = MODELS[name]().to(device)
+    net = NETWORKS[name]().to(device)
     variants: dict[str, Callable[[nn.Module], PlainTraining]] = {
         "default": MonitoredTraining,
         "all": lambda net: MonitoredTraining(net, statistics=STATISTICS),
@@ -216,8 +227,8 @@ def record_publish_times(training: MonitoredTraining) -> list[float]:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argument_parser(__doc__, quick="one small model, in less than a minute")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser = argument_parser(__doc__, quick="one small model, or those of --models, few rounds")
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, help="default: all")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument(
         "--alternatives", nargs="*", choices=ALTERNATIVES, default=list(ALTERNATIVES)
@@ -250,7 +261,7 @@ def main() -> int:
     options = parse_options()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     clock = time.perf_counter if options.clock == "wall" else time.process_time
-    models = ["convnet"] if options.quick else options.models
+    models = options.models or (["convnet"] if options.quick else list(NETWORKS))
     threads = options.threads[:1] if options.quick else options.threads
     report = Report("Monitored step / plain step", [])
     alternatives = installed(options.alternatives, report)
@@ -266,7 +277,7 @@ def main() -> int:
     if "viewers" in options.parts:
         measure_viewers(report, 6 if options.quick else 25, clock)
     if "memory" in options.parts and not options.quick:
-        measure_memory(report, options.models, 10_000)
+        measure_memory(report, [name for name in models if name in MODELS], 10_000)
     report.add_note(
         f"median of interleaved pairs, {options.clock} clock, batch {BATCH}, "
         f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"

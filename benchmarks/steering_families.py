@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.ops import DeformConv2d
 
 __all__ = ["FAMILIES"]
 
@@ -64,6 +65,36 @@ class GatedAttention(nn.Module):
         return x + self.project(F.glu(self.expand(x), 1))
 
 
+class LinearAttention(nn.Module):
+    """Two heads whose queries are a softmax over the channels (Shen et al. 2021)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Conv2d(channels, 16, 1), nn.Conv2d(channels, 16, 1)
+        self.value, self.project = nn.Conv2d(channels, 24, 1), nn.Conv2d(24, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        query, key, value = (
+            each(x).reshape(b, 2, -1, h * w) for each in (self.query, self.key, self.value)
+        )
+        context = key.softmax(-1) @ value.transpose(-1, -2)
+        y = (context.transpose(-1, -2) @ query.softmax(-2)).reshape(b, -1, h, w)
+        return x + self.project(y)
+
+
+class Deformed(nn.Module):
+    """A deformable convolution (Dai et al. 2017), whose offsets a convolution computes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce, self.offset = nn.Conv2d(channels, 16, 1), nn.Conv2d(channels, 18, 3, padding=1)
+        self.deform = DeformConv2d(16, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.deform(F.relu(self.reduce(x)), self.offset(x))
+
+
 class LayerScale(nn.Module):
     """A scale for each channel and a position embedding for each pixel of the last stage."""
 
@@ -101,6 +132,15 @@ def standardized() -> nn.Module:
     return model
 
 
+def spectral() -> nn.Module:
+    """Return a ResNet whose convolutions have spectral norms as hooks (Miyato et al. 2018)."""
+    model = small_resnet()
+    for block in (m for m in model.modules() if isinstance(m, BasicBlock)):
+        for conv in (block.conv1, block.conv2):
+            nn.utils.spectral_norm(conv)
+    return model
+
+
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "own_group_norm": partial(small_resnet, partial(nn.GroupNorm, 16)),
     "own_instance_norm": partial(small_resnet, partial(nn.InstanceNorm2d, affine=True)),
@@ -110,5 +150,8 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "own_eca": partial(with_attention, EfficientAttention),
     "own_cbam": partial(with_attention, SpatialAttention),
     "own_glu": partial(with_attention, GatedAttention),
+    "own_linear_attention": partial(with_attention, LinearAttention),
+    "own_deformable": partial(with_attention, Deformed),
+    "own_spectral_norm": spectral,
     "own_layer_scale": partial(with_attention, LayerScale),
 }

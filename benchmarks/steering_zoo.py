@@ -8,9 +8,9 @@ Models run in double precision, with batch-norm statistics of the data and rando
 that a wrong index changes the output. After a removal, the output on a batch unknown to the editor
 must equal that of the unedited network with the same columns set to zero; after an addition, that
 of the unedited network. Each edit is undone before the next one. The smallest model of each family
-is tested completely, the others for ``--budget`` seconds in random order of their layers. Those are
-the layers that `ReVACNN` watches by default. Networks of linear layers, of signals and of volumes
-(`benchmarks.other_networks`) are tested as well.
+is tested completely, the others for some seconds in random order of their layers; ``--budget`` sets
+the seconds of all. Those are the layers that `ReVACNN` watches by default. Networks of linear
+layers, of signals and of volumes (`benchmarks.other_networks`) are tested as well.
 
 - exact: equal within 1e-8.
 - rounding: a larger difference, but not larger than after a change of the input by one rounding
@@ -40,6 +40,7 @@ import torchvision
 from msgspec.structs import replace
 from torch import Tensor, nn
 
+from benchmarks.library_networks import LIBRARIES
 from benchmarks.other_networks import OTHERS
 from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.steering_families import FAMILIES
@@ -54,7 +55,7 @@ EXACT = 1e-8
 ROUNDING = 30  # times the change of the output for a change of the input by one rounding unit
 OUTCOMES = ("exact", "rounding", "mixed", "refused", "rolled back", "wrong")
 # Families with attention, layer norms over channels or channel shuffle. The others are plain.
-NOT_PLAIN = {"convnext", "maxvit", "shufflenet", "swin", "vit", *FAMILIES}
+NOT_PLAIN = {"convnext", "maxvit", "shufflenet", "swin", "vit", *FAMILIES, *LIBRARIES}
 SMALLEST = {
     "alexnet": "alexnet", "convnext": "convnext_tiny", "densenet": "densenet121",
     "efficientnet": "efficientnet_b0", "efficientnet_v2": "efficientnet_v2_s",
@@ -70,6 +71,7 @@ QUICK = [
     *("own_group_norm", "own_standardized", "mlp", "resnet_1d"),
 ]
 QUICK_SECONDS = 8.0
+SECONDS = 10.0
 SHUFFLE = "shufflenet_v2_x0_5"
 MIN_SHUFFLE_EXACT = 46  # of its 56 convolutions
 # Models with many parameters outside of convolutions. Built only if named by --models.
@@ -78,14 +80,14 @@ HUGE = {"regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
 
 def family(name: str) -> str:
     """Return the family of a model; a network that is no classifier of torchvision is its own."""
-    if name in FAMILIES or name in OTHERS:
+    if name in FAMILIES or name in OTHERS or name in LIBRARIES:
         return name
     return next(f for f in sorted(SMALLEST, key=len, reverse=True) if name.startswith(f))
 
 
 def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """Return the model, a batch for the editor, and another batch to judge edits by."""
-    if name in OTHERS:
+    if name in OTHERS or name in LIBRARIES:
         return build_other(name)
     options: dict[str, Any] = {"num_classes": 100}
     pixels = 64
@@ -115,11 +117,12 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 def build_other(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """Return a network that is no classifier of torchvision, as `build` does."""
-    make, shape = OTHERS[name]
+    make, shape = {**OTHERS, **LIBRARIES}[name]
+    count = 4 if name in OTHERS else 2
     torch.manual_seed(0)
     model = make().double()
-    x = torch.randn(4, *shape, dtype=torch.float64)
-    return randomized(model, x), x, torch.randn(4, *shape, dtype=torch.float64)
+    x = torch.randn(count, *shape, dtype=torch.float64)
+    return randomized(model, x), x, torch.randn(count, *shape, dtype=torch.float64)
 
 
 def small_maxvit(pixels: int) -> nn.Module:
@@ -267,16 +270,22 @@ def main() -> int:
     parser.add_argument(
         "--budget",
         type=float,
-        default=10.0,
-        help="seconds per model; the smallest of each family has no limit",
+        help=f"seconds per model; default: {SECONDS:g}, the smallest of each family has no limit",
     )
     parser.add_argument("--families", action="store_true", help="only the smallest of each family")
+    parser.add_argument(
+        "--libraries",
+        action="store_true",
+        help="networks of timm, segmentation-models-pytorch and MONAI, which must be installed",
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = options.models or (QUICK if options.quick else [*classifiers(), *OTHERS])
     if options.families:
         names = [*SMALLEST.values(), *FAMILIES, *OTHERS]
+    if options.libraries:
+        names = list(LIBRARIES)
     report = Report(
         "One filter removed and one added, per layer (fp64)",
         ["model", "layers", "tested", "removed", "added", "s"],
@@ -284,11 +293,11 @@ def main() -> int:
     outcomes: dict[str, Outcomes] = {}
     with progress_bar(len(names)) as advance:
         for name in names:
-            budget = float("inf") if name in (*SMALLEST.values(), *OTHERS) else options.budget
+            budget = QUICK_SECONDS if options.quick else options.budget
+            if budget is None:
+                budget = float("inf") if name in (*SMALLEST.values(), *OTHERS) else SECONDS
             start = perf_counter()
-            found = judge_model(
-                name, QUICK_SECONDS if options.quick else budget, options.seed, advance
-            )
+            found = judge_model(name, budget, options.seed, advance)
             outcomes[name] = found
             edits = (found.describe("removed"), found.describe("added"))
             report.add_row(name, found.layers, found.tested, *edits, perf_counter() - start)

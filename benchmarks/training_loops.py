@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
 import signal
 import subprocess
@@ -19,10 +20,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from benchmarks.other_networks import resnet_1d
 from revacnn_lightning import RequestTimeoutError, ReVACNN
 from revacnn_lightning.runtime.session import Session
 
-__all__ = ["BATCH", "MODELS", "MonitoredTraining", "PlainTraining", "convnet"]
+__all__ = ["BATCH", "FURTHER_MODELS", "MODELS", "MonitoredTraining", "PlainTraining", "convnet"]
 
 BATCH = 64  # images of 3×32×32 pixels
 ATTACH_SECONDS = 120
@@ -80,11 +82,46 @@ def mobilenet_v2() -> nn.Module:
     return torchvision.models.mobilenet_v2(num_classes=10)
 
 
+def mlp() -> nn.Module:
+    """Return four hidden linear layers of 512 units on the pixels of an image."""
+    widths = [3 * 32 * 32, 512, 512, 512, 512]
+    hidden = [
+        layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())
+    ]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(512, 10))
+
+
+def vgg16_head() -> nn.Module:
+    """Return a VGG-16 with its head of 4,096 + 4,096 units, for 32×32 images."""
+    model = torchvision.models.vgg16_bn(num_classes=10)
+    model.avgpool = nn.Identity()
+    model.classifier[0] = nn.Linear(512, 4096)
+    return model
+
+
+def signal_resnet() -> nn.Module:
+    """Return a 1D ResNet that reads an image as a signal of 3 channels and 1,024 steps."""
+    return nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 2, 1), resnet_1d())
+
+
+def r3d_18() -> nn.Module:
+    """Return torchvision's r3d_18, which reads an image as a video of 4 frames of 16×16 pixels."""
+    video = nn.Unflatten(2, (4, 16, 16))
+    return nn.Sequential(nn.Flatten(2), video, torchvision.models.video.r3d_18(num_classes=10))
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "convnet": convnet,
     "resnet18": resnet18,
     "mobilenet_v2": mobilenet_v2,
     "vgg11_bn": vgg11_bn,
+}
+# Networks with other layers than 2D convolutions, for the overhead alone.
+FURTHER_MODELS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": mlp,
+    "vgg16_head": vgg16_head,
+    "resnet_1d": signal_resnet,
+    "r3d_18": r3d_18,
 }
 
 

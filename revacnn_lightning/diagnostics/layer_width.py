@@ -1,4 +1,8 @@
-"""Whether a layer is wider than the network needs: what removing its cheapest filters would cost.
+"""Whether a layer is wider or narrower than the network needs, by what its width would cost.
+
+Two measures, which may both be large in one layer: prices are of the filters that it has, a growth
+gain is of one that it lacks. Such a layer has filters to spare for what it lacks, so it is too
+wide, not too narrow: reinitialize some filters in place of adding one.
 
 too_wide
     The cheapest filters of the layer, taken one after the other until the sum of their prices
@@ -7,8 +11,13 @@ too_wide
     that were not measured need not confirm them. Prices of filters that back each other up do not
     add up: the plan of the removal measures them together. Confidence 0.6.
 
+too_narrow
+    The growth gain of the layer is at least `NARROW_RATIO` times the median of the known gains, of
+    at least `MIN_LAYERS` layers, and it is not too wide. Confidence 0.5.
+
 Range of the sum: 0 or more, in the unit of the loss. Cost: a sort of the prices. Source: the
-measured prices of `runtime.removal_prices`.
+measured prices of `runtime.removal_prices`; gains as in `protocol.growth` (Evci et al. 2022,
+"GradMax", arXiv:2201.05125).
 """
 
 from __future__ import annotations
@@ -19,10 +28,19 @@ import numpy as np
 
 from revacnn_lightning.diagnostics.verdicts import Verdict
 
-__all__ = ["NEGLIGIBLE", "WIDE_SHARE", "judge_width"]
+__all__ = [
+    "MIN_LAYERS",
+    "NARROW_RATIO",
+    "NEGLIGIBLE",
+    "WIDE_SHARE",
+    "judge_narrowness",
+    "judge_width",
+]
 
 NEGLIGIBLE = 0.01
 WIDE_SHARE = 0.25
+NARROW_RATIO = 2.0
+MIN_LAYERS = 3
 
 
 def judge_width(layer: str, changes: np.ndarray, loss: float, n_filters: int) -> Verdict | None:
@@ -51,3 +69,25 @@ def judge_width(layer: str, changes: np.ndarray, loss: float, n_filters: int) ->
     worth = 0.6 * len(filters) / max(1, n_filters)
     chosen = tuple(sorted(filters.tolist()))
     return Verdict("too_wide", layer, evidence, 0.6, chosen, remedy="remove", worth=worth)
+
+
+def judge_narrowness(layer: str, gain: float, gains: np.ndarray, n_filters: int) -> Verdict | None:
+    """Return whether a layer that is not too wide is too narrow; None if not, or if not known.
+
+    Args:
+        layer: its name.
+        gain: its growth gain.
+        gains: of all layers, NaN where unknown, (layers,).
+        n_filters: of the whole network, to which the worth of a verdict relates.
+    """
+    known = gains[np.isfinite(gains)]
+    if len(known) < MIN_LAYERS or not math.isfinite(gain):
+        return None
+    median = float(np.median(known))
+    if median <= 0 or gain < NARROW_RATIO * median:
+        return None
+    evidence = (
+        f"a new filter has a growth gain of {gain:.2g}, {gain / median:.1f} times the median of "
+        f"{len(known)} layers"
+    )
+    return Verdict("too_narrow", layer, evidence, 0.5, remedy="add", worth=0.5 / max(1, n_filters))

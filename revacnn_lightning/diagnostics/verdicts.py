@@ -26,7 +26,7 @@ converged
 vanishing, exploding
     The mean gradient of the first layer divided by that of the last one is below 1 / `DEPTH_RATIO`,
     or above `DEPTH_RATIO`. It is that of the median batch.
-provably_dead, twins, degenerate, too_wide
+provably_dead, twins, degenerate, too_wide, too_narrow
     Defined in `diagnostics.layer_verdicts` and `diagnostics.layer_width`.
 nonfinite
     A statistic is NaN or infinite that was measured. It began in the first layer, in forward order,
@@ -56,11 +56,12 @@ __all__ = [
 
 VerdictKind = Literal[
     "dead", "dormant", "untrained", "restless", "converged", "vanishing", "exploding", "nonfinite",
-    "provably_dead", "twins", "degenerate", "too_wide",
+    "provably_dead", "twins", "degenerate", "too_wide", "too_narrow",
 ]  # fmt: skip
 # What an edit can do: "remove", "merge" and "restart" (reinitialize, with outgoing weights of zero)
-# the filters, "freeze" the layer; "lower_rate" and "undo" are for the person to decide.
-Remedy = Literal["remove", "merge", "restart", "freeze", "lower_rate", "undo", ""]
+# the filters, "freeze" the layer, "add" a filter to it; "lower_rate" and "undo" are for the person
+# to decide.
+Remedy = Literal["remove", "merge", "restart", "freeze", "add", "lower_rate", "undo", ""]
 
 WINDOW = 50  # recorded batches
 MIN_BATCHES = 20  # fewer say nothing

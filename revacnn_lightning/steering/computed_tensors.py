@@ -9,7 +9,8 @@ follows from what computes it; nothing here runs that code:
 - pruning masks (`torch.nn.utils.prune`), w = mask · w_orig: new entries are not masked;
 - a parametrization of one tensor (`torch.nn.utils.parametrize`), w = f(w_orig): the trace finds out
   which channels f couples;
-- orthogonal parametrizations, and spectral norms as hooks, couple all filters: they are refused.
+- a spectral norm as a hook (Miyato et al. 2018), w = w_orig / σ: as such a parametrization;
+- orthogonal parametrizations couple all filters: they are refused.
 """
 
 from __future__ import annotations
@@ -37,10 +38,6 @@ __all__ = [
     "tensor_of_shape",
 ]
 
-_SPECTRAL = (
-    "its spectral norm divides the weight by the largest singular value of all filters together; "
-    "with torch.nn.utils.parametrizations.spectral_norm, they can be edited"
-)
 _REASONS = {
     "_Orthogonal": "its orthogonal parametrization keeps all filters orthogonal to each other",
 }
@@ -58,6 +55,7 @@ class ComputedTensor:
         mask: the buffer that holds the mask of pruned entries; "" for other computations.
         originals: all tensors that it is computed from.
         refusal: why none of its channels can be edited; "" if that depends on the trace.
+        vectors: the buffers that hold the singular vectors of a spectral norm as a hook.
     """
 
     module: str
@@ -67,6 +65,7 @@ class ComputedTensor:
     mask: str = ""
     originals: tuple[str, ...] = ()
     refusal: str = ""
+    vectors: tuple[str, ...] = ()
 
 
 def computed_tensors(model: nn.Module) -> list[ComputedTensor]:
@@ -136,13 +135,15 @@ def attributes_of_hooks(module: nn.Module) -> set[str]:
 def recompute_attributes(module: nn.Module) -> dict[str, Tensor]:
     """Return the plain attributes that hooks set before each forward, computed once more.
 
-    They are those of masks and of the hook-based weight norm, whose computations have no effects.
+    They are those of masks and of hook-based norms of weights, whose computations have no effects.
     Until the next forward, the user's code would read them in their old shape.
     """
     values: dict[str, Tensor] = {}
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
             values[hook.name] = hook.compute_weight(module)
+        elif isinstance(hook, SpectralNorm):
+            values[hook.name] = hook.compute_weight(module, do_power_iteration=False)
         elif isinstance(hook, BasePruningMethod):
             values[hook._tensor_name] = hook.apply_mask(module)
     return {name: value for name, value in values.items() if name in vars(module)}
@@ -179,8 +180,7 @@ def _computed_by_hooks(path: str, module: nn.Module) -> Iterator[ComputedTensor]
             yield ComputedTensor(path, hook.name, direction, gain, "", (gain, direction))
         elif isinstance(hook, SpectralNorm):
             names = tuple(_join(path, hook.name + end) for end in ("_orig", "_u", "_v"))
-            refusal = _refusal(path, _SPECTRAL)
-            yield ComputedTensor(path, hook.name, names[0], "", "", names, refusal)
+            yield ComputedTensor(path, hook.name, names[0], "", "", names, vectors=names[1:])
         elif isinstance(hook, BasePruningMethod):
             name: str = hook._tensor_name
             direction, mask = (_join(path, name + end) for end in ("_orig", "_mask"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from revacnn_lightning.diagnostics.layer_verdicts import LayerMeasures, TwinGroup, judge_layer
-from revacnn_lightning.diagnostics.layer_width import judge_width
+from revacnn_lightning.diagnostics.layer_width import judge_narrowness, judge_width
 
 CLUSTERED = {
     "silhouette": 0.8, "hopkins": 0.9, "effective_rank": 0.3, "random_silhouette": 0.05,
@@ -60,3 +60,15 @@ def test_a_layer_is_too_wide_if_many_filters_cost_nothing():
     everything = judge_width("a", np.zeros(4), 1.0, 16)
     assert everything is not None
     assert len(everything.filters) == 3  # one is left
+
+
+def test_a_layer_of_twice_the_usual_growth_gain_is_too_narrow() -> None:
+    gains = np.array([0.1, 0.3, np.nan, 0.12], np.float32)
+    verdict = judge_narrowness("b", 0.3, gains, 40)
+    assert verdict is not None
+    assert (verdict.kind, verdict.remedy, verdict.filters) == ("too_narrow", "add", ())
+    assert "2.5 times the median of 3 layers" in verdict.evidence
+    assert judge_narrowness("a", 0.1, gains, 40) is None
+    assert judge_narrowness("c", float("nan"), gains, 40) is None
+    assert judge_narrowness("b", 0.3, gains[:2], 40) is None  # of two layers, one is always first
+    assert judge_narrowness("b", 0.0, np.zeros(4), 40) is None

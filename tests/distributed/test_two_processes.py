@@ -12,7 +12,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from tests.distributed import scripted_training
+from tests.distributed import pruned_training, scripted_training
 from tests.import_graph import ROOT
 
 
@@ -63,7 +63,7 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
     assert len(list((tmp_path / "revacnn").glob("*.ckpt"))) == 1
 
 
-def test_all_processes_undo_an_edit_after_an_internal_error_in_the_first_one(tmp_path: Path):
+def test_all_processes_undo_an_edit_after_an_internal_error_and_resume_bit_for_bit(tmp_path: Path):
     run(tmp_path, "tests.distributed.scripted_training", "ddp_fork", str(tmp_path))
     first, second = reports(tmp_path)
     assert first["outcomes"][-2:] == [
@@ -74,3 +74,20 @@ def test_all_processes_undo_an_edit_after_an_internal_error_in_the_first_one(tmp
         assert report["different"] == []
         assert report["width"] == 4  # three filters, and the one that was removed last
         assert report["step"] == scripted_training.BATCHES  # training continues
+    # Resumed from a checkpoint of the edited network, both have all of its tensors bit for bit.
+    for rank in range(2):
+        loaded = json.loads((tmp_path / f"loaded{rank}.json").read_text())
+        assert loaded["tensors"] > 30
+        assert loaded["different"] == 0
+
+
+def test_a_pruning_to_a_budget_removes_the_same_filters_in_both_processes(tmp_path: Path):
+    run(tmp_path, "tests.distributed.pruned_training", str(tmp_path))
+    first, second = reports(tmp_path)
+    whole = sum(each.numel() for each in scripted_training.Net().parameters())
+    assert first["edits"] > 0, first["note"]
+    for report in (first, second):
+        assert report["different"] == []
+        assert report["widths"] == first["widths"]
+        assert report["parameters"] <= pruned_training.SHARE * whole
+        assert report["step"] == first["step"] < pruned_training.BATCHES  # both have stopped

@@ -161,7 +161,7 @@ def test_a_forward_that_raises_during_the_edit_rolls_it_back(
 
 
 def test_a_hard_coded_size_fails_verification() -> None:
-    """A width written into the code as a plain number: the edit fails and is rolled back."""
+    """A fixed width, of which only the forward knows: the edit fails and is rolled back."""
 
     class Fixed(torch.nn.Module):
         def __init__(self) -> None:
@@ -171,7 +171,8 @@ def test_a_hard_coded_size_fails_verification() -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.conv1(x)
-            x = x.reshape(x.shape[0], 6, 8, 8)
+            width = 6
+            x = x.reshape(x.shape[0], width, 8, 8)
             return self.conv2(x)
 
     model = Fixed()

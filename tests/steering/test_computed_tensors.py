@@ -282,7 +282,6 @@ def test_the_attribute_of_a_hook_has_the_edited_shape_immediately():
 
 
 REFUSED = {
-    "old spectral_norm": (nn.utils.spectral_norm, "spectral norm"),
     "orthogonal": (parametrizations.orthogonal, "orthogonal"),
 }
 
@@ -355,9 +354,10 @@ def test_frozen_filters_keep_their_weight(kind):
     assert not torch.equal(after[[0, 2]], before[[0, 2]])
 
 
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, nn.utils.spectral_norm])
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "up"])
-def test_filters_with_a_spectral_norm_are_edited_once_the_change_is_confirmed(layer: str):
-    kind = net(parametrizations.spectral_norm)
+def test_filters_with_a_spectral_norm_are_edited_once_the_change_is_confirmed(norm, layer: str):
+    kind = net(norm)
     for split in (None, 1):
         model, editor = trained(kind)
         probe, x = nets.probe_of(model), nets.images(3, seed=9)
@@ -386,6 +386,23 @@ def test_the_rest_of_a_spectral_norm_stays_when_a_filter_is_removed():
     assert torch.equal(norm._u, u[kept])
     sigma = u[kept] @ weight[kept].flatten(1) @ norm._v
     assert torch.allclose(model.conv2.weight, weight[kept] / sigma)
+
+
+def test_filters_with_a_spectral_norm_as_a_hook_were_refused():
+    model, editor = trained(net(nn.utils.spectral_norm))
+    model.eval()
+    conv = model.conv2
+    weight, u, v = (t.detach().clone() for t in (conv.weight_orig, conv.weight_u, conv.weight_v))
+    editor.apply(requests.RemoveFilters("conv1", [2]), nets.probe_of(model))
+    columns = [i for i in range(weight[0].numel()) if i // 9 != 2]
+    rest = weight.flatten(1)[:, columns]
+    assert torch.equal(conv.weight_orig.flatten(1), rest)
+    assert torch.equal(conv.weight_u, u)
+    assert torch.equal(conv.weight_v, v[columns])
+    assert torch.allclose(conv.weight.flatten(1), rest / (u @ rest @ v[columns]), rtol=1e-12)
+    editor.apply(requests.Undo(), nets.probe_of(model))
+    assert torch.equal(conv.weight_v, v)
+    assert torch.equal(conv.weight_orig, weight)
 
 
 def test_freezing_is_refused_where_filters_are_not_computed_one_by_one():

@@ -9,11 +9,17 @@ from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.messages import Structure
 
 from ..rendering.formatting import format_number
+from ..tab.layer_widths import wide_layers
+from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
 
 __all__ = ["GrowthPanel"]
 
 SOURCE = "GradMax, Evci et al. 2022"
+SPARE = (
+    "The gain is of a filter that the layer lacks. By their prices, it has more filters than it "
+    "needs: reinitialize some of these rather than add one"
+)
 
 
 class GrowthPanel(HtmlPanel):
@@ -26,7 +32,7 @@ class GrowthPanel(HtmlPanel):
         requests, structure = tab.follower.growth, tab.structure
         if not tab.shows_prices or structure is None:
             return {"rows": [], "text": "", "pending": False}
-        rows = [] if requests.newest is None else _rows(requests.newest, structure)
+        rows = [] if requests.newest is None else _rows(tab, requests.newest, structure)
         text = requests.refused
         if requests.is_pending:
             text = "waiting for a batch"
@@ -36,25 +42,33 @@ class GrowthPanel(HtmlPanel):
         return {"rows": rows, "text": text, "pending": requests.is_pending}
 
 
-def _rows(gains: GrowthGains, structure: Structure) -> list[dict[str, Any]]:
-    """Return the layers with a known gain, largest first; ``heat`` is relative to the largest."""
+def _rows(tab: TabState, gains: GrowthGains, structure: Structure) -> list[dict[str, Any]]:
+    """Return the layers with a known gain, largest first; those that are too wide come last.
+
+    ``heat`` is relative to the largest gain.
+    """
+    wide = wide_layers(tab, structure)
     known = [
-        (float(gain), index)
+        (structure.layers[index].name not in wide, float(gain), index)
         for index, gain in enumerate(gains.gains)
         if math.isfinite(gain) and not structure.layers[index].edit_refusal
     ]
     known.sort(reverse=True)
-    largest = known[0][0] if known else 0.0
-    return [
-        {
-            "layer": index,
-            "text": f"{structure.layers[index].name} {format_number(gain)}",
-            "title": f"Growth gain {format_number(gain)}: the gradient of the outgoing weights "
-            f"that a new filter of this layer could have ({SOURCE})",
-            "heat": gain / largest if largest > 0 else 0.0,
-        }
-        for gain, index in known
-    ]
+    largest = max((gain for _, gain, _ in known), default=0.0)
+    rows = []
+    for is_first, gain, index in known:
+        name = structure.layers[index].name
+        spare = "" if is_first else f", {len(wide[name].filters)} filters to spare"
+        title = (
+            f"Growth gain {format_number(gain)}: the gradient of the outgoing weights that a new "
+            f"filter of this layer could have ({SOURCE})"
+        )
+        if not is_first:
+            title += f". {SPARE}"
+        heat = gain / largest if largest > 0 else 0.0
+        text = f"{name} {format_number(gain)}{spare}"
+        rows.append({"layer": index, "text": text, "title": title, "heat": heat})
+    return rows
 
 
 def _describe(gains: GrowthGains) -> str:

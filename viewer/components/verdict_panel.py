@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from revacnn_lightning.diagnostics.layer_width import judge_width
 from revacnn_lightning.diagnostics.verdicts import Remedy, Verdict, VerdictKind
 from revacnn_lightning.protocol.messages import Structure
 
+from ..rendering.formatting import format_number
+from ..tab.layer_widths import growth_gains, narrow_layers, wide_layers
 from .html_panel import HtmlPanel
 
 __all__ = ["VerdictPanel"]
@@ -22,20 +25,28 @@ WORDS: dict[VerdictKind, str] = {
     "converged": "converged", "vanishing": "vanishing gradient", "exploding": "exploding gradient",
     "nonfinite": "NaN or infinite", "provably_dead": "dead for good", "twins": "twins",
     "degenerate": "clustered", "too_wide": "more than it needs",
+    "too_narrow": "too narrow",
 }  # fmt: skip
 REMEDIES: dict[Remedy, str] = {
     "remove": "Remove", "merge": "Merge", "restart": "Restart", "freeze": "Freeze",
+    "add": "Add",
 }  # fmt: skip
 REMOVAL_ADVICE: dict[VerdictKind, str] = {
     "dead": "Remove them, at no cost while they stay silent, or reinitialize them.",
     "provably_dead": "Remove them: the network computes the same without them.",
     "too_wide": "Remove them; the plan measures what all of them cost together.",
 }
+# Of a layer that is too wide, whose growth gain is known.
+SPARE = (
+    "That is of the filters it has. One in another direction has a growth gain of {gain}: "
+    "reinitialize some of these rather than add one"
+)
 ADVICE: dict[Remedy, str] = {
     "remove": "Remove them.",
     "merge": "Merge them into the strongest one.",
     "restart": "Reinitialize them, with outgoing weights of zero.",
     "freeze": "Freeze the layer: its steps have become negligible.",
+    "add": "Add a filter there, in the direction that lowers the loss fastest.",
     "lower_rate": "Lower the learning rate.",
     "undo": "Undo the last edit, or return to an earlier checkpoint; lower the rate.",
     "": "",
@@ -67,18 +78,15 @@ class VerdictPanel(HtmlPanel):
         }
 
     def _widths(self, structure: Structure) -> list[Verdict]:
-        """Return which layers are too wide, while the tab shows prices."""
-        prices = self.tab.follower.filter_prices.newest if self.tab.shows_prices else None
-        if prices is None or prices.version != structure.version:
-            return []
-        found, first = [], 0
-        for layer in structure.layers:
-            last = first + len(layer.filter_ids)
-            if not layer.edit_refusal:
-                changes = prices.changes[first:last]
-                found.append(judge_width(layer.name, changes, prices.loss, len(prices.changes)))
-            first = last
-        return [verdict for verdict in found if verdict is not None]
+        """Return which layers are too wide or too narrow, while the tab shows prices."""
+        wide = wide_layers(self.tab, structure)
+        gains = growth_gains(self.tab, structure)
+        for layer, gain in zip(structure.layers, gains, strict=True):
+            if layer.name in wide and math.isfinite(gain):
+                verdict = wide[layer.name]
+                evidence = f"{verdict.evidence}. {SPARE.format(gain=format_number(float(gain)))}"
+                wide[layer.name] = replace(verdict, evidence=evidence)
+        return [*wide.values(), *narrow_layers(self.tab, structure).values()]
 
     _key: tuple[str, int, str] = ("", -1, "")
     _due_at = 0.0
@@ -108,7 +116,7 @@ def _row(verdict: Verdict, structure: Structure, refusal: str) -> dict[str, Any]
     (layer,) = layers
     ids = [layer.filter_ids[i] for i in verdict.filters if i < len(layer.filter_ids)]
     label = REMEDIES.get(verdict.remedy, "")
-    if verdict.remedy in ("remove", "merge") and layer.edit_refusal:
+    if verdict.remedy in ("remove", "merge", "add") and layer.edit_refusal:
         label = ""
     advice = ADVICE[verdict.remedy]
     if verdict.remedy == "remove":

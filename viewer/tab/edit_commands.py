@@ -76,13 +76,15 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
 
 
 def stage_remedy(tab: TabState, arguments: Arguments) -> None:
-    """Stage what helps against a verdict: ``remove``, ``merge``, ``restart`` or ``freeze``."""
+    """Stage what helps: ``remove``, ``merge``, ``restart``, ``freeze`` or ``add``."""
     layer = tab.layer(arguments.layer)
     if layer is None:
         return
     ids = [id_ for id_ in arguments.ids if id_ in layer.filter_ids]
     if arguments.option == "freeze":
         stage_freeze_layer(tab, arguments)
+    elif arguments.option == "add":
+        stage_add_directed(tab, arguments)
     elif arguments.option == "restart" and ids:
         tab.staging.toggle("reinitialize", layer.name, ids)
     elif arguments.option == "merge" and len(ids) > 1 and not tab.width_refusal(layer):

@@ -102,6 +102,9 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
         return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
     if isinstance(module, UnitLayer):
         return _conv_sizes(module, weight.shape)
+    if _is_deformable(module):
+        groups: Any = module.groups
+        return {"out_channels": weight.shape[0], "in_channels": weight.shape[1] * groups}
     if isinstance(module, LAYER_NORMS):
         return {"normalized_shape": tuple(weight.shape)}
     if isinstance(module, nn.GroupNorm):
@@ -111,6 +114,11 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.Embedding):
         return dict(zip(("num_embeddings", "embedding_dim"), weight.shape, strict=True))
     return {}
+
+
+def _is_deformable(module: nn.Module) -> bool:
+    """Return whether a module is torchvision's deformable conv, without importing torchvision."""
+    return type(module).__module__ == "torchvision.ops.deform_conv"
 
 
 def _attention_sizes(module: nn.MultiheadAttention) -> dict[str, int]:

@@ -15,6 +15,8 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
 __all__ = ["PlanningContext"]
 
+SPECTRAL_NORM = "_SpectralNorm"  # torch has no public name for its parametrization
+
 
 @dataclass
 class PlanningContext:
@@ -64,6 +66,13 @@ class PlanningContext:
         """Return whether this tensor is the mask of pruned entries."""
         computed = self.computed.get(tensor)
         return computed is not None and computed.mask == tensor
+
+    def is_singular_vector(self, tensor: str) -> bool:
+        """Return whether this tensor is a singular vector of a spectral norm."""
+        computed = self.computed.get(tensor)
+        if computed is not None and tensor in computed.vectors:
+            return True
+        return type(find_tensor(self.model, tensor)[0]).__name__ == SPECTRAL_NORM
 
     def count_parameters(self) -> int:
         """Return the number of parameter values of the model."""

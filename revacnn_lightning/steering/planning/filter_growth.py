@@ -26,7 +26,6 @@ __all__ = ["growth_title", "plan_growth"]
 
 # A request for more new filters than this is probably a typing error.
 MAX_NEW_FILTERS = 4096
-SPECTRAL_NORM = "_SpectralNorm"  # torch has no public name for it
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -107,10 +106,26 @@ def _insertions(
     edits = []
     for (name, dim), indices in sorted(members.items()):
         size = context.groups.dimension(name, dim).size
+        if split and _is_tied(context, name, dim, indices):
+            raise EditRefusedError(
+                f"{name} both produces these channels and reads them elsewhere, so a copy cannot "
+                "keep its values in one place and share them in the other; add a filter instead"
+            )
         edit = insert_copies(name, dim, size, indices, pieces, count)
         edit.fill = _fill(context, name, dim, indices, split=split)
         edits.append(with_gains(context, edit))
     return in_gain_order(edits)
+
+
+def _is_tied(context: PlanningContext, name: str, dim: int, indices: np.ndarray) -> bool:
+    """Return whether rows of a tensor produce channels that the same rows read again."""
+    groups, rows = context.groups, context.groups.dimension(name, dim).start + indices
+    reads_itself = bool((groups.arrival[rows] == rows).any())
+    return (
+        reads_itself
+        and groups.produces_channels(name, dim, indices)
+        and groups.reads_channels(name, dim, indices)
+    )
 
 
 def _fill(
@@ -127,7 +142,7 @@ def _fill(
         return "zero"
     owner, tensor = find_tensor(context.model, name)
     attribute = name.rpartition(".")[2]
-    if type(owner).__name__ == SPECTRAL_NORM:  # of the singular vectors: the norm stays the same
+    if context.is_singular_vector(name):  # the norm stays the same
         return "zero"
     if isinstance(owner, NORMS) and name not in context.computed:
         return "one" if attribute in ("weight", "running_var") else "zero"

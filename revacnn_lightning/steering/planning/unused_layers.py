@@ -32,7 +32,8 @@ def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> tupl
     layers = [
         name
         for name in sorted(names)
-        if _may_read(context.model.get_submodule(name), widths)
+        if not _is_weight_read(context, name)
+        and _may_read(context.model.get_submodule(name), widths)
         and not any(f"{name}.".startswith(f"{copy}.") for copy in context.copies)
     ]
     if not layers:
@@ -60,6 +61,12 @@ def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> tupl
         for each in context.model.get_submodule(layer).parameters(recurse=False)
     )
     return layers, not any(id(each) in held and each.requires_grad for each in trainable)
+
+
+def _is_weight_read(context: PlanningContext, layer: str) -> bool:
+    """Return whether a forward has read the weight of a layer, whose bias it did not read."""
+    weight = context.model.get_submodule(layer)._parameters.get("weight")
+    return weight is not None and f"{layer}.weight" not in context.groups.unused
 
 
 def _may_read(module: nn.Module, widths: Iterable[int]) -> bool:

@@ -8,7 +8,7 @@ follows from the plan (`planning/macs.py`) without running the edited network.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -17,15 +17,17 @@ from revacnn_lightning.steering.tracing.labels import labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall, OpCost
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["op_cost"]
+__all__ = ["op_costs"]
 
 
-def op_cost(trace: Trace, call: OpCall) -> OpCost | None:
-    """Return the cost of a call; None if the call is not counted."""
+def op_costs(trace: Trace, call: OpCall) -> Sequence[OpCost]:
+    """Return the costs of the products of a call; none if the call is not counted."""
+    if call.base in ("mkldnn_rnn_layer", "_cudnn_rnn"):
+        return _recurrent(trace, call)
     count = _COUNTS.get(call.base)
     if count is None and call.base.startswith("_scaled_dot_product"):
         count = _attention
-    return None if count is None else count(trace, call)
+    return () if count is None else [count(trace, call)]
 
 
 def _convolution(trace: Trace, call: OpCall) -> OpCost:
@@ -34,6 +36,14 @@ def _convolution(trace: Trace, call: OpCall) -> OpCost:
     macs = weight.numel() * _places(x if transposed else call.out)
     factors = _factors(trace, (weight, 0), (weight, 1))
     return OpCost(trace.module_path(), macs, factors, _places(call.out))
+
+
+def _deformable(trace: Trace, call: OpCall) -> OpCost:
+    """Every output pixel costs the size of the weight, beside the interpolation of the input."""
+    weight = call.args[1]
+    factors = _factors(trace, (weight, 0), (weight, 1))
+    places = _places(call.out)
+    return OpCost(trace.module_path(), weight.numel() * places, factors, places)
 
 
 def _places(activation: Tensor) -> int:
@@ -59,8 +69,26 @@ def _attention(trace: Trace, call: OpCall) -> OpCost:
     return OpCost(trace.module_path(), macs, ())
 
 
+def _recurrent(trace: Trace, call: OpCall) -> list[OpCost]:
+    """At each step of each sequence, each matrix of a recurrent layer is read once."""
+    x, weights = call.args[0], call.args[1]
+    listed = weights if isinstance(weights, (list, tuple)) else call.args[1:3]
+    steps = x.numel() // x.shape[-1]
+    return [
+        OpCost(
+            trace.module_path(),
+            weight.numel() * steps,
+            _factors(trace, (weight, 0), (weight, 1)),
+            steps,
+        )
+        for weight in listed
+        if weight.ndim == 2
+    ]
+
+
 _COUNTS: dict[str, Callable[[Trace, OpCall], OpCost]] = {
     **dict.fromkeys(("convolution", "_convolution", "convolution_overrideable"), _convolution),
+    "deform_conv2d": _deformable,
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), _matrix_product),
 }
 

@@ -319,12 +319,13 @@ class Trace:
     ) -> str | None:
         """Record the edges into the conv that runs, and return its name if there is one.
 
-        It is the running module, or the one whose weight another module passes to ``conv2d``. A
-        decoder may pass the weight of a conv to ``conv_transpose2d``, which has other filters.
+        It is the running module, or the one whose weight, or what is computed from it, another
+        module passes to ``conv2d``. A decoder may pass the weight of a conv to
+        ``conv_transpose2d``, which has other filters.
         """
         name = self.module_name()
         if not isinstance(self.module, UnitLayer) or not name:
-            name = self._layer_of_weight.get(id(weight), "")
+            name = self._layer_of_weight.get(id(weight)) or self._layer_of_computed(weight)
             layer: Any = self.model.get_submodule(name)
             name = name if name and is_transposed(layer) == transposed else ""
         return self._record_layer(name, out, x)
@@ -338,18 +339,28 @@ class Trace:
         module, name = self.module, self.module_name()
         is_layer = isinstance(module, nn.Linear) and module.out_features == out.shape[-1]
         if not is_layer or not name:
-            name = "" if produced is None else self._layer_of_rows(produced)
+            name = "" if produced is None else self._layer_of_rows(produced, nn.Linear)
         return self._record_layer(name, out, x)
 
-    def _layer_of_rows(self, produced: Tensor) -> str:
-        """Return the linear layer whose weight has these rows; "" if there is none."""
+    def _layer_of_computed(self, weight: Tensor) -> str:
+        """Return the conv whose weight this one is computed from, filter by filter; "" if none."""
+        produced = self.channels_along(weight, 0)
+        if produced is None:
+            return ""
+        name = self._layer_of_rows(produced, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        is_whole = bool((produced.diff() == 1).all())
+        layer: Any = self.model.get_submodule(name)
+        return name if name and is_whole and len(produced) == layer.out_channels else ""
+
+    def _layer_of_rows(self, produced: Tensor, kinds: Any) -> str:
+        """Return the layer of these kinds whose weight has these rows; "" if none has."""
         first = int(produced[0])
         at = int(np.searchsorted(self._starts, first, "right")) - 1
         if at < 0 or first >= self.dimensions[at].stop or self.dimensions[at].dim != 0:
             return ""
         name, _, attribute = self.dimensions[at].tensor.rpartition(".")
-        is_linear = isinstance(self.model.get_submodule(name), nn.Linear)
-        return name if attribute == "weight" and is_linear else ""
+        is_layer = isinstance(self.model.get_submodule(name), kinds)
+        return name if attribute == "weight" and is_layer else ""
 
     def _record_layer(self, name: str, out: Tensor, x: Tensor) -> str | None:
         if not name:

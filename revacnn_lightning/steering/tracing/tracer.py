@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from revacnn_lightning.steering.tracing.op_costs import op_cost
+from revacnn_lightning.steering.tracing.op_costs import op_costs
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.dispatch import apply_rule
 from revacnn_lightning.steering.tracing.size_uses import SizeUseMode
@@ -98,9 +98,8 @@ class Tracer(LightDispatchMode):
         call = OpCall(func, name, base, args, kwargs, out, tensors, _tensors((out,)))
         self.trace.record_use(tensors)
         self.trace.propagate_sources(call)
-        cost = op_cost(self.trace, call) if self._forwards == 1 else None
-        if cost is not None:
-            self.trace.op_costs.append(cost)
+        if self._forwards == 1:
+            self.trace.op_costs += op_costs(self.trace, call)
         apply_rule(self.trace, call)
 
 

@@ -161,3 +161,28 @@ def test_products_of_activations_and_of_computed_weights_are_counted() -> None:
     for edit in (requests.RemoveFilters("conv", [1]), requests.AddFilters("mix", 2)):
         plan = editor.apply(edit, probe).plan
         assert plan.macs_before != plan.macs_after == total()
+
+
+class Sequence(nn.Module):
+    """The columns of a map as steps of a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lstm = nn.Conv2d(3, 8, 3), nn.LSTM(8, 6, 2, bidirectional=True)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(self.conv(x).mean(2).permute(2, 0, 1))[0].sum(0))
+
+
+def test_a_fused_lstm_costs_as_many_macs_as_its_steps() -> None:
+    """In single precision, one operation runs all steps; in double precision, each has its own."""
+    model = nets.build(Sequence)
+    counts = []
+    for dtype in (torch.float64, torch.float32):
+        model.to(dtype)
+        editor, probe = Editor(model), nets.probe_of(model, nets.images().to(dtype))
+        counts.append(count_macs(editor.channel_groups(probe)))
+        plan = editor.plan(requests.RemoveFilters("conv", [1]), probe)
+        counts.append(plan.macs_after)
+    assert counts[:2] == counts[2:]

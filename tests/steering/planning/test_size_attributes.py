@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from revacnn_lightning.errors import EditFailedError, EditRefusedError
+from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Journal
 from revacnn_lightning.steering.tracing.traced_int import TracedInt, traced_attributes
@@ -270,7 +270,7 @@ class Product(nn.Module):
 
 
 class HardCoded(nn.Module):
-    """A number in the code: only the verifying forward can detect it."""
+    """A number in the code, which its source shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +286,7 @@ class HardCoded(nn.Module):
     ("kind", "error", "reason"),
     [
         (Product, EditRefusedError, "heads and width"),
-        (HardCoded, EditFailedError, "RuntimeError"),
+        (HardCoded, EditRefusedError, "written as a number"),
     ],
 )
 def test_ambiguous_sizes_are_refused(

@@ -155,16 +155,3 @@ def test_the_module_of_pytorch_keeps_its_sizes() -> None:
     assert attention.in_proj_weight.shape == (36, 12)
     model(IMAGES)
     model.eval()(IMAGES)
-
-
-def test_a_softmax_over_channels_is_refused() -> None:
-    class LinearAttention(Block):
-        def attend(self, x: Tensor) -> Tensor:
-            b, c, h, w = x.shape
-            q, k, v = self.qkv(x).reshape(b, 3, HEADS, c // HEADS, h * w).unbind(1)
-            context = k.softmax(-1) @ v.transpose(-1, -2)
-            return self.project((context.transpose(-1, -2) @ q.softmax(-2)).reshape(b, c, h, w))
-
-    _, editor, probe = editor_of(LinearAttention)
-    with pytest.raises(EditRefusedError, match="softmax"):
-        editor.apply(RemoveFilters("conv", [5]), probe)

@@ -273,12 +273,11 @@ class Fft(Base):
 EXACT = [Prelu, LayerScale, InstanceNorm, Dropped, Noise, Checkpointed, Einsum, PixelShuffle,
          PixelUnshuffle, Repeated, SelfAttention, Autocast, WithInput, OptionA, Gated, Positioned,
          PlainInstanceNorm, Flattened, Cropped]  # fmt: skip
-NORMALIZED_TOGETHER = [ChannelAttention, LayerNormed, Spectral]
+NORMALIZED_TOGETHER = [ChannelAttention, ChannelSoftmax, LayerNormed, Spectral]
 REFUSED = {
     SliceAssign: "fixed size",
     Positions: "fixed size",
     Picked: "fixed indices",
-    ChannelSoftmax: "_softmax",
     Fft: "aten._fft_r2c",
 }
 

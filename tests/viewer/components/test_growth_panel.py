@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from revacnn_lightning.protocol.growth import GrowthGains
+from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import AddFilters, InspectGrowth
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.components.growth_panel import GrowthPanel
+from viewer.components.verdict_panel import VerdictPanel
 from viewer.tab.tab_state import TabState
 
 
@@ -37,6 +39,51 @@ def test_the_layer_with_the_largest_gain_comes_first(
     content = GrowthPanel(tab).content()
     assert [(row["layer"], row["heat"]) for row in content["rows"]] == [(1, 1.0), (0, 0.25)]
     assert "64 images" in content["text"]
+
+
+def receive_prices(tab: TabState, cheap_layer: int) -> None:
+    """Give all filters a price but those of one layer, which cost nothing."""
+    structure, state = tab.structure, tab.state
+    assert structure is not None
+    assert state is not None
+    counts = [len(layer.filter_ids) for layer in structure.layers]
+    layers = np.repeat(np.arange(len(counts)), counts)
+    changes = (layers != cheap_layer).astype(np.float32)
+    prices = FilterPrices(structure.run, structure.version, 1, changes, changes, changes, loss=2.0)
+    tab.follower.filter_prices.receive(prices, state)
+
+
+def test_a_layer_with_filters_to_spare_was_listed_first_in_where_to_grow(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    """It was called too wide at the same time."""
+    assert tab.structure is not None
+    send_command(tab, "toggle_prices")
+    receive_gains(tab, follower, [0.25, 1.0, 0.2])
+    assert GrowthPanel(tab).content()["rows"][0]["layer"] == 1
+    receive_prices(tab, 1)
+    rows = GrowthPanel(tab).content()["rows"]
+    assert [row["layer"] for row in rows][-1] == 1
+    assert "filters to spare" in rows[-1]["text"]
+    assert "reinitialize some of these" in rows[-1]["title"]
+    verdicts = VerdictPanel(tab).content()["rows"]
+    own = [row for row in verdicts if row["layer"] == 1]
+    assert [row["kind"] for row in own] == ["too_wide"]
+    assert "growth gain of 1" in own[0]["note"]
+
+
+def test_a_filter_is_added_to_a_layer_that_is_too_narrow(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    assert tab.structure is not None
+    send_command(tab, "toggle_prices")
+    receive_gains(tab, follower, [0.25, 1.0, 0.2])
+    (row,) = [r for r in VerdictPanel(tab).content()["rows"] if r["kind"] == "too_narrow"]
+    assert (row["layer"], row["label"]) == (1, "Add")
+    send_command(tab, "stage_remedy", layer=1, ids=row["ids"], option=row["remedy"])
+    (change,) = tab.staging.changes
+    name = tab.structure.layers[1].name
+    assert change.to_edit(tab.structure) == AddFilters(name, 1, directed=True)
 
 
 def test_a_filter_is_staged_in_the_best_direction(

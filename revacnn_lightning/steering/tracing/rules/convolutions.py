@@ -44,6 +44,30 @@ def convolution_rule(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.out, labels)
 
 
+@rule("deform_conv2d")
+def _deformable(trace: Trace, call: OpCall) -> None:
+    """A deformable conv (Dai et al. 2017): others compute where each pixel of the kernel reads."""
+    x, weight, offset, mask, bias = call.args[:5]
+    trace.rounding_unit = max(trace.rounding_unit, conv_rounding_unit(call.out))
+    for tensor in (offset, mask):
+        for label in trace.labels(tensor):
+            trace.fix(label, f"are the offsets or weights of positions in {trace.where()}")
+    for label in trace.labels(x):
+        if labeled_dims(label) != {1}:
+            trace.fix(label, f"are treated as space by {trace.where()}")
+    arriving = trace.channels_along(x, 1)
+    if arriving is not None:
+        trace.activity.record(x, 1, arriving)
+    rows, columns = trace.channels_along(weight, 0), trace.channels_along(weight, 1)
+    groups, parts = int(call.args[11]), int(call.args[12])
+    if arriving is not None and parts > 1:  # each part of the channels has offsets of its own
+        trace.couple(arriving.view(parts, -1)[:1], arriving.view(parts, -1))
+    produced = _grouped(trace, arriving, rows, columns, groups)
+    if produced is not None:
+        couple_bias(trace, bias, 0, produced)
+        trace.set_labels(call.out, [label_along(produced, call.out.ndim, 1)])
+
+
 def _labels_over_space(trace: Trace, call: OpCall) -> list[Label]:
     """Return the labels of channels along which a conv of a single channel slides.
 

@@ -11,6 +11,7 @@ from revacnn_lightning.steering.tracing.rules import (
     convolutions,
     matrix_products,  # noqa: F401 - registers its rules
     normalizations,  # noqa: F401
+    recurrent,  # noqa: F401
 )
 from revacnn_lightning.steering.tracing.rules.elementwise import pointwise_rule
 from revacnn_lightning.steering.tracing.rules.op_families import (

@@ -65,7 +65,21 @@ def _of_one_group(trace: Trace, label: Label, dims: Sequence[int]) -> Label:
     return label
 
 
-@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "cumsum", "cumprod", "sort", "topk")
+@rule("_softmax", "_log_softmax", "softmax", "log_softmax")
+def _softmax(trace: Trace, call: OpCall) -> None:
+    """Channels of a softmax over channels stay in place, but each depends on all others."""
+    x = call.args[0]
+    dim = call.argument(1, "dim") % x.ndim
+    kept = []
+    for full in trace.labels(x):
+        label = _of_one_group(trace, full, [dim])
+        if dim in labeled_dims(label):
+            trace.normalize_together(label, f"a softmax in {trace.where()} normalizes over them")
+        kept.append(label)
+    trace.set_labels(call.out, kept)
+
+
+@rule("cumsum", "cumprod", "sort", "topk")
 def _along_one_dim(trace: Trace, call: OpCall) -> None:
     x = call.args[0]
     default = -1 if call.base in ("sort", "topk") else 0

@@ -10,6 +10,7 @@ from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.op_families import RESHAPES
 from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
 from revacnn_lightning.steering.tracing.trace import Trace
+from revacnn_lightning.steering.tracing.written_sizes import written_size
 
 __all__ = ["view_rule"]
 
@@ -25,6 +26,8 @@ def view_rule(trace: Trace, call: OpCall) -> None:
             trace.fix(label, f"are rearranged by aten.{call.base} in {trace.where()}")
             continue
         _couple_parts(trace, call, label, parts)
+        if call.base in RESHAPES:
+            _fix_written_size(trace, x, parts[0], outs[0])
         for result, part in zip(results, parts, strict=True):
             result.append(part)
     for out, result in zip(outs, results, strict=True):
@@ -61,6 +64,30 @@ def _couple_parts(trace: Trace, call: OpCall, label: Label, parts: list[Label]) 
             first = first.narrow(outer, 0, 1)
         trace.couple(first, parts[0])
         trace.has_heads |= len(viewed) == 3
+
+
+def _fix_written_size(trace: Trace, x: Tensor, label: Label, out: Tensor) -> None:
+    """Refuse edits of channels whose number is written in the code, which would not change along.
+
+    It is the size of the last dimension they are labeled over; those before it are groups.
+    """
+    dim = max(labeled_dims(label), default=-1)
+    found = None if dim < 0 else written_size(dim, out.ndim, out.shape[dim])
+    if found is not None:
+        trace.fix(
+            label,
+            f"pass {found.call} ({found.place}), where the size {out.shape[dim]} is written as a "
+            f"number, which would not change along{_better(x, label, out)}",
+        )
+
+
+def _better(x: Tensor, label: Label, out: Tensor) -> str:
+    """Return what to write in place of a written size, as the end of a reason."""
+    if len(labeled_dims(label)) > 2:  # heads, or pixels that a linear layer computes
+        return ""
+    is_flat = out.ndim == 2 and out.shape[0] == x.shape[0]
+    written = "flatten(1)" if is_flat else "-1 for it, and sizes read from shapes for the others"
+    return f"; write {written} instead"
 
 
 @rule("pixel_shuffle")
