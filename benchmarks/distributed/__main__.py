@@ -3,7 +3,7 @@
 ``python -m benchmarks.distributed [--processes N] [--edits N] [--json FILE] [--check] [--quick]``
 
 1. The same edits in several ranks and in one process (`one_process`).
-2. A resume from the checkpoint of an edited run (`resume`).
+2. A resume from the checkpoint of an edited run, and of a plain one (`resume`).
 3. What agreement, an edit and the new wrapper cost (`costs`).
 4. A rank that is stopped, and one that is killed (`lost_rank`).
 5. Random edits; all ranks are compared after each (`random_edits`).
@@ -22,7 +22,7 @@ from benchmarks.distributed.costs import costs
 from benchmarks.distributed.lost_rank import lost_rank
 from benchmarks.distributed.one_process import against_one_process
 from benchmarks.distributed.random_edits import random_edits
-from benchmarks.distributed.resume import resumed
+from benchmarks.distributed.resume import plain_resume, resumed
 from benchmarks.report import Report, argument_parser
 from revacnn_lightning.runtime.ranks import agreement
 
@@ -42,6 +42,8 @@ def main() -> int:
         folder = Path(name)
         against_one_process(report, options.processes, folder)
         resumed(report, options.processes, folder / "resume")
+        if not options.quick:
+            plain_resume(report, options.processes, folder / "plain")
         costs(report, options.processes, 40, folder)
         lost_rank(report, 6.0 if options.quick else 30.0, folder / "lost")
         report.save(options.json)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
@@ -19,7 +20,7 @@ from revacnn_lightning import ReVACNN
 from revacnn_lightning.runtime.ranks.processes import Processes
 from revacnn_lightning.runtime.ranks.replicated_model import ReplicatedModel
 
-__all__ = ["Driver", "Scripted", "median_ms", "new_driver", "train"]
+__all__ = ["Driver", "Scripted", "make_trainer", "median_ms", "new_driver", "train"]
 
 
 class Driver(pl.Callback):
@@ -143,19 +144,26 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     driver.folder = folder
     driver.revacnn.prepare(module)
-    options = {"max_epochs": 1, **options}
     resume = options.pop("resume", None)
     # Processes are compared right after an edit: afterwards, each one's batch changes its buffers.
     both = [driver.revacnn, driver] if driver.compare else [driver, driver.revacnn]
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=processes, strategy="ddp_fork", logger=False,
-        enable_checkpointing=bool(callbacks), enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder,
-        callbacks=[*both, *callbacks], use_distributed_sampler=False, **options,
-    )  # fmt: skip
+    trainer = make_trainer(folder, processes, [*both, *callbacks], **options)
     trainer.fit(module, data, ckpt_path=resume)
     files = [folder / f"process{rank}.json" for rank in range(processes)]
     return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
+def make_trainer(
+    folder: Path, processes: int, callbacks: Sequence[pl.Callback], **options: Any
+) -> pl.Trainer:
+    """Return a Trainer that starts new processes."""
+    options = {"max_epochs": 1, "strategy": "ddp_fork", **options}
+    return pl.Trainer(
+        accelerator="cpu", devices=processes, logger=False,
+        enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        callbacks=list(callbacks), use_distributed_sampler=False, **options,
+    )  # fmt: skip
 
 
 def new_driver(folder: Path, *args: Any, **options: Any) -> Driver:

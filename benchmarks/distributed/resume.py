@@ -1,56 +1,145 @@
-"""A resume from the checkpoint of an edited run in as many ranks, in two and one: the weights."""
+"""A resume from the checkpoint of an edited run, in as many ranks, in two and in one.
+
+DistributedDataParallel sorts the gradients into buckets: in the first step after it has wrapped the
+model in the order of the parameters, from the second step on in the order in which they arrive.
+The place of a gradient in its bucket decides in which order gloo adds up those of more than two
+ranks. Therefore the first step after a resume rounds differently from that of the run that was not
+interrupted, in any training; `plain_resume` measures by how much. With ``find_unused_parameters``
+the buckets stay as they are, so that an edited run must continue bit for bit.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
 
-from benchmarks.distributed.driver import Scripted, new_driver, train
+from benchmarks.distributed.driver import Scripted, make_trainer, new_driver, train
 from benchmarks.distributed.networks import Module, loader, normalized_net
 from benchmarks.report import Report
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters
 
-__all__ = ["resumed"]
+__all__ = ["plain_resume", "resumed"]
 
 BATCHES = 100  # of an epoch; the edits are made in the first epoch
+SAME_BUCKETS = "ddp_fork_find_unused_parameters_true"
+NAME = "epoch=0.ckpt"
+EDITS = {
+    4: AddFilters("net.0", 2), 12: RemoveFilters("net.6", [1, 4]), 18: Freeze("net.6", [0]),
+    24: InsertLayer("net.6"),
+}  # fmt: skip
+
+
+class Loaded(pl.Callback):
+    """Counts the tensors of each rank that differ from the checkpoint right after loading it.
+
+    Args:
+        checkpoint: its path.
+        folder: of the counts.
+    """
+
+    def __init__(self, checkpoint: Path, folder: Path) -> None:
+        self.checkpoint, self.folder = checkpoint, folder
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        saved = torch.load(self.checkpoint, weights_only=True)
+        present = {
+            "state_dict": pl_module.state_dict(),
+            "optimizer_states": [each.state_dict() for each in trainer.optimizers],
+        }
+        expected = dict(_tensors({name: saved[name] for name in present}))
+        result = {"tensors": len(expected), "different": _differing(expected, present)}
+        (self.folder / f"loaded{trainer.global_rank}.json").write_text(json.dumps(result))
 
 
 def resumed(report: Report, processes: int, folder: Path) -> None:
     """Edit in the first epoch, resume from its end."""
-    saving = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
     whole = Module(normalized_net)
-    requests = {
-        4: AddFilters("net.0", 2), 12: RemoveFilters("net.6", [1, 4]), 18: Freeze("net.6", [0]),
-        24: InsertLayer("net.6"),
-    }  # fmt: skip
     data = loader(BATCHES * processes, 4, torch.float32)
-    [first, *_] = train(
-        whole,
-        data,
-        folder / "whole",
-        processes,
-        new_driver(folder, Scripted(requests)),
-        [saving],
-        max_epochs=2,
-    )
-    checkpoint = folder / "epoch=0.ckpt"
+    driver = new_driver(folder, Scripted(EDITS))
+    first, *_ = train(
+        whole, data, folder / "whole", processes, driver, [_saving(folder)],
+        max_epochs=2, strategy=SAME_BUCKETS,
+    )  # fmt: skip
+    checkpoint = folder / NAME
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
     for count in sorted({processes, 2, 1}, reverse=True):
-        again = Module(normalized_net)
+        again, own = Module(normalized_net), folder / f"resumed{count}"
         train(  # in fewer ranks, the batches would be others: the weights are only loaded
-            again, data, folder / f"resumed{count}", count, new_driver(folder),
-            max_epochs=2 if count == processes else 1, resume=checkpoint,
+            again, data, own, count, new_driver(folder), [Loaded(checkpoint, own)],
+            max_epochs=2 if count == processes else 1, resume=checkpoint, strategy=SAME_BUCKETS,
         )  # fmt: skip
         expected = whole.state_dict() if count == processes else saved
-        weights = again.state_dict()
-        different = sum(
-            not torch.equal(weights[name], value) if name in weights else 1
-            for name, value in expected.items()
-            if value.numel()
-        )
         name = f"resumed in {count} of {processes} processes"
+        different = _differing(dict(_tensors(expected)), again.state_dict())
         report.add_row(name, len(first["applied"]), different, "", "")
-        report.check_at_least(f"{name}: edits", len(first["applied"]), len(requests))
+        report.check_at_least(f"{name}: edits", len(first["applied"]), len(EDITS))
         report.check_at_most(f"{name}: different tensors", different, 0)
+        if count == processes:
+            _check_loaded(report, name, own, processes)
+
+
+def _check_loaded(report: Report, name: str, folder: Path, processes: int) -> None:
+    files = [folder / f"loaded{rank}.json" for rank in range(processes)]
+    found = [json.loads(file.read_text()) for file in files]
+    report.add_note(f"{name}: {found[0]['tensors']} tensors of weights and optimizer loaded")
+    different = sum(each["different"] for each in found)
+    report.check_at_most(f"{name}: different tensors after loading, all ranks", different, 0)
+
+
+def plain_resume(report: Report, processes: int, folder: Path) -> None:
+    """Train without ReVACNN, once more and resumed; in buckets that change and that do not."""
+    data = loader(BATCHES * processes, 4, torch.float32)
+    for strategy in ("ddp_fork", SAME_BUCKETS):
+        weights = {}
+        for run in ("whole", "repeated", "resumed"):
+            module, own = Module(normalized_net), folder / strategy / run
+            trainer = make_trainer(own, processes, [_saving(own)], max_epochs=2, strategy=strategy)
+            resume = folder / strategy / "whole" / NAME if run == "resumed" else None
+            trainer.fit(module, data, ckpt_path=resume)
+            weights[run] = module.state_dict()
+        for run in ("repeated", "resumed"):
+            different = _differing(dict(_tensors(weights["whole"])), weights[run])
+            difference = _relative_difference(weights["whole"], weights[run])
+            report.add_row(
+                f"without ReVACNN, {run}, {strategy}, {processes} processes", 0, different, "",
+                difference,
+            )  # fmt: skip
+
+
+def _saving(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+
+
+def _tensors(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
+    """Yield the tensors of nested dicts and lists, with their keys."""
+    if isinstance(values, Tensor):
+        if values.numel():
+            yield path, values
+    elif isinstance(values, dict | list):
+        items = values.items() if isinstance(values, dict) else enumerate(values)
+        for key, value in items:
+            yield from _tensors(value, (*path, key))
+
+
+def _differing(expected: dict[tuple[Any, ...], Tensor], values: Any) -> int:
+    """Return how many of the expected tensors are missing or differ in a bit."""
+    found = dict(_tensors(values))
+    return sum(
+        path not in found or not torch.equal(found[path], value) for path, value in expected.items()
+    )
+
+
+def _relative_difference(expected: dict[str, Tensor], values: dict[str, Tensor]) -> float:
+    """Return the largest difference of a tensor, relative to its largest value."""
+    return max(
+        float((values[name] - value).abs().max() / value.abs().max().clamp(min=1e-12))
+        for name, value in expected.items()
+        if value.is_floating_point() and value.numel()
+    )

@@ -20,6 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.distributed.resume import Loaded
 from revacnn_lightning import (
     AddFilters,
     ControlRun,
@@ -61,6 +62,7 @@ SCRIPT: dict[int, Any] = {
 INTERNAL_ERROR = 60  # batch before which the session of rank 0 raises, and an undo is requested
 SCRIPT_WITH_ERROR = {
     **{batch: body for batch, body in SCRIPT.items() if batch < INTERNAL_ERROR},
+    42: ControlRun("checkpoint"),
     INTERNAL_ERROR: Undo(1),
 }
 
@@ -229,6 +231,23 @@ def run_script(strategy: str, folder: Path) -> None:
     trainer.fit(module, loader(BATCHES, 8))
     if is_started:
         assert module.conv1.out_channels == (4 if requests is SCRIPT_WITH_ERROR else 3)
+    if requests is SCRIPT_WITH_ERROR:
+        resume(folder)
+
+
+class Stop(pl.Callback):
+    """Ends the training before its first batch."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.should_stop = True
+
+
+def resume(folder: Path) -> None:
+    """Compare, in each process, what is loaded with the checkpoint that `run_script` has saved."""
+    [checkpoint] = (folder / "revacnn").glob("*.ckpt")
+    strategy = DDPStrategy(start_method="fork")
+    trainer = make_trainer(folder, strategy, [ReVACNN(), Loaded(checkpoint, folder), Stop()])
+    trainer.fit(Net(), loader(BATCHES, 8), ckpt_path=checkpoint)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
     assert len(list((tmp_path / "revacnn").glob("*.ckpt"))) == 1
 
 
-def test_all_processes_undo_an_edit_after_an_internal_error_in_the_first_one(tmp_path: Path):
+def test_all_processes_undo_an_edit_after_an_internal_error_and_resume_bit_for_bit(tmp_path: Path):
     run(tmp_path, "tests.distributed.scripted_training", "ddp_fork", str(tmp_path))
     first, second = reports(tmp_path)
     assert first["outcomes"][-2:] == [
@@ -74,3 +74,8 @@ def test_all_processes_undo_an_edit_after_an_internal_error_in_the_first_one(tmp
         assert report["different"] == []
         assert report["width"] == 4  # three filters, and the one that was removed last
         assert report["step"] == scripted_training.BATCHES  # training continues
+    # Resumed from a checkpoint of the edited network, both have all of its tensors bit for bit.
+    for rank in range(2):
+        loaded = json.loads((tmp_path / f"loaded{rank}.json").read_text())
+        assert loaded["tensors"] > 30
+        assert loaded["different"] == 0

@@ -160,7 +160,7 @@ class Processes:
                 any more.
         """
         if self._rank_zero is not None:
-            self._rank_zero.end_stop(None if get_needs is None else get_needs())
+            self._rank_zero.end_stop(get_needs)
 
     def update_model(self, editor: Editor | None) -> None:
         """Wrap the edited model again, in all processes together."""

@@ -73,17 +73,18 @@ class RankZero(ConnectedRank):
         except LostRankError as error:
             self._lose(error)
 
-    def end_stop(self, needs: StopNeeds | None) -> None:
+    def end_stop(self, get_needs: Callable[[], StopNeeds] | None) -> None:
         """Let all ranks train the batch. Call it once before every batch, whatever happens.
 
         Args:
-            needs: why to stop again; None: never, because no requests are served any more.
+            get_needs: returns why to stop again, and is called before few batches; None: they
+                never do, because no requests are served any more.
         """
         try:
-            if needs is None:
+            if get_needs is None:
                 self._retire()
-            else:
-                self._agree_on_next(needs)
+            elif self.is_stopped or self._has_arrived:
+                self._agree_on_next(get_needs())
         except LostRankError as error:
             self._lose(error)
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan
+from revacnn_lightning.telemetry.split_tensors import has_split_parameters, local_part
 
 __all__ = ["Peers", "checksum", "confirm", "shape_checksum", "weight_facts"]
 
@@ -137,11 +138,14 @@ def checksum(model: nn.Module, optimizers: Sequence[Optimizer]) -> int:
 
 
 def weight_facts(model: nn.Module, optimizers: Sequence[Optimizer]) -> tuple[int, int]:
-    """Return the `checksum`, and how many weights are infinite or NaN."""
-    parameters = [p.detach() for p in model.parameters() if p.is_floating_point()]
+    """Return the `checksum`, and how many weights are infinite or NaN.
+
+    If the parameters are split among the ranks, the checksum is 0: they have different parts.
+    """
+    parameters = [local_part(p) for p in model.parameters() if p.is_floating_point()]
     counts = [(~torch.isfinite(parameter)).sum() for parameter in parameters]
     nonfinite = int(torch.stack([each.cpu() for each in counts]).sum()) if counts else 0
-    return checksum(model, optimizers), nonfinite
+    return 0 if has_split_parameters(model) else checksum(model, optimizers), nonfinite
 
 
 def _sum_of(tensor: Tensor) -> Tensor:

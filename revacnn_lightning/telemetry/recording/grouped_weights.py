@@ -14,11 +14,12 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.conv import by_filter, weight_parameter
+from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.coefficient_groups import CoefficientGroups
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.group_step import GroupStep
+from revacnn_lightning.telemetry.recording.split_weights import reduce_filters
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.reductions import filter_l1_norms, filter_l2_norms
 
@@ -180,7 +181,7 @@ def _l1_one_by_one(
         return []
     found = [(each, get_grad(each)) for each in all_weights]
     known = [(each, grad) for each, grad in found if grad is not None]
-    totals = filter_l1_norms([by_filter(grad, each.conv) for each, grad in known])
+    totals = reduce_filters(filter_l1_norms, [(each.conv, grad) for each, grad in known])
     return [(*pair, total) for pair, total in zip(known, totals, strict=True)]
 
 
@@ -198,7 +199,7 @@ def _measure_updates_one_by_one(all_weights: Sequence[WeightSums], step: GroupSt
         return
     found = [(each, each.change_in_step(step)) for each in all_weights]
     known = [(each, change) for each, change in found if change is not None]
-    norms = filter_l2_norms([by_filter(change, each.conv) for each, change in known])
+    norms = reduce_filters(filter_l2_norms, [(each.conv, change) for each, change in known])
     _measure_norms_one_by_one([each for each, _ in known])
     for (each, _), norm in zip(known, norms, strict=True):
         each.update_norm, each.norm_after_step = norm, each.norm
@@ -207,7 +208,7 @@ def _measure_updates_one_by_one(all_weights: Sequence[WeightSums], step: GroupSt
 def _measure_norms_one_by_one(all_weights: Sequence[WeightSums]) -> None:
     found = [(each, each.weight_without_norm()) for each in all_weights]
     unknown = [(each, weight) for each, weight in found if weight is not None]
-    norms = filter_l2_norms([by_filter(weight, each.conv) for each, weight in unknown])
+    norms = reduce_filters(filter_l2_norms, [(each.conv, weight) for each, weight in unknown])
     for (each, weight), norm in zip(unknown, norms, strict=True):
         each.set_norm(weight, norm)
 

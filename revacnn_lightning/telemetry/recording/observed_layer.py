@@ -11,7 +11,9 @@ from torch import nn
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.computed_weights import computed_weight
+from revacnn_lightning.telemetry.recording.split_weights import is_split
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
+from revacnn_lightning.telemetry.split_tensors import split_modules
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, runs_itself
 
 __all__ = ["ObservedLayer", "find_layers", "is_current", "observe_weight"]
@@ -108,9 +110,11 @@ def find_layers(
     """
     layer_of = {layer.conv: layer for layer in known}
     layers: list[ObservedLayer] = []
+    split = split_modules(model)
     for name, conv in selection.select(model):
         layer = layer_of.get(conv) or ObservedLayer.of(conv)
         layer.name, layer.width, layer.model_index = name, filter_count(conv), len(layers)
+        layer.weights.is_split = conv in split or is_split(conv)
         layer.reset()
         layers.append(layer)
     return layers

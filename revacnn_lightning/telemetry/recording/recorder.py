@@ -45,6 +45,7 @@ from revacnn_lightning.telemetry.recording.observed_layer import (
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
 from revacnn_lightning.telemetry.recording.sampling_schedule import TOP_IMAGES, SamplingSchedule
 from revacnn_lightning.telemetry.recording.slot_allocation import SlotAllocation
+from revacnn_lightning.telemetry.recording.split_weights import ForwardHooks
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.statistics import (
@@ -112,6 +113,7 @@ class Recorder:
         self._grouping = WeightGrouping(self._batch)
         self._gradients = GradientReader(self._batch, self._stopwatch, self._grouping)
         self._module_hooks = ModuleHooks(self._batch, meter, self._gradients, self._stopwatch)
+        self._forward_hooks = ForwardHooks(self._hook_split_weight)
         self._optimizer_hooks = OptimizerHooks(
             self._batch, self._stopwatch, self._gradients, self._grouping
         )
@@ -200,6 +202,7 @@ class Recorder:
             return
         self._is_attached = True
         self._module_hooks.attach()
+        self._forward_hooks.attach(self._layers)
         self._optimizer_hooks.attach()
         self._warning_filter.install(self._model)
 
@@ -208,6 +211,7 @@ class Recorder:
         self._stop_recording()
         self._is_attached = False
         self._module_hooks.detach()
+        self._forward_hooks.detach()
         self._optimizer_hooks.detach()
         self._warning_filter.remove()
         self._host_copy.clear()
@@ -232,6 +236,7 @@ class Recorder:
         self._optimizer_hooks.update_structure(layers)
         if self._is_attached:
             self._module_hooks.attach()
+            self._forward_hooks.attach(layers)
 
     @contextmanager
     def modules_released(self) -> Iterator[None]:
@@ -241,11 +246,13 @@ class Recorder:
         being removed.
         """
         self._module_hooks.release_modules()
+        self._forward_hooks.detach()
         try:
             yield
         finally:
             if self._is_attached:
                 self._module_hooks.attach()
+                self._forward_hooks.attach(self._layers)
 
     # ------------------------------------------------------------------ a batch
 
@@ -285,6 +292,11 @@ class Recorder:
         self._optimizer_hooks.update_structure(self._layers)
         self._module_hooks.adopt_slots(self._slots.buffer)
         self._signature = None
+
+    def _hook_split_weight(self, weights: WeightSums) -> None:
+        """Hook the weight that FSDP has put together for a forward of this batch."""
+        if self._batch.is_recording:
+            self._batch.guarded(self._gradients.hook)(weights)
 
     def _hook_weights(self) -> None:
         """Hook the weights without a hook, if they can have a gradient."""

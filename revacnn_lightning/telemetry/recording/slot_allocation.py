@@ -79,6 +79,7 @@ def _allocate(layer: ObservedLayer, buffer: FlatBuffer, device: torch.device) ->
     is_plain = (
         is_here
         and weight is not None
+        and not layer.weights.is_split
         and not is_lazy(weight)
         and weight_source(layer.conv) is None
         and by_filter(weight, layer.conv).shape[0] == layer.width

@@ -18,9 +18,11 @@ from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.recording.group_step import GroupStep
+from revacnn_lightning.telemetry.recording.split_weights import reduce_filters
 from revacnn_lightning.telemetry.reductions import (
     add_to,
     filter_l1_norm,
+    filter_l1_norms,
     filter_l2_norm,
 )
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
@@ -53,6 +55,7 @@ class WeightSums:
         grad: that tensor.
         grad_version: its version then.
         effective: the weight that the forward computes; empty where the weight is a parameter.
+        is_split: whether each rank of the training has a part of it (`split_weights`).
     """
 
     conv: UnitLayer
@@ -74,6 +77,7 @@ class WeightSums:
     grad: Tensor | None = None
     grad_version: int = -1
     effective: EffectiveWeight = field(default_factory=EffectiveWeight)
+    is_split: bool = False
     # A copy of the weight, during an optimizer step.
     _weight_before_step: Tensor | None = None
 
@@ -116,10 +120,13 @@ class WeightSums:
     def current_weight(self) -> Tensor | None:
         """Return the weight as it is, or as the last forward has computed it, without graph.
 
-        None if neither is known: before the first forward of a conv that computes its weight.
+        None if neither is known: before the first forward of a conv that computes its weight, and
+        where it is split.
         """
         if self.is_computed:
             return self.effective.value
+        if self.is_split:
+            return None
         plain = self.conv._parameters.get("weight")
         is_known = plain is not None and plain is weight_parameter(self.conv)
         return plain.detach() if plain is not None and is_known else None
@@ -128,7 +135,7 @@ class WeightSums:
         """Return the gradient of `current_weight`, as the last batch has left it."""
         if self.is_computed:
             return self.effective.gradient
-        weight = weight_parameter(self.conv)
+        weight = None if self.is_split else weight_parameter(self.conv)
         return None if weight is None else weight.grad
 
     # ------------------------------------------------------------------ the batch's gradient
@@ -162,8 +169,11 @@ class WeightSums:
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Sum a gradient that a backward pass produced."""
-        filters = by_filter(gradient.detach(), self.conv)
-        self.finished_sum = add_to(self.finished_sum, filter_l1_norm(filters))
+        if self.is_split:
+            [total] = reduce_filters(filter_l1_norms, [(self.conv, gradient.detach())])
+        else:
+            total = filter_l1_norm(by_filter(gradient.detach(), self.conv))
+        self.finished_sum = add_to(self.finished_sum, total)
 
     def gradient_sum(self) -> Tensor | None:
         """Return Σ|∂L/∂w| of this batch; None without a gradient."""
@@ -201,6 +211,7 @@ class WeightSums:
             self.norm = None
             return None
         is_known = self.norm is not None and self.norm_version == weight._version
+        is_known &= not self.is_split  # the versions are those of several tensors
         return None if is_known else weight
 
     def set_norm(self, weight: Tensor, norm: Tensor) -> None:

@@ -1,0 +1,224 @@
+"""A training in two processes whose weights FSDP2 splits, with `ModelParallelStrategy`.
+
+``python -m tests.distributed.split_training FOLDER`` compares the statistics of each batch with
+obvious ones, lets rank 0 make requests, and writes what happened.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from revacnn_lightning import AddFilters, ControlRun, ReVACNN, SetHyperparameter, attach
+from revacnn_lightning.protocol.rank_messages import RankValues
+from revacnn_lightning.protocol.requests import (
+    InspectEvidence,
+    InspectFilter,
+    InspectGrowth,
+    InspectImage,
+    InspectLayer,
+    InspectPrices,
+    InspectRanks,
+)
+from revacnn_lightning.protocol.snapshot import Snapshot
+from revacnn_lightning.telemetry import Recorder
+from tests.distributed.scripted_training import Net, loader, make_trainer
+
+BATCHES = 2000  # at most: the last request stops the training
+COMPARED = 12  # batches
+RATE = SetHyperparameter(0, 0, "lr", 5e-3)
+SCRIPT = {
+    4: AddFilters("conv1", 2),
+    10: RATE,
+    14: ControlRun("step", batches=2),
+    30: ControlRun("stop"),
+}
+NAMES = ["gradient", "activation", "weight_norm", "update_ratio", "activation_gradient"]
+LAYERS = ["conv1", "conv2"]
+INSPECTIONS = [
+    InspectRanks("conv1"),
+    InspectLayer("conv1"),
+    InspectFilter("conv1", 0),
+    InspectPrices(),
+    InspectEvidence("conv1"),
+    InspectGrowth(),
+    InspectImage(),
+]
+
+
+# Some of what they bring. Of the others, it is enough that none ends monitoring.
+INSPECTED = {"FilterInspection", "FilterPrices", "ImagePass", "LayerEvidence"}
+
+
+class SplitNet(Net):
+    """conv1 and conv2 have groups of their own; the rest is one with the root."""
+
+    def configure_model(self) -> None:
+        if isinstance(self, FSDPModule):
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for module in (self.conv1, self.conv2, self):
+            fully_shard(module, mesh=mesh)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all rows of a parameter. All processes call it."""
+    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full.detach().clone()
+
+
+class Comparison(pl.Callback):
+    """Records in each rank, and compares with a copy of the network that is not split."""
+
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+        self.errors = dict.fromkeys(NAMES, 0.0)
+        self.own: dict[str, list[int]] = {}  # filters with a norm in this rank
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx >= COMPARED:
+            return
+        if self.recorder is None:
+            self.recorder = Recorder(pl_module, statistics=NAMES)
+            self.recorder.attach()
+        self.before = {name: whole(p) for name, p in pl_module.named_parameters()}
+        copy = Net()
+        copy.load_state_dict({**self.before, **dict(pl_module.named_buffers())})
+        copy._trainer = trainer
+        copy.training_step(batch, batch_idx).backward()
+        self.gradients = {name: p.grad for name, p in copy.named_parameters()}
+        self.recorder.begin_batch()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        recorder = self.recorder
+        if args[2] >= COMPARED or recorder is None:
+            return
+        recording = recorder.end_batch()
+        assert recording is not None
+        after = {name: whole(p) for name, p in pl_module.named_parameters()}
+        starts = np.cumsum([0, *recording.widths])
+        for name in LAYERS:
+            start = starts[recording.layers.index(name)]
+            values = recording.values[:, start : start + len(after[f"{name}.weight"])]
+            self.compare(name, dict(zip(recording.names, values, strict=True)), after)
+        if args[2] == COMPARED - 1:
+            recorder.detach()
+
+    def compare(self, layer: str, found: dict[str, np.ndarray], after: dict[str, Tensor]) -> None:
+        weight, before = after[f"{layer}.weight"], self.before[f"{layer}.weight"]
+        norm = weight.flatten(1).norm(dim=1)
+        expected = {
+            "gradient": self.gradients[f"{layer}.weight"].flatten(1).abs().mean(1),
+            "weight_norm": norm,
+            "update_ratio": (weight - before).flatten(1).norm(dim=1) / norm,
+        }
+        own = ~np.isnan(found["weight_norm"])
+        self.own[layer] = np.flatnonzero(own).tolist()
+        for name, value in expected.items():
+            rows = slice(None) if name == "gradient" else own
+            error = np.abs(found[name][rows] / value.numpy()[rows] - 1)
+            self.note_error(name, error)
+        for name in ("activation", "activation_gradient"):
+            self.note_error(name, ~np.isfinite(found[name]))
+
+    def note_error(self, name: str, error: np.ndarray) -> None:
+        self.errors[name] = float(np.max([self.errors[name], *error]))  # NaN stays
+
+
+class Script(pl.Callback):
+    """Requests what `SCRIPT` says, in rank 0."""
+
+    def __init__(self, revacnn: ReVACNN, viewer: Viewer) -> None:
+        self.revacnn, self.viewer, self.left = revacnn, viewer, dict(SCRIPT)
+        self.pending: list[Any] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        is_waiting = len(self.left) == 1 and not self.viewer.is_done and batch_idx < BATCHES - 50
+        if trainer.is_global_zero and self.left and min(self.left) <= batch_idx and not is_waiting:
+            body = self.left.pop(min(self.left))
+            self.request(body)
+            if getattr(body, "action", "") == "step":
+                threading.Timer(0.3, self.request, [ControlRun("resume")]).start()
+
+    def request(self, body: Any) -> None:
+        self.pending.append((type(body).__name__, self.revacnn.steer(body)))
+
+    def outcomes(self) -> list[list[str]]:
+        replies = [(name, pending.reply) for name, pending in self.pending]
+        return [[n, type(reply).__name__, getattr(reply, "reason", "")] for n, reply in replies]
+
+
+class Viewer(pl.Callback):
+    """Attaches from a thread of rank 0, and inspects all that there is."""
+
+    def __init__(self, revacnn: ReVACNN) -> None:
+        self.revacnn = revacnn
+        self.ranks: set[int] = set()
+        self.norms: list[float] = []
+        self.differing: list[int] | None = None
+        self.received: set[str] = set()
+        self.is_done = False
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            file = self.revacnn.connection_file
+            threading.Thread(target=self.watch, args=[file], daemon=True).start()
+
+    def watch(self, file: Path) -> None:
+        with attach(file) as run:
+            while not run.has_ended():
+                for message in run.poll():
+                    self.received.add(type(message).__name__)
+                    if isinstance(message, Snapshot) and message.ranks == 2:
+                        self.ranks.add(message.ranks)
+                        row = message.values[message.statistics.index("weight_norm")]
+                        self.norms = row.tolist()
+                    elif isinstance(message, RankValues):
+                        self.differing = sorted(message.differences())
+                if run.structure is not None:
+                    for body in INSPECTIONS:
+                        run.request(body)
+                is_compared = bool(self.norms) and self.differing is not None
+                self.is_done = is_compared and self.received >= INSPECTED
+                time.sleep(0.05)
+
+
+def run(folder: Path) -> None:
+    revacnn, module = ReVACNN(), SplitNet()
+    comparison = Comparison()
+    viewer = Viewer(revacnn)
+    script = Script(revacnn, viewer)
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    trainer = make_trainer(folder, strategy, [comparison, revacnn, script, viewer])
+    trainer.fit(module, loader(BATCHES, 8))
+    report = {
+        "outcomes": script.outcomes(),
+        "step": trainer.global_step,
+        "rate": trainer.optimizers[0].param_groups[0]["lr"],
+        "errors": comparison.errors,
+        "own": comparison.own,
+        "ranks": sorted(viewer.ranks),
+        "norms": viewer.norms,
+        "differing": viewer.differing,
+        "has_failed": revacnn._undo_after_error is not None or revacnn._is_disabled,
+    }
+    (folder / f"process{trainer.global_rank}.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))

@@ -1,0 +1,34 @@
+"""A training in two processes whose weights FSDP2 splits among them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.distributed import split_training
+from tests.distributed.test_two_processes import run
+
+
+def test_split_weights_are_observed_and_structural_edits_refused(tmp_path: Path):
+    run(tmp_path, "tests.distributed.split_training", str(tmp_path))
+    first, second = [json.loads((tmp_path / f"process{i}.json").read_text()) for i in range(2)]
+    for report in (first, second):
+        assert not report["has_failed"]
+        assert max(report["errors"].values()) < 1e-4, report["errors"]
+        assert report["rate"] == split_training.RATE.value
+        assert report["step"] == first["step"] < split_training.BATCHES  # both have stopped
+    assert first["own"] == {"conv1": [0, 1], "conv2": [0, 1]}
+    assert second["own"] == {"conv1": [2, 3], "conv2": [2]}
+    assert first["ranks"] == [2]
+    assert len(first["norms"]) == 7
+    assert all(norm > 0 for norm in first["norms"])  # no NaN: each filter is that of one rank
+    assert first["differing"] == []
+    kinds = [each[:2] for each in first["outcomes"]]
+    assert kinds == [
+        ["AddFilters", "Refused"],
+        ["SetHyperparameter", "Done"],
+        ["ControlRun", "Done"],
+        ["ControlRun", "Done"],
+        ["ControlRun", "Done"],
+    ]
+    assert "ModelParallelStrategy splits the parameters" in first["outcomes"][0][2]
