@@ -12,7 +12,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from tests.distributed import scripted_training
+from tests.distributed import pruned_training, scripted_training
 from tests.import_graph import ROOT
 
 
@@ -79,3 +79,15 @@ def test_all_processes_undo_an_edit_after_an_internal_error_and_resume_bit_for_b
         loaded = json.loads((tmp_path / f"loaded{rank}.json").read_text())
         assert loaded["tensors"] > 30
         assert loaded["different"] == 0
+
+
+def test_a_pruning_to_a_budget_removes_the_same_filters_in_both_processes(tmp_path: Path):
+    run(tmp_path, "tests.distributed.pruned_training", str(tmp_path))
+    first, second = reports(tmp_path)
+    whole = sum(each.numel() for each in scripted_training.Net().parameters())
+    assert first["edits"] > 0, first["note"]
+    for report in (first, second):
+        assert report["different"] == []
+        assert report["widths"] == first["widths"]
+        assert report["parameters"] <= pruned_training.SHARE * whole
+        assert report["step"] == first["step"] < pruned_training.BATCHES  # both have stopped
