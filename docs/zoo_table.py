@@ -1,7 +1,8 @@
 """Writes the table of tested networks into ``docs/steering.md``: ``python docs/zoo_table.py``.
 
 It is made from ``docs/zoo.json``, the output of
-``python -m benchmarks.steering_zoo --families --json docs/zoo.json``.
+``python -m benchmarks.steering_zoo --families --json docs/zoo.json``; the rows of timm,
+segmentation-models-pytorch and MONAI come from ``--libraries``.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ PAGE = Path(__file__).parent / "steering.md"
 def blocks() -> dict[str, str]:
     """Return the block of the page: the stored results as a Markdown table."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    keys = ("model", "tested", "removed", "added")
-    rows = sorted(([row[key] for key in keys] for row in results["rows"]), key=lambda row: row[0])
-    columns = ("network", "convolutions", "one filter removed", "one filter added")
+    rows = [
+        (row["model"], f"{row['tested']} of {row['layers']}", row["removed"], row["added"])
+        for row in sorted(results["rows"], key=lambda row: row["model"])
+    ]
+    columns = ("network", "layers tested", "one filter removed", "one filter added")
     machine = results["machine"]
     versions = f"With torch {machine['torch']}, Python {machine['python']}."
     return {"zoo": f"{table(columns, rows)}\n\n{versions}"}

@@ -211,6 +211,27 @@ def test_a_conv_of_which_some_filters_are_used_is_not_taken_for_the_layer() -> N
     assert "conv" in editor.refusals(probe)
 
 
+@pytest.mark.parametrize("mode", ["trilinear", "nearest", "nearest-exact"])
+def test_filters_before_a_resized_volume_were_refused(mode: str) -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.skip = nn.Conv3d(3, 6, 1), nn.Conv3d(3, 6, 1)
+            self.classes = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            volume = x[:, :, None]
+            small = F.max_pool3d(self.conv(volume), (1, 2, 2))
+            y = F.interpolate(small, size=volume.shape[2:], mode=mode) + self.skip(volume)
+            return self.classes(F.pad(y, (1, 1, 1, 1, 0, 0), "replicate").mean((2, 3, 4)))
+
+    model, editor, probe = make(Decoder)
+    smaller = without_filters(without_filters(model), "skip")
+    smaller.classes.weight = keep(model.classes.weight, 1, KEPT)
+    editor.apply(RemoveFilters("conv", [1, 4]), probe)
+    assert_equal(model, smaller)
+
+
 def test_a_split_of_a_filter_that_a_tied_decoder_reads_was_rolled_back() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -32,6 +32,9 @@ def _is_per_head(label: Label) -> bool:
 def multiply_heads(trace: Trace, call: OpCall, x: Tensor, weight: Tensor) -> None:
     """(B·h, N, K) x (B·h, K, M) -> (B·h, N, M): a matrix product for each head."""
     trace.has_heads = True
+    for label in (*trace.labels(x), *trace.labels(weight)):
+        if labeled_dims(label) == {0}:
+            trace.fix(label, f"are one for each head of {trace.where()}")
     rows, read = _split_by_dim(trace, x, 2)
     columns, written = _split_by_dim(trace, weight, 1)
     for label in (*read, *columns):
@@ -44,8 +47,9 @@ def multiply_heads(trace: Trace, call: OpCall, x: Tensor, weight: Tensor) -> Non
 
 def _split_by_dim(trace: Trace, tensor: Tensor, dim: int) -> tuple[list[Label], list[Label]]:
     """Return the labels with channels along ``dim`` last if it is 2, first if it is 1."""
-    along = [label for label in trace.labels(tensor) if dim in labeled_dims(label)]
-    others = [label for label in trace.labels(tensor) if dim not in labeled_dims(label)]
+    labels = [label for label in trace.labels(tensor) if labeled_dims(label) != {0}]  # of heads
+    along = [label for label in labels if dim in labeled_dims(label)]
+    others = [label for label in labels if dim not in labeled_dims(label)]
     return (others, along) if dim == 2 else (along, others)
 
 

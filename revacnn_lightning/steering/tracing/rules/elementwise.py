@@ -89,13 +89,36 @@ def join(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
             label = align(unaligned, ndim)
             dims = labeled_dims(label)
             for i, other in enumerate(joined):
-                if dims & labeled_dims(other):
-                    trace.couple(label, other)
-                    joined[i] = _label_of_both(trace, label, other)
-                    break
+                if not _meet(dims, labeled_dims(other)):
+                    continue
+                joined[i] = _without_groups(trace, label, other)
+                break
             else:
                 joined.append(label)
     return joined
+
+
+def _meet(left: frozenset[int], right: frozenset[int]) -> bool:
+    """Return whether channels over these dimensions meet, not only their groups.
+
+    The last dimension is that of the channels: scores of attention have channels of two kinds, over
+    (heads, rows) and (heads, columns).
+    """
+    return bool(left & right) and (max(left) in right or max(right) in left)
+
+
+def _without_groups(trace: Trace, new: Label, old: Label) -> Label:
+    """Return the label of two that overlap: coupled, or that of the channels in groups.
+
+    Edits change the number of channels in each group, not that of the groups.
+    """
+    for groups, channels in ((new, old), (old, new)):
+        dims = labeled_dims(channels)
+        if labeled_dims(groups) < dims and max(dims) not in labeled_dims(groups):
+            trace.fix(groups, f"are one for each group of channels in {trace.where()}")
+            return channels
+    trace.couple(new, old)
+    return _label_of_both(trace, new, old)
 
 
 def _label_of_both(trace: Trace, new: Label, old: Label) -> Label:

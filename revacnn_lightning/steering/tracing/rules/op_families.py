@@ -44,7 +44,9 @@ SPATIAL = {
         " upsample_nearest1d upsample_linear1d upsample_nearest2d upsample_bilinear2d"
         " upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa"
         " _upsample_bicubic2d_aa reflection_pad1d reflection_pad2d replication_pad1d"
-        " replication_pad2d grid_sampler_2d max_unpool2d"
+        " replication_pad2d grid_sampler_2d max_unpool2d upsample_nearest3d upsample_trilinear3d"
+        " _upsample_nearest_exact1d _upsample_nearest_exact3d adaptive_max_pool3d reflection_pad3d"
+        " replication_pad3d fractional_max_pool3d grid_sampler_3d max_unpool3d"
     )
 }
 REDUCTIONS = _names(

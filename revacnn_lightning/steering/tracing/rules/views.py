@@ -206,21 +206,31 @@ def _constant_pad(trace: Trace, call: OpCall) -> None:
         dims = labeled_dims(label)
         if not dims & changed:
             kept.append(label)
-        elif len(dims) == 1 and min(amounts[next(iter(dims))]) >= 0:
-            kept.append(_padded(trace, label, next(iter(dims)), amounts[next(iter(dims))]))
+        elif dims & changed == {max(dims)} and min(amounts[max(dims)]) >= 0:
+            kept.append(_padded(trace, label, max(dims), amounts[max(dims)]))
         else:
             trace.fix(label, f"are padded with constant channels in {trace.where()}")
     trace.set_labels(call.out, kept)
 
 
 def _padded(trace: Trace, label: Label, dim: int, amounts: tuple[int, ...]) -> Label:
-    """Return the label of channels with this many constant ones before and after them."""
+    """Return the label of channels with this many constant ones before and after them.
+
+    If other dimensions are labeled as well, those of the groups, each group has its own.
+    """
     reason = f"meet constant channels, with which others are padded in {trace.where()}"
+    groups = label.numel() // label.shape[dim]
     before, after = (
-        [label_along(trace.constant_channels(n, reason), label.ndim, dim)] if n else []
+        [trace.constant_channels(n * groups, reason).reshape(_with_size(label, dim, n))]
+        if n
+        else []
         for n in amounts
     )
     return torch.cat([*before, label, *after], dim)
+
+
+def _with_size(label: Label, dim: int, size: int) -> list[int]:
+    return [size if d == dim else each for d, each in enumerate(label.shape)]
 
 
 @rule("glu")
