@@ -157,7 +157,7 @@ def test_the_schedule_goes_on_with_the_same_optimizer():
 def test_manual_optimization_without_a_forward_is_refused():
     model = ManualWithoutForward()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(EditRefusedError, match="pass ReVACNN\\(forward="):
+    with pytest.raises(EditRefusedError, match="pass the option forward="):
         run_with(AddFilters("conv1"), model)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

@@ -67,12 +67,10 @@ MAX_REQUESTS_PER_CALL = 32
 # 50 µs, so all of them cost about 0.5 % of the time. Each surplus frame counts as a request.
 REQUEST_RATE, REQUEST_BURST = 80.0, 256.0
 # Received per second, of each client; what exceeds this is refused. At a time, more than a client
-# queues (1,000) and its connection holds: a viewer repeats requests while the training does not
-# receive any, for example during a long compilation.
+# queues (1,000): a viewer repeats requests during a long compilation, when none is received.
 CLIENT_RATE, CLIENT_BURST = 50.0, 2_048.0
-STATE_COST = 5.0  # of a request for the state, in requests: the reply is large
-REFUSAL_COST = 2.0  # of a malformed request: its error becomes a reply and perhaps a warning
-# A viewer subscribes once. More changes per second are a flood, which libzmq keeps in memory.
+STATE_COST, REFUSAL_COST = 5.0, 2.0  # requests that one for the state and a malformed one count as
+# A viewer subscribes once. More changes per second are a flood.
 SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
 FLOOD_PAUSE_SECONDS, MAX_FLOOD_PAUSE_SECONDS = 1.0, 60.0
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
@@ -192,7 +190,7 @@ class Publisher(BaseSocket):
 
 
 class RequestServer(BaseSocket):
-    """Receives requests, and sends each reply to the client of the request.
+    """Receives requests, and replies to their clients.
 
     Args:
         endpoint: where to listen.
@@ -254,14 +252,12 @@ class RequestServer(BaseSocket):
     def _receive_frames(self) -> list[zmq.Frame]:
         """Receive a message, and keep at most one frame more than a request has."""
         frames = [self._socket.recv(NOBLOCK, copy=False)]
-        n_surplus = 0
         while self._socket.getsockopt(zmq.RCVMORE):
             frame = self._socket.recv(NOBLOCK, copy=False)
             if len(frames) <= 1 + REQUEST_FRAMES:
                 frames.append(frame)
             else:
-                n_surplus += 1
-        self._requests.spend(n_surplus)
+                self._requests.spend(1)
         return frames
 
     def _read(self, client: bytes, received: Sequence[zmq.Frame]) -> tuple[Sender, Request] | None:

@@ -97,5 +97,5 @@ def test_what_the_users_function_returns_must_be_images(returned):
 
 
 def test_an_error_of_the_users_function_names_it():
-    with pytest.raises(EditRefusedError, match=r"images=...\) raised KeyError: 'x'"):
+    with pytest.raises(EditRefusedError, match=r"the option images=... raised KeyError: 'x'"):
         find_images({}, lambda batch: batch["x"])

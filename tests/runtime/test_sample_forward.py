@@ -127,7 +127,7 @@ def test_a_step_that_uses_no_module_is_refused_with_what_to_do():
         def training_step(self, batch, batch_idx):
             return batch[0].mean()
 
-    with pytest.raises(EditRefusedError, match="ReVACNN\\(forward="):
+    with pytest.raises(EditRefusedError, match="the option forward="):
         forwards_of(Idle()).make_probe(BATCH)
 
 

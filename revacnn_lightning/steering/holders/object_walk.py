@@ -6,12 +6,13 @@ property, no ``__iter__`` of a data set. Closures are not entered.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,8 +22,11 @@ from revacnn_lightning.telemetry.module_tree import named_modules_of
 
 __all__ = ["Found", "Holder", "walk"]
 
+T = TypeVar("T")
+
 MAX_DEPTH = 6
 MAX_OBJECTS = 5000
+ATTEMPTS = 10
 # Objects of these packages hold no copies of the model, or are found elsewhere: the entries of
 # callbacks are passed as holders of their own.
 FOREIGN_PACKAGES = sys.stdlib_module_names | {
@@ -99,7 +103,15 @@ def _is_of_tensors(value: object) -> bool:
     if not isinstance(value, (dict, list, tuple)) or not value:
         return False
     entries = value.values() if isinstance(value, dict) else value
-    return all(isinstance(each, Tensor) for each in entries)
+    return all(isinstance(each, Tensor) for each in _entries(entries))
+
+
+def _entries(container: Iterable[T]) -> list[T]:
+    """Return the first entries of a container that other threads may change at any time."""
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(RuntimeError):  # it has changed during the iteration
+            return list(islice(container, MAX_OBJECTS))
+    return []  # it never rests, as what a training keeps does
 
 
 def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str, object]]:
@@ -117,10 +129,10 @@ def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str,
                 if key not in computed:
                     yield ".".join(filter(None, [path, name, key])), part
     elif isinstance(value, dict):
-        for key, part in islice(value.items(), MAX_OBJECTS):
+        for key, part in _entries(value.items()):
             yield f"{path}[{key!r}]", part
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        for i, part in enumerate(islice(value, MAX_OBJECTS)):
+        for i, part in enumerate(_entries(value)):
             yield f"{path}[{i}]", part
     elif isinstance(value, Optimizer) or is_root or _is_plain(value):
         for key, part in _attributes_of(value):

@@ -119,7 +119,7 @@ def break_down(module: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("initialize", "reason"),
     [
-        (break_down, r"ReVACNN\(init=...\) raised KeyError: 'gain'"),
+        (break_down, r"the option init=... raised KeyError: 'gain'"),
         (lambda m: nn.init.constant_(m.weight, float("nan")), "not finite"),
         (lambda m: setattr(m, "weight", nn.Parameter(torch.zeros(1, 2))), "shape"),
     ],

@@ -73,3 +73,19 @@ def test_a_walk_calls_no_code_of_the_user_and_ends_on_cycles() -> None:
 def test_objects_of_other_packages_are_not_entered() -> None:
     held = Plain(foreign=torch.utils.data.TensorDataset(torch.ones(3)), kind=nn.Conv2d)
     assert paths(held) == {}
+
+
+def test_a_container_that_another_thread_changes_ends_no_walk():
+    """A dict that a thread of the Trainer extended during the walk ended monitoring."""
+    holder: dict[object, Any] = {"net": nn.Linear(2, 2)}
+
+    class Busy:
+        @property
+        def __class__(self) -> type:  # read by isinstance, between two entries of the dict
+            holder[object()] = None
+            return Busy
+
+    holder["busy"] = Busy()
+    holder["other"] = nn.Linear(3, 3)
+    found = [each.path for each in walk("callback", Plain(held=holder))]
+    assert found == ["callback.held['net']", "callback.held['other']"]
