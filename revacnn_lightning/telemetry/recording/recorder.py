@@ -128,7 +128,7 @@ class Recorder:
         self._grouping = WeightGrouping(self._batch)
         self._gradients = GradientReader(self._batch, self._stopwatch, self._grouping)
         self._module_hooks = ModuleHooks(self._batch, meter, self._gradients, self._stopwatch)
-        self._forward_hooks = ForwardHooks(self._hook_split_weight)
+        self._split_weight_hooks = ForwardHooks(self._hook_split_weight)
         self._optimizer_hooks = OptimizerHooks(
             self._batch, self._stopwatch, self._gradients, self._grouping
         )
@@ -208,7 +208,7 @@ class Recorder:
             return
         self._is_attached = True
         self._module_hooks.attach()
-        self._forward_hooks.attach(self._layers)
+        self._split_weight_hooks.attach(self._layers)
         self._optimizer_hooks.attach()
         self._warning_filter.install(self._model)
 
@@ -217,7 +217,7 @@ class Recorder:
         self._stop_recording()
         self._is_attached = False
         self._module_hooks.detach()
-        self._forward_hooks.detach()
+        self._split_weight_hooks.detach()
         self._optimizer_hooks.detach()
         self._warning_filter.remove()
         self._host_copy.clear()
@@ -242,7 +242,7 @@ class Recorder:
         self._optimizer_hooks.update_structure(layers)
         if self._is_attached:
             self._module_hooks.attach()
-            self._forward_hooks.attach(layers)
+            self._split_weight_hooks.attach(layers)
 
     @contextmanager
     def modules_released(self) -> Iterator[None]:
@@ -252,13 +252,13 @@ class Recorder:
         being removed.
         """
         self._module_hooks.release_modules()
-        self._forward_hooks.detach()
+        self._split_weight_hooks.detach()
         try:
             yield
         finally:
             if self._is_attached:
                 self._module_hooks.attach()
-                self._forward_hooks.attach(self._layers)
+                self._split_weight_hooks.attach(self._layers)
 
     # ------------------------------------------------------------------ a batch
 
