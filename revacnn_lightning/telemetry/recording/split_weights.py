@@ -70,8 +70,10 @@ def own_filters(tensor: Tensor, conv: UnitLayer) -> OwnFilters:
     """
     width = filter_count(conv)
     if not is_distributed(tensor):
-        is_whole = tensor.dim() > 1  # FSDP1 leaves a flat part
-        return OwnFilters(by_filter(tensor, conv) if is_whole else tensor.new_empty(0), 0, width)
+        if tensor.dim() < 2:  # FSDP1 leaves a flat part
+            return OwnFilters(tensor.new_empty(0), 0, width)
+        filters = by_filter(tensor, conv)
+        return OwnFilters(filters, 0, len(filters))  # which may differ from what the layer says
     local = local_part(tensor)
     rows = None if is_transposed(conv) else own_rows(tensor)
     if rows is None or len(local) != len(rows):
