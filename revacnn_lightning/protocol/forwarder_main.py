@@ -143,9 +143,10 @@ class Port:
 
     async def _end(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Close a connection to the run. Its place is free once the run has closed it, too."""
-        with contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.CancelledError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             writer.write_eof()
-            await asyncio.wait_for(_read_to_end(reader), HANDSHAKE_SECONDS)
+            while await reader.read(CHUNK_BYTES):
+                pass
         writer.close()
         self._places.release()
 
@@ -200,11 +201,6 @@ class Port:
             writer.write(data)
             await writer.drain()
             data = await reader.read(CHUNK_BYTES)
-
-
-async def _read_to_end(reader: asyncio.StreamReader) -> None:
-    while await reader.read(CHUNK_BYTES):
-        pass
 
 
 def detect_dead_client(connection: socket.socket) -> None:

@@ -55,10 +55,9 @@ REPLY_QUEUE = 64  # of each client; a reply can be a structure of 200 kB
 MAX_SUBSCRIPTION_BYTES = 1024
 ENCRYPTION_BYTES = 33  # that CURVE adds to a frame
 REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
-# Messages that libzmq receives in advance, of each client. Few, because a message may have any
-# number of frames.
-SUBSCRIPTION_QUEUE = 8
-REQUEST_QUEUE = 2
+# Messages that libzmq receives in advance, of each client. Requests: as many as a client queues. If
+# they fill the queue and the client disconnects, libzmq may abort the process (zeromq/libzmq#3937).
+SUBSCRIPTION_QUEUE, REQUEST_QUEUE = 8, 1_024
 
 # Received per batch boundary, so that a flood cannot stop training.
 MAX_SUBSCRIPTIONS_PER_CALL = 32

@@ -236,3 +236,9 @@ def test_a_flood_of_subscriptions_disconnects_and_honest_viewers_return(
     until(received)
     honest.close()
     publisher.close()
+
+
+def test_a_viewer_that_disconnects_with_pending_requests_does_not_abort_the_training(keys: Keys):
+    """With a full queue of 2, libzmq ended the process: ``Assertion failed: !_io_error``."""
+    with served(keys) as (server, [client]):
+        assert server._socket.rcvhwm >= client._socket.sndhwm
