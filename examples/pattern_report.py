@@ -131,7 +131,7 @@ def describe_study(title: str, results: Sequence[Result]) -> list[str]:
     lines = [
         f"## {title}",
         "",
-        f"{len(results)} networks, of which {len(moved)} have left their random start. Accuracy: "
+        f"{len(results)} networks; {len(moved)} have left their random start. Accuracy: "
         f"{low:.2f} to {high:.2f}, median {median:.2f}.",
         "",
         "Spearman's correlation with the accuracy, with the 95 % interval:",

@@ -124,7 +124,7 @@ def test_the_report_shows_what_the_results_say(
     report.write_report(json.loads(json.dumps(results)), 50, tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
     assert "40 of 50 planned networks are trained" in text
-    assert "40 networks, of which 40 have left their random start" in text
+    assert "40 networks; 40 have left their random start" in text
     assert "| 1 | -1.00 (-1.00 to -1.00) | -1.00 (-1.00 to -1.00) |" in text
     assert "The best measure of the even seeds: clusters of filters: silhouette" in text
     assert "| clusters of filters | supported in layer 1 |" in text

@@ -7,7 +7,6 @@ the size and the number of messages that libzmq keeps, and how many are received
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from revacnn_lightning.protocol.base_socket import (
     NOBLOCK,
     NOBLOCK_MORE,
     POLLIN,
-    BaseSocket,
     Keys,
 )
 from revacnn_lightning.protocol.encoding import (
@@ -31,6 +29,7 @@ from revacnn_lightning.protocol.encoding import (
     encode,
     request_id,
 )
+from revacnn_lightning.protocol.floodable_socket import FloodableSocket
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import ControlRun
@@ -55,6 +54,7 @@ REPLY_QUEUE = 64  # of each client; a reply can be a structure of 200 kB
 MAX_SUBSCRIPTION_BYTES = 1024
 ENCRYPTION_BYTES = 33  # that CURVE adds to a frame
 REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
+MAX_SURPLUS_FRAMES = 32  # of all clients; more are a flood, which libzmq keeps in memory
 # Messages that libzmq receives in advance, of each client. Requests: as many as a client queues. If
 # they fill the queue and the client disconnects, libzmq may abort the process (zeromq/libzmq#3937).
 SUBSCRIPTION_QUEUE, REQUEST_QUEUE = 8, 1_024
@@ -63,7 +63,7 @@ SUBSCRIPTION_QUEUE, REQUEST_QUEUE = 8, 1_024
 MAX_SUBSCRIPTIONS_PER_CALL = 32
 MAX_REQUESTS_PER_CALL = 32
 # Received per second, of all clients; what exceeds this waits in libzmq. A request costs about
-# 50 µs, so all of them cost about 0.5 % of the time. Each surplus frame counts as a request.
+# 50 µs, so all of them cost about 0.5 % of the time.
 REQUEST_RATE, REQUEST_BURST = 80.0, 256.0
 # Received per second, of each client; what exceeds this is refused. At a time, more than a client
 # queues (1,000): a viewer repeats requests during a long compilation, when none is received.
@@ -71,11 +71,10 @@ CLIENT_RATE, CLIENT_BURST = 50.0, 2_048.0
 STATE_COST, REFUSAL_COST = 5.0, 2.0  # requests that one for the state and a malformed one count as
 # A viewer subscribes once. More changes per second are a flood.
 SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
-FLOOD_PAUSE_SECONDS, MAX_FLOOD_PAUSE_SECONDS = 1.0, 60.0
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 
 
-class Publisher(BaseSocket):
+class Publisher(FloodableSocket):
     """Sends telemetry to all subscribers. A slow subscriber loses messages.
 
     Args:
@@ -89,9 +88,6 @@ class Publisher(BaseSocket):
         self._keys = keys
         self._ring = KeyRing() if ring is None else ring
         self._topics: set[bytes] = set()  # with at least one subscriber
-        self._changes = TokenBucket(SUBSCRIPTION_RATE, SUBSCRIPTION_BURST)
-        self._pause_seconds = FLOOD_PAUSE_SECONDS
-        self._reopen_time: float | None = None  # monotonic; None: it is open
         self._listen(endpoint)
 
     def has_subscribers(self) -> bool:
@@ -102,7 +98,7 @@ class Publisher(BaseSocket):
             if not int(self._socket.get(EVENTS)) & POLLIN:
                 break
             if not self._changes.take():
-                self._pause()
+                self._pause("too many subscriptions", "telemetry")
                 return False
             self._receive_subscription(self._socket.recv(NOBLOCK))
         return bool(self._topics)
@@ -128,6 +124,7 @@ class Publisher(BaseSocket):
         send(last, NOBLOCK)
 
     def _listen(self, endpoint: str) -> None:
+        self._changes = TokenBucket(SUBSCRIPTION_RATE, SUBSCRIPTION_BURST)
         self._socket.sndhwm = SEND_QUEUE
         self._socket.rcvhwm = SUBSCRIPTION_QUEUE
         self._socket.maxmsgsize = MAX_SUBSCRIPTION_BYTES
@@ -141,7 +138,7 @@ class Publisher(BaseSocket):
         """
         if self._reopen_time is None and self._ring.ended(self._authenticator.seen()):
             self._disconnect_all()
-            self._reopen_time = time.monotonic()
+            self._reopen_time = self._clock()
             self._is_open()
 
     def _receive_subscription(self, event: bytes) -> None:
@@ -153,42 +150,12 @@ class Publisher(BaseSocket):
         elif event[:1] == UNSUBSCRIBE:
             self._topics.discard(prefix)
 
-    # A flood of subscriptions
-
-    def _pause(self) -> None:
-        """Disconnect all subscribers: libzmq cannot disconnect the one that floods it."""
-        log.warning(
-            "A viewer sends too many subscriptions: no telemetry for %.0f s, then all viewers "
-            "attach again by themselves",
-            self._pause_seconds,
-        )
-        self._disconnect_all()
-        self._reopen_time = time.monotonic() + self._pause_seconds
-        self._pause_seconds = min(2 * self._pause_seconds, MAX_FLOOD_PAUSE_SECONDS)
-
     def _disconnect_all(self) -> None:
-        self.close()
+        super()._disconnect_all()
         self._topics.clear()
 
-    def _is_open(self) -> bool:
-        """Return whether the socket is open; open it again after a flood."""
-        if self._reopen_time is None:
-            return True
-        if time.monotonic() < self._reopen_time:
-            return False
-        self._changes = TokenBucket(SUBSCRIPTION_RATE, SUBSCRIPTION_BURST)
-        self._create_socket()
-        try:
-            self._listen(self.endpoint)
-        except OSError as error:
-            log.warning("Telemetry ends: %s", error)
-            self._reopen_time = float("inf")
-            return False
-        self._reopen_time = None
-        return True
 
-
-class RequestServer(BaseSocket):
+class RequestServer(FloodableSocket):
     """Receives requests, and replies to their clients.
 
     Args:
@@ -201,18 +168,23 @@ class RequestServer(BaseSocket):
     """
 
     forwarder = 0
+    _surplus_frames = 0
 
     def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
         super().__init__(zmq.ROUTER)
+        self._keys = keys
         self._ring = KeyRing() if ring is None else ring
+        self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
+        self._requests_of = ClientBuckets(CLIENT_RATE, CLIENT_BURST)
+        self._log = LimitedLog(log)
+        self._listen(endpoint)
+
+    def _listen(self, endpoint: str) -> None:
         self._socket.maxmsgsize = MAX_REQUEST_BYTES + ENCRYPTION_BYTES
         self._socket.rcvhwm = REQUEST_QUEUE
         self._socket.sndhwm = REPLY_QUEUE
         self._socket.router_mandatory = True  # otherwise libzmq drops replies without an error
-        self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
-        self._requests_of = ClientBuckets(CLIENT_RATE, CLIENT_BURST)
-        self._log = LimitedLog(log)
-        self._bind(endpoint, keys, self._ring)
+        self._bind(endpoint, self._keys, self._ring)
 
     def receive(self) -> Iterator[tuple[Sender, Request]]:
         """Yield (client, request) of all requests that have arrived; refuse malformed ones.
@@ -221,6 +193,8 @@ class RequestServer(BaseSocket):
         all clients send beyond `REQUEST_RATE` waits.
         """
         for _ in range(MAX_REQUESTS_PER_CALL):
+            if not self._is_open():
+                return
             if not int(self._socket.get(EVENTS)) & POLLIN:  # cheaper than a failing recv
                 return
             if not self._requests.take():
@@ -232,12 +206,17 @@ class RequestServer(BaseSocket):
             request = self._read(routing_id.bytes, received)
             if request is not None:
                 yield request
+            if self._surplus_frames > MAX_SURPLUS_FRAMES:
+                self._surplus_frames = 0
+                self._pause("requests of too many frames", "requests")
 
     def reply(self, client: Sender, reply: Message) -> None:
         """Send a reply. A client that is gone or does not read its replies misses it."""
         self._send(client.routing_id, reply)
 
     def _send(self, client: bytes, reply: Message) -> None:
+        if not self._is_open():
+            return
         try:
             self._socket.send_multipart([client, *encode(reply)], flags=zmq.NOBLOCK)
         except zmq.Again:
@@ -256,7 +235,7 @@ class RequestServer(BaseSocket):
             if len(frames) <= 1 + REQUEST_FRAMES:
                 frames.append(frame)
             else:
-                self._requests.spend(1)
+                self._surplus_frames += 1
         return frames
 
     def _read(self, client: bytes, received: Sequence[zmq.Frame]) -> tuple[Sender, Request] | None:

@@ -193,7 +193,8 @@ class ClassLensCollector:
                 self._due_at[layer] = now + MESSAGE_SECONDS
                 self._sent[layer] = self._lens_of(layer, context)
                 messages.append(self._sent[layer])
-        if self._class is not None and now >= self._class_due_at and self._notes:
+        has_answers = bool(self._of_class) or any(self._notes.values())
+        if self._class is not None and now >= self._class_due_at and has_answers:
             self._class_due_at = now + MESSAGE_SECONDS
             self._answers = self._answers_to(self._class, context)
             messages.append(self._answers)

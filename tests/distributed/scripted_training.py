@@ -29,6 +29,7 @@ from revacnn_lightning import (
     Redo,
     RemoveFilters,
     ReVACNN,
+    Run,
     SetHyperparameter,
     Undo,
     attach,
@@ -187,13 +188,20 @@ class Viewer(pl.Callback):
         with attach(file) as run:
             while not run.has_ended():
                 for message in run.poll():
-                    if isinstance(message, Snapshot):
-                        self.ranks.add(message.ranks)
-                    elif isinstance(message, RankValues):
-                        self.differing = sorted(message.differences())
-                if run.structure is not None and not self.differing:
-                    run.request(InspectRanks("conv1"))
+                    self.read(message)
+                if run.structure is not None:
+                    self.inspect(run)
                 time.sleep(0.05)
+
+    def read(self, message: Any) -> None:
+        if isinstance(message, Snapshot):
+            self.ranks.add(message.ranks)
+        elif isinstance(message, RankValues):
+            self.differing = sorted(message.differences())
+
+    def inspect(self, run: Run) -> None:
+        if not self.differing:
+            run.request(InspectRanks("conv1"))
 
 
 def loader(batches: int, size: int) -> DataLoader[Any]:

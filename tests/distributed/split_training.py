@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from revacnn_lightning import AddFilters, ControlRun, ReVACNN, SetHyperparameter, attach
-from revacnn_lightning.protocol.rank_messages import RankValues
+from revacnn_lightning import AddFilters, ControlRun, ReVACNN, Run, SetHyperparameter
 from revacnn_lightning.protocol.requests import (
     InspectEvidence,
     InspectFilter,
@@ -32,7 +30,7 @@ from revacnn_lightning.protocol.requests import (
 )
 from revacnn_lightning.protocol.snapshot import Snapshot
 from revacnn_lightning.telemetry import Recorder
-from tests.distributed.scripted_training import Net, loader, make_trainer
+from tests.distributed.scripted_training import Net, Viewer, loader, make_trainer
 
 BATCHES = 2000  # at most: the last request stops the training
 COMPARED = 12  # batches
@@ -57,7 +55,7 @@ INSPECTIONS = [
 
 
 # Some of what they bring. Of the others, it is enough that none ends monitoring.
-INSPECTED = {"FilterInspection", "FilterPrices", "ImagePass", "LayerEvidence"}
+INSPECTED = {"FilterInspection", "FilterPrices", "ImagePass", "LayerEvidence", "RankValues"}
 
 
 class SplitNet(Net):
@@ -140,7 +138,7 @@ class Comparison(pl.Callback):
 class Script(pl.Callback):
     """Requests what `SCRIPT` says, in rank 0."""
 
-    def __init__(self, revacnn: ReVACNN, viewer: Viewer) -> None:
+    def __init__(self, revacnn: ReVACNN, viewer: InspectingViewer) -> None:
         self.revacnn, self.viewer, self.left = revacnn, viewer, dict(SCRIPT)
         self.pending: list[Any] = []
         self.rates: list[float] = []
@@ -163,45 +161,33 @@ class Script(pl.Callback):
         return [[n, type(reply).__name__, getattr(reply, "reason", "")] for n, reply in replies]
 
 
-class Viewer(pl.Callback):
-    """Attaches from a thread of rank 0, and inspects all that there is."""
+class InspectingViewer(Viewer):
+    """Inspects all that there is."""
 
     def __init__(self, revacnn: ReVACNN) -> None:
-        self.revacnn = revacnn
-        self.ranks: set[int] = set()
+        super().__init__(revacnn)
         self.norms: list[float] = []
-        self.differing: list[int] | None = None
         self.received: set[str] = set()
         self.is_done = False
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.is_global_zero:
-            file = self.revacnn.connection_file
-            threading.Thread(target=self.watch, args=[file], daemon=True).start()
+    def read(self, message: Any) -> None:
+        self.received.add(type(message).__name__)
+        if isinstance(message, Snapshot) and message.ranks == 1:
+            return  # only the means of both ranks count
+        super().read(message)
+        if isinstance(message, Snapshot):
+            self.norms = message.values[message.statistics.index("weight_norm")].tolist()
 
-    def watch(self, file: Path) -> None:
-        with attach(file) as run:
-            while not run.has_ended():
-                for message in run.poll():
-                    self.received.add(type(message).__name__)
-                    if isinstance(message, Snapshot) and message.ranks == 2:
-                        self.ranks.add(message.ranks)
-                        row = message.values[message.statistics.index("weight_norm")]
-                        self.norms = row.tolist()
-                    elif isinstance(message, RankValues):
-                        self.differing = sorted(message.differences())
-                if run.structure is not None:
-                    for body in INSPECTIONS:
-                        run.request(body)
-                is_compared = bool(self.norms) and self.differing is not None
-                self.is_done = is_compared and self.received >= INSPECTED
-                time.sleep(0.05)
+    def inspect(self, run: Run) -> None:
+        for body in INSPECTIONS:
+            run.request(body)
+        self.is_done = bool(self.norms) and self.received >= INSPECTED
 
 
 def run(folder: Path) -> None:
     revacnn, module = ReVACNN(), SplitNet()
     comparison = Comparison()
-    viewer = Viewer(revacnn)
+    viewer = InspectingViewer(revacnn)
     script = Script(revacnn, viewer)
     strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
     trainer = make_trainer(folder, strategy, [comparison, revacnn, script, viewer])

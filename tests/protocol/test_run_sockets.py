@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,11 +13,15 @@ import pytest
 import zmq
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol import run_sockets
+from revacnn_lightning.protocol import floodable_socket, run_sockets
+from revacnn_lightning.protocol.access_keys import SCRIPT
 from revacnn_lightning.protocol.encoding import MAX_REQUEST_BYTES, encode
 from revacnn_lightning.protocol.messages import Message, Refused, Request, Status
 from revacnn_lightning.protocol.requests import ControlRun, InspectLayer, RemoveLayer, Undo
+from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
+from tests.documentation import ROOT
+from tests.manual_clock import ManualClock
 from tests.protocol.test_sockets import STATUS, until
 
 
@@ -218,7 +224,7 @@ def test_a_flood_of_subscriptions_disconnects_and_honest_viewers_return(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(run_sockets, "SUBSCRIPTION_BURST", 20.0)
-    monkeypatch.setattr(run_sockets, "FLOOD_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(floodable_socket, "PAUSE_SECONDS", 0.05)
     publisher = Publisher("tcp://127.0.0.1:0", keys)
     honest, hostile = (Subscriber(publisher.endpoint, keys.public) for _ in range(2))
     until(lambda: (publisher.publish(STATUS), list(honest.poll()))[1])
@@ -238,7 +244,27 @@ def test_a_flood_of_subscriptions_disconnects_and_honest_viewers_return(
     publisher.close()
 
 
-def test_a_viewer_that_disconnects_with_pending_requests_does_not_abort_the_training(keys: Keys):
-    """With a full queue of 2, libzmq ended the process: ``Assertion failed: !_io_error``."""
-    with served(keys) as (server, [client]):
-        assert server._socket.rcvhwm >= client._socket.sndhwm
+def test_a_viewer_that_disconnects_with_pending_requests_does_not_abort_the_training():
+    """With a full queue, libzmq ended the process: ``Assertion failed: !_io_error``."""
+    command = [sys.executable, "-m", "tests.protocol.disconnected_client"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, int(run.stdout) > 0) == (0, True), run.stderr
+
+
+def test_a_client_that_sends_too_many_frames_is_disconnected_and_honest_ones_return(
+    keys: Keys, caplog: pytest.LogCaptureFixture
+):
+    """libzmq keeps a message of any number of frames: 8 seconds of them cost 2.3 GB."""
+    with served(keys, clients=2) as (server, [hostile, honest]):
+        clock = server._clock = ManualClock()
+        assert_served(server, honest)
+        hostile._socket.send_multipart([b"request"] + [b"x"] * 50)
+        until(lambda: (list(server.receive()), "too many frames" in caplog.text)[1])
+        hostile.close()
+        honest.send(Request("waits", Undo()))
+        assert list(server.receive()) == []
+        server.reply(Sender(b"anyone", SCRIPT), Refused("late", ""))  # is dropped
+        clock.now += 1.0
+        arrived: list[Request] = []
+        until(lambda: arrived.extend(request for _, request in server.receive()) or arrived)
+        assert arrived == [Request("waits", Undo())]

@@ -266,3 +266,15 @@ def test_the_number_of_layers_is_limited() -> None:
     for index in range(class_lens.MAX_LAYERS + 1):
         collector.select(InspectClasses(str(index)))
     assert recorder.pooled_maps.layers == {str(i + 1) for i in range(class_lens.MAX_LAYERS)}
+
+
+def test_answers_to_another_class_are_sent_once_a_batch_has_counted(run: Run) -> None:
+    """The page said that no image of the class was there, before any batch had counted."""
+    run.collector.select(InspectClass(1))
+    run.train_batch()
+    run.collector.select(InspectClass(2))
+    run.clock.now += 2
+    unrecorded = TrainingBatch(Progress(step=2))
+    assert run.collector.collect(BatchContext("run", 0, unrecorded)) == []
+    [answers] = run.train_batch()
+    assert answers.class_index == 2

@@ -161,7 +161,7 @@ def test_a_forward_that_raises_during_the_edit_rolls_it_back(
 
 
 def test_a_hard_coded_size_fails_verification() -> None:
-    """A fixed width, of which only the forward knows: the edit fails and is rolled back."""
+    """Only the forward knows a fixed width: the edit fails and is rolled back."""
 
     class Fixed(torch.nn.Module):
         def __init__(self) -> None:

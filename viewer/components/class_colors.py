@@ -29,9 +29,9 @@ class ClassColors(HtmlPanel):
         text = requests.refusal(InspectClass(chosen)) or WAITING
         if answers is not None:
             text = answers.note or (
-                f"weight of {format_number(answers.images)} images"
+                f"{format_number(answers.images)} images (weighted)"
                 if answers.images
-                else "no image of it in the last batches"
+                else "no image of it so far"
             )
         count = min(MAX_OPTIONS, max(requests.count, chosen + 1))
         names = [*requests.names[:count], *[""] * (count - len(requests.names))]

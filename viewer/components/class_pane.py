@@ -137,4 +137,4 @@ def _confusion(confusion: Confusion) -> dict[str, Any]:
 def _facts(lens: ClassLens) -> str:
     images = format_number(float(lens.counts.sum()))
     batches = "1 batch" if lens.batches == 1 else f"{format_count(lens.batches)} batches"
-    return f"up to batch {format_count(lens.step)} · {batches} · weight of {images} images"
+    return f"up to batch {format_count(lens.step)} · {batches} · {images} images (weighted)"

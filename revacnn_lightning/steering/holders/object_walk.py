@@ -7,6 +7,7 @@ property, no ``__iter__`` of a data set. Closures are not entered.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ from revacnn_lightning.steering.computed_tensors import attributes_of_hooks
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 
 __all__ = ["Found", "Holder", "walk"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -111,7 +114,8 @@ def _entries(container: Iterable[T]) -> list[T]:
     for _ in range(ATTEMPTS):
         with contextlib.suppress(RuntimeError):  # it has changed during the iteration
             return list(islice(container, MAX_OBJECTS))
-    return []  # it never rests, as what a training keeps does
+    log.warning("A container changes all the time; copies of the network in it are not found")
+    return []
 
 
 def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str, object]]:

@@ -134,7 +134,7 @@ def test_nodes_have_the_color_of_their_answer_to_a_class(
     follower.classes.receive(answers, state)
     content = panel.content()
     assert (content["classes"], content["chosen"]) == (["cat", "dog"], 1)
-    assert content["text"] == "weight of 9.00 images"
+    assert content["text"] == "9.00 images (weighted)"
     view.update()
     tone = view.numbers.data["tone"]
     assert (tone[0], tone[-1]) == (0, 1)

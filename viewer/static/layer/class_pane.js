@@ -88,7 +88,7 @@ function drawNames({classes = []}) {
   names.dataset.narrow = String(column < NAMED_COLUMN)
   names.replaceChildren(...classes.map(({index, name, images}) => {
     const button = createElement("button", {
-      "aria-pressed": String(index === shown), title: `${name}: weight of ${images} images. Color the nodes by it`,
+      "aria-pressed": String(index === shown), title: `${name}: ${images} images (weighted). Color the nodes by it`,
       onclick: () => sendCommand("show_class", {first: index === shown ? -1 : index}),
     }, name)
     button.style.width = `${column}px`
