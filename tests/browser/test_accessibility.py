@@ -42,7 +42,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize("theme", THEMES)
 def test_axe_finds_nothing(address: str, open_page: Any, theme: str) -> None:
     page = ready(open_page(address, **THEMES[theme]))
-    for pane in ("layer", "maps", "inspection", "statistics", "histograms"):
+    for pane in ("layer", "maps", "inspection", "statistics", "histograms", "classes"):
         page.click(f"button[data-pane={pane}]")
         page.wait_for_selector(f".pane[data-name={pane}]:not([hidden])")
         assert violations(page) == [], pane
