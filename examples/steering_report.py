@@ -59,7 +59,8 @@ def describe_summary(
         for shape in shapes:
             own = [one for one in results if one["setting"] == shape.title]
             if shape.part == part.name and own:
-                count(part.arms[0], compare(part, shape, own))
+                for steered in part.steered:
+                    count(steered, compare(part, steered, own))
     lines = [
         "Each line counts the networks of one comparison; of the restarts, each moment counts.",
         "",
