@@ -40,7 +40,7 @@ def small(study: ModuleType, module: SimpleNamespace, monkeypatch: pytest.Monkey
     """Use networks of a few filters, and few edits."""
     for one in (study, module.grow_arms, module.prune_arms):
         monkeypatch.setattr(one, "WIDTHS", REFERENCE)
-    monkeypatch.setattr(module.grow_arms, "GROWTHS", 2)
+    monkeypatch.setattr(module.grow_arms, "GROWTHS", 1)
     monkeypatch.setattr(module.prune_arms, "EVERY", 2)
 
 
@@ -64,11 +64,11 @@ def test_the_cost_of_a_network_is_that_of_its_layers(module: SimpleNamespace) ->
 
 @pytest.mark.usefixtures("small")
 def test_all_networks_that_grow_have_one_shape_and_one_budget(study: ModuleType) -> None:
-    training = training_of(study, "residual", 8)
+    training = training_of(study, "residual", 5)
     arms = {arm: outcome.to_result(training) for arm, outcome in study.grow(training).items()}
     widths = {arm: tuple(one["widths"]) for arm, one in arms.items()}
     grown = widths["grown"]
-    assert sum(grown) == 2 + 2 + 2 + 2 * 4  # two growths of four filters
+    assert sum(grown) == 2 + 2 + 2 + 4  # one growth
     assert widths["final shape"] == widths["random filters"] == widths["rebuilt optimizer"] == grown
     assert widths["half as wide"] == (4, 4, 4)
     for one in arms.values():
