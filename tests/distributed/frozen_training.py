@@ -16,7 +16,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader
 
+from benchmarks.distributed.networks import PartOfProcess
 from revacnn_lightning import Freeze, Redo, ReVACNN, Undo, Unfreeze
 from revacnn_lightning.runtime.ranks import agreement
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -44,11 +46,7 @@ class FrozenNet(SplitNet):
     def __init__(self) -> None:
         super().__init__()
         self.double()
-
-    def train(self, mode: bool = True) -> FrozenNet:
-        super().train(mode)
-        self.norm.eval()
-        return self
+        self.norm.eval()  # a Trainer keeps the modes of the modules
 
     def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
         return nn.functional.cross_entropy(self(batch[0].double()), batch[1])
@@ -135,7 +133,6 @@ def train_alone(edits: dict[int, Any], steps: int) -> dict[str, Tensor]:
     optimizer = model.configure_optimizers()
     editor = Editor(model, [optimizer])
     images, labels = loader(BATCHES, SIZE).dataset.tensors  # type: ignore[attr-defined]
-    model.train()
     for step in range(steps):
         if step in edits:
             editor.apply(edits[step], ForwardProbe([lambda: model(images[:2].double())]))
@@ -151,8 +148,10 @@ def run(folder: Path) -> None:
     revacnn, module = ReVACNN(), FrozenNet()
     script = Script(revacnn)
     strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
-    trainer = make_trainer(folder, strategy, [revacnn, script])
-    trainer.fit(module, loader(BATCHES, SIZE))
+    trainer = make_trainer(folder, strategy, [revacnn, script], use_distributed_sampler=False)
+    data = loader(BATCHES, SIZE).dataset
+    sampler = PartOfProcess(BATCHES * SIZE)  # Lightning's own would shuffle
+    trainer.fit(module, DataLoader(data, batch_size=SIZE // 2, sampler=sampler))
     found = tensors_of(module, trainer.optimizers[0])
     report = {
         "moved": script.moved,

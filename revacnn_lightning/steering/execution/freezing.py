@@ -50,7 +50,7 @@ class _FrozenSlice:
     _positions: dict[tuple[range, torch.device], Tensor] = field(default_factory=dict)
 
     def positions(self, tensor: Tensor) -> Tensor:
-        """Return where the entries are in this rank's part of a tensor of the same shape (int64)."""
+        """Return where the entries are in this rank's part of a tensor of this shape (int64)."""
         own = range(tensor.shape[self.dim])
         if is_distributed(tensor):
             own = own_range(tensor, self.dim) or range(0)

@@ -87,13 +87,15 @@ class _Observer:
             handle.remove()
 
     def result(self) -> FollowingNorms:
+        self._layers.clear()
         after: dict[str, set[str]] = {}
+        if self._failure:
+            return FollowingNorms(after, self._failure)
         for norm, sources in self._sources.items():
             layer = next(iter(sources))
             if len(sources) == 1 and self._widths.get(layer) == self._features[norm]:
                 after.setdefault(layer, set()).add(norm)
-        self._layers.clear()
-        return FollowingNorms(after, self._failure)
+        return FollowingNorms(after)
 
     def _guarded(self, note: Callable[[str, Any], None], name: str) -> Callable[..., None]:
         """Return a hook that passes the first input or the output of a module to ``note``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -32,5 +33,5 @@ def test_exchanges_are_rarer_while_nobody_is_attached(seconds: float, is_idle: b
             exchanged.append(batch)
             agreement.start(Signal.NOTHING, is_idle=is_idle)
         now[0] += seconds
-    gaps = {b - a for a, b in zip(exchanged[2:], exchanged[3:], strict=False)}
+    gaps = {b - a for a, b in itertools.pairwise(exchanged[2:])}
     assert gaps == {batches}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -44,8 +42,9 @@ def observe(model: nn.Module) -> FollowingNorms:
     ],
     ids=["direct", "behind others", "of the last"],
 )
-def model(request: pytest.FixtureRequest) -> Iterator[nn.Module]:
-    yield request.param()
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    made: nn.Module = request.param()
+    return made
 
 
 def test_norms_are_those_of_a_trace(model: nn.Module):
