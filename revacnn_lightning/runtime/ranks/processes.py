@@ -51,6 +51,7 @@ class Processes:
         self._is_first = trainer.is_global_zero
         self._model: ReplicatedModel | None = None
         self._worker: WorkerRank | None = None
+        self._worker_editor: Editor | None = None
         self._group: SideGroup | None = None
         self._rank_zero: RankZero | None = None
         self._watch = RankWatch(range(1, trainer.world_size))
@@ -138,6 +139,7 @@ class Processes:
         if self._rank_zero is not None:
             editor.peers = self._rank_zero
         elif self._group is not None:
+            self._worker_editor = editor
             self._worker = WorkerRank(
                 self._group, editor, controls, make_recorder(), self.report_error
             )
@@ -191,6 +193,9 @@ class Processes:
             self._receiver.close()
         self._sender = self._receiver = None
         self._leave_group(is_clean=is_clean)
+        if self._worker_editor is not None:
+            self._worker_editor.close()  # not earlier: frozen filters stay frozen after an error
+            self._worker_editor = None
 
     def _leave_group(self, *, is_clean: bool) -> None:
         rank = self._worker or self._rank_zero

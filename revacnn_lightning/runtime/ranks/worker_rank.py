@@ -81,7 +81,6 @@ class WorkerRank(ConnectedRank):
     def close(self, *, is_clean: bool) -> None:
         super().close(is_clean=is_clean)
         self.recording.close()
-        self._editor.close()
 
     # ------------------------------------------------------------------ instructions
 
