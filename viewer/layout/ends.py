@@ -1,4 +1,4 @@
-"""The ends of the network: the input left of the first column, the outputs right of the last."""
+"""The ends of the network: the input left of its readers, the outputs right of the last column."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ CHANNEL_GAP = 12.0  # px between the picture and the nodes of its channels
 CHANNEL_PITCH = 11.0  # px
 INPUT_STRANDS = 24  # paths of all channels to a reader, about
 STRANDS_PER_CHANNEL = 8
+BESIDE_PATHS = (0.22, 0.74)  # of the height: an input between columns, and a generated image
 OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
 OUTPUT_PITCH = 23.0  # px between outputs
 MIN_OUTPUT_PITCH = 13.5  # px, where the height is small
@@ -43,6 +44,7 @@ class EndShape:
         readers: indices of the layers that read the input.
         output_layers: indices of the layers that the outputs are computed from.
         has_more: whether there are more outputs than these, which a line below says.
+        has_generated: whether the readers of the input also read an image that is computed.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -51,6 +53,7 @@ class EndShape:
     readers: tuple[int, ...] = ()
     output_layers: tuple[int, ...] = ()
     has_more: bool = False
+    has_generated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,10 @@ class Ends:
         output_x, output_y: centers of the outputs' nodes.
         paths: those of the input first.
         channels: of each path of the input, its channel.
-        left, right: width of the space on each side of the columns.
+        left, right: width of the space of the input and of the outputs.
+        input_x: where the space of the input begins.
+        generated: the frame of the generated image; None if there is none.
+        has_words: whether there is room for words behind a probability.
     """
 
     picture: Box
@@ -75,6 +81,9 @@ class Ends:
     channels: np.ndarray
     left: float
     right: float
+    input_x: float = 0.0
+    generated: Box | None = None
+    has_words: bool = False
 
 
 def rank_zero_readers(structure: Structure, layout: NetworkLayout, channels: int) -> list[int]:
@@ -92,9 +101,15 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     space = layout.space
     middle = (layout.top + max(layout.top + 60, layout.height - layout.bottom)) / 2
     room = max(60.0, layout.height - layout.top - layout.bottom)
-    picture = _picture(space, shape, middle)
-    channel_x = EDGE + space.picture + CHANNEL_GAP
-    channel_y = _spread(shape.channels, min(CHANNEL_PITCH, room / max(1, shape.channels)), middle)
+    of_input, of_generated = middle, middle
+    if layout.input_rank:
+        of_input, of_generated = (layout.top + share * room for share in BESIDE_PATHS)
+    start = layout.input_x + EDGE
+    picture = _picture(space, shape, start, of_input)
+    generated = _picture(space, shape, start, of_generated) if shape.has_generated else None
+    channel_x = start + space.picture + CHANNEL_GAP
+    pitch = min(CHANNEL_PITCH, room / max(1, shape.channels))
+    channel_y = _spread(shape.channels, pitch, of_input)
     output_x = layout.width - space.right + space.way
     lowest = layout.height - FACTS_HEIGHT - shape.has_more * MORE_HEIGHT
     output_y = _output_y(shape.outputs, layout.top, lowest, middle)
@@ -111,14 +126,17 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
         channels,
         space.left,
         space.right,
+        layout.input_x,
+        generated,
+        space.has_words,
     )
 
 
-def _picture(space: EndSpace, shape: EndShape, middle: float) -> Box:
+def _picture(space: EndSpace, shape: EndShape, start: float, middle: float) -> Box:
     height, width = shape.size
     scale = space.picture / max(1, height, width)
     half, wide = max(6.0, height * scale) / 2, max(6.0, width * scale)
-    left = EDGE + (space.picture - wide) / 2
+    left = start + (space.picture - wide) / 2
     return Box(left, left + wide, middle - half, middle + half)
 
 
@@ -148,7 +166,7 @@ def _input_paths(
     places = (np.arange(n * per_channel) + 0.5) / (n * per_channel)
     found = []
     units = sorted({layout.unit_of_layer[i] for i in shape.readers})
-    units = [unit for unit in units if layout.ranks[unit] == 0]
+    units = [unit for unit in units if layout.ranks[unit] == layout.input_rank]
     for unit in units:
         x1, y1 = _left_edge(layout, unit, places)
         pitch = (y1.max() - y1.min()) / len(y1) if len(y1) > 1 else INPUT_WIDTH[1]
