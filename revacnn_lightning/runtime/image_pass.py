@@ -281,6 +281,7 @@ class ImagePassCollector:
                 list(one.output_shape[1:]),
             )
             for one in flow.passed
+            if one.sources  # others process neither the input nor what is computed from it
         ]
 
 

@@ -109,4 +109,6 @@ def test_a_module_that_does_not_run_on_images_showed_no_reader_of_the_batch() ->
     assert sent.prediction is not None
     assert "several networks" in sent.prediction.note
     assert sent.modules
+    # Those between the noise and the generator's layers stood between the image and its readers.
+    assert [one.name for one in sent.modules if not one.after] == []
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,8 @@ CHANNEL_PITCH = 11.0  # px
 INPUT_STRANDS = 24  # paths of all channels to a reader, about
 STRANDS_PER_CHANNEL = 8
 BESIDE_PATHS = (0.22, 0.74)  # of the height: an input between columns, and a generated image
+BELOW_PICTURE = 70.0  # px for what stands below an input between columns
+MIN_PICTURE = 20.0  # px
 OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
 OUTPUT_PITCH = 23.0  # px between outputs
 MIN_OUTPUT_PITCH = 13.5  # px, where the height is small
@@ -104,6 +106,8 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     of_input, of_generated = middle, middle
     if layout.input_rank:
         of_input, of_generated = (layout.top + share * room for share in BESIDE_PATHS)
+        largest = max(MIN_PICTURE, of_generated - of_input - BELOW_PICTURE)
+        space = replace(space, picture=min(space.picture, largest))
     start = layout.input_x + EDGE
     picture = _picture(space, shape, start, of_input)
     generated = _picture(space, shape, start, of_generated) if shape.has_generated else None
