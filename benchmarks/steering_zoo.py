@@ -9,8 +9,8 @@ that a wrong index changes the output. After a removal, the output on a batch un
 must equal that of the unedited network with the same columns set to zero; after an addition, that
 of the unedited network. Each edit is undone before the next one. The smallest model of each family
 is tested completely, the others for some seconds in random order of their layers; ``--budget`` sets
-the seconds of all. Those are the layers that `ReVACNN` watches by default; of a GAN, all. Networks of linear
-layers, of signals and of volumes (`benchmarks.other_networks`) are tested as well.
+the seconds of all. Those are the layers that `ReVACNN` watches by default; of a GAN, all. Networks
+of linear layers, of signals and of volumes (`benchmarks.other_networks`) are tested as well.
 
 - exact: equal within 1e-8.
 - rounding: a larger difference, but not larger than after a change of the input by one rounding

@@ -19,6 +19,7 @@ class EndSpace:
         way: on the right, between the columns' space and the nodes of the outputs.
         besides: on the right, what is not for the name of a class.
         extra: by how much the right may grow for long names.
+        facts: height below the last output for the loss.
         has_words: whether there is room for words behind a probability.
     """
 
@@ -28,11 +29,12 @@ class EndSpace:
     way: float
     besides: float = 0.0
     extra: float = 0.0
+    facts: float = 62.0
     has_words: bool = False
 
 
 NO_SPACE = EndSpace(0.0, 0.0, 0.0, 0.0)
-NARROW = EndSpace(56.0, 92.0, 34.0, 10.0, besides=56.0, extra=16.0)
+NARROW = EndSpace(56.0, 92.0, 34.0, 10.0, besides=56.0, extra=16.0, facts=92.0)
 MEDIUM = EndSpace(90.0, 118.0, 44.0, 22.0, besides=68.0, extra=48.0)
 WIDE = EndSpace(136.0, 172.0, 88.0, 28.0, besides=122.0, extra=60.0, has_words=True)
 MIN_MEDIUM = 520.0  # px: width of a view

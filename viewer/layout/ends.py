@@ -30,7 +30,7 @@ MIN_PICTURE = 20.0  # px
 OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
 OUTPUT_PITCH = 23.0  # px between outputs
 MIN_OUTPUT_PITCH = 13.5  # px, where the height is small
-FACTS_HEIGHT, MORE_HEIGHT = 62.0, 20.0  # px below the last output, for the loss and "+9 more"
+MORE_HEIGHT = 20.0  # px below the last output, for "+9 more"
 SPREAD = 10.0  # px: ends of the paths to one output
 INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
 
@@ -115,7 +115,7 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     pitch = min(CHANNEL_PITCH, room / max(1, shape.channels))
     channel_y = _spread(shape.channels, pitch, of_input)
     output_x = layout.width - space.right + space.way
-    lowest = layout.height - FACTS_HEIGHT - shape.has_more * MORE_HEIGHT
+    lowest = layout.height - space.facts - shape.has_more * MORE_HEIGHT
     output_y = _output_y(shape.outputs, layout.top, lowest, middle)
     inputs, channels = _input_paths(layout, shape, channel_x, channel_y)
     outputs = _output_paths(layout, shape, output_x, output_y)
