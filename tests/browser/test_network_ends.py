@@ -130,3 +130,24 @@ def test_the_names_of_classes_were_cut_or_lay_on_each_other(
     rows = page.evaluate(NAMES)
     assert [row["text"] for row in rows if row["cut"] or row["isOutside"]] == []
     assert all(a["bottom"] <= b["top"] + 0.5 for a, b in itertools.pairwise(rows))
+
+
+# More paths arrive together with another selection, as with the first pass of an input.
+NEW_LAYOUT = """() => {
+  const {paths, strokes, selection} = revacnn.parts, {scene} = revacnn.network.paths
+  const longer = (array) => Object.assign(array.constructor.of(...array, array.at(-1)), {shape: [array.length + 1]})
+  revacnn.deliver("paths", Object.fromEntries(Object.entries(paths).map(([name, array]) => [name, longer(array)])))
+  revacnn.deliver("strokes", {...strokes, weight: longer(strokes.weight), staged: longer(strokes.staged)})
+  revacnn.deliver("selection", {...selection, node: selection.node === 0 ? 1 : 0})
+  return [scene.x.length, scene.weight.length]
+}"""  # noqa: E501
+
+
+def test_a_selection_beside_a_new_layout_weighed_paths_that_were_not_drawn(
+    address: str, open_page: Any
+) -> None:
+    """The painting failed where a frame began in between, as in Firefox."""
+    page = ready(open_page(address))
+    page.wait_for_function("() => revacnn.parts.strokes?.weight.length > 0")
+    drawn, weighed = page.evaluate(NEW_LAYOUT)
+    assert drawn == weighed
