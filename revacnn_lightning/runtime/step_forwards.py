@@ -16,6 +16,7 @@ from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import SampleForwards
 from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
 from revacnn_lightning.runtime.split_forwards import SplitForwards
+from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.steering import Editor
 
@@ -38,6 +39,7 @@ class StepForwards:
     Attributes:
         replay: computes the loss of a recorded step.
         forward: runs the model on a batch of one image; None: this is not possible.
+        find_step_images: returns who reads images in a training step.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class StepForwards:
         self._get_class_names = get_class_names
         self._prepare = prepare
         self._shown_images = ShownImages(options.images)
-        self._samples: SampleForwards | SplitForwards = SplitForwards(model)
-        if not is_split:
-            self._samples = SampleForwards(
-                model, make_context, options.forward, options.images, refusal
-            )
+        self._samples: SampleForwards | SplitForwards
+        self.find_step_images: FindStepImages = find_no_images
+        if is_split:
+            self._samples = SplitForwards(model)
+        else:
+            samples = SampleForwards(model, make_context, options.forward, options.images, refusal)
+            self._samples, self.find_step_images = samples, samples.step_images
         self._batch: Any = None  # of this step
         self.replay = LossReplay(model, make_context, options.images, refusal)
         self.forward: Forward | None = None
