@@ -12,6 +12,7 @@ and the channels that enter it must not be edited.
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -95,13 +96,22 @@ class RecordedStep:
         assert self.loss is not None
         return self._replay(model)[self.loss].reshape(())
 
-    def _replay(self, model: nn.Module) -> dict[int, Tensor]:
+    def replay_training(self, model: nn.Module) -> Tensor:
+        """Return the loss of a replay with its autograd graph, as far as the step had one.
+
+        What the step has computed under ``torch.no_grad`` has no graph here, either.
+        """
+        assert self.loss is not None
+        return self._replay(model, as_recorded=True)[self.loss]
+
+    def _replay(self, model: nn.Module, *, as_recorded: bool = False) -> dict[int, Tensor]:
         tensors = {index: value.clone() for index, value in self.constants.items()}
         for call in self.calls:
             if call.is_opaque:
                 outs = [value.clone() for value in call.values]
             else:
-                outs = tensors_in(self._run(call, model, tensors))
+                with torch.set_grad_enabled(call.has_gradient) if as_recorded else nullcontext():
+                    outs = tensors_in(self._run(call, model, tensors))
                 if len(outs) != len(call.outputs):
                     raise RuntimeError(f"{call.name} returned {len(outs)} tensors on a replay")
             tensors.update((i, t) for i, t in zip(call.outputs, outs, strict=True) if i is not None)
