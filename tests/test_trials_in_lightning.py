@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from revacnn_lightning import (
     Reinitialize,
     RemoveFilters,
     ReVACNN,
+    Run,
     SetHyperparameter,
     TryEdits,
     Undo,
@@ -32,6 +34,7 @@ from revacnn_lightning.protocol.trial_state import TrialState
 from revacnn_lightning.runtime.trial.trial_loop import optimizer_refusal
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.edited_models import find_journal
+from tests.runtime.live_run import train_with
 from tests.small import At, TwoConvs, fit
 
 BATCHES = 3
@@ -279,6 +282,36 @@ def test_new_filters_of_an_earlier_edit_go_on_growing() -> None:
     tried = Tried(EDITS["remove"], DiscardTrial(), TwoConvs(), add)
     assert tried.stages[-2:] == ["undecided", "discarded"]
     directly([], TwoConvs(), add).assert_equals(tried)
+
+
+def test_a_client_tries_keeps_undoes_and_discards(tmp_path: Path) -> None:
+    def client(run: Run) -> dict[str, Any]:
+        run.wait_for(lambda run: run.structure)
+        cost = run.trial_cost(EDITS["remove"], batches=4)
+        trial = run.try_edits(EDITS["remove"], batches=4)
+        before = run.structure.version
+        words = trial.keep()
+        width = run.structure.layers[0].out_channels
+        edits = [(edit.title, edit.version) for edit in run.history().edits]
+        run.undo()
+        again = run.try_edits(AddFilters("conv2"), batches=2)
+        again.discard()
+        who = [one.title for one in run.history().requests]
+        return {"cost": cost, "trial": trial, "words": words, "width": width, "edits": edits,
+                "version": before, "who": who, "last": run.structure.layers[1].out_channels}  # fmt: skip
+
+    found, _ = train_with(client, tmp_path)
+    trial = found["trial"]
+    assert found["cost"].batches == 4
+    assert found["cost"].bytes / 1e6 == pytest.approx(trial.megabytes, rel=0.3)
+    assert len(trial.losses) == len(trial.edited_losses) == 4
+    assert trial.interval[0] < trial.change < trial.interval[1]
+    assert "Remove conv1" in repr(trial)
+    assert (found["width"], found["last"]) == (3, 3)
+    assert found["words"] == "Kept: Remove conv1 · filter 1"
+    assert found["edits"] == [("Remove conv1 · filter 1", found["version"] + 1)]
+    assert found["who"][:2] == ["Try an edit on 4 batches", "Keep the trial"]
+    assert found["who"][-1] == "Discard the trial"
 
 
 # ---------------------------------------------------------------------- refusals

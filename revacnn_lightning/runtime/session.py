@@ -320,7 +320,9 @@ class Session:
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
-        self.trial.advance(batch)
+        if self.trial.is_recording:
+            self._batches.publish_pending()
+            self.trial.advance(batch)
         while self._ranks.is_stopped and self._must_wait(batch):
             self._batches.publish_pending()
             self._publish_collected(is_paused=True)

@@ -153,6 +153,7 @@ class Twins:
             stack.callback(RandomState.now(self._model.parameters()).restore)
             is_kept = False
             gradients = _take_gradients(objects.tensors)
+            memory = [(tensor, tensor.data) for tensor in objects.tensors]
             attributes = _numbers_of(self.optimizer)
             try:
                 with _unseen(objects.modules), torch.enable_grad():
@@ -165,6 +166,7 @@ class Twins:
                 _take_gradients(objects.tensors)
                 if not is_kept:
                     objects.restore()
+                    _restore_memory(memory)
                     values.restore()
                     for tensor, gradient in gradients:
                         tensor.grad = gradient
@@ -239,6 +241,13 @@ def _take_gradients(tensors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
             taken.append((tensor, tensor.grad))
             tensor.grad = None
     return taken
+
+
+def _restore_memory(memory: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Give tensors the memory that they had, with its format, because others may share it."""
+    for tensor, alias in memory:
+        if tensor.layout == torch.strided and tensor.data_ptr() != alias.data_ptr():
+            tensor.data = alias
 
 
 def _numbers_of(optimizer: Any) -> dict[str, Any]:
