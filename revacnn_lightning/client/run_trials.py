@@ -78,7 +78,7 @@ class RunTrials(RunRequests):
         found = self._wait_for_trial(is_over, deadline - time.monotonic())
         if found.stage != "undecided":
             raise EditFailedError(f"the trial has ended: {found.note or found.stage}")
-        return Trial(self, found)
+        return Trial(found, self.keep_trial, self.discard_trial)
 
     def keep_trial(self, *, timeout: float = 60.0) -> str:
         """Continue with the edited network of the trial; return that in words.
@@ -101,7 +101,9 @@ class RunTrials(RunRequests):
         """The trial that was started last; None if none was."""
         return None if self.status is None else self.status.trial
 
-    def _wait_for_trial(self, is_wanted: Callable[[TrialState], bool], timeout: float) -> TrialState:
+    def _wait_for_trial(
+        self, is_wanted: Callable[[TrialState], bool], timeout: float
+    ) -> TrialState:
         """Return the first state of a trial that is wanted."""
 
         def find() -> TrialState | None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from revacnn_lightning.protocol.trial_state import TrialState
-
-if TYPE_CHECKING:
-    from revacnn_lightning.client.run_trials import RunTrials
 
 __all__ = ["Trial"]
 
@@ -25,8 +22,10 @@ class Trial:
         megabytes: of memory that the trial has taken at most, 1 MB = 10**6 bytes.
     """
 
-    def __init__(self, run: RunTrials, state: TrialState) -> None:
-        self._run = run
+    def __init__(
+        self, state: TrialState, keep: Callable[[], str], discard: Callable[[], str]
+    ) -> None:
+        self._keep, self._discard = keep, discard
         self.titles = state.titles
         self.losses = state.losses
         self.edited_losses = state.edited_losses
@@ -37,11 +36,11 @@ class Trial:
 
     def keep(self) -> str:
         """Continue with the edited network as it is after the batches; return that in words."""
-        return self._run.keep_trial()
+        return self._keep()
 
     def discard(self) -> str:
         """Continue as if there had been no trial; return that in words."""
-        return self._run.discard_trial()
+        return self._discard()
 
     def __repr__(self) -> str:
         low, high = self.interval

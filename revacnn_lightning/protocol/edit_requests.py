@@ -1,4 +1,4 @@
-"""The requests that change the network or how it is trained. `requests` exports them with all others.
+"""The requests that change the network or its rates. `requests` exports them with all others.
 
 Checkpoints store edits, so the tags and the encoded field names of edits never change.
 """

@@ -1,4 +1,4 @@
-"""The requests of a trial of edits, before which nothing is decided. `requests` exports them, too."""
+"""The requests of a trial of edits. `requests` exports them with all others."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ TrialEdit = (
 class TryEdits(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Train the edited and the unedited network on the same next ``batches``, and wait.
 
-    All edits name filters as they are before the trial. The training goes on unedited for these batches. Then the edited network trains on them, too,
+    The training goes on unedited for these batches. Then the edited network trains on them, too,
     from the state before the first of them and with the same random states. Nothing of it shows in
     the training, which waits for `KeepTrial` or `DiscardTrial`; resuming it discards the trial.
-    `Status.trial` has the losses of both. ``dry_run`` requests what the trial costs.
+    `Status.trial` has the losses of both. All edits name filters as they are before the trial.
+    ``dry_run`` requests what the trial costs.
     """
 
     edits: Annotated[list[TrialEdit], Meta(min_length=1, max_length=MAX_TRIAL_EDITS)]

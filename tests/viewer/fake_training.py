@@ -61,9 +61,9 @@ from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from revacnn_lightning.protocol.trial_state import TrialCost, TrialState
 from tests.viewer.fake_detail import FakeDetails
 from tests.viewer.fake_inspection import fake_inspection
-from tests.viewer.fake_trial import fake_trial
 from tests.viewer.fake_networks import CONCATENATING, NETS
 from tests.viewer.fake_pass import PASS_SECONDS, fake_pass
+from tests.viewer.fake_trial import fake_trial
 
 # Snapshots arrive at random moments within a browser's frame, as those of a real training do. At
 # exactly 10 Hz, all would arrive at the same moment of a frame, which distorts measured latencies.

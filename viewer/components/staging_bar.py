@@ -51,10 +51,7 @@ class StagingBar(HtmlPanel):
         changes = self.tab.staging.changes if structure is not None else []
         if not changes or structure is None:
             return {"rows": []}
-        is_refused = any(isinstance(change.plan, Refused) for change in changes)
         refusal = self.tab.steering_refusal() or trial_under_way(self.tab)
-        hint = "The training refuses a change" if is_refused else "Send to the training"
-        hint = "Confirm the change of the output first" if queue.needs_confirmation() else hint
         return {
             "rows": [_row(change, structure) for change in changes],
             "when": "at the next batch",
@@ -62,8 +59,8 @@ class StagingBar(HtmlPanel):
             "total": _total([change.plan for change in changes]),
             "busy": queue.is_busy,
             "can_apply": queue.can_apply() and not queue.is_busy and not refusal,
-            "apply_hint": refusal or hint,
-            **trial_data(queue, refusal or ("" if queue.can_apply() else hint)),
+            "apply_hint": refusal or queue.apply_hint(),
+            **trial_data(queue, refusal or ("" if queue.can_apply() else queue.apply_hint())),
         }
 
 
@@ -289,7 +286,9 @@ def _explain_who(outcome: RequestOutcome) -> str:
     """Return when a request was made, and how certain its sender is."""
     notes = [f"The key {outcome.key!r} is certain", "the host is what the client says"]
     text = "; ".join(notes if outcome.host else notes[:1])
-    return f"{format_moment(outcome.time)}. {text}." + (f" Connected from {outcome.address}." if outcome.address else "")
+    return f"{format_moment(outcome.time)}. {text}." + (
+        f" Connected from {outcome.address}." if outcome.address else ""
+    )
 
 
 def _outcome(record: RequestRecord | RequestOutcome) -> str:

@@ -71,6 +71,13 @@ class EditQueue:
             and not self.needs_confirmation()
         )
 
+    def apply_hint(self) -> str:
+        """Return what Apply does, or why it does nothing, in words."""
+        if self.needs_confirmation():
+            return "Confirm the change of the output first"
+        is_refused = any(isinstance(change.plan, Refused) for change in self.staging.changes)
+        return "The training refuses a change" if is_refused else "Send to the training"
+
     def needs_confirmation(self) -> bool:
         """Return whether a staged change has to be confirmed before it can be applied."""
         return any(one.confirmation and not one.is_confirmed for one in self.staging.changes)
@@ -140,7 +147,9 @@ class EditQueue:
         """Request and collect the plans of staged changes, and send the next request."""
         self._request_plans(structure)
         self._collect_plans(state)
-        self.trial.update(self.staging.in_send_order(), structure, self._run_selection.follower.preview)
+        self.trial.update(
+            self.staging.in_send_order(), structure, self._run_selection.follower.preview
+        )
         self.revision += self.trial.receive(state.requests.plans)
         self._send_next(state, structure)
 

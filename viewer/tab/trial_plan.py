@@ -6,8 +6,12 @@ from collections.abc import Callable, Sequence
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.messages import Planned, Refused, Structure
-from revacnn_lightning.protocol.requests import TryEdits
-from revacnn_lightning.protocol.trial_requests import MAX_TRIAL_BATCHES, MAX_TRIAL_EDITS
+from revacnn_lightning.protocol.requests import Redo, TryEdits, Undo
+from revacnn_lightning.protocol.trial_requests import (
+    MAX_TRIAL_BATCHES,
+    MAX_TRIAL_EDITS,
+    TrialEdit,
+)
 from revacnn_lightning.protocol.trial_state import TrialCost
 
 from .staged_change import StagedChange
@@ -39,11 +43,13 @@ class TrialPlan:
         """Set on how many batches to try."""
         self.batches = min(MAX_TRIAL_BATCHES, max(MIN_BATCHES, batches))
 
-    def request_for(
-        self, changes: Sequence[StagedChange], structure: Structure
-    ) -> TryEdits | None:
+    def request_for(self, changes: Sequence[StagedChange], structure: Structure) -> TryEdits | None:
         """Return the request that tries the changes, in this order; None if there is none."""
-        edits = [edit for one in changes if (edit := one.to_edit(structure)) is not None]
+        edits: list[TrialEdit] = [
+            edit
+            for one in changes
+            if (edit := one.to_edit(structure)) is not None and not isinstance(edit, Undo | Redo)
+        ]
         if not edits or len(edits) > MAX_TRIAL_EDITS or any(one.is_directed for one in changes):
             return None
         return TryEdits(edits, self.batches)

@@ -1,4 +1,4 @@
-"""The training loop of a Lightning Trainer, as a trial of edits repeats it. Imports no Lightning."""
+"""The steps of a Lightning Trainer, as a trial of edits repeats them. Imports no Lightning."""
 
 from __future__ import annotations
 

@@ -109,7 +109,9 @@ class TrainingValues:
         for name, value in self._values.items():
             if not _are_equal(named[name].detach(), value):
                 return name
-        states = {name: dict(optimizer.state[p]) for name, p in named.items() if p in optimizer.state}
+        states = {
+            name: dict(optimizer.state[p]) for name, p in named.items() if p in optimizer.state
+        }
         for name in states.keys() | self._state.keys():
             if not _are_equal(states.get(name), self._state.get(name)):
                 return f"the optimizer's state of {name}"

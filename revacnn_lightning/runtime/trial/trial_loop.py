@@ -66,5 +66,5 @@ def optimizer_refusal(model: nn.Module, editor: Editor) -> str:
 
 def _hooks_of(optimizer: Any) -> list[Any]:
     """Return the tables of the hooks of an optimizer; empty ones in a release without them."""
-    names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-    return [getattr(optimizer, name, {}) for name in names]
+    before = getattr(optimizer, "_optimizer_step_pre_hooks", {})
+    return [before, getattr(optimizer, "_optimizer_step_post_hooks", {})]

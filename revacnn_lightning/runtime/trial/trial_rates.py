@@ -60,7 +60,9 @@ class TrialRates:
         """Return what sets the present rates as the edits would have set them at the start."""
         edited = self.edited(present)
         return [
-            SetHyperparameter(one.optimizer, one.group, one.name, float(edited[one.group][one.name]))
+            SetHyperparameter(
+                one.optimizer, one.group, one.name, float(edited[one.group][one.name])
+            )
             for one in self._edits
         ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +61,7 @@ class _WholeStepRecorder(StepRecorder):
 
     def add_result(self, output: Any) -> None:
         super().add_result(output)
-        loss = output.get("loss") if isinstance(output, dict) else output
+        loss = output.get("loss") if isinstance(output, Mapping) else output
         self.loss = loss.detach().clone() if isinstance(loss, Tensor) else None
 
     def _value(self, tensor: Tensor, *, is_needed: bool) -> Tensor:
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def first_difference(recorded: list[TrialStep], losses: list[Tensor]) -> int:
+def first_difference(recorded: Sequence[TrialStep], losses: Sequence[Tensor]) -> int:
     """Return the first step with another loss than the recorded one, or that is no number; -1."""
     for i, (one, loss) in enumerate(zip(recorded, losses, strict=True)):
         if not torch.equal(one.loss.reshape(()), loss) or not math.isfinite(float(loss)):

@@ -197,7 +197,8 @@ class Twins:
             losses.append(loss.detach().clone().reshape(()))
             return loss
 
-        optimizer.step(closure)
+        step_once: Any = optimizer.step
+        step_once(closure)
         return losses[0]
 
     def _check(

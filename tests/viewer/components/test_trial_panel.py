@@ -61,7 +61,7 @@ def test_all_staged_changes_are_tried_together(tab: TabState, follower: InProces
     deliver(tab, follower)
     shown = TrialPanel(tab).content()
     assert shown["stage"] == "undecided"
-    assert shown["text"].startswith("Loss −0.012 (95 % interval −0.0201 to −0.0039)")
+    assert shown["text"].startswith("Loss −0.0120 (95 % interval −0.0201 to −0.00390)")
     assert len(shown["losses"]) == len(shown["edited_losses"]) == 20
 
 

@@ -24,7 +24,7 @@ function drawTrial() {
   redrawChildren(box,
     createElement("span", {class: "what"}, "Trial: ", createElement("b", {class: "title"}, data.title),
       createElement("small", {class: "detail"}, data.text)),
-    isOver(data) ? data.stage === "undecided" ? losses(data) : "" : progress(data),
+    data.stage === "undecided" ? lossCurves(data) : isOver(data) ? "" : progressBar(data),
     ...buttons(data))
   if (isOver(data) && announced !== data.id) {
     announced = data.id
@@ -38,7 +38,7 @@ function isOver({stage}) {
 }
 
 /** @param {TrialData} data */
-function progress({progress}) {
+function progressBar({progress}) {
   return createElement("progress", {max: 1, value: progress, "aria-label": "Progress of the trial"})
 }
 
@@ -66,7 +66,7 @@ function button(name, text, refusal, title, onclick) {
  * Draw the losses of both networks over the batches of the trial.
  * @param {TrialData} data
  */
-function losses({losses, edited_losses: edited}) {
+function lossCurves({losses, edited_losses: edited}) {
   const finite = [...losses, ...edited].filter(Number.isFinite)
   const low = Math.min(...finite), range = Math.max(...finite) - low || 1
   /** @param {number[]} values */
