@@ -289,6 +289,17 @@ def test_new_filters_of_an_earlier_edit_go_on_growing() -> None:
     directly([], TwoConvs(), add).assert_equals(tried)
 
 
+def test_frozen_filters_and_their_statistics_stay_frozen_in_both_networks() -> None:
+    def freeze(revacnn: ReVACNN) -> list[pl.Callback]:
+        return [At(0, lambda *_: revacnn.steer(Freeze("conv1", [0, 2])))]
+
+    tried = Tried(EDITS["remove"], KeepTrial(), Normed(), freeze)
+    assert tried.stages[-2:] == ["undecided", "kept"]
+    directly(EDITS["remove"], Normed(), freeze).assert_equals(tried)
+    discarded = Tried(EDITS["remove"], DiscardTrial(), Normed(), freeze)
+    directly([], Normed(), freeze).assert_equals(discarded)
+
+
 def test_a_client_tries_keeps_undoes_and_discards(tmp_path: Path) -> None:
     def client(run: Run) -> dict[str, Any]:
         run.wait_for(lambda run: run.structure)
