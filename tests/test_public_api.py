@@ -56,6 +56,7 @@ PACKAGE_FLOORS = [
     ["steering.edited_models", "steering.error_guard"],
     ["steering.tentative_edits"],
     ["steering.editor"],
+    ["steering.split_editor"],
     ["steering.checkpoint"],
     ["steering.loading"],
     ["steering"],

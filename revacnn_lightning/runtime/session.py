@@ -96,6 +96,7 @@ from revacnn_lightning.runtime.trial.twin_trial import TwinTrial
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.split_tensors import class_before_split
 
 __all__ = ["Session"]
 
@@ -166,7 +167,8 @@ class Session:
         trial_loop: TrialLoop | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
-        about = about_run(self.run, type(model).__name__, endpoints.name)
+        name = class_before_split(type(model)).__name__
+        about = about_run(self.run, name, endpoints.name)
         self._recordings = (
             None if recordings is None else RunRecordings(recordings, about, self._current_state)
         )
@@ -232,7 +234,7 @@ class Session:
             lambda: self._batches.batches_per_second, self._must_end_trial,
         )  # fmt: skip
         self._observers = MessageObservers([*own, self._alerts, filter_prices, policy, *observers])
-        self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
+        self.server = RunServer(self.run, name, endpoints, lineage)
         self._status = StatusPublisher(
             self.run,
             model,
@@ -386,7 +388,8 @@ class Session:
         def can_handle(request: Request) -> bool:
             can_change = self._ranks.is_stopped or self._ranks.refusal
             if not can_change and needs_all(request.body, dry_run=request.dry_run):
-                return bool(batch.edit_refusal) and not isinstance(request.body, Command)
+                is_refused = bool(batch.refusal_of(request.body))
+                return is_refused and not isinstance(request.body, Command)
             if isinstance(request.body, Command) and not isinstance(request.body, TryEdits):
                 return True
             is_known = batch.is_probe_ready() or is_paused
@@ -450,10 +453,13 @@ class Session:
         )
         if self.is_recording:
             self._publish_collected()
-        given_up = self._compilations.take_given_up()
+        given_up, errors = self._compilations.take_given_up(), self._ranks.take_errors()
         for text in given_up:
             self._alerts.add("not_compiled", self._batch.step, text)
-        if given_up:
+        for text in errors:
+            text = f"{text[0].upper()}{text[1:]}. The training continues."
+            self._alerts.add("rank_error", self._batch.step, text)
+        if given_up or errors:
             self._status.repeat_heartbeat()
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training", self._controller.describe_pause())
