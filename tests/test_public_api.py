@@ -54,6 +54,7 @@ PACKAGE_FLOORS = [
     ["steering.undo", "steering.journal_text"],
     ["steering.edited_models", "steering.error_guard"],
     ["steering.editor"],
+    ["steering.split_editor"],
     ["steering.checkpoint"],
     ["steering.loading"],
     ["steering"],

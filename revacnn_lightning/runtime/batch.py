@@ -10,6 +10,7 @@ from functools import cached_property
 from torch import Tensor
 
 from revacnn_lightning.protocol.messages import Snapshot
+from revacnn_lightning.protocol.requests import Freeze, Redo, RequestBody, Undo, Unfreeze
 from revacnn_lightning.runtime.batch_classes import BatchClasses
 from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_predictions import ImageTruth
@@ -56,7 +57,8 @@ class TrainingBatch:
         get_classes: returns the classes of all samples, as far as known; called only when needed.
         is_loss_ready: returns whether the loss of edits can be predicted, or never can be.
         can_edit: False in the middle of an accumulation window, where edits must wait.
-        edit_refusal: why this training cannot be edited at all; "" if it can.
+        edit_refusal: why this training cannot be edited; "" if it can.
+        can_freeze: whether filters can be frozen all the same.
         loss_scale: the factor by which mixed precision multiplies the loss.
     """
 
@@ -70,6 +72,7 @@ class TrainingBatch:
     is_loss_ready: Callable[[], bool] = lambda: True
     can_edit: bool = True
     edit_refusal: str = ""
+    can_freeze: bool = False
     loss_scale: Tensor | float = 1.0
 
     @property
@@ -85,6 +88,14 @@ class TrainingBatch:
         """
         images = self.get_images()
         return None if images is None or not len(images) else images
+
+    def refusal_of(self, edit: RequestBody) -> str:
+        """Return why this training cannot be edited in this way; "" if it can.
+
+        The editor decides which edits an undo or a redo concerns.
+        """
+        is_allowed = self.can_freeze and isinstance(edit, Freeze | Unfreeze | Undo | Redo)
+        return "" if is_allowed else self.edit_refusal
 
     def without_data(self) -> TrainingBatch:
         """Return the batch without references to its tensors."""

@@ -121,8 +121,8 @@ class RequestHandler:
                 return Done(request.id, self._execute(body, batch), batch.step)
             if isinstance(body, KeyCommand):
                 raise EditRefusedError("the owner of the run hands out keys with revacnn share")
-            if batch.edit_refusal:
-                raise EditRefusedError(batch.edit_refusal)
+            if refusal := batch.refusal_of(body):
+                raise EditRefusedError(refusal)
             self._check_version(request.version)
             if request.dry_run:
                 return Planned(request.id, self._plan(body, batch))

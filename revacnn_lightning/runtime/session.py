@@ -87,9 +87,11 @@ from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicy
+from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.split_tensors import class_before_split
 
 __all__ = ["Session"]
 
@@ -114,6 +116,7 @@ class Session:
         class_names: of the user; () for those of the data.
         find_preprocessing: returns what prepares the validation data, if it is known.
         forward: runs the model on a batch of one image; None: this is not possible.
+        find_step_images: returns who reads images in a training step, as far as known.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
         lineage: of the run; None: it continues no other one.
@@ -145,6 +148,7 @@ class Session:
         class_names: Sequence[str] = (),
         find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
         forward: Forward | None = None,
+        find_step_images: FindStepImages = find_no_images,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
         lineage: Lineage | None = None,
@@ -156,7 +160,8 @@ class Session:
         ranks: Ranks | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
-        about = about_run(self.run, type(model).__name__, endpoints.name)
+        name = class_before_split(type(model)).__name__
+        about = about_run(self.run, name, endpoints.name)
         self._recordings = (
             None if recordings is None else RunRecordings(recordings, about, self._current_state)
         )
@@ -200,7 +205,9 @@ class Session:
             InspectRanks: comparison,
             InspectClasses: classes,
             InspectClass: classes,
-            InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
+            InspectImage: ImagePassCollector(
+                recorder, model, images, forward, class_names, find_step_images=find_step_images
+            ),
             ShowPicture: images,
             PaintImage: images,
         }
@@ -216,7 +223,7 @@ class Session:
             lambda: self._status.repeat_heartbeat(),
         )
         self._observers = MessageObservers([*own, self._alerts, filter_prices, policy, *observers])
-        self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
+        self.server = RunServer(self.run, name, endpoints, lineage)
         self._status = StatusPublisher(
             self.run,
             model,
@@ -350,7 +357,8 @@ class Session:
         def can_handle(request: Request) -> bool:
             can_change = self._ranks.is_stopped or self._ranks.refusal
             if not can_change and needs_all(request.body, dry_run=request.dry_run):
-                return bool(batch.edit_refusal) and not isinstance(request.body, Command)
+                is_refused = bool(batch.refusal_of(request.body))
+                return is_refused and not isinstance(request.body, Command)
             if isinstance(request.body, Command):
                 return True
             is_known = batch.is_probe_ready() or is_paused
@@ -414,10 +422,13 @@ class Session:
         )
         if self.is_recording:
             self._publish_collected()
-        given_up = self._compilations.take_given_up()
+        given_up, errors = self._compilations.take_given_up(), self._ranks.take_errors()
         for text in given_up:
             self._alerts.add("not_compiled", self._batch.step, text)
-        if given_up:
+        for text in errors:
+            text = f"{text[0].upper()}{text[1:]}. The training continues."
+            self._alerts.add("rank_error", self._batch.step, text)
+        if given_up or errors:
             self._status.repeat_heartbeat()
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training", self._controller.describe_pause())

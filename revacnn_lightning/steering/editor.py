@@ -60,7 +60,7 @@ from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage
 from revacnn_lightning.steering.tracing.raising_module import raising_module
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
-__all__ = ["AppliedEdit", "Editor"]
+__all__ = ["AppliedEdit", "Editor", "Involved"]
 
 GivenOptimizers = Sequence[Optimizer] | Callable[[], Sequence[Optimizer]]
 
@@ -78,7 +78,7 @@ class AppliedEdit:
 
 
 @dataclass
-class _Involved:
+class Involved:
     """What an edit involves besides the model: all of its optimizers, and its copies."""
 
     optimizers: list[Optimizer]
@@ -250,7 +250,7 @@ class Editor:
                 self._measure_change(plan, probe, involved)
         return plan
 
-    def _measure_change(self, plan: EditPlan, probe: ForwardProbe, involved: _Involved) -> None:
+    def _measure_change(self, plan: EditPlan, probe: ForwardProbe, involved: Involved) -> None:
         """Add to a plan by how much it changes the output on the probe's batch.
 
         Raises:
@@ -265,7 +265,7 @@ class Editor:
         plan.output_effect = f"output changes by {change:.2g} of its largest value on this batch"
         plan.confirmation += f". The {plan.output_effect}"
 
-    def _check_confirmed(self, plan: EditPlan, probe: ForwardProbe, involved: _Involved) -> None:
+    def _check_confirmed(self, plan: EditPlan, probe: ForwardProbe, involved: Involved) -> None:
         """Check that what a plan says to confirm was confirmed in its request.
 
         Raises:
@@ -281,14 +281,10 @@ class Editor:
             )
 
     def _plan(
-        self, request: requests.Edit, probe: ForwardProbe, version: int | None, involved: _Involved
+        self, request: requests.Edit, probe: ForwardProbe, version: int | None, involved: Involved
     ) -> EditPlan:
         copies = involved.copies
-        if version is not None and version != self.version:
-            raise StaleStructureError(
-                f"the request was made for structure {version}, but the network is at "
-                f"{self.version} now; refresh and repeat the request"
-            )
+        self._check_version(version)
         if isinstance(request, (requests.Undo, requests.Redo)):
             return self._plan_again(request, probe, copies)
         check_not_a_copy(request, copies.registered)
@@ -309,6 +305,13 @@ class Editor:
         add_copies(context, plan, copies.copies)
         return plan
 
+    def _check_version(self, version: int | None) -> None:
+        if version is not None and version != self.version:
+            raise StaleStructureError(
+                f"the request was made for structure {version}, but the network is at "
+                f"{self.version} now; refresh and repeat the request"
+            )
+
     def _plan_again(
         self, request: requests.Undo | requests.Redo, probe: ForwardProbe, copies: Copies
     ) -> EditPlan:
@@ -328,9 +331,9 @@ class Editor:
             check_possible(edit.plan, copies.copies, copies.conflicts)
         return plan
 
-    def _find_involved(self) -> _Involved:
+    def _find_involved(self) -> Involved:
         optimizers = self._all_optimizers()
-        return _Involved(optimizers, self._copies.find(optimizers, self._find_holders()))
+        return Involved(optimizers, self._copies.find(optimizers, self._find_holders()))
 
     def _all_optimizers(self) -> list[Optimizer]:
         """Return the optimizers of now, then those that the model or a callback holds."""
@@ -404,7 +407,7 @@ class Editor:
         return [plan]
 
     def _perform_in(
-        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: _Involved
+        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: Involved
     ) -> PerformedEdit:
         """Perform a plan; the rollback is up to ``tx``.
 
@@ -421,7 +424,7 @@ class Editor:
             ) from error
 
     def _application(
-        self, tx: Transaction, probe: ForwardProbe, involved: _Involved
+        self, tx: Transaction, probe: ForwardProbe, involved: Involved
     ) -> EditApplication:
         return EditApplication(
             tx,
