@@ -227,9 +227,9 @@ def _connected_components(
 
 
 def _stable_order(keys: np.ndarray) -> np.ndarray:
-    """Return what ``argsort`` does for 32-bit numbers: it sorts those of 16 bits ten times as fast.
+    """Return what a stable ``argsort`` of 32-bit numbers does, by a radix sort in two digits.
 
-    It is a radix sort, from the lower digit to the higher one.
+    NumPy sorts numbers of 16 bits in linear time.
     """
     order = np.argsort(keys.astype(np.uint16), kind="stable")
     return order[np.argsort((keys[order] >> 16).astype(np.uint16), kind="stable")]

@@ -66,6 +66,8 @@ class KeptTensors:
         is_whole = storage.nbytes() == tensor.numel() * tensor.element_size()
         if not is_whole or not _is_dense(tensor) or _references_of_one() is None:
             return False
+        if not storage.resizable():  # a NumPy array reads it, which does not count as a reference
+            return False
         others = len(self._by_address.get(storage.data_ptr(), ()))
         return _references(storage) == _references_of_one() + others
 

@@ -13,7 +13,12 @@ from revacnn_lightning.steering.tracing.rules.op_families import UNINITIALIZED
 __all__ = ["Effect", "effect_of", "out_of_place", "updates_statistics"]
 
 # What these return is not determined by their arguments, though no tag says so.
-_UNDETERMINED = UNINITIALIZED | {"empty_like", "empty_strided", "new_empty_strided", "empty_permuted"}
+_UNDETERMINED = UNINITIALIZED | {
+    "empty_like",
+    "empty_strided",
+    "new_empty_strided",
+    "empty_permuted",
+}
 
 
 class Effect(Enum):

@@ -260,6 +260,12 @@ def alias_by_data(y: Tensor) -> Tensor:
     return y + other
 
 
+def alias_by_numpy(y: Tensor) -> Tensor:
+    array = y.numpy()
+    y.relu_()
+    return y + torch.from_numpy(array)
+
+
 def alias_kept_in_a_list(y: Tensor) -> Tensor:
     kept = [y.detach()]
     F.silu(y, inplace=True)
@@ -303,8 +309,9 @@ def overwritten_after_use(y: Tensor) -> Tensor:
 
 
 CASES = [
-    alias_by_view, alias_by_data, alias_kept_in_a_list, written_in_part, twice_the_same,
-    signed_zeros, written_constants, in_place_with_itself, random_mask, overwritten_after_use,
+    alias_by_view, alias_by_data, alias_by_numpy, alias_kept_in_a_list, written_in_part,
+    twice_the_same, signed_zeros, written_constants, in_place_with_itself, random_mask,
+    overwritten_after_use,
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A trace that shares the outputs of the other forwards of an edit finds what a trace alone does."""
+"""A trace that shares outputs with the other forwards of an edit finds what a trace alone does."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def facts_of(groups: ChannelGroups) -> dict[str, Any]:
     ours["op_costs"] = [
         (c.modules, c.macs, [f.tolist() for f in c.factors], c.places) for c in groups.op_costs
     ]
-    ours["size_uses"] = [
-        (u.expression, u.channels.tolist(), u.where) for u in groups.size_uses
-    ]
+    ours["size_uses"] = [(u.expression, u.channels.tolist(), u.where) for u in groups.size_uses]
     ours["shape_sizes"] = [each.tolist() for each in groups.shape_sizes]
     del ours["silent_channels"]
     arrays = {name for name, value in ours.items() if isinstance(value, np.ndarray)}
