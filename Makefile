@@ -43,11 +43,12 @@ test-browser: PROCESSES := auto
 test-browser: $(VENV)/.dev browser
 	$(PYTEST) tests/browser --reruns 1 -rR $(ARGS)
 
-# The lines and branches that the tests without a browser run, in this process and its workers.
+# The lines and branches that the tests without a browser run. With ARGS, they may be too few.
 coverage: $(VENV)/.dev
 	$(PYTEST) --ignore tests/browser --cov --cov-report term $(ARGS)
 
-check: lint types docs test
+# What `make test` runs, with the coverage of the tests without a browser.
+check: lint types docs coverage test-browser
 
 lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff check .

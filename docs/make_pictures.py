@@ -280,6 +280,11 @@ photograph_demo = Session(
     batches=420,
     prepare=edit,
 )
+photograph_classes = Session(
+    [PYTHON, str(ROOT / "examples" / "01_digits.py"), "--pace", "40", "--epochs", "1000"],
+    {"classes": pane(6, layer="features.conv3", seconds=30)},
+    batches=1_000,
+)
 photograph_folded = Session(
     [PYTHON, "-c", NOISE.format(model="resnet50")], {"folded": network, "table": table}, batches=25
 )
@@ -287,7 +292,10 @@ photograph_gallery = [
     Session([PYTHON, "-c", NOISE.format(model=name)], {f"gallery-{name}": network}, batches=25)
     for name in GALLERY
 ]
-SESSIONS = (photograph_quickstart, photograph_demo, photograph_folded, *photograph_gallery)
+SESSIONS = (
+    photograph_quickstart, photograph_demo, photograph_classes, photograph_folded,
+    *photograph_gallery,
+)  # fmt: skip
 
 if __name__ == "__main__":
     main()

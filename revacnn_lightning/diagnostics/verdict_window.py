@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from revacnn_lightning.diagnostics.verdicts import (
     find_dormant,
     judge_depth,
     judge_movement,
+    mean_magnitudes,
     nonfinite_origin,
 )
 
@@ -119,14 +121,18 @@ class VerdictWindow:
             return [*found, Verdict("dormant", "", reason, 0.0, is_known=False)]
         depth = judge_depth(self._layers, self._layer_means("gradient"))
         found += [] if depth is None else [depth]
-        for index, layer in enumerate(self._layers):
-            part = slice(int(self._offsets[index]), int(self._offsets[index + 1]))
-            found += self._of_filters(layer, part, dead)
-            movement = self._movement(layer, part)
+        parts = [slice(int(a), int(b)) for a, b in pairwise(self._offsets)]
+        magnitudes = mean_magnitudes(self._recent("activation"))
+        ratios = self._recent_ratios(parts)
+        for layer, part, recent in zip(self._layers, parts, ratios, strict=True):
+            found += self._of_filters(layer, part, magnitudes[part], dead)
+            movement = self._movement(layer, part, recent)
             found += [] if movement is None else [movement]
         return sorted(found, key=lambda verdict: -verdict.worth)
 
-    def _of_filters(self, layer: str, part: slice, dead: np.ndarray | None) -> list[Verdict]:
+    def _of_filters(
+        self, layer: str, part: slice, magnitudes: np.ndarray, dead: np.ndarray | None
+    ) -> list[Verdict]:
         total = max(1, len(self._moved))
         is_dead = np.zeros(part.stop - part.start, bool) if dead is None else dead[part]
         found = []
@@ -137,7 +143,7 @@ class VerdictWindow:
             found.append(
                 Verdict("dead", layer, evidence, 0.9, filters, remedy="remove", worth=worth)
             )
-        score = find_dormant(self._recent("activation", part))
+        score = find_dormant(magnitudes)
         filters = tuple(np.flatnonzero((score <= DORMANT_SHARE) & ~is_dead).tolist())
         if filters:
             evidence = (
@@ -150,10 +156,7 @@ class VerdictWindow:
             )
         return found
 
-    def _movement(self, layer: str, part: slice) -> Verdict | None:
-        spacing = max(1, -(-(part.stop - part.start) // MEDIAN_FILTERS))
-        some = slice(part.start, part.stop, spacing)
-        recent = self._recent("update_ratio", some)
+    def _movement(self, layer: str, part: slice, recent: np.ndarray) -> Verdict | None:
         finite = recent[np.isfinite(recent)]
         if not len(finite):
             return None
@@ -162,19 +165,28 @@ class VerdictWindow:
         moved = float(np.median(self._moved[part]))
         return judge_movement(layer, level, moved, peak, is_complete=self._is_complete)
 
-    def _recent(self, statistic: str, part: slice) -> np.ndarray:
-        """Return a statistic of some filters in the window, (batches, filters); perhaps none."""
-        rows = [row[statistic][part] for row in self._rows if statistic in row]
-        return np.array(rows).reshape(len(rows), len(range(part.start, part.stop, part.step or 1)))
+    def _recent(self, statistic: str, filters: np.ndarray | None = None) -> np.ndarray:
+        """Return a statistic of all or some filters in the window, (batches, filters)."""
+        rows = [row[statistic] for row in self._rows if statistic in row]
+        if filters is not None:
+            rows = [row[filters] for row in rows]
+        n_filters = len(self._moved) if filters is None else len(filters)
+        return np.array(rows).reshape(len(rows), n_filters)
+
+    def _recent_ratios(self, parts: Sequence[slice]) -> list[np.ndarray]:
+        """Return the update ratios of some filters of each layer, (batches, filters) each."""
+        spacings = [max(1, -(-(part.stop - part.start) // MEDIAN_FILTERS)) for part in parts]
+        some = [np.arange(p.start, p.stop, s) for p, s in zip(parts, spacings, strict=True)]
+        recent = self._recent("update_ratio", np.concatenate([np.zeros(0, np.int64), *some]))
+        return np.split(recent, np.cumsum([len(one) for one in some])[:-1], axis=1)
 
     def _layer_means(self, statistic: str) -> np.ndarray:
         """Return the mean of each layer in each batch of the window; NaN without filters."""
-        rows = [row[statistic] for row in self._rows if statistic in row]
+        rows = self._recent(statistic)
         counts = np.diff(self._offsets)
         means = np.full((len(rows), len(counts)), np.nan)
         starts = self._offsets[:-1][counts > 0]
-        if len(starts):
-            for mean, row in zip(means, rows, strict=True):
-                sums = np.add.reduceat(row, starts, dtype=np.float64)
-                mean[counts > 0] = sums / counts[counts > 0]
+        if len(starts) and len(rows):
+            sums = np.add.reduceat(rows, starts, axis=1, dtype=np.float64)
+            means[:, counts > 0] = sums / counts[counts > 0]
         return means

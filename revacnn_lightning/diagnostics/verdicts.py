@@ -51,6 +51,7 @@ __all__ = [
     "find_dormant",
     "judge_depth",
     "judge_movement",
+    "mean_magnitudes",
     "nonfinite_origin",
 ]
 
@@ -98,18 +99,28 @@ class Verdict:
     worth: float = field(default=0.0)
 
 
-def find_dormant(activations: np.ndarray) -> np.ndarray:
+def mean_magnitudes(activations: np.ndarray) -> np.ndarray:
+    """Return E|a| of each filter over the batches in which it was measured; NaN if in none.
+
+    Args:
+        activations: of the filters, (batches, C).
+    """
+    measured = np.isfinite(activations)
+    total = np.abs(activations).sum(0, dtype=np.float64, where=measured)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: np.ndarray = total / measured.sum(0)
+    return means
+
+
+def find_dormant(means: np.ndarray) -> np.ndarray:
     """Return E|a| of each filter relative to the mean of its layer, 0 to C, (C,).
 
     NaN where it was not measured, or if the whole layer is silent.
 
     Args:
-        activations: of the filters of one layer, (batches, C).
+        means: `mean_magnitudes` of the filters of one layer, (C,).
     """
-    measured = np.isfinite(activations)
-    total = np.where(measured, np.abs(activations), 0).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = total / measured.sum(0)
         score: np.ndarray = means / np.nanmean(means) if np.isfinite(means).any() else means
     return score
 

@@ -55,6 +55,9 @@ MAX_SUBSCRIPTION_BYTES = 1024
 ENCRYPTION_BYTES = 33  # that CURVE adds to a frame
 REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
 MAX_SURPLUS_FRAMES = 32  # of all clients; more are a flood, which libzmq keeps in memory
+# Received per second, of all clients, and at a time. More is a flood, of which libzmq keeps up to
+# `REQUEST_QUEUE` requests of each client in memory. A picture of 320×320 takes 0.3 MB.
+BYTE_RATE, BYTE_BURST = 2.0**19, 2.0**20
 # Messages that libzmq receives in advance, of each client. Requests: as many as a client queues. If
 # they fill the queue and the client disconnects, libzmq may abort the process (zeromq/libzmq#3937).
 SUBSCRIPTION_QUEUE, REQUEST_QUEUE = 8, 1_024
@@ -168,7 +171,6 @@ class RequestServer(FloodableSocket):
     """
 
     forwarder = 0
-    _surplus_frames = 0
 
     def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
         super().__init__(zmq.ROUTER)
@@ -184,6 +186,8 @@ class RequestServer(FloodableSocket):
         self._socket.rcvhwm = REQUEST_QUEUE
         self._socket.sndhwm = REPLY_QUEUE
         self._socket.router_mandatory = True  # otherwise libzmq drops replies without an error
+        self._surplus_frames = 0
+        self._bytes = TokenBucket(BYTE_RATE, BYTE_BURST, self._clock)
         self._bind(endpoint, self._keys, self._ring)
 
     def receive(self) -> Iterator[tuple[Sender, Request]]:
@@ -207,8 +211,9 @@ class RequestServer(FloodableSocket):
             if request is not None:
                 yield request
             if self._surplus_frames > MAX_SURPLUS_FRAMES:
-                self._surplus_frames = 0
                 self._pause("requests of too many frames", "requests")
+            elif not self._bytes.take(sum(map(len, received))):
+                self._pause("too large requests", "requests")
 
     def reply(self, client: Sender, reply: Message) -> None:
         """Send a reply. A client that is gone or does not read its replies misses it."""

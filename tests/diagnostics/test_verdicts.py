@@ -12,6 +12,7 @@ from revacnn_lightning.diagnostics.verdicts import (
     find_dormant,
     judge_depth,
     judge_movement,
+    mean_magnitudes,
     nonfinite_origin,
 )
 
@@ -47,8 +48,9 @@ def kinds(window: VerdictWindow, **options: np.ndarray) -> dict[str, str]:
 
 def test_dormancy_is_relative_to_the_layer():
     activations = np.array([[4.0, -4.0, 0.1, 0.0], [4.0, -4.0, np.nan, 0.0]])
-    np.testing.assert_allclose(find_dormant(activations), np.array([4, 4, 0.1, 0]) / 2.025)
-    assert np.isnan(find_dormant(np.zeros((2, 3)))).all()
+    score = find_dormant(mean_magnitudes(activations))
+    np.testing.assert_allclose(score, np.array([4, 4, 0.1, 0]) / 2.025)
+    assert np.isnan(find_dormant(mean_magnitudes(np.zeros((2, 3))))).all()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import msgspec
+import numpy as np
 import pytest
 import zmq
 
@@ -17,6 +18,7 @@ from revacnn_lightning.protocol import floodable_socket, run_sockets
 from revacnn_lightning.protocol.access_keys import SCRIPT
 from revacnn_lightning.protocol.encoding import MAX_REQUEST_BYTES, encode
 from revacnn_lightning.protocol.messages import Message, Refused, Request, Status
+from revacnn_lightning.protocol.pictures import picture_requests
 from revacnn_lightning.protocol.requests import ControlRun, InspectLayer, RemoveLayer, Undo
 from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
@@ -268,3 +270,23 @@ def test_a_client_that_sends_too_many_frames_is_disconnected_and_honest_ones_ret
         arrived: list[Request] = []
         until(lambda: arrived.extend(request for _, request in server.receive()) or arrived)
         assert arrived == [Request("waits", Undo())]
+
+
+def test_a_client_that_sends_too_many_bytes_is_disconnected(
+    keys: Keys, caplog: pytest.LogCaptureFixture
+):
+    """libzmq keeps 1,024 requests of each client: those of four clients took 130 MB."""
+    with served(keys) as (server, [hostile]):
+        server._clock = ManualClock()
+        for _ in range(64):
+            hostile._socket.send_multipart([b"request", b"x" * 30_000])
+        until(lambda: (list(server.receive()), "too large requests" in caplog.text)[1])
+
+
+def test_three_pictures_in_a_row_are_no_flood(keys: Keys):
+    requests = picture_requests(-1, np.zeros((320, 320, 3), np.uint8)) * 3
+    with served(keys) as (server, [client]):
+        for index, request in enumerate(requests):
+            client.send(Request(str(index), request))
+        received: list[tuple[Sender, Request]] = []
+        until(lambda: (received.extend(server.receive()), len(received) == len(requests))[1])

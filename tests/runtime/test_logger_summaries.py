@@ -108,13 +108,16 @@ def test_edits_are_logged():
 
 
 class ZeroFilter(TwoConvs):
-    """From batch 15 on, a filter of its first layer is zero."""
+    """From batch 15 on, a filter of its first layer is zero, also right after each step."""
 
-    def optimizer_step(self, *args: Any, **options: Any) -> None:
-        super().optimizer_step(*args, **options)
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.trainer.global_step >= 15:
             with torch.no_grad():
                 self.conv1.weight[1] = 0
+                self.conv1.weight.grad[1] = 0
+                for value in optimizer.state[self.conv1.weight].values():
+                    if value is not None and value.shape == self.conv1.weight.shape:
+                        value[1] = 0
 
 
 def test_findings_are_logged_at_the_steps_of_the_summaries():

@@ -15,7 +15,7 @@ def test_plans_take_a_small_share_of_the_time():
                 clock.now += 0.005
                 planned += 0.005
         clock.now += 0.01
-    assert planned <= 0.0125 * (clock.now - 100.0) + 1.1
+    assert planned <= 0.01 * (clock.now - 100.0) + 1.1
 
 
 def test_a_slow_plan_does_not_exhaust_the_budget_for_long():

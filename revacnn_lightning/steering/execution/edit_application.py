@@ -260,12 +260,10 @@ class EditApplication:
         """Return the output, in the precision of this attempt."""
         return evaluate(self.model, self.probe, double=self._is_double, noise=noise)
 
-    def _trace(
-        self, plan: EditPlan, last: ChannelGroups, as_trained: bool = False
-    ) -> ChannelGroups:
+    def _trace(self, plan: EditPlan, last: ChannelGroups, trained: bool = False) -> ChannelGroups:
         """Trace the edited model; ``last`` is its last trace."""
         new, heads = random_filters(plan), last.has_heads
-        return trace(self.model, self.probe, new, expects_heads=heads, as_trained=as_trained)
+        return trace(self.model, self.probe, new, expects_heads=heads, as_trained=trained)
 
     def _match_activations(self, plan: EditPlan, groups: ChannelGroups) -> list[torch.Tensor]:
         """Make new filters as active as the others, except where a norm does so anyway.
@@ -285,14 +283,14 @@ class EditApplication:
         """
         initializer = self._initializer()
         if len(after.silent_channels):  # so far, norms have returned what they do in evaluation
-            after = self._trace(plan, after, as_trained=True)
+            after = self._trace(plan, after, trained=True)
         for _ in range(MAX_DRAWS):
             if not len(after.silent_channels):
                 return after
             for edit in random_edits(plan):
                 draw_again(self.tx, self.model, edit, initializer)
             update_new_entries(self.tx, self.model, plan, self.copies)
-            after = self._trace(plan, after, as_trained=True)
+            after = self._trace(plan, after, trained=True)
         if len(after.silent_channels):
             plan.notes.append(
                 f"a new filter is silent on the verifying batch, also after {MAX_DRAWS} "
