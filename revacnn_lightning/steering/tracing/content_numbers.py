@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 __all__ = ["ContentNumbers", "is_numbered"]
 
-_ATOMS = {
-    bool, int, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format,
-}  # fmt: skip
+_ATOMS = {str, torch.dtype, torch.device, torch.layout, torch.memory_format}
+_COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
 
 
 class _Lasting(NamedTuple):
@@ -50,14 +49,6 @@ class ContentNumbers:
         """Return a number for contents that are not known to equal any others."""
         self._count += 1
         return self._count
-
-    def number_of(self, tensor: Tensor) -> int:
-        """Return the number of what the storage of a tensor contains."""
-        address = tensor.untyped_storage().data_ptr()
-        number = self._now.get(address)
-        if number is None:
-            number = self._now[address] = self._number_of_lasting(tensor, address)
-        return number
 
     def has(self, tensor: Tensor) -> bool:
         """Return whether the storage of a tensor has a number in this forward."""
@@ -103,16 +94,31 @@ class ContentNumbers:
             TypeError: it is of an unknown type.
         """
         kind = type(value)
-        if (kind is Tensor or kind is nn.Parameter) and is_numbered(value):
-            number = self.number_of(value)
-            return number, value.storage_offset(), value.shape, value.stride(), value.dtype
-        if kind is float:
-            return kind, value.hex()  # 0.0 equals -0.0, which is another argument
-        if kind in _ATOMS:
+        if kind is Tensor or kind is nn.Parameter:
+            return self._part_of_tensor(value)
+        if kind is int or value is None:
+            return value
+        if kind is bool or kind in _ATOMS:  # True equals 1, which is another argument
             return kind, value
+        if kind is float:
+            return kind, value.hex()  # 0.0 equals -0.0
         if kind is list or kind is tuple:
             return tuple([self._part(each) for each in value])
         raise TypeError(kind)
+
+    def _part_of_tensor(self, tensor: Tensor) -> Hashable:
+        """Return what identifies the contents of a tensor.
+
+        Raises:
+            TypeError: its memory does not determine them, or is not observed.
+        """
+        if not is_numbered(tensor):
+            raise TypeError(tensor.dtype)
+        address = tensor.untyped_storage().data_ptr()
+        number = self._now.get(address)
+        if number is None:
+            number = self._now[address] = self._number_of_lasting(tensor, address)
+        return number, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
     def _number_of_lasting(self, tensor: Tensor, address: int) -> int:
         """Return the number of a storage that no operation of this forward has produced."""
@@ -132,6 +138,8 @@ def is_numbered(tensor: Tensor) -> bool:
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.is_cpu
-        and tensor.layout == torch.strided
-        and not (tensor.is_complex() or tensor.is_neg() or tensor.is_inference())
+        and tensor.layout is torch.strided
+        and tensor.dtype not in _COMPLEX
+        and not tensor.is_neg()
+        and not tensor.is_inference()
     )

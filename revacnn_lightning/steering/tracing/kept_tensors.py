@@ -64,12 +64,13 @@ class KeptTensors:
         """Return whether, beside what is kept, this tensor is the only one in its memory."""
         storage = tensor.untyped_storage()
         is_whole = storage.nbytes() == tensor.numel() * tensor.element_size()
-        if not is_whole or not _is_dense(tensor) or _references_of_one() is None:
+        one = _references_of_one()
+        if one is None or not is_whole or not _is_dense(tensor):
             return False
         if not storage.resizable():  # a NumPy array reads it, which does not count as a reference
             return False
         others = len(self._by_address.get(storage.data_ptr(), ()))
-        return _references(storage) == _references_of_one() + others
+        return _references(storage) == one + others
 
 
 def have_same_layout(a: Tensor, b: Tensor) -> bool:

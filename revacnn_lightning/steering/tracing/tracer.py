@@ -108,7 +108,7 @@ class Tracer(LightDispatchMode):
         they might be silent. A function may use the tensors that it updates, a module does not.
         """
         norm, x, running_mean = self.trace.module, args[0], args[3]
-        if type(norm) not in _BATCH_NORMS or running_mean is None:
+        if norm is None or type(norm) not in _BATCH_NORMS or running_mean is None:
             return args
         if norm._buffers.get("running_mean") is not running_mean:
             return args
