@@ -111,6 +111,26 @@ class SmallVideoNet(nn.Module):
         return self.head(F.relu(self.hidden(x.flatten(1))))
 
 
+class Gan(nn.Module):
+    """A generator, whose linear layer computes maps, and the discriminator of its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = nn.Sequential(
+            nn.Linear(16, 12 * 16), nn.BatchNorm1d(12 * 16), nn.ReLU(), nn.Unflatten(1, (12, 4, 4)),
+            nn.ConvTranspose2d(12, 10, 4, 2, 1), nn.BatchNorm2d(10), nn.ReLU(),
+            nn.ConvTranspose2d(10, 3, 4, 2, 1), nn.Tanh(),
+        )  # fmt: skip
+        self.discriminator = nn.Sequential(
+            nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2),
+            nn.Conv2d(8, 12, 4, 2, 1), nn.BatchNorm2d(12), nn.LeakyReLU(0.2),
+            nn.Flatten(), nn.Linear(12 * 16, 1),
+        )  # fmt: skip
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.discriminator(self.generator(noise))
+
+
 # Name -> what makes it, and the shape of a sample.
 OTHERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (mlp, (3, 8, 8)),
@@ -119,5 +139,6 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "autoencoder_1d": (autoencoder_1d, (1, 32)),
     "crnn": (TextReader, (1, 8, 16)),
     "video_net": (SmallVideoNet, (3, 4, 16, 16)),
+    "gan": (Gan, (16,)),
     "r3d_18": (partial(torchvision.models.video.r3d_18, num_classes=10), (3, 4, 24, 24)),
 }

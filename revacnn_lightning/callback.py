@@ -431,6 +431,7 @@ class ReVACNN(FreshCopies, Callback):
             class_names=names,
             find_preprocessing=validation.preprocessing,
             forward=forwards.forward,
+            find_step_images=forwards.find_step_images,
             inspection_refusal=inspection_refusal(trainer),
             lineage=self._continue_lineage(pl_module),
             history=self._continue_history(pl_module),

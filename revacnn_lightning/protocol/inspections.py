@@ -194,7 +194,9 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     dimension. ``loss`` is the cross-entropy -ln p of the true class.
 
     ``readers`` are the layers that read the input, and ``output_layers`` those from whose outputs
-    alone the model's output is computed. ``modules`` are in the order of their calls; None: the
+    alone the model's output is computed. If the model cannot be run on the input alone, they are
+    those of the training step; ``generated`` is then, encoded as ``image``, an image that the
+    step's networks compute and read again. ``modules`` are in the order of their calls; None: the
     viewer knows them.
     """
 
@@ -215,6 +217,7 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     readers: list[str] = field(default_factory=list)
     output_layers: list[str] = field(default_factory=list)
     modules: list[PassedModule] | None = None
+    generated: np.ndarray | None = None
 
 
 Inspected = (

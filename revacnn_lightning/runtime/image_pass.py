@@ -26,6 +26,7 @@ from revacnn_lightning.runtime.image_class import class_probabilities, listed_cl
 from revacnn_lightning.runtime.image_predictions import Forward, ImageTruth
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.layer_details import EMPTY
+from revacnn_lightning.runtime.step_images import FindStepImages, StepImages, find_no_images
 from revacnn_lightning.steering.tracing.forward_probe import eager_code
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.module_flow import FlowResult, ModuleFlow
@@ -49,6 +50,9 @@ NO_FORWARD = (
     "The module cannot be run on an input alone. If its forward needs more, pass "
     "the option forward=...."
 )
+SEVERAL_NETWORKS = (
+    "The training step uses several networks, so there is no output of this input alone."
+)
 
 
 @dataclass
@@ -60,6 +64,8 @@ class _Outcome:
     names_note: str = ""
     loss: float | None = None
     shapes: list[list[int]] = field(default_factory=list)
+    generated: np.ndarray | None = None
+    has_failed: bool = False
 
 
 class ImagePassCollector:
@@ -74,6 +80,8 @@ class ImagePassCollector:
         forward: runs the model on a batch of one; None: this is not possible.
         class_names: of the user; () for those of the data.
         clock: returns monotonic seconds.
+        find_step_images: returns who reads images in a training step, where the model cannot be run
+            on an input alone.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class ImagePassCollector:
         forward: Forward | None,
         class_names: Sequence[str] = (),
         clock: Callable[[], float] = time.perf_counter,
+        find_step_images: FindStepImages = find_no_images,
     ) -> None:
         self._recorder = recorder
         self._model = model
@@ -91,6 +100,7 @@ class ImagePassCollector:
         self._forward = forward
         self._class_names = tuple(class_names)
         self._clock = clock
+        self._find_step_images = find_step_images
         self._index: int | None = None
         self._chosen: Tensor | None = None
         self._truth = ImageTruth()
@@ -149,10 +159,8 @@ class ImagePassCollector:
         outcome = _Outcome()
         if values is not None and self._index is None:
             self._images.remember_shown_input(values, context.batch.get_truth())
-        if values is not None and self._forward is not None:
-            outcome = self._run(self._forward, values, context)
-        elif values is not None:
-            outcome.prediction = ImagePrediction(context.step, context.version, note=NO_FORWARD)
+        if values is not None:
+            outcome = self._run(values, context)
         flow = self._flow or FlowResult()
         return ImagePass(
             run=context.run,
@@ -172,9 +180,25 @@ class ImagePassCollector:
             readers=flow.readers,
             output_layers=[name for name in flow.order if name in flow.output_sources],
             modules=self._modules(flow, context.version),
+            generated=outcome.generated,
         )
 
-    def _run(self, forward: Forward, values: Tensor, context: BatchContext) -> _Outcome:
+    def _run(self, values: Tensor, context: BatchContext) -> _Outcome:
+        """Run the model or, where it cannot be run on the input alone, the training step."""
+        step, version = context.step, context.version
+        outcome = _Outcome(ImagePrediction(step, version, note=NO_FORWARD), has_failed=True)
+        if self._forward is not None:
+            outcome = self._run_forward(self._forward, values, context)
+        images = self._replay_step(values) if outcome.has_failed else None
+        if images is None:
+            return outcome
+        self._is_new_flow = self._is_new_flow or self._flow is None
+        self._flow = images.flow
+        generated = None if images.generated is None else encode_input(images.generated)
+        prediction = ImagePrediction(step, version, note=SEVERAL_NETWORKS)
+        return _Outcome(prediction, generated=generated)
+
+    def _run_forward(self, forward: Forward, values: Tensor, context: BatchContext) -> _Outcome:
         """Run the model; an exception of the user's code becomes a note."""
         step, version = context.step, context.version
         try:
@@ -183,14 +207,27 @@ class ImagePassCollector:
         except Exception as error:  # the user's forward may raise anything
             log.info("Cannot run the network on the shown input", exc_info=True)
             reason = f"The network cannot be run on this input alone: {type(error).__name__}."
-            return _Outcome(ImagePrediction(step, version, note=reason))
+            return _Outcome(ImagePrediction(step, version, note=reason), has_failed=True)
+
+    def _replay_step(self, values: Tensor) -> StepImages | None:
+        """Return who reads inputs like this one in the training step; None if that is not known."""
+        if self._is_compiled():
+            return None
+        try:
+            with side_effect_free(self._model, training=False), eager_code():
+                return self._find_step_images(self._layers(), values.shape)
+        except Exception:  # the user's modules may raise anything
+            log.info("Cannot replay the training step for its images", exc_info=True)
+            return None
+
+    def _is_compiled(self) -> bool:
+        return any("_orig_mod" in each._modules for each in self._model.modules())
 
     def _observe(self, forward: Forward, values: Tensor) -> Any:
         """Return the model's output; the first time, observe which modules the input passes."""
         batch = values.detach().clone().unsqueeze(0)
-        is_compiled = any("_orig_mod" in each._modules for each in self._model.modules())
         with side_effect_free(self._model, training=False), eager_code():
-            if self._flow is not None or is_compiled:
+            if self._flow is not None or self._is_compiled():
                 return forward(batch)
             with ModuleFlow(self._model, self._layers()) as flow:
                 output = forward(flow.begin(batch))
@@ -244,6 +281,7 @@ class ImagePassCollector:
                 list(one.output_shape[1:]),
             )
             for one in flow.passed
+            if one.sources  # others process neither the input nor what is computed from it
         ]
 
 

@@ -172,6 +172,7 @@ class LoopMonitor:
             class_names=names,
             find_preprocessing=validation.preprocessing,
             forward=forwards.forward,
+            find_step_images=forwards.find_step_images,
             inspection_refusal=self._edit_refusal,
             lineage=self._lineage,
             history=self._history,

@@ -71,6 +71,11 @@ class RecordedStep:
         return any(call.has_modules for call in self.calls)
 
     @property
+    def results(self) -> list[int]:
+        """Index of the tensors that leave what is recorded."""
+        return self._results
+
+    @property
     def failure(self) -> str:
         """Why a part of the network cannot be run on these samples; "" if all of it can."""
         return next((c.failure for c in self.calls if c.has_modules and c.is_opaque), "")
@@ -80,7 +85,7 @@ class RecordedStep:
 
         Call it inside `side_effect_free`. It raises what the called modules raise.
         """
-        tensors = self._replay(model)
+        tensors = self.run_calls(model, self.copied_constants())
         return ForwardOutput(
             [tensors[index] for index in self._results],
             [(tensors[index], reason) for index, reason in self._fixed.items()],
@@ -93,10 +98,16 @@ class RecordedStep:
     def replay_graph(self, model: nn.Module) -> Tensor:
         """Return the loss of a replay with its autograd graph, if gradients are enabled."""
         assert self.loss is not None
-        return self._replay(model)[self.loss].reshape(())
+        tensors = self.run_calls(model, self.copied_constants())
+        return tensors[self.loss].reshape(())
 
-    def _replay(self, model: nn.Module) -> dict[int, Tensor]:
-        tensors = {index: value.clone() for index, value in self.constants.items()}
+    def copied_constants(self) -> dict[int, Tensor]:
+        """Return copies of the constants by their index."""
+        return {index: value.clone() for index, value in self.constants.items()}
+
+    def run_calls(self, model: nn.Module, constants: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Run the calls on these constants, and return all tensors by their index; see `replay`."""
+        tensors = dict(constants)
         for call in self.calls:
             if call.is_opaque:
                 outs = [value.clone() for value in call.values]
@@ -113,7 +124,7 @@ class RecordedStep:
         Call it inside `side_effect_free`, before the model is edited.
         """
         self._drop_bookkeeping()
-        tensors = {index: value.clone() for index, value in self.constants.items()}
+        tensors = self.copied_constants()
         for call in self.calls:
             outs = [value.clone() for value in call.values]
             if not call.is_opaque:

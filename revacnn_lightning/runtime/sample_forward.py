@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,6 +21,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
+from revacnn_lightning.runtime.step_images import StepImages, replay_images
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import (
@@ -200,6 +201,19 @@ class SampleForwards:
         if not steps:
             raise EditRefusedError(f"{self._why_unknown()}. {FORWARD_HINT}")
         return self._probe(steps, samples, FORWARD_HINT)
+
+    def step_images(
+        self, layers: Mapping[str, nn.Module], shape: Sequence[int]
+    ) -> StepImages | None:
+        """Replay the recorded step, and return who reads images of this shape in it, if known.
+
+        Call it inside `side_effect_free`. It raises what the called modules raise.
+        """
+        step = self._step
+        if step is None or not step.runs_modules:
+            return None
+        with self._make_context():
+            return replay_images(step, self._module, layers, shape)
 
     def _why_unknown(self) -> str:
         if self._step_failure:

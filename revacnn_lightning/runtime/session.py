@@ -87,6 +87,7 @@ from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicy
+from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
@@ -114,6 +115,7 @@ class Session:
         class_names: of the user; () for those of the data.
         find_preprocessing: returns what prepares the validation data, if it is known.
         forward: runs the model on a batch of one image; None: this is not possible.
+        find_step_images: returns who reads images in a training step, as far as known.
         inspection_refusal: why the model must not be run between two batches; "" if it may be.
         history: keeps a sample of the batches; None: no history is kept.
         lineage: of the run; None: it continues no other one.
@@ -145,6 +147,7 @@ class Session:
         class_names: Sequence[str] = (),
         find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
         forward: Forward | None = None,
+        find_step_images: FindStepImages = find_no_images,
         inspection_refusal: str = "",
         history: HistoryRecorder | None = None,
         lineage: Lineage | None = None,
@@ -200,7 +203,9 @@ class Session:
             InspectRanks: comparison,
             InspectClasses: classes,
             InspectClass: classes,
-            InspectImage: ImagePassCollector(recorder, model, images, forward, class_names),
+            InspectImage: ImagePassCollector(
+                recorder, model, images, forward, class_names, find_step_images=find_step_images
+            ),
             ShowPicture: images,
             PaintImage: images,
         }

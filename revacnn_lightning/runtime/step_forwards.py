@@ -15,6 +15,7 @@ from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import SampleForwards
 from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
+from revacnn_lightning.runtime.step_images import FindStepImages
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.steering import Editor
 
@@ -36,6 +37,7 @@ class StepForwards:
     Attributes:
         replay: computes the loss of a recorded step.
         forward: runs the model on a batch of one image; None: this is not possible.
+        find_step_images: returns who reads images in a training step.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class StepForwards:
         self._samples = SampleForwards(
             model, make_context, options.forward, options.images, refusal
         )
+        self.find_step_images: FindStepImages = self._samples.step_images
         self._batch: Any = None  # of this step
         self.replay = LossReplay(model, make_context, options.images, refusal)
         self.forward: Forward | None = None

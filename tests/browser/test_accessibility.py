@@ -78,6 +78,25 @@ def test_every_control_can_be_reached_at_every_size(address: str, open_page: Any
         assert page.evaluate("document.getElementById('plot').clientWidth") >= 300
 
 
+# Whether something else than the title of a view is clicked at three places of it.
+COVERED = """(name) => {
+  const title = document.querySelector(`.view[data-view=${name}] h3 button`)
+  const {left, top, width, height} = title.getBoundingClientRect()
+  const places = [0.05, 0.5, 0.95].map((share) => [left + share * width, top + height / 2])
+  return places.some(([x, y]) => !title.contains(document.elementFromPoint(x, y)))
+}"""
+
+
+def test_the_title_of_a_narrow_view_lay_below_invisible_buttons(
+    address: str, open_page: Any
+) -> None:
+    """A click on the title saved an image."""
+    page = ready(open_page(address, viewport={"width": 390, "height": 844}))
+    for name in ("coefficients", "gradients", "activations", "activation_gradients"):
+        page.hover(f".view[data-view={name}] canvas")
+        assert not page.evaluate(COVERED, name), name
+
+
 def test_states_are_visible_in_forced_colors(address: str, open_page: Any) -> None:
     page = ready(open_page(address, forced_colors="active"))
 

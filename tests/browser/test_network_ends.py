@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,3 +92,62 @@ def test_a_picture_is_shown_and_painted_with_the_pointer_and_the_keyboard(
     page.keyboard.press("Escape")
     expect(page.locator("#image-editor")).to_be_hidden()
     expect(page.locator("#edit-input")).to_be_focused()
+
+
+# A pass with a generated image, whose data the page would replace with the next pass.
+WITH_GENERATED = """() => {
+  const atlas = Object.assign(new Uint8Array(96).fill(200), {shape: [2, 4, 4, 3]})
+  revacnn.deliver("ends", {...revacnn.parts.ends, generated: [200, 300, 240, 340]}, atlas)
+  const picture = document.getElementById("network-generated-picture")
+  const plot = document.getElementById("plot").getBoundingClientRect()
+  const {left, top, width} = picture.getBoundingClientRect()
+  const shown = [picture.checkVisibility(), picture.width, left - plot.left, top - plot.top, width]
+  revacnn.deliver("ends", {...revacnn.parts.ends, generated: null}, atlas)
+  return [...shown, picture.checkVisibility()]
+}"""
+NAMES = """() => [...document.querySelectorAll(".output")].map((row) => {
+  const name = row.querySelector(".name"), {top, bottom, right} = row.getBoundingClientRect()
+  const text = {cut: name.scrollWidth > name.clientWidth, text: name.textContent}
+  return {...text, top, bottom, isOutside: right > innerWidth}
+})"""
+
+
+def test_a_generated_image_stands_where_its_readers_are(address: str, open_page: Any) -> None:
+    page = ready(open_page(address))
+    expect(page.locator(".output")).to_have_count(10)
+    is_shown, pixels, left, top, width, is_shown_later = page.evaluate(WITH_GENERATED)
+    assert (is_shown, pixels, is_shown_later) == (True, 4, False)
+    assert (left, top, width) == pytest.approx((200, 300, 40), abs=0.2)
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1680, 960)])
+def test_the_names_of_classes_were_cut_or_lay_on_each_other(
+    address: str, open_page: Any, size: tuple[int, int]
+) -> None:
+    page = ready(open_page(address, viewport={"width": size[0], "height": size[1]}))
+    expect(page.locator(".output")).to_have_count(10)
+    page.wait_for_function(f"() => ({NAMES})().every(({{cut}}) => !cut)")
+    rows = page.evaluate(NAMES)
+    assert [row["text"] for row in rows if row["cut"] or row["isOutside"]] == []
+    assert all(a["bottom"] <= b["top"] + 0.5 for a, b in itertools.pairwise(rows))
+
+
+# More paths arrive together with another selection, as with the first pass of an input.
+NEW_LAYOUT = """() => {
+  const {paths, strokes, selection} = revacnn.parts, {scene} = revacnn.network.paths
+  const longer = (array) => Object.assign(array.constructor.of(...array, array.at(-1)), {shape: [array.length + 1]})
+  revacnn.deliver("paths", Object.fromEntries(Object.entries(paths).map(([name, array]) => [name, longer(array)])))
+  revacnn.deliver("strokes", {...strokes, weight: longer(strokes.weight), staged: longer(strokes.staged)})
+  revacnn.deliver("selection", {...selection, node: selection.node === 0 ? 1 : 0})
+  return [scene.x.length, scene.weight.length]
+}"""  # noqa: E501
+
+
+def test_a_selection_beside_a_new_layout_weighed_paths_that_were_not_drawn(
+    address: str, open_page: Any
+) -> None:
+    """The painting failed where a frame began in between, as in Firefox."""
+    page = ready(open_page(address))
+    page.wait_for_function("() => revacnn.parts.strokes?.weight.length > 0")
+    drawn, weighed = page.evaluate(NEW_LAYOUT)
+    assert drawn == weighed

@@ -50,6 +50,19 @@ def fake_pass(
     return replace(sent, **changes)
 
 
+def gan_pass(sent: ImagePass) -> ImagePass:
+    """Return the pass of a GAN: its discriminator reads the photo, and one that is generated."""
+    return replace(
+        sent,
+        prediction=ImagePrediction(sent.step, sent.version, note="several networks"),
+        class_count=0,
+        loss=None,
+        output_shapes=[],
+        readers=["discriminator.0"],
+        generated=fake_photo(5).transpose(2, 0, 1).astype(np.float16),
+    )
+
+
 def _score(index: int, probabilities: np.ndarray) -> ClassScore:
     name = NAMES[index] if len(probabilities) == len(NAMES) else f"class {index}"
     return ClassScore(int(index), float(probabilities[index]), name)

@@ -58,7 +58,7 @@ from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 from tests.viewer.fake_detail import FakeDetails
 from tests.viewer.fake_inspection import fake_inspection
 from tests.viewer.fake_networks import CONCATENATING, NETS
-from tests.viewer.fake_pass import PASS_SECONDS, fake_pass
+from tests.viewer.fake_pass import PASS_SECONDS, fake_pass, gan_pass
 
 # Snapshots arrive at random moments within a browser's frame, as those of a real training do. At
 # exactly 10 Hz, all would arrive at the same moment of a frame, which distorts measured latencies.
@@ -302,6 +302,7 @@ class FakeTraining:
             return []
         classes = 10 if self.net == "digits" else 1000
         sent = fake_pass(self.run, self.version, self.step, layers, request.image_index, classes)
+        sent = gan_pass(sent) if self.net == "gan" else sent
         is_known = request.known_modules == self.version
         return [replace(sent, modules=None) if is_known else sent]
 

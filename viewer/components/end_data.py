@@ -13,6 +13,7 @@ from revacnn_lightning.protocol.messages import Structure
 
 from ..layout import EndShape, NetworkLayout
 from ..layout.ends import rank_zero_readers
+from ..layout.topology import forward_edges
 from ..rendering.formatting import format_count, format_number
 from ..rendering.image_names import short_image_name
 from ..rendering.thumbnails import image_tile
@@ -22,7 +23,9 @@ __all__ = [
     "channel_rows",
     "channel_weights",
     "end_shape",
+    "inner_readers",
     "input_facts",
+    "name_width",
     "output_facts",
     "output_rows",
     "picture",
@@ -32,6 +35,8 @@ __all__ = [
 MAX_CHANNEL_NODES = 16  # of an input with more channels, each node stands for several
 MANY_OUTPUTS = 6  # rows of a network with so many classes that not all are listed
 PICTURE_SIDE = 96  # pixels
+NAME_CHARACTER = 6.0  # px: width of a character of the name of a class
+USUAL_NAME = 12  # characters, of classes whose names are not known together
 ROW_SHAPE = (1, 2)  # height to width of the picture of a signal
 MAX_TILES = 16  # in a row and in a column
 PICTURE_SCALE = 1.5  # pixels of a picture to those of the image that is made of it
@@ -48,7 +53,7 @@ def end_shape(structure: Structure, layout: NetworkLayout, passed: ImagePass | N
     channels = passed.input_shape[0] if len(passed.input_shape) > 1 else 1
     if passed.input_shape and not passed.readers:
         readers = rank_zero_readers(structure, layout, channels)
-    is_drawn = any(layout.ranks[layout.unit_of_layer[i]] == 0 for i in readers)
+    is_drawn = any(layout.ranks[layout.unit_of_layer[i]] == layout.input_rank for i in readers)
     rows = output_rows(passed)
     has_output = passed.prediction is not None and bool(passed.output_shapes)
     return EndShape(
@@ -58,7 +63,18 @@ def end_shape(structure: Structure, layout: NetworkLayout, passed: ImagePass | N
         has_more=0 < len(rows) < passed.class_count,
         readers=tuple(readers),
         output_layers=tuple(index[name] for name in passed.output_layers if name in index),
+        has_generated=layout.input_rank > 0 and passed.generated is not None,
     )
+
+
+def inner_readers(structure: Structure, passed: ImagePass | None) -> tuple[int, ...]:
+    """Return the layers that read the input, if all of them read other layers, too; else ()."""
+    if passed is None:
+        return ()
+    fed = {b for _, b in forward_edges(structure)}
+    index = {layer.name: i for i, layer in enumerate(structure.layers)}
+    readers = [index[name] for name in passed.readers if name in index]
+    return tuple(readers) if all(i in fed for i in readers) else ()
 
 
 def _picture_size(image: np.ndarray) -> tuple[int, int]:
@@ -136,8 +152,13 @@ def picture_side(shape: list[int]) -> int:
 
 
 def picture(passed: ImagePass) -> np.ndarray:
-    """Return an image as a tile, uint8 (1, h, w, 3), of shape (0, ...) if there is none."""
-    tile = image_tile(passed.image)
+    """Return an image as a tile, uint8 (n, h, w, 3), and behind it the generated one, if any.
+
+    It is of shape (0, ...) if there is no image.
+    """
+    tile, generated = image_tile(passed.image), passed.generated
+    if generated is not None and generated.shape == passed.image.shape:
+        tile = np.concatenate([tile, image_tile(generated)])
     step = -(-max(tile.shape[1:3]) // PICTURE_SIDE)
     return tile[:, ::step, ::step] if step > 1 else tile
 
@@ -182,6 +203,19 @@ def output_rows(passed: ImagePass) -> list[Data]:
         }
         for score in _listed(prediction, passed.class_count)
     ]
+
+
+def name_width(passed: ImagePass | None) -> float:
+    """Return the room that the names of the classes need, px.
+
+    It does not depend on which of many classes are listed at the moment.
+    """
+    if passed is None or passed.prediction is None:
+        return 0.0
+    names = [len(score.name) for score in passed.prediction.classes]
+    if any(names) and len(names) < passed.class_count:
+        return USUAL_NAME * NAME_CHARACTER
+    return max(names, default=0) * NAME_CHARACTER
 
 
 def output_facts(passed: ImagePass | None, batch_loss: float | None) -> Data:

@@ -18,7 +18,7 @@ from ..tab.cheapest_filters import price_ranks
 from ..tab.shown_input import shown_pass
 from ..tab.tab_state import TabState
 from . import network_data
-from .end_data import channel_weights, end_shape
+from .end_data import channel_weights, end_shape, inner_readers, name_width
 from .network_headers import network_header_data
 
 __all__ = ["NetworkView"]
@@ -43,6 +43,7 @@ class NetworkView:
         self.layout: NetworkLayout | None = None
         self.ends: Ends | None = None
         self._end_shape = EndShape()
+        self._name_width: tuple[RunState | None, float] = None, 0.0  # of a run, px
         self._ends_key: tuple[Any, ...] = ()
         self._channels = np.zeros(0, np.float32)  # weight of each channel of the input
         self.network_layout = PagePart("network_layout")
@@ -135,11 +136,25 @@ class NetworkView:
         link = self.tab.link
         width, height = link.width or DEFAULT_SIZE[0], link.height or DEFAULT_SIZE[1]
         expanded, closed = frozenset(self.tab.expanded_layers), self.tab.folding.closed
-        key = (width, height, state, state.structure_revision, expanded, closed)
+        passed = self.tab.follower.image_passes.newest
+        readers, names = inner_readers(structure, passed), self._room_for_names(state)
+        key = (width, height, state, state.structure_revision, expanded, closed, readers, names)
         if key == self._layout_key:
             return None
         self._layout_key = key
-        return compute_layout(structure, width, height, expanded, closed, has_ends=True)
+        return compute_layout(
+            *(structure, width, height, expanded, closed),
+            has_ends=True,
+            input_readers=readers,
+            name_width=names,
+        )
+
+    def _room_for_names(self, state: RunState) -> float:
+        """Return the largest width of names so far, so that the columns do not move back."""
+        of_run, width = self._name_width
+        newest = name_width(self.tab.follower.image_passes.newest)
+        self._name_width = state, max(newest, width if of_run is state else 0.0)
+        return self._name_width[1]
 
     def _show_layout(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         self.layout, self._starts = layout, layout.first_filters(state.offsets)

@@ -9,6 +9,7 @@ import numpy as np
 from revacnn_lightning.protocol.inspections import ImagePass
 
 from ..layout import Ends
+from ..layout.column_placement import Box
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
 from ..tab.shown_input import shown_pass
@@ -55,15 +56,17 @@ class NetworkEnds:
 
     def _content(self, ends: Ends, passed: ImagePass | None) -> dict[str, Any]:
         layout, passes = self._network.network_layout.data, self.tab.follower.image_passes
-        box = ends.picture
         state = self.tab.state
         snapshot = None if state is None else state.snapshot
         n = len(ends.channel_y)
         return {
             "header_y": layout.get("header_y", HEADER_Y),
+            "input_x": ends.input_x,
             "left": ends.left,
             "right": ends.right,
-            "picture": [box.left, box.top, box.right, box.bottom],
+            "has_words": ends.has_words,
+            "picture": _edges(ends.picture),
+            "generated": None if ends.generated is None else _edges(ends.generated),
             "signal": np.zeros((0, 0), np.float32) if passed is None else end_data.signal(passed),
             "input": {
                 **end_data.input_facts(passed, passes.refused, is_waiting=passes.is_waiting),
@@ -88,3 +91,7 @@ class NetworkEnds:
             "is_waiting": self.tab.follower.image_passes.is_waiting,
             "refused": own.refused,
         }
+
+
+def _edges(box: Box) -> list[float]:
+    return [box.left, box.top, box.right, box.bottom]

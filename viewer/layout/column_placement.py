@@ -40,13 +40,19 @@ LARGEST_WEIGHT = 3.2  # width of a block with many layers, relative to that of a
 
 @dataclass(frozen=True)
 class Area:
-    """Space available for the columns, px. It begins at ``left``."""
+    """Space available for the columns, px. It begins at ``left``.
+
+    Before the rank ``split``, the columns leave a space of ``split_width`` free, which ``width``
+    does not contain.
+    """
 
     width: float
     bottom: float
     top: float
     margin: float
     left: float = 0.0
+    split: int = 0
+    split_width: float = 0.0
 
     @property
     def height(self) -> float:
@@ -87,11 +93,13 @@ class Placement:
         columns: one per layer.
         boxes: one per unit.
         vias: the space of each lane that only lets paths pass.
+        split_x: where the free space between the columns begins; 0 if there is none.
     """
 
     columns: list[Column]
     boxes: list[Box]
     vias: dict[Via, Box]
+    split_x: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -282,7 +290,11 @@ def _distribute(
     columns: dict[int, Column] = {}
     boxes: dict[int, Box] = {}
     vias: dict[Via, Box] = {}
-    for members, width in zip(by_rank, widths, strict=True):
+    split_x = 0.0
+    for rank, (members, width) in enumerate(zip(by_rank, widths, strict=True)):
+        if rank and rank == area.split:
+            split_x = x - gap / 2
+            x += area.split_width
         for one in members:
             if isinstance(one, Via):
                 half = lanes[one].height / 2
@@ -294,4 +306,5 @@ def _distribute(
             boxes[one] = replace(box, left=box.left + dx, right=box.right + dx)
             columns |= {part.layer: part.moved(dx) for part in parts}
         x += width + gap
-    return Placement([columns[i] for i in sorted(columns)], [boxes[i] for i in sorted(boxes)], vias)
+    in_order = [columns[i] for i in sorted(columns)], [boxes[i] for i in sorted(boxes)]
+    return Placement(*in_order, vias, split_x)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["NO_SPACE", "EndSpace", "end_space"]
+__all__ = ["NO_SPACE", "EndSpace", "end_space", "with_names"]
 
 ROOMY_RANK = 64.0  # px per rank that must be left beside large ends
 
@@ -17,18 +17,26 @@ class EndSpace:
         left, right: its width.
         picture: side of the picture of the input.
         way: on the right, between the columns' space and the nodes of the outputs.
+        besides: on the right, what is not for the name of a class.
+        extra: by how much the right may grow for long names.
+        facts: height below the last output for the loss.
+        has_words: whether there is room for words behind a probability.
     """
 
     left: float
     right: float
     picture: float
     way: float
+    besides: float = 0.0
+    extra: float = 0.0
+    facts: float = 62.0
+    has_words: bool = False
 
 
 NO_SPACE = EndSpace(0.0, 0.0, 0.0, 0.0)
-NARROW = EndSpace(56.0, 92.0, 34.0, 10.0)
-MEDIUM = EndSpace(90.0, 118.0, 44.0, 22.0)
-WIDE = EndSpace(136.0, 172.0, 88.0, 28.0)
+NARROW = EndSpace(56.0, 92.0, 34.0, 10.0, besides=56.0, extra=16.0, facts=92.0)
+MEDIUM = EndSpace(90.0, 118.0, 44.0, 22.0, besides=68.0, extra=48.0)
+WIDE = EndSpace(136.0, 172.0, 88.0, 28.0, besides=122.0, extra=60.0, has_words=True)
 MIN_MEDIUM = 520.0  # px: width of a view
 
 
@@ -37,3 +45,9 @@ def end_space(width: float, n_ranks: int) -> EndSpace:
     if width < MIN_MEDIUM:
         return NARROW
     return WIDE if width - WIDE.left - WIDE.right >= ROOMY_RANK * max(8, n_ranks) else MEDIUM
+
+
+def with_names(space: EndSpace, width: float) -> EndSpace:
+    """Return the space with room on the right for names of classes of this width, px."""
+    extra = min(space.extra, width - (space.right - space.besides))
+    return replace(space, right=space.right + extra) if extra > 0 else space

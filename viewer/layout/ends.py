@@ -1,9 +1,9 @@
-"""The ends of the network: the input left of the first column, the outputs right of the last."""
+"""The ends of the network: the input left of its readers, the outputs right of the last column."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,10 +24,13 @@ CHANNEL_GAP = 12.0  # px between the picture and the nodes of its channels
 CHANNEL_PITCH = 11.0  # px
 INPUT_STRANDS = 24  # paths of all channels to a reader, about
 STRANDS_PER_CHANNEL = 8
+BESIDE_PATHS = (0.22, 0.74)  # of the height: an input between columns, and a generated image
+BELOW_PICTURE = 70.0  # px for what stands below an input between columns
+MIN_PICTURE = 20.0  # px
 OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
 OUTPUT_PITCH = 23.0  # px between outputs
 MIN_OUTPUT_PITCH = 13.5  # px, where the height is small
-FACTS_HEIGHT, MORE_HEIGHT = 62.0, 20.0  # px below the last output, for the loss and "+9 more"
+MORE_HEIGHT = 20.0  # px below the last output, for "+9 more"
 SPREAD = 10.0  # px: ends of the paths to one output
 INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
 
@@ -43,6 +46,7 @@ class EndShape:
         readers: indices of the layers that read the input.
         output_layers: indices of the layers that the outputs are computed from.
         has_more: whether there are more outputs than these, which a line below says.
+        has_generated: whether the readers of the input also read an image that is computed.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -51,6 +55,7 @@ class EndShape:
     readers: tuple[int, ...] = ()
     output_layers: tuple[int, ...] = ()
     has_more: bool = False
+    has_generated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +68,10 @@ class Ends:
         output_x, output_y: centers of the outputs' nodes.
         paths: those of the input first.
         channels: of each path of the input, its channel.
-        left, right: width of the space on each side of the columns.
+        left, right: width of the space of the input and of the outputs.
+        input_x: where the space of the input begins.
+        generated: the frame of the generated image; None if there is none.
+        has_words: whether there is room for words behind a probability.
     """
 
     picture: Box
@@ -75,6 +83,9 @@ class Ends:
     channels: np.ndarray
     left: float
     right: float
+    input_x: float = 0.0
+    generated: Box | None = None
+    has_words: bool = False
 
 
 def rank_zero_readers(structure: Structure, layout: NetworkLayout, channels: int) -> list[int]:
@@ -92,11 +103,19 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     space = layout.space
     middle = (layout.top + max(layout.top + 60, layout.height - layout.bottom)) / 2
     room = max(60.0, layout.height - layout.top - layout.bottom)
-    picture = _picture(space, shape, middle)
-    channel_x = EDGE + space.picture + CHANNEL_GAP
-    channel_y = _spread(shape.channels, min(CHANNEL_PITCH, room / max(1, shape.channels)), middle)
+    of_input, of_generated = middle, middle
+    if layout.input_rank:
+        of_input, of_generated = (layout.top + share * room for share in BESIDE_PATHS)
+        largest = max(MIN_PICTURE, of_generated - of_input - BELOW_PICTURE)
+        space = replace(space, picture=min(space.picture, largest))
+    start = layout.input_x + EDGE
+    picture = _picture(space, shape, start, of_input)
+    generated = _picture(space, shape, start, of_generated) if shape.has_generated else None
+    channel_x = start + space.picture + CHANNEL_GAP
+    pitch = min(CHANNEL_PITCH, room / max(1, shape.channels))
+    channel_y = _spread(shape.channels, pitch, of_input)
     output_x = layout.width - space.right + space.way
-    lowest = layout.height - FACTS_HEIGHT - shape.has_more * MORE_HEIGHT
+    lowest = layout.height - space.facts - shape.has_more * MORE_HEIGHT
     output_y = _output_y(shape.outputs, layout.top, lowest, middle)
     inputs, channels = _input_paths(layout, shape, channel_x, channel_y)
     outputs = _output_paths(layout, shape, output_x, output_y)
@@ -111,14 +130,17 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
         channels,
         space.left,
         space.right,
+        layout.input_x,
+        generated,
+        space.has_words,
     )
 
 
-def _picture(space: EndSpace, shape: EndShape, middle: float) -> Box:
+def _picture(space: EndSpace, shape: EndShape, start: float, middle: float) -> Box:
     height, width = shape.size
     scale = space.picture / max(1, height, width)
     half, wide = max(6.0, height * scale) / 2, max(6.0, width * scale)
-    left = EDGE + (space.picture - wide) / 2
+    left = start + (space.picture - wide) / 2
     return Box(left, left + wide, middle - half, middle + half)
 
 
@@ -148,7 +170,7 @@ def _input_paths(
     places = (np.arange(n * per_channel) + 0.5) / (n * per_channel)
     found = []
     units = sorted({layout.unit_of_layer[i] for i in shape.readers})
-    units = [unit for unit in units if layout.ranks[unit] == 0]
+    units = [unit for unit in units if layout.ranks[unit] == layout.input_rank]
     for unit in units:
         x1, y1 = _left_edge(layout, unit, places)
         pitch = (y1.max() - y1.min()) / len(y1) if len(y1) > 1 else INPUT_WIDTH[1]

@@ -64,7 +64,8 @@ def place_marks(
 def _gap(layout: NetworkLayout, ends: Ends, unit: int) -> tuple[float, float, float, float]:
     """Return the space behind a unit: left, right, top and bottom."""
     if unit == INPUT_UNIT:
-        first = [box for box, rank in zip(layout.boxes, layout.ranks, strict=True) if rank == 0]
+        boxes = zip(layout.boxes, layout.ranks, strict=True)
+        first = [box for box, rank in boxes if rank == layout.input_rank]
         left = ends.channel_x + INPUT_GAP
         return left, min(b.left for b in first), min(b.top for b in first), max(
             b.bottom for b in first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,8 @@ from .arcs import Arcs, arcs_height, route_arcs
 from .column_placement import Area, Box, place_units
 from .columns import Column
 from .connections import Connections, connect
-from .end_space import NO_SPACE, EndSpace, end_space
+from .density import DENSER, MIN_ROOM, density_of, margins
+from .end_space import NO_SPACE, EndSpace, end_space, with_names
 from .folding import Unit, fold
 from .header_width import are_apart, header_span
 from .open_blocks import OpenBlock, block_of_stage, find_open_blocks, open_block_boxes
@@ -26,15 +28,9 @@ from .topology import assign_ranks, forward_edges
 
 __all__ = ["FRAME_TITLE", "NetworkLayout", "compute_layout", "stage_layers"]
 
-MAX_RANKS_ROOMY = 8
-MAX_RANKS_NORMAL = 30
-MIN_RANK_WIDTH_ROOMY = 92.0  # px; for a name, the size of the kernel and three buttons
-MIN_RANK_WIDTH = 40.0  # px; in narrower ranks, headers would overlap
-# px between the middles of two ranks, where one of them may be wider than the others
-MIN_ROOM = {"roomy": 84.0, "normal": 36.0, "crowded": 0.0}
-DENSER = {"roomy": "normal", "normal": "crowded"}
 OPEN_BUTTON = 12.0  # px beside the label of a closed block
 ROOMY_MARGIN, MARGIN, END_MARGIN = 58.0, 24.0, 10.0  # px beside the columns
+LEFT_OF_INPUT = 30.0  # px left of the columns, where the input is between them
 FRAME_TITLE = 17.0  # px for the title of a frame inside another one
 
 
@@ -57,6 +53,8 @@ class NetworkLayout:
         frame_levels: how deep the frames of open blocks are nested inside the stages.
         ranks: position of each unit from left to right.
         space: beside the columns, for the input and the outputs.
+        input_rank: of the layers that read the input.
+        input_x: where its space begins.
     """
 
     width: float
@@ -75,6 +73,8 @@ class NetworkLayout:
     frame_levels: int = 0
     ranks: list[int] = field(default_factory=list)
     space: EndSpace = NO_SPACE
+    input_rank: int = 0
+    input_x: float = 0.0
 
     @cached_property
     def node_offsets(self) -> np.ndarray:
@@ -104,6 +104,8 @@ def compute_layout(
     closed_blocks: Collection[str] = (),
     *,
     has_ends: bool = False,
+    input_readers: Collection[int] = (),
+    name_width: float = 0.0,
 ) -> NetworkLayout:
     """Return the layout of a network in a view of this size.
 
@@ -111,14 +113,44 @@ def compute_layout(
         expanded_layers: names of the layers whose filters are all shown.
         closed_blocks: paths of the blocks that are drawn as one.
         has_ends: leave space for the input and the outputs.
+        input_readers: indices of the layers that read the input, if all of them read others, too.
+            The space for it is then before them, as in a GAN, whose discriminator reads images of
+            the batch and those that are generated.
+        name_width: of the longest name of a class, px. There is room for it unless the layers would
+            lose what is written above them.
     """
-    given = (structure, width, height, expanded_layers, closed_blocks)
-    layout = _layout(*given, has_ends=has_ends)
+    given = (structure, width, height, expanded_layers, closed_blocks, input_readers)
+    layout = _fitted(*given, has_ends=has_ends)
+    if not has_ends or with_names(layout.space, name_width) == layout.space:
+        return layout
+    with_room = _fitted(*given, has_ends=True, name_width=name_width)
+    return with_room if with_room.density == layout.density else layout
+
+
+def _fitted(
+    structure: Structure,
+    width: float,
+    height: float,
+    expanded_layers: Collection[str],
+    closed_blocks: Collection[str],
+    input_readers: Collection[int],
+    *,
+    has_ends: bool,
+    name_width: float = 0.0,
+) -> NetworkLayout:
+    """Return the layout of the largest density at which no headers overlap."""
+    make = functools.partial(
+        _layout,
+        *(structure, width, height, expanded_layers, closed_blocks, input_readers),
+        has_ends=has_ends,
+        name_width=name_width,
+    )
+    layout = make()
     if layout.density == "roomy" and not _headers_fit(structure, layout):
-        layout = _layout(*given, has_ends=has_ends, density=DENSER["roomy"])
+        layout = make(density=DENSER["roomy"])
     # An expanded layer leaves less room between all others.
     while expanded_layers and _header_room(layout) < MIN_ROOM[layout.density]:
-        layout = _layout(*given, has_ends=has_ends, density=DENSER[layout.density])
+        layout = make(density=DENSER[layout.density])
     return layout
 
 
@@ -158,8 +190,10 @@ def _layout(
     height: float,
     expanded_layers: Collection[str],
     closed_blocks: Collection[str],
+    input_readers: Collection[int],
     *,
     has_ends: bool,
+    name_width: float = 0.0,
     density: str = "",
 ) -> NetworkLayout:
     """Return the layout with this density; "" for the one that suits the number of ranks."""
@@ -169,17 +203,20 @@ def _layout(
     connections = connect(structure, units)
     ranks = connections.ranks
     n_ranks = max(ranks, default=-1) + 1
-    space = end_space(width, n_ranks) if has_ends else NO_SPACE
-    inner = max(60.0, width - space.left - space.right)  # width of the columns together
-    density = density or _density(n_ranks, inner, 2 * MARGIN if has_ends else 0.0)
+    space = with_names(end_space(width, n_ranks), name_width) if has_ends else NO_SPACE
+    input_rank = _rank_of_readers(units, ranks, input_readers) if has_ends else 0
+    left = LEFT_OF_INPUT if input_rank else 0.0
+    # width of the columns together
+    inner = max(60.0, width - space.left - space.right - left)
+    density = density or density_of(n_ranks, inner, 2 * MARGIN if has_ends else 0.0)
     stages = find_stages(names, ranks) if names else []
     open_blocks = find_open_blocks(layer_names, units, closed_blocks, stages)
     frame_levels = max((block.level for block in open_blocks), default=0)
-    top, bottom = _margins(density, bool(stages))
+    top, bottom = margins(density, bool(stages))
     top += FRAME_TITLE * frame_levels
     bottom += arcs_height(connections)
     margin = ROOMY_MARGIN if density == "roomy" else END_MARGIN if has_ends else MARGIN
-    area = Area(inner, height - bottom, top, margin, space.left)
+    area = Area(inner, height - bottom, top, margin, left or space.left, input_rank, space.left)
     placement = place_units(
         structure, units, ranks, connections.vias, area, density, expanded_layers
     )
@@ -203,7 +240,19 @@ def _layout(
         frame_levels=frame_levels,
         ranks=ranks,
         space=space,
+        input_rank=input_rank,
+        input_x=placement.split_x,
     )
+
+
+def _rank_of_readers(units: Sequence[Unit], ranks: Sequence[int], readers: Collection[int]) -> int:
+    """Return the lowest rank of the units with these layers; 0 if there are none."""
+    found = [
+        rank
+        for unit, rank in zip(units, ranks, strict=True)
+        if any(layer in readers for layer in unit.layers)
+    ]
+    return min(found, default=0)
 
 
 def stage_layers(structure: Structure, layer: str) -> list[str]:
@@ -243,20 +292,3 @@ def _has_own_title(unit: Unit, stage: Stage, density: str) -> bool:
     if unit.is_block:
         return stage.first == stage.last
     return density != "crowded" and unit.name == stage.path
-
-
-def _density(n_ranks: int, width: float, beside: float) -> str:
-    """Return the density of so many ranks in a width, px; headers may extend ``beside`` it."""
-    if n_ranks > MAX_RANKS_NORMAL or width + beside < MIN_RANK_WIDTH * n_ranks:
-        return "crowded"
-    is_roomy = n_ranks <= MAX_RANKS_ROOMY and width >= MIN_RANK_WIDTH_ROOMY * n_ranks
-    return "roomy" if is_roomy else "normal"
-
-
-def _margins(density: str, has_stages: bool) -> tuple[float, float]:
-    """Return the space above for headers and below for the frames of stages, px."""
-    if density == "roomy":
-        return (104.0 if has_stages else 84.0), 26.0
-    if density == "normal":
-        return 86.0, 26.0
-    return (58.0 if has_stages else 48.0), 24.0

@@ -45,6 +45,7 @@ def attribute_edits(
     for attribute, value in solved.items():
         new_values[attribute] = value
     for (expression, count), use in uses.items():
+        _check_divisors(model, expression, new_values, use)
         if not expression.is_linear:
             _check_unchanged(model, expression, count == len(use.channels), new_values, use)
         elif expression.value(lambda a: new_values.get(a, _value(model, a))) != count:
@@ -77,6 +78,21 @@ def _solve(
                     "elsewhere whose numbers would no longer be equal"
                 )
     return values
+
+
+def _check_divisors(
+    model: nn.Module,
+    expression: LinearExpression,
+    new_values: dict[SizeSource, int],
+    use: ChannelCountExpression,
+) -> None:
+    """Check that what a number of channels was divided by keeps its value."""
+    for divisor in expression.divisors:
+        if new_values.get(divisor, _value(model, divisor)) != _value(model, divisor):
+            raise EditRefusedError(
+                f"a number of channels is divided by {divisor} in {use.where}, which would change "
+                "as well"
+            )
 
 
 def _check_unchanged(

@@ -63,12 +63,14 @@ class LinearExpression(NamedTuple):
         is_linear: False if the number is some other function of the attributes in ``terms``.
         has_untraced_part: an ordinary number was added. It may have been read from a shape
             (``x.shape[1] // self.groups``), so nothing follows for how attributes must change.
+        divisors: attributes that the number was divided by, which count groups and do not change.
     """
 
     terms: tuple[tuple[SizeSource, Fraction], ...]
     constant: Fraction = Fraction(0)
     is_linear: bool = True
     has_untraced_part: bool = False
+    divisors: tuple[SizeSource, ...] = ()
 
     def value(self, of: Callable[[SizeSource], int]) -> Fraction:
         """Return the value for the attribute values that ``of`` returns."""
@@ -84,14 +86,26 @@ class LinearExpression(NamedTuple):
             self.constant + sign * other.constant,
             self.is_linear and other.is_linear,
             self.has_untraced_part or other.has_untraced_part or not self.terms or not other.terms,
+            tuple(dict.fromkeys((*self.divisors, *other.divisors))),
         )
 
     def times(self, factor: Fraction) -> LinearExpression:
         """Return the product with a constant."""
         terms = tuple((a, f * factor) for a, f in self.terms)
-        return LinearExpression(
-            terms, self.constant * factor, self.is_linear, self.has_untraced_part
-        )
+        return self._replace(terms=terms, constant=self.constant * factor)
+
+    def divided_by(self, divisor: LinearExpression, value: int) -> LinearExpression | None:
+        """Return the quotient of an attribute and another, whose value stays; else None."""
+        is_known = self.is_linear and divisor.is_linear and not self.has_untraced_part
+        sources = [source for source, _ in (*self.terms, *divisor.terms)]
+        if not is_known or not all(isinstance(source, SizeAttribute) for source in sources):
+            return None
+        if len(divisor.terms) != 1 or divisor.has_untraced_part:
+            return None
+        ((attribute, _),) = divisor.terms
+        if attribute in dict(self.terms):
+            return None
+        return self.times(Fraction(1, value))._replace(divisors=(*self.divisors, attribute))
 
     def opaque(self) -> LinearExpression:
         """Return the expression marked as not linear."""
@@ -141,8 +155,11 @@ class TracedInt(int):
 
     def __floordiv__(self, other: Any) -> Any:
         def quotient(divisor: LinearExpression) -> LinearExpression:
-            if divisor.terms or not divisor.constant or self % int(divisor.constant):
-                return self.expression.plus(divisor).opaque()
+            opaque = self.expression.plus(divisor).opaque()
+            if int.__mod__(self, int(other)):
+                return opaque
+            if divisor.terms:
+                return self.expression.divided_by(divisor, int(other)) or opaque
             return self.expression.times(1 / divisor.constant)
 
         return self._with(other, int.__floordiv__(self, other), quotient)

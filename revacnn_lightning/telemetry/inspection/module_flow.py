@@ -103,6 +103,10 @@ class ModuleFlow(LightDispatchMode):
         self._set([image], frozenset({INPUT}))
         return image
 
+    def sources_of(self, tensor: Tensor) -> Sources:
+        """Return the layers that a tensor of the forward is computed from; `INPUT` is the input."""
+        return self._of([tensor])
+
     def finish(self, output: Any) -> FlowResult:
         """Return what was observed, up to this output of the model."""
         self.result.output_sources = self._of(_tensors(output))

@@ -154,6 +154,23 @@ class Halves(nn.Module):
         return self.fc(F.relu(self.conv2(torch.cat([self.a(a), b], 1))).mean((2, 3)))
 
 
+class Quotient(nn.Module):
+    """Selective kernel of split channels: the width of a path is a quotient of two attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels, self.paths = 8, 2
+        self.conv1 = nn.Conv2d(3, 8, 1)
+        self.convs = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        self.conv2 = nn.Conv2d(4, 6, 1)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces = torch.split(F.relu(self.conv1(x)), self.channels // self.paths, 1)
+        y = sum(conv(piece) for conv, piece in zip(self.convs, pieces, strict=True))
+        return self.fc(F.relu(self.conv2(y)).mean((2, 3)))
+
+
 class Shared(nn.Module):
     """Non-local block: one attribute counts the channels of three convs."""
 
@@ -192,7 +209,10 @@ class Derived(nn.Module):
         return self.fc(F.relu(self.conv2(x.reshape(b, c, h, w))).mean((2, 3)))
 
 
-TRACEABLE = [Split, UnequalSplit, Paths, Ghost, DualPath, Flat, Functional, Halves, Shared, Derived]
+TRACEABLE = [
+    *(Split, UnequalSplit, Paths, Ghost, DualPath, Flat, Functional, Halves, Quotient, Shared),
+    Derived,
+]
 CASES = [
     (kind, name)
     for kind in TRACEABLE
@@ -330,5 +350,9 @@ def test_arithmetic_tracks_attributes() -> None:
         assert (7 - heads).expression.has_untraced_part
         assert not (heads * width).expression.is_linear
         assert (7 // heads).expression.has_untraced_part
+        whole = 3 * heads
+        assert (whole // width).expression.divisors == (width.expression.terms[0][0],)
+        assert (whole // width).expression.value(lambda a: {"heads": 5, "width": 9}[a.name]) == 5
+        assert not (heads // width).expression.is_linear
         assert copy.deepcopy(heads) == 2
         assert type(copy.deepcopy(heads)) is int

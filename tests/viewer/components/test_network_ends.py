@@ -290,3 +290,28 @@ def test_large_images_are_painted_in_tiles_and_small_ones_in_pixels() -> None:
     assert end_data.paint_grid([10]) == [0, 0]
     assert end_data.picture_side([3, 32, 20]) == 48
     assert end_data.picture_side([3, 512, 512]) == 320
+
+
+def test_an_input_that_no_first_layer_reads_stands_before_its_readers(shown: Shown) -> None:
+    shown.deliver(readers=["conv2"], generated=np.ones((3, 64, 64), np.float16))
+    layout, data = shown.network.layout, shown.data
+    assert layout is not None
+    assert layout.input_rank == 1
+    assert layout.boxes[0].right < data["picture"][0] < data["channel_x"] < layout.boxes[1].left
+    assert data["picture"][3] < data["generated"][1]
+    assert shown.ends.root.atlas is not None
+    assert shown.ends.root.atlas.shape == (2, 64, 64, 3)
+    shown.deliver(readers=["conv1"])
+    assert shown.data["generated"] is None
+    assert shown.data["input_x"] == 0
+    assert shown.ends.root.atlas.shape == (1, 64, 64, 3)
+
+
+def test_the_room_for_the_names_of_classes_stays(shown: Shown) -> None:
+    assert end_data.name_width(shown.sent_pass()) == len("airplane") * end_data.NAME_CHARACTER
+    many = shown.sent_pass(classes=1000)
+    assert end_data.name_width(many) == end_data.USUAL_NAME * end_data.NAME_CHARACTER
+    shown.deliver()
+    nodes = shown.network.nodes.data
+    shown.deliver(prediction=ImagePrediction(1, 0, note="failed"), class_count=0)
+    assert shown.network.nodes.data is nodes

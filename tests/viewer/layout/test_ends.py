@@ -62,6 +62,46 @@ def test_each_channel_has_paths_of_its_own_to_all_of_the_first_layer(channels: i
     assert len(ends.output_y) == 0
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_the_images_of_a_discriminator_stood_beside_the_generator(size: tuple[int, int]) -> None:
+    structure = FakeTraining("gan").structure()
+    reader = [layer.name for layer in structure.layers].index("discriminator.0")
+    layout = compute_layout(structure, *size, has_ends=True, input_readers=[reader])
+    ends = place_ends(layout, EndShape((32, 32), 3, 0, (reader,), (), has_generated=True))
+    before = max(box.right for box in layout.boxes[:reader])
+    assert layout.boxes[0].left < ends.picture.left  # the generator begins at the left
+    assert before < ends.picture.left < ends.channel_x < layout.boxes[reader].left
+    assert ends.generated is not None
+    assert ends.picture.bottom < ends.generated.top
+    assert ends.generated.bottom <= layout.height
+    assert len(ends.channels) > 0
+    assert ends.paths.x1.max() <= layout.boxes[reader].right
+    assert max(box.right for box in layout.boxes) < size[0]
+
+
+def test_an_input_that_the_first_layers_read_stays_at_the_left() -> None:
+    structure, layout = layout_of("digits", 1118, 560)
+    again = compute_layout(structure, 1118, 560, has_ends=True, input_readers=[0])
+    assert again.boxes == layout.boxes
+    assert again.input_rank == again.input_x == 0
+
+
+@pytest.mark.parametrize("size", [(1118, 560), (846, 340)])
+def test_the_names_of_classes_were_cut_to_four_letters(size: tuple[int, int]) -> None:
+    structure = FakeTraining("digits").structure()
+    for letters in (5, 10, 14):
+        layout = compute_layout(structure, *size, has_ends=True, name_width=letters * 6.0)
+        assert layout.space.right - layout.space.besides >= letters * 6 - 1
+    narrow = compute_layout(structure, 372, 420, has_ends=True, name_width=240)
+    assert narrow.space.right <= 110
+
+
+def test_long_names_of_classes_leave_a_network_its_headers() -> None:
+    structure = FakeTraining("resnet18").structure()
+    layout = compute_layout(structure, 846, 480, has_ends=True, name_width=84)
+    assert layout.density == "normal"
+
+
 def test_without_a_pass_there_is_space_but_nothing_in_it() -> None:
     _, layout = layout_of("digits", 1118, 560)
     ends = place_ends(layout, EndShape())

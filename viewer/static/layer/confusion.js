@@ -6,10 +6,18 @@ import {context2d} from "./tile_atlas.js"
 
 const NAMES = 64 // px before the first column
 const CELL = {least: 2, most: 20} // px
-const MIN_LABEL = 10 // px of a row, to write its name
+const MIN_LABEL = 11 // px of a row, to write its name
+const HEIGHT_SHARE = 0.45, HEAD = 24 // of the pane, as in classes.css; px of the title
 
-/** @param {number} classes */
-const cellSize = (classes) => Math.max(CELL.least, Math.min(CELL.most, (byId("confusion").clientWidth - NAMES) / Math.max(1, classes)))
+/**
+ * Return the size of a cell at which all of the matrix is seen, if its names can be read then.
+ * @param {number} classes
+ */
+function cellSize(classes) {
+  const figure = byId("confusion"), n = Math.max(1, classes)
+  const inHeight = (HEIGHT_SHARE * (figure.parentElement?.clientHeight ?? 0) - HEAD) / n
+  return Math.max(CELL.least, Math.min(CELL.most, (figure.clientWidth - NAMES) / n, Math.max(MIN_LABEL, inHeight)))
+}
 
 const canvasOf = () => /** @type {HTMLCanvasElement} */ (byId("confusion-matrix"))
 

@@ -1,6 +1,6 @@
 /** A view as a drawing: the thumbnails and borders of the screen, and the index of each filter. */
 
-import {formatNumber, joinFacts} from "../shared/format.js"
+import {countOf, formatNumber, joinFacts} from "../shared/format.js"
 import {latest} from "../shared/link.js"
 import {describeDegenerate, summarizeDegenerate} from "./degenerate.js"
 import {escapeXml, px, svgElement} from "../shared/svg_text.js"
@@ -47,7 +47,7 @@ export function svgDrawing(view) {
  */
 function title(view, cssValue) {
   const method = view.name === "maps" ? "" : METHODS[latest("layer_panel")?.method ?? ""]
-  const facts = joinFacts([`${view.count} filters`, method, `batch ${view.data.step}`])
+  const facts = joinFacts([countOf(view.count, "filter"), method, `batch ${view.data.step}`])
   const heading = {x: 10, y: 17, fill: cssValue("--text"), "font-size": 12, "font-weight": 600}
   return svgElement("text", heading, escapeXml(`${view.data.layer} · ${view.data.title}`)) +
     svgElement("text", {x: 10, y: 31, fill: cssValue("--muted"), "font-size": 10}, escapeXml(facts))

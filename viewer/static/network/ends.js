@@ -4,19 +4,21 @@ import {createElement, byId} from "../shared/dom.js"
 import {subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
 import {onThemeChange} from "../shared/theme.js"
-import {context2d, paintAtlas} from "../layer/tile_atlas.js"
+import {context2d, paintAtlas, tileBox} from "../layer/tile_atlas.js"
 import {percent} from "../layer/prediction.js"
 import {drawSignal} from "./signal.js"
 
 /** @import {EndsData, OutputRow, WireArray} from "../shared/parts.js" */
+/** @import {TileAtlas} from "../layer/tile_atlas.js" */
 /** @import {Viewport} from "./viewport.js" */
 
 const SMALL = 64 // pixels; smaller images show theirs
 const NARROW = 120 // px: less space on the left has two buttons in a row
 const EDGE = 10 // px beside the border of the view
 const TOOLS_GAP = 8 // px below the picture
-const WIDE = 150 // px: space on the right for words beside the names
 const LIST_GAP = 12 // px below the last output
+const DENSE = 16 // px: outputs that are less apart have smaller letters
+const LOW = 0.005 // probabilities that are rounded to 0 %
 const CHANNEL_SIZE = [3.5, 9] // px: diameter of a node without and with the largest sum
 
 export class NetworkEnds {
@@ -68,9 +70,9 @@ export class NetworkEnds {
   }
 
   /** @param {EndsData} data */
-  #drawOutput({output, rows, right}) {
-    const isWide = right >= WIDE
+  #drawOutput({output, rows, has_words: isWide, output_y: outputY}) {
     byId("network-outputs").dataset.wide = String(isWide)
+    byId("network-outputs").dataset.dense = String(outputY.length > 1 && outputY[1] - outputY[0] < DENSE)
     setText("network-output-title", output.title)
     setText("network-output-size", output.subtitle)
     setText("network-output-note", output.note)
@@ -87,13 +89,13 @@ export class NetworkEnds {
 
   #drawPicture() {
     const canvas = /** @type {HTMLCanvasElement} */ (byId("network-input-picture"))
-    const tiles = paintAtlas(this.#atlas, "gray"), {signal} = this.#data ?? {}
+    const tiles = paintAtlas(this.#atlas, "gray"), {signal, generated} = this.#data ?? {}
     canvas.hidden = tiles == null && !(signal != null && signal.length > 0)
+    const hasGenerated = generated != null && tiles != null && tiles.count > 1
+    byId("network-generated").hidden = !hasGenerated
     if (tiles != null) {
-      canvas.width = tiles.width
-      canvas.height = tiles.height
-      canvas.dataset.small = String(Math.max(tiles.width, tiles.height) < SMALL)
-      context2d(canvas).drawImage(tiles.canvas, 0, 0)
+      drawTile(canvas, tiles, 0)
+      if (hasGenerated) drawTile(/** @type {HTMLCanvasElement} */ (byId("network-generated-picture")), tiles, 1)
     } else if (signal != null && signal.length > 0) drawSignal(canvas, signal)
   }
 
@@ -102,14 +104,13 @@ export class NetworkEnds {
     const data = this.#data
     if (data == null) return
     const {viewport} = this, {layoutWidth} = viewport
-    this.#placeTitle("network-input", data.left / 2, data.header_y)
+    this.#placeTitle("network-input", data.input_x + data.left / 2, data.header_y)
     this.#placeTitle("network-output", layoutWidth - data.right / 2, data.header_y)
-    const [left, top] = viewport.toScreen(data.picture[0], data.picture[1])
-    const [right, bottom] = viewport.toScreen(data.picture[2], data.picture[3])
-    const {style} = byId("network-input-picture")
-    style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`
-    style.width = `${(right - left).toFixed(1)}px`
-    style.height = `${(bottom - top).toFixed(1)}px`
+    const [left, , right, bottom] = this.#placePicture("network-input-picture", data.picture)
+    if (data.generated != null) {
+      const [start, , end, below] = this.#placePicture("network-generated-picture", data.generated)
+      place(byId("network-generated-name"), (start + end) / 2, below + TOOLS_GAP / 2)
+    }
     const middle = Math.max((left + right) / 2, left + byId("network-input-steps").offsetWidth / 2 - EDGE + 1) // in the view, beside a small picture, too
     place(byId("network-input-tools"), middle, bottom + TOOLS_GAP)
     this.#channels.forEach((node, i) => {
@@ -119,6 +120,20 @@ export class NetworkEnds {
       place(node, x, y - size / 2)
     })
     this.#placeOutputs(data)
+  }
+
+  /**
+   * Return the edges on the screen.
+   * @param {string} id
+   * @param {[number, number, number, number]} edges left, top, right, bottom
+   */
+  #placePicture(id, edges) {
+    const [left, top] = this.viewport.toScreen(edges[0], edges[1]), [right, bottom] = this.viewport.toScreen(edges[2], edges[3])
+    const {style} = byId(id)
+    style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`
+    style.width = `${(right - left).toFixed(1)}px`
+    style.height = `${(bottom - top).toFixed(1)}px`
+    return [left, top, right, bottom]
   }
 
   /** @param {EndsData} data */
@@ -153,6 +168,18 @@ export class NetworkEnds {
     const half = head.offsetWidth / 2 + 3, isInView = screenX > 0 && screenX < width // then it is not cut off at the sides
     place(head, isInView ? clamp(screenX, half, width - half) : screenX, y)
   }
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {TileAtlas} tiles
+ * @param {number} i
+ */
+function drawTile(canvas, tiles, i) {
+  canvas.width = tiles.width
+  canvas.height = tiles.height
+  canvas.dataset.small = String(Math.max(tiles.width, tiles.height) < SMALL)
+  context2d(canvas).drawImage(tiles.canvas, ...tileBox(tiles, i), 0, 0, tiles.width, tiles.height)
 }
 
 /**
@@ -192,5 +219,5 @@ function outputRow({name, probability, predicted, true: isTrue}, isWide) {
     class: "output", role: "img", title: label, "aria-label": label,
     "data-predicted": String(predicted), "data-true": String(isTrue === true), "data-wrong": String(predicted && isTrue === false),
   }, createElement("i"), createElement("span", {class: "name"}, name), isWide && mark ? createElement("small", {}, mark) : null,
-  createElement("span", {class: "share"}, percent(probability)), level)
+  createElement("span", {class: "share"}, isWide || facts || probability >= LOW ? percent(probability) : ""), level)
 }

@@ -1,6 +1,7 @@
 /** The elements above the columns of the network: the header of a layer or a closed block, and the frame of a stage. */
 
 import {actAsButton, createElement} from "../shared/dom.js"
+import {countOf} from "../shared/format.js"
 import {sendCommand} from "../shared/link.js"
 import {openBlockMenu, openInsertMenu, openLayerMenu, openStageMenu} from "./layer_menu.js"
 
@@ -47,7 +48,7 @@ export function insertButton(layer) {
  * @param {NetworkLayoutData["density"]} density
  */
 function subtitle(layer, density) {
-  if (density === "roomy" && !layer.lane) return [`${layer.filters} filters`, layer.kernel].filter(Boolean).join(" · ")
+  if (density === "roomy" && !layer.lane) return [countOf(layer.filters, "filter"), layer.kernel].filter(Boolean).join(" · ")
   // Beside a narrow branch there is room for the whole name, which is shown only on hover, or while it is selected.
   return layer.lane && density === "normal" ? layer.name : layer.label
 }
@@ -58,7 +59,7 @@ function subtitle(layer, density) {
  */
 export function layerHeader(layer, density) {
   const title = createElement("b", {
-    title: `${layer.name} · ${layer.filters} filters · double-click to expand or collapse`,
+    title: `${layer.name} · ${countOf(layer.filters, "filter")} · double-click to expand or collapse`,
     onclick: () => sendCommand("select", {layer: layer.index, first: -1, last: -1}),
     ondblclick: () => sendCommand("toggle_layer", {layer: layer.index}),
     oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
@@ -66,7 +67,7 @@ export function layerHeader(layer, density) {
       openLayerMenu(layer, event.currentTarget)
     },
   }, density === "roomy" && !layer.lane ? layer.label : String(layer.filters))
-  actAsButton(title, `${layer.name}, ${layer.filters} filters`)
+  actAsButton(title, `${layer.name}, ${countOf(layer.filters, "filter")}`)
   const attributes = {class: "column", "data-layer": layer.name, "data-density": density, "data-lane": String(layer.lane)}
   return createElement("div", attributes, title, createElement("span", {}, subtitle(layer, density)),
     createElement("div", {class: "steer"}, editButton(layer, "less"), editButton(layer, "more"), menuButton(layer)))
@@ -78,7 +79,8 @@ export function layerHeader(layer, density) {
  * @param {NetworkLayoutData["density"]} density
  */
 export function blockHeader(block, density) {
-  const size = `${block.layers} layers, ${block.filters} filters`
+  const layers = countOf(block.layers, "layer"), filters = countOf(block.filters, "filter")
+  const size = `${layers}, ${filters}`
   const open = () => sendCommand("open_block", {name: block.path})
   const title = createElement("button", {
     class: "fold", "aria-expanded": "false", "aria-label": `Open block ${block.path}: ${size}`, title: `Open ${block.path}: ${size}`,
@@ -88,7 +90,7 @@ export function blockHeader(block, density) {
       openBlockMenu(block, event.currentTarget)
     },
   }, block.label)
-  const small = density === "roomy" && !block.lane ? `${block.layers} layers · ${block.filters} filters` : `${block.layers} layers`
+  const small = density === "roomy" && !block.lane ? `${layers} · ${filters}` : layers
   const attributes = {class: "column block-header", "data-block": block.path, "data-density": density, "data-lane": String(block.lane)}
   return createElement("div", attributes, title, createElement("span", {}, small))
 }

@@ -50,7 +50,8 @@ export class NetworkCanvas {
     onThemeChange(() => this.#drawAll({colors: colors()}))
     onChange((now, before) => {
       this.nodes.update({...now})
-      if (now.selected !== before.selected) this.#updatePaths(this.#marks())
+      // With a new layout, the marks of its paths are drawn together with them: there may be more than are drawn so far.
+      if (now.selected !== before.selected && !this.#changes.has("layout")) this.#updatePaths(this.#marks())
     })
   }
 

@@ -13,7 +13,7 @@ import {networkDrawing} from "./network_drawing.js"
 /** @import {Frame, Label, Picture, Shape} from "./network_drawing.js" */
 
 // The texts above and beside the network
-const WRITTEN = ".column > b, .column > .fold, .column > span, .stage > b, .end-head > *, .output > :is(.name, .share, b)"
+const WRITTEN = ".column > b, .column > .fold, .column > span, .stage > b, .end-head > *, #network-generated-name, .output > :is(.name, .share, b)"
 const FILLED = "#network-channels > *, .output > i, .mark"
 const MARK_WIDTH = 1 // px
 
@@ -67,10 +67,10 @@ function labels() {
   })
 }
 
-/** @returns {Picture[]} the input */
+/** @returns {Picture[]} the input, and a generated image */
 function pictures() {
-  const canvas = /** @type {HTMLCanvasElement} */ (byId("network-input-picture"))
-  return canvas.checkVisibility() ? [{...box(canvas), href: canvas.toDataURL()}] : []
+  const canvases = ["network-input-picture", "network-generated-picture"].map((id) => /** @type {HTMLCanvasElement} */ (byId(id)))
+  return canvases.filter((canvas) => canvas.checkVisibility()).map((canvas) => ({...box(canvas), href: canvas.toDataURL()}))
 }
 
 /** @returns {Shape[]} the nodes of the input and the outputs, and the marks between */

@@ -45,6 +45,15 @@ export function formatCount(n) {
 }
 
 /**
+ * Format a number of things: `1 filter`, `22 720 filters`.
+ * @param {number} n
+ * @param {string} noun in the singular
+ */
+export function countOf(n, noun) {
+  return `${formatCount(n)} ${noun}${n === 1 ? "" : "s"}`
+}
+
+/**
  * Format a count with an SI prefix: `1819066368` → `1.82 G`.
  * @param {number} n
  */

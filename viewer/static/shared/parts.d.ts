@@ -604,11 +604,16 @@ export interface OutputRow {
 /** What stands beside the columns, with places in px of the layout. Empty before there is a network. */
 export interface EndsData {
   header_y: number
-  /** Width of the space on the left and on the right. */
+  /** Where the space of the input begins, and the width of this space and of that of the outputs. */
+  input_x: number
   left: number
   right: number
+  /** Whether there is room for words behind a probability. */
+  has_words: boolean
   /** Edges of the picture: left, top, right, bottom. */
   picture: [number, number, number, number]
+  /** Those of a generated image, which the readers of the input read as well. */
+  generated: [number, number, number, number] | null
   /** (channels, values) between -1 and 1, of an input that is no image. */
   signal: WireArray
   input: {

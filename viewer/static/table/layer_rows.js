@@ -1,7 +1,7 @@
 /** The columns of the table of layers: their texts, their order, and all of them as CSV. */
 
 import {csvTable} from "../shared/csv.js"
-import {formatCount, formatNumber, formatSi, joinFacts} from "../shared/format.js"
+import {countOf, formatCount, formatNumber, formatSi, joinFacts} from "../shared/format.js"
 
 /** @import {LayerStatisticsData, LayerTableRow} from "../shared/parts.js" */
 
@@ -140,7 +140,7 @@ export function describeTotals(rows) {
   const sum = (/** @type {(row: LayerTableRow) => number} */ value) => rows.reduce((total, row) => total + value(row), 0)
   const macs = sum((row) => row.macs)
   return joinFacts([
-    `${formatCount(rows.length)} layers`, `${formatCount(sum((row) => row.filters))} filters`,
+    countOf(rows.length, "layer"), countOf(sum((row) => row.filters), "filter"),
     `${formatCount(sum((row) => row.parameters))} parameters`, macs > 0 && `${formatSi(macs)} multiply-accumulates`,
   ])
 }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from revacnn_lightning.steering.tracing.labels import Label, compress, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
+from revacnn_lightning.steering.tracing.rules.linear_maps import is_map_of_rows, label_of_channels
 from revacnn_lightning.steering.tracing.rules.op_families import RESHAPES
 from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
 from revacnn_lightning.steering.tracing.trace import Trace
@@ -25,8 +26,12 @@ def view_rule(trace: Trace, call: OpCall) -> None:
         if parts is None:
             trace.fix(label, f"are rearranged by aten.{call.base} in {trace.where()}")
             continue
-        _couple_parts(trace, call, label, parts)
+        if call.base in RESHAPES and is_map_of_rows(x, parts[0], outs[0]):
+            parts = [label_of_channels(trace, parts[0])]
+        else:
+            _couple_parts(trace, call, label, parts)
         if call.base in RESHAPES:
+            _count_unflattened(trace, parts[0])
             _fix_written_size(trace, x, parts[0], outs[0])
         for result, part in zip(results, parts, strict=True):
             result.append(part)
@@ -64,6 +69,20 @@ def _couple_parts(trace: Trace, call: OpCall, label: Label, parts: list[Label]) 
             first = first.narrow(outer, 0, 1)
         trace.couple(first, parts[0])
         trace.has_heads |= len(viewed) == 3
+
+
+def _count_unflattened(trace: Trace, label: Label) -> None:
+    """Record that an entry of the sizes of an ``nn.Unflatten`` is the number of these channels."""
+    module, dims = trace.module, sorted(labeled_dims(label))
+    if not isinstance(module, nn.Unflatten) or not isinstance(module.dim, int) or not dims:
+        return
+    for group in dims[:-1]:
+        label = label.narrow(group, 0, 1)
+    sizes = module.unflattened_size
+    first = module.dim % (label.ndim - len(sizes) + 1)
+    entry = dims[-1] - first
+    if 0 <= entry < len(sizes) and sizes[entry] == label.numel():
+        trace.count_in_attribute("unflattened_size", label.reshape(-1), entry)
 
 
 def _fix_written_size(trace: Trace, x: Tensor, label: Label, out: Tensor) -> None:
