@@ -40,6 +40,7 @@ from revacnn_lightning.runtime.ranks.training_refusals import (
     edit_refusal,
     forward_refusal,
     inspection_refusal,
+    is_split,
 )
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
@@ -57,6 +58,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     scalar_metrics,
     validation_data,
 )
+from revacnn_lightning.runtime.trial.trainer_loop import TrainerLoop
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
@@ -105,7 +107,7 @@ def disable_on_error(hook: Hook) -> Hook:
         except Exception as error:  # a bug of this package must not stop the training
             message = "Internal error in ReVACNN: monitoring stopped, training continues"
             log.warning(message, exc_info=True)
-            self._stop_monitoring(f"{message} ({type(error).__name__}: {error})")
+            self._stop_monitoring(message, f"{type(error).__name__}: {error}")
 
     return guarded  # type: ignore[return-value]
 
@@ -188,7 +190,7 @@ class ReVACNN(FreshCopies, Callback):
     RUN_STATE = (
         "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
         "_step", "_lineage", "_is_resumed", "_history", "_history_of", "_processes",
-        "_edit_refusal",
+        "_edit_refusal", "_is_split",
     )  # fmt: skip
 
     def __init__(
@@ -252,6 +254,7 @@ class ReVACNN(FreshCopies, Callback):
         self._history_of: weakref.ref[LightningModule] | None = None  # None: of the next module
         self._processes: Processes | None = None  # of the training, during a fit
         self._edit_refusal = ""
+        self._is_split = False  # whether each process has a part of the parameters only
 
     # ------------------------------------------------------------------ public
 
@@ -378,11 +381,13 @@ class ReVACNN(FreshCopies, Callback):
                 "checkpoints of this run will lack these edits. To keep them, load the model with "
                 "load_edited or trainer.fit(ckpt_path=...)"
             )
+        self._is_split = is_split(trainer, pl_module)
         self._editor = self._options.make_editor(
             pl_module,
             lambda: trainer.optimizers,  # training may replace them
             functools.partial(model_holders, trainer),
             journal,
+            is_split=self._is_split,
         )
         processes.start(
             self._editor,
@@ -397,6 +402,7 @@ class ReVACNN(FreshCopies, Callback):
             functools.partial(_forward_context, trainer),
             lambda: data_class_names(trainer),
             forward_refusal(trainer, pl_module),
+            is_split=self._is_split,
         )
         if not trainer.is_global_zero:
             return
@@ -441,6 +447,9 @@ class ReVACNN(FreshCopies, Callback):
             replay=forwards.replay,
             snapshot_interval=options.snapshot_interval,
             ranks=None if self._processes is None else self._processes.ranks,
+            trial_loop=TrainerLoop(
+                trainer, pl_module, functools.partial(_forward_context, trainer)
+            ),
         )
 
     def _continue_lineage(self, module: LightningModule) -> Lineage:
@@ -481,10 +490,13 @@ class ReVACNN(FreshCopies, Callback):
         except Exception:  # a bug of this package must not stop the training
             log.warning("ReVACNN did not close cleanly; training continues", exc_info=True)
 
-    def _stop_monitoring(self, reason: str) -> None:
+    def _stop_monitoring(self, message: str, error: str) -> None:
         """Close the session after an internal error. The edits stay, and can be undone."""
         self._is_disabled = True
+        reason = f"{message} ({error})"
         self._close("failed", reason, keep_edits=True)
+        if self._processes is not None:
+            self._processes.report_error(error)
         if self._editor is not None:
             ranks = None if self._processes is None else self._processes.ranks
             self._undo_after_error = UndoAfterError(self._editor, reason, ranks)
@@ -536,13 +548,18 @@ class ReVACNN(FreshCopies, Callback):
             batch,
             progress_of(trainer, self._step, batch_idx),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
-            edit_refusal=self._edit_refusal or processes.ranks.refusal,
+            edit_refusal=processes.ranks.refusal or self._edit_refusal,
+            can_freeze=self._is_split and not processes.ranks.refusal,
             loss_scale=loss_scale(trainer),
         )
 
     def _record_if_needed(self, trainer: Trainer) -> None:
         """Record the training step of this batch if somebody needs to know what it does."""
         forwards = self._forwards
+        of_trial = None if self._session is None else self._session.trial.recording()
+        if of_trial is not None:
+            record_next_step(trainer, of_trial)
+            return
         handler = self._session or self._undo_after_error or self._processes
         if forwards is None or handler is None or not handler.needs_probe:
             return

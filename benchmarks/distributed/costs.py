@@ -12,15 +12,20 @@ from benchmarks.distributed.networks import Module, loader, normalized_net
 from benchmarks.report import Report
 from benchmarks.training_loops import resnet18
 from revacnn_lightning import AddFilters
+from revacnn_lightning.runtime.ranks import agreement
 
 __all__ = ["costs"]
 
 
 def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
     """Measure agreement in batches without a request, then an edit of a ResNet-18."""
-    for label, make_net, count in (
-        ("small network", normalized_net, 10 * steps), ("resnet18", resnet18, steps),
-    ):  # fmt: skip
+    alone, shown = agreement.IDLE_SECONDS_BETWEEN, agreement.SECONDS_BETWEEN
+    for label, make_net, count, gap in (
+        ("small network", normalized_net, 10 * steps, alone),
+        ("small network, as with a viewer", normalized_net, 10 * steps, shown),
+        ("resnet18", resnet18, steps, alone),
+    ):
+        agreement.IDLE_SECONDS_BETWEEN = gap  # also of the processes that are started
         module = Module(make_net)
         edits = {count - 12: AddFilters("net.layer1.0.conv1", 1)} if label == "resnet18" else {}
         driver = new_driver(folder, lambda batch, _, edits=edits: edits.get(batch))
@@ -42,3 +47,4 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
             report.add_note(f"{name}: the edit took {seconds[0] * 1e3:.0f} ms")
             report.check_at_most(f"{name}: new wrapper, s", max(first["wraps"] or seconds), 0.6)
             report.check_at_most(f"{name}: edit, in steps", seconds[0] / step, 1.0)
+    agreement.IDLE_SECONDS_BETWEEN = alone

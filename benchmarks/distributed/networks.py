@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-__all__ = ["Module", "loader", "normalized_net", "plain_net", "run_module"]
+__all__ = ["Module", "PartOfProcess", "loader", "normalized_net", "plain_net", "run_module"]
 
 PIXELS = 12
 

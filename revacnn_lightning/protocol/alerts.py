@@ -9,7 +9,12 @@ from msgspec import Struct
 __all__ = ["Alert", "AlertKind"]
 
 AlertKind = Literal[
-    "nonfinite_loss", "loss_diverges", "layer_died", "validation_stalls", "not_compiled"
+    "nonfinite_loss",
+    "loss_diverges",
+    "layer_died",
+    "validation_stalls",
+    "not_compiled",
+    "rank_error",
 ]
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from torch import Tensor
 
 from revacnn_lightning.protocol.messages import Snapshot
+from revacnn_lightning.protocol.requests import Freeze, Redo, RequestBody, Undo, Unfreeze
 from revacnn_lightning.runtime.batch_classes import BatchClasses
 from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_predictions import ImageTruth
@@ -54,9 +55,11 @@ class TrainingBatch:
         get_input: returns the first sample of the batch, (channels, ...); called only when needed.
         get_truth: returns the class of that sample, as far as known; called only when needed.
         get_classes: returns the classes of all samples, as far as known; called only when needed.
+        get_nbytes: returns the size of the tensors of the batch, in bytes; called only when needed.
         is_loss_ready: returns whether the loss of edits can be predicted, or never can be.
         can_edit: False in the middle of an accumulation window, where edits must wait.
-        edit_refusal: why this training cannot be edited at all; "" if it can.
+        edit_refusal: why this training cannot be edited; "" if it can.
+        can_freeze: whether filters can be frozen all the same.
         loss_scale: the factor by which mixed precision multiplies the loss.
     """
 
@@ -67,9 +70,11 @@ class TrainingBatch:
     get_input: Callable[[], Tensor | None] = lambda: None
     get_truth: Callable[[], ImageTruth] = ImageTruth
     get_classes: Callable[[], BatchClasses] = BatchClasses
+    get_nbytes: Callable[[], int] = int
     is_loss_ready: Callable[[], bool] = lambda: True
     can_edit: bool = True
     edit_refusal: str = ""
+    can_freeze: bool = False
     loss_scale: Tensor | float = 1.0
 
     @property
@@ -86,6 +91,14 @@ class TrainingBatch:
         images = self.get_images()
         return None if images is None or not len(images) else images
 
+    def refusal_of(self, edit: RequestBody) -> str:
+        """Return why this training cannot be edited in this way; "" if it can.
+
+        The editor decides which edits an undo or a redo concerns.
+        """
+        is_allowed = self.can_freeze and isinstance(edit, Freeze | Unfreeze | Undo | Redo)
+        return "" if is_allowed else self.edit_refusal
+
     def without_data(self) -> TrainingBatch:
         """Return the batch without references to its tensors."""
         return replace(
@@ -95,6 +108,7 @@ class TrainingBatch:
             get_input=lambda: None,
             get_truth=ImageTruth,
             get_classes=BatchClasses,
+            get_nbytes=int,
             loss_scale=1.0,
         )
 

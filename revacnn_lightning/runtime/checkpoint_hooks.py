@@ -9,6 +9,7 @@ runs it.
 from __future__ import annotations
 
 import copy
+import logging
 import types
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ from revacnn_lightning.steering.checkpoint import (
 from revacnn_lightning.steering.holders.optimizers import unwrapped
 
 __all__ = ["CheckpointHooks"]
+
+log = logging.getLogger(__name__)
 
 LOAD, SAVE = "on_load_checkpoint", "on_save_checkpoint"
 
@@ -98,7 +101,18 @@ class CheckpointHooks:
             self._loaded = find_state(checkpoint)
             if self._loaded is not None:
                 _rename_groups_of_finetuning(checkpoint, self._loaded["parameters"])
+        elif self._loads_late and find_state(checkpoint) is not None:
+            log.warning(
+                "%s loads checkpoints after the fit has started, so the edits in this one are not "
+                "adopted: freeze its frozen filters again",
+                type(self.trainer.strategy).__name__,
+            )
         original(checkpoint)
+
+    @property
+    def _loads_late(self) -> bool:
+        """Whether the strategy loads a checkpoint after ``on_fit_start``, as FSDP2 does."""
+        return bool(getattr(self.trainer.strategy, "restore_checkpoint_after_setup", False))
 
     def _save(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
         original(checkpoint)

@@ -20,6 +20,7 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.holders.object_walk import Holder
 from revacnn_lightning.steering.journal import Journal
+from revacnn_lightning.steering.split_editor import SplitEditor
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
 from revacnn_lightning.telemetry.layer_selection import LayerChoice, LayerSelection
 
@@ -121,9 +122,15 @@ class RunOptions:
         get_optimizers: Callable[[], Sequence[Optimizer]],
         find_holders: Callable[[], Sequence[Holder]],
         journal: Journal | None,
+        *,
+        is_split: bool = False,
     ) -> Editor:
-        """Return what edits a model; ``get_optimizers`` returns those of now."""
-        return Editor(
+        """Return what edits a model; ``get_optimizers`` returns those of now.
+
+        ``is_split``: the parameters are split among the processes of the training.
+        """
+        kind = SplitEditor if is_split else Editor
+        return kind(
             model,
             get_optimizers,
             journal=journal,

@@ -32,6 +32,8 @@ from revacnn_lightning.protocol.messages import (
 from revacnn_lightning.protocol.rank_messages import RankState, RankStates
 from revacnn_lightning.protocol.requests import (
     Command,
+    ControlRun,
+    DiscardTrial,
     InspectClass,
     InspectClasses,
     InspectEvidence,
@@ -46,6 +48,7 @@ from revacnn_lightning.protocol.requests import (
     SendHistory,
     SetHyperparameter,
     ShowPicture,
+    TryEdits,
     Viewing,
 )
 from revacnn_lightning.protocol.senders import Sender
@@ -88,9 +91,12 @@ from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicy
 from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
+from revacnn_lightning.runtime.trial.trial_loop import TrialLoop
+from revacnn_lightning.runtime.trial.twin_trial import TwinTrial
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.split_tensors import class_before_split
 
 __all__ = ["Session"]
 
@@ -125,6 +131,7 @@ class Session:
         replay: computes the loss of a recorded step; None: it is not known.
         snapshot_interval: seconds between two snapshots; 0: every batch has one.
         ranks: all ranks of the training; None: this process is the only one.
+        trial_loop: how the loop trains a step; None: edits cannot be tried.
 
     Attributes:
         run: id of the run.
@@ -157,9 +164,11 @@ class Session:
         replay: LossReplay | None = None,
         snapshot_interval: float = 0.0,
         ranks: Ranks | None = None,
+        trial_loop: TrialLoop | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
-        about = about_run(self.run, type(model).__name__, endpoints.name)
+        name = class_before_split(type(model)).__name__
+        about = about_run(self.run, name, endpoints.name)
         self._recordings = (
             None if recordings is None else RunRecordings(recordings, about, self._current_state)
         )
@@ -220,8 +229,12 @@ class Session:
             policy,
             lambda: self._status.repeat_heartbeat(),
         )
+        self.trial = TwinTrial(
+            model, editor, recorder, trial_loop, lambda: self._status.repeat_heartbeat(),
+            lambda: self._batches.batches_per_second, self._must_end_trial,
+        )  # fmt: skip
         self._observers = MessageObservers([*own, self._alerts, filter_prices, policy, *observers])
-        self.server = RunServer(self.run, type(model).__name__, endpoints, lineage)
+        self.server = RunServer(self.run, name, endpoints, lineage)
         self._status = StatusPublisher(
             self.run,
             model,
@@ -233,6 +246,7 @@ class Session:
             get_alerts=lambda: self._alerts.shown,
             get_compilations=lambda: (self._compilations.count, self._compilations.seconds),
             get_automatic=lambda: self._automatic.state,
+            get_trial=lambda: self.trial.state,
             publish=self._publish,
         )
         self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
@@ -250,6 +264,7 @@ class Session:
             prices,
             self._automatic,
             GrowthPlanting(editor, growth),
+            self.trial,
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -283,6 +298,7 @@ class Session:
             keep_edits: leave the editor as it is: frozen filters stay frozen.
         """
         try:
+            self.trial.close()
             self._queue.receive(lambda _: None)
             self._queue.refuse_all("the training has ended", self._status.version)
             self._batches.flush()
@@ -311,7 +327,10 @@ class Session:
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
-        while self._ranks.is_stopped and self._controller.must_wait(batch.progress.epoch):
+        if self.trial.is_recording:
+            self._batches.publish_pending()
+            self.trial.advance(batch)
+        while self._ranks.is_stopped and self._must_wait(batch):
             self._batches.publish_pending()
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
@@ -322,6 +341,20 @@ class Session:
         self._is_needed = is_needed and self._status.structure is not None
         self._batches.begin(batch, is_needed=is_needed)
         self._compilations.watch()  # an edit resets the compiler
+
+    def _must_wait(self, batch: TrainingBatch) -> bool:
+        """Return whether the next batch must wait: a trial needs its batches, then a decision."""
+        if self.trial.is_active:
+            return self.trial.is_undecided
+        return self._controller.must_wait(batch.progress.epoch)
+
+    def _must_end_trial(self) -> bool:
+        """Stay responsive while a trial trains; return whether it is to be discarded."""
+        self.receive_requests()
+        self._status.send_heartbeat_if_due("paused")
+        return self._queue.holds(
+            lambda one: isinstance(one.body, DiscardTrial) or one.body == ControlRun("stop")
+        )
 
     @property
     def stop_needs(self) -> StopNeeds:
@@ -355,8 +388,9 @@ class Session:
         def can_handle(request: Request) -> bool:
             can_change = self._ranks.is_stopped or self._ranks.refusal
             if not can_change and needs_all(request.body, dry_run=request.dry_run):
-                return bool(batch.edit_refusal) and not isinstance(request.body, Command)
-            if isinstance(request.body, Command):
+                is_refused = bool(batch.refusal_of(request.body))
+                return is_refused and not isinstance(request.body, Command)
+            if isinstance(request.body, Command) and not isinstance(request.body, TryEdits):
                 return True
             is_known = batch.is_probe_ready() or is_paused
             if request.dry_run and is_priced(request.body) and not is_paused:
@@ -419,10 +453,13 @@ class Session:
         )
         if self.is_recording:
             self._publish_collected()
-        given_up = self._compilations.take_given_up()
+        given_up, errors = self._compilations.take_given_up(), self._ranks.take_errors()
         for text in given_up:
             self._alerts.add("not_compiled", self._batch.step, text)
-        if given_up:
+        for text in errors:
+            text = f"{text[0].upper()}{text[1:]}. The training continues."
+            self._alerts.add("rank_error", self._batch.step, text)
+        if given_up or errors:
             self._status.repeat_heartbeat()
         self._batch = self._batch.without_data()
         self._status.send_heartbeat_if_due("training", self._controller.describe_pause())

@@ -12,10 +12,12 @@ from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.batch_classes import BatchClasses
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.nested import tensors_in
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import SampleForwards
 from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
-from revacnn_lightning.runtime.step_images import FindStepImages
+from revacnn_lightning.runtime.split_forwards import SplitForwards
+from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.steering import Editor
 
@@ -33,6 +35,7 @@ class StepForwards:
         get_class_names: returns the names of the classes as the data have them.
         refusal: why this process must not run the module between two batches; "" if it may.
         prepare: returns a batch as the module gets it, such as on its device; called when needed.
+        is_split: whether the parameters are split among the processes of the training.
 
     Attributes:
         replay: computes the loss of a recorded step.
@@ -49,15 +52,20 @@ class StepForwards:
         get_class_names: Callable[[], Sequence[str]] = tuple,
         refusal: str = "",
         prepare: Callable[[Any], Any] = lambda batch: batch,
+        *,
+        is_split: bool = False,
     ) -> None:
         self._editor = editor
         self._get_class_names = get_class_names
         self._prepare = prepare
         self._shown_images = ShownImages(options.images)
-        self._samples = SampleForwards(
-            model, make_context, options.forward, options.images, refusal
-        )
-        self.find_step_images: FindStepImages = self._samples.step_images
+        self._samples: SampleForwards | SplitForwards
+        self.find_step_images: FindStepImages = find_no_images
+        if is_split:
+            self._samples = SplitForwards(model)
+        else:
+            samples = SampleForwards(model, make_context, options.forward, options.images, refusal)
+            self._samples, self.find_step_images = samples, samples.step_images
         self._batch: Any = None  # of this step
         self.replay = LossReplay(model, make_context, options.images, refusal)
         self.forward: Forward | None = None
@@ -73,6 +81,7 @@ class StepForwards:
         *,
         can_edit: bool,
         edit_refusal: str = "",
+        can_freeze: bool = False,
         loss_scale: Tensor | float = 1.0,
     ) -> TrainingBatch:
         """Prepare the step that was recorded, if one was, and describe the next batch.
@@ -81,7 +90,8 @@ class StepForwards:
             batch: what the step gets.
             progress: where training is.
             can_edit: False in the middle of an accumulation window.
-            edit_refusal: why this training cannot be edited at all; "" if it can.
+            edit_refusal: why this training cannot be edited; "" if it can.
+            can_freeze: whether filters can be frozen all the same.
             loss_scale: the factor by which mixed precision multiplies the loss.
         """
         self._samples.finish_recording()
@@ -97,8 +107,10 @@ class StepForwards:
             get_input=lambda: shown.first_input(prepare(batch)),
             get_truth=lambda: shown.first_truth(batch, self._get_class_names()),
             get_classes=lambda: self.classes_of(batch),
+            get_nbytes=lambda: sum(each.nbytes for each in tensors_in(batch)),
             can_edit=can_edit,
             edit_refusal=edit_refusal,
+            can_freeze=can_freeze,
             loss_scale=loss_scale,
         )
 

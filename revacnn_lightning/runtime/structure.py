@@ -15,6 +15,7 @@ from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.planning.layer_sizes import LayerSizes
 from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.split_tensors import class_before_split
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     filter_count,
@@ -79,7 +80,7 @@ def build_structure(
         run=run,
         version=version,
         step=step,
-        model=type(model).__name__,
+        model=class_before_split(type(model)).__name__,
         layers=[
             _build_layer(
                 name, modules[name], editor, topology, sources.get(name, ""), observed[name]
@@ -104,7 +105,7 @@ def _build_layer(
     sizes = topology.sizes.get(name, LayerSizes(0, None))
     return LayerInfo(
         name=name,
-        module_type=type_before_parametrizations(conv).__name__,
+        module_type=class_before_split(type_before_parametrizations(conv)).__name__,
         in_channels=input_count(conv),
         out_channels=filter_count(conv),
         kernel_size=kernel_size(conv),

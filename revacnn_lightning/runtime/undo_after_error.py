@@ -56,9 +56,12 @@ class UndoAfterError:
         if self._queue.is_empty:
             return
         batch = make_batch()
-        can_change = bool(self._ranks.is_stopped or batch.edit_refusal)
-        can_handle = can_change and batch.can_edit and batch.is_probe_ready()
-        self._queue.handle(lambda request: self._handle(request, batch), lambda _: can_handle)
+        is_ready = batch.can_edit and batch.is_probe_ready()
+        is_stopped = self._ranks.is_stopped
+        self._queue.handle(
+            lambda request: self._handle(request, batch),
+            lambda request: is_ready and (is_stopped or bool(batch.refusal_of(request.body))),
+        )
 
     def close(self) -> None:
         """Refuse what is pending, and remove the hooks of frozen filters from the model."""
@@ -81,8 +84,8 @@ class UndoAfterError:
             raise EditRefusedError(
                 f"{self._reason}; until the next fit, edits can only be undone and redone"
             )
-        if batch.edit_refusal:
-            raise EditRefusedError(batch.edit_refusal)
+        if refusal := batch.refusal_of(edit):
+            raise EditRefusedError(refusal)
         if request.dry_run:
             return Planned(request.id, self._editor.plan(edit, batch.make_probe()).summary())
         outcome = self._editor.apply(edit, batch.make_probe())

@@ -30,6 +30,7 @@ From a request to an edited network, file by file::
     edited_models.py    the journal of each edited model; edit_mark.py: its mark
     checkpoint.py       saving and resuming an edited run; loading.py: without a trainer
     editor.py           Editor: the entry point to all of this
+    split_editor.py     the same for parameters that are split among processes: freezing only
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ from revacnn_lightning.steering.planning.single_filter import (
     has_single_filter,
     plan_single_growth,
 )
+from revacnn_lightning.steering.tentative_edits import TentativeEdits
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
@@ -60,7 +61,7 @@ from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage
 from revacnn_lightning.steering.tracing.raising_module import raising_module
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
-__all__ = ["AppliedEdit", "Editor"]
+__all__ = ["AppliedEdit", "Editor", "Involved"]
 
 GivenOptimizers = Sequence[Optimizer] | Callable[[], Sequence[Optimizer]]
 
@@ -78,7 +79,7 @@ class AppliedEdit:
 
 
 @dataclass
-class _Involved:
+class Involved:
     """What an edit involves besides the model: all of its optimizers, and its copies."""
 
     optimizers: list[Optimizer]
@@ -155,9 +156,38 @@ class Editor:
         self._freezer.release()
         self._young_entries.release()
 
+    def refresh_hooks(self) -> None:
+        """Register the hooks of frozen and of new filters again, after `close`."""
+        self._refresh_hooks(self._all_optimizers())
+
+    @contextmanager
+    def tentative(self) -> Iterator[TentativeEdits]:
+        """Take back what is applied inside, unless it is kept or nothing was; see `TentativeEdits`.
+
+        Undo and redo must not be requested inside.
+        """
+        edits = TentativeEdits(self.model, self.journal, self._filters)
+        known = self._groups, self._traced_version, self._traced_probe
+        try:
+            yield edits
+        finally:
+            if edits.must_revert:
+                self.close()
+                optimizers = self._all_optimizers()
+                edits.revert(optimizers)
+                self._groups, self._traced_version, self._traced_probe = known
+                self._copies.restart()
+                self._refresh_hooks(optimizers)
+
     def _refresh_hooks(self, optimizers: Sequence[Optimizer]) -> None:
         self._young_entries.refresh(optimizers)
         self._freezer.refresh()
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether the model, its optimizers or a callback holds copies of it, such as averages."""
+        found = self._find_involved().copies
+        return bool(found.copies or found.conflicts)
 
     def adopt_replaced_layers(self) -> None:
         """Adopt layers that the user's code has replaced, added or removed.
@@ -250,7 +280,7 @@ class Editor:
                 self._measure_change(plan, probe, involved)
         return plan
 
-    def _measure_change(self, plan: EditPlan, probe: ForwardProbe, involved: _Involved) -> None:
+    def _measure_change(self, plan: EditPlan, probe: ForwardProbe, involved: Involved) -> None:
         """Add to a plan by how much it changes the output on the probe's batch.
 
         Raises:
@@ -265,7 +295,7 @@ class Editor:
         plan.output_effect = f"output changes by {change:.2g} of its largest value on this batch"
         plan.confirmation += f". The {plan.output_effect}"
 
-    def _check_confirmed(self, plan: EditPlan, probe: ForwardProbe, involved: _Involved) -> None:
+    def _check_confirmed(self, plan: EditPlan, probe: ForwardProbe, involved: Involved) -> None:
         """Check that what a plan says to confirm was confirmed in its request.
 
         Raises:
@@ -281,14 +311,10 @@ class Editor:
             )
 
     def _plan(
-        self, request: requests.Edit, probe: ForwardProbe, version: int | None, involved: _Involved
+        self, request: requests.Edit, probe: ForwardProbe, version: int | None, involved: Involved
     ) -> EditPlan:
         copies = involved.copies
-        if version is not None and version != self.version:
-            raise StaleStructureError(
-                f"the request was made for structure {version}, but the network is at "
-                f"{self.version} now; refresh and repeat the request"
-            )
+        self._check_version(version)
         if isinstance(request, (requests.Undo, requests.Redo)):
             return self._plan_again(request, probe, copies)
         check_not_a_copy(request, copies.registered)
@@ -309,6 +335,13 @@ class Editor:
         add_copies(context, plan, copies.copies)
         return plan
 
+    def _check_version(self, version: int | None) -> None:
+        if version is not None and version != self.version:
+            raise StaleStructureError(
+                f"the request was made for structure {version}, but the network is at "
+                f"{self.version} now; refresh and repeat the request"
+            )
+
     def _plan_again(
         self, request: requests.Undo | requests.Redo, probe: ForwardProbe, copies: Copies
     ) -> EditPlan:
@@ -328,9 +361,14 @@ class Editor:
             check_possible(edit.plan, copies.copies, copies.conflicts)
         return plan
 
-    def _find_involved(self) -> _Involved:
+    def _find_involved(self) -> Involved:
         optimizers = self._all_optimizers()
-        return _Involved(optimizers, self._copies.find(optimizers, self._find_holders()))
+        return Involved(optimizers, self._copies.find(optimizers, self._find_holders()))
+
+    @property
+    def all_optimizers(self) -> list[Optimizer]:
+        """The optimizers of now, then those that the model, a callback or an optimizer holds."""
+        return self._all_optimizers()
 
     def _all_optimizers(self) -> list[Optimizer]:
         """Return the optimizers of now, then those that the model or a callback holds."""
@@ -404,7 +442,7 @@ class Editor:
         return [plan]
 
     def _perform_in(
-        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: _Involved
+        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: Involved
     ) -> PerformedEdit:
         """Perform a plan; the rollback is up to ``tx``.
 
@@ -421,7 +459,7 @@ class Editor:
             ) from error
 
     def _application(
-        self, tx: Transaction, probe: ForwardProbe, involved: _Involved
+        self, tx: Transaction, probe: ForwardProbe, involved: Involved
     ) -> EditApplication:
         return EditApplication(
             tx,

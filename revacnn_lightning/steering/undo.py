@@ -20,9 +20,12 @@ def plan_undo(
     request: requests.Undo,
     journal: Journal,
     model: nn.Module,
-    channel_groups: Callable[[], ChannelGroups],
+    channel_groups: Callable[[], ChannelGroups] | None,
 ) -> EditPlan:
     """Return the summary of an undo; its changes are those of the undone plans.
+
+    Args:
+        channel_groups: returns those of now; None: the multiply-accumulates remain unknown.
 
     Raises:
         EditRefusedError: that many edits cannot be undone.
@@ -41,9 +44,12 @@ def plan_redo(
     request: requests.Redo,
     journal: Journal,
     model: nn.Module,
-    channel_groups: Callable[[], ChannelGroups],
+    channel_groups: Callable[[], ChannelGroups] | None,
 ) -> EditPlan:
     """Return the summary of a redo; its changes are those of the redone plans.
+
+    Args:
+        channel_groups: as of `plan_undo`.
 
     Raises:
         EditRefusedError: that many edits cannot be redone.
@@ -67,13 +73,13 @@ def _summary(
     plans: Sequence[EditPlan],
     sign: int,
     model: nn.Module,
-    channel_groups: Callable[[], ChannelGroups],
+    channel_groups: Callable[[], ChannelGroups] | None,
 ) -> EditPlan:
     """Return the plan of undoing (``sign`` -1) or redoing (1) plans, in this order."""
     parameters = sum(p.numel() for p in model.parameters())
     # Plans of earlier versions of this package hold no MACs.
     known = all(plan.macs_before for plan in plans)
-    macs = count_macs(channel_groups()) if known else 0
+    macs = count_macs(channel_groups()) if channel_groups is not None and known else 0
     return EditPlan(
         request,
         f"{verb}: {'; '.join(plan.title for plan in plans)}",

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["has_split_parameters", "is_distributed", "local_part", "own_rows", "split_modules"]
+__all__ = [
+    "StoredParameters",
+    "class_before_split",
+    "has_split_parameters",
+    "is_distributed",
+    "local_part",
+    "own_range",
+    "own_rows",
+    "split_modules",
+]
 
 # Loaded only in trainings that use them, and not in every build of PyTorch.
 FSDP, DTENSOR = "torch.distributed.fsdp", "torch.distributed.tensor"
@@ -22,6 +31,13 @@ def split_modules(model: nn.Module) -> set[nn.Module]:
     kinds = (fsdp.FSDPModule, fsdp.FullyShardedDataParallel)
     wrapped = [module for module in model.modules() if isinstance(module, kinds)]
     return {inner for module in wrapped for inner in module.modules()}
+
+
+def class_before_split(kind: type) -> type:
+    """Return the class of a module before FSDP2 has derived one of its own, such as FSDPConv2d."""
+    fsdp = sys.modules.get(FSDP)
+    is_derived = fsdp is not None and kind.__bases__[:1] == (fsdp.FSDPModule,)
+    return kind.__bases__[-1] if is_derived else kind
 
 
 def is_distributed(tensor: Tensor) -> bool:
@@ -42,12 +58,12 @@ def local_part(tensor: Tensor) -> Tensor:
     distributed: Any = tensor
     with torch.no_grad():
         local: Tensor = distributed.to_local()
-    return local
+    return local.detach()
 
 
-def own_rows(tensor: Any) -> range | None:
-    """Return which rows of a DTensor are on this rank; None if it has no whole rows."""
-    rows = range(tensor.shape[0])
+def own_range(tensor: Any, dim: int) -> range | None:
+    """Return which indices along a dimension of a DTensor are on this rank; None if unknown."""
+    indices = range(tensor.shape[dim])
     coordinate = tensor.device_mesh.get_coordinate()
     if coordinate is None:  # this rank takes no part
         return None
@@ -56,8 +72,42 @@ def own_rows(tensor: Any) -> range | None:
     ):
         if placement.is_replicate():
             continue
-        if type(placement) is not sys.modules[DTENSOR].Shard or placement.dim != 0:
+        if type(placement) is not sys.modules[DTENSOR].Shard:
             return None
-        chunk = -(-len(rows) // size)  # as `torch.chunk` divides them
-        rows = rows[at * chunk : (at + 1) * chunk]
-    return rows
+        if placement.dim == dim:
+            chunk = -(-len(indices) // size)  # as `torch.chunk` divides them
+            indices = indices[at * chunk : (at + 1) * chunk]
+    return indices
+
+
+def own_rows(tensor: Any) -> range | None:
+    """Return which rows of a DTensor are on this rank; None if it has no whole rows."""
+    others = range(1, len(tensor.shape))
+    is_whole = all(own_range(tensor, dim) == range(tensor.shape[dim]) for dim in others)
+    return own_range(tensor, 0) if is_whole else None
+
+
+class StoredParameters:
+    """The DTensors that optimizers step, of a model that FSDP2 splits.
+
+    FSDP2 puts whole parameters in their places for a forward, and leaves some there after a forward
+    without a backward, such as the last one of a validation. Create it before any forward.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._stored = [
+            (module, name, parameter)
+            for module in model.modules()
+            for name, parameter in module._parameters.items()
+            if parameter is not None and is_distributed(parameter)
+        ]
+
+    def of(self, parameter: Tensor) -> Tensor:
+        """Return the stored DTensor of what a module has now; any other tensor itself."""
+        for module, name, stored in self._stored:
+            if module._parameters.get(name) is parameter:
+                return stored
+        return parameter

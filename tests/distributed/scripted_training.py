@@ -137,7 +137,7 @@ class Script(pl.Callback):
         if trainer.is_global_zero and self.is_due(batch_idx):
             body = self.left.pop(min(self.left))
             if not self.left and self.script == SCRIPT_WITH_ERROR:
-                self.revacnn._stop_monitoring("a bug of ours")
+                self.revacnn._stop_monitoring("Monitoring stopped", "a bug of ours")
             self.request(body)
             if getattr(body, "action", "") == "step":
                 threading.Timer(0.5, self.request, [ControlRun("resume")]).start()
@@ -235,7 +235,8 @@ def run_script(strategy: str, folder: Path) -> None:
     requests = SCRIPT_WITH_ERROR if strategy == "ddp_fork" else SCRIPT
     script = Script(revacnn, requests, Viewer(revacnn))
     callbacks = [revacnn, script, script.viewer]
-    trainer = make_trainer(folder, DDPStrategy(**OPTIONS[strategy]), callbacks)
+    configured = DDPStrategy(**OPTIONS[strategy]) if strategy in OPTIONS else strategy
+    trainer = make_trainer(folder, configured, callbacks)
     trainer.fit(module, loader(BATCHES, 8))
     if is_started:
         assert module.conv1.out_channels == (4 if requests is SCRIPT_WITH_ERROR else 3)

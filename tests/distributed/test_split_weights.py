@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.distributed import split_training
+from tests.distributed import frozen_training, split_training
 from tests.distributed.test_two_processes import run
 
 
@@ -32,3 +32,20 @@ def test_split_weights_are_observed_and_structural_edits_refused(tmp_path: Path)
         ["ControlRun", "Done"],
     ]
     assert "ModelParallelStrategy splits the parameters" in first["outcomes"][0][2]
+
+
+def test_filters_of_split_weights_are_frozen_as_in_one_process(tmp_path: Path):
+    run(tmp_path, "tests.distributed.frozen_training", str(tmp_path))
+    first, second = [json.loads((tmp_path / f"process{i}.json").read_text()) for i in range(2)]
+    edits = len(frozen_training.EDITS)
+    for report in (first, second):
+        assert report["moved"] == []
+        assert report["version"] == edits
+        assert report["frozen"] == {"conv1": [0, 3], "conv2": []}
+        assert report["step"] == first["step"] < frozen_training.BATCHES  # both have stopped
+    assert [kind for kind, *_ in first["outcomes"]] == [*["Applied"] * edits, "Refused"]
+    assert first["difference"] < 1e-6
+    # ReVACNN has failed in the second process: the refusal and the list of changes say how.
+    reason = first["outcomes"][-1][1]
+    assert f"internal error of ReVACNN in rank 1: RuntimeError: {frozen_training.ERROR}" in reason
+    assert any(frozen_training.ERROR in text for text in first["alerts"])

@@ -29,7 +29,14 @@ def reports(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"process{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("ddp_spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "ddp",
+        pytest.param("ddp_spawn", marks=pytest.mark.slow),
+        pytest.param("ddp_notebook", marks=pytest.mark.slow),
+    ],
+)
 def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: Path):
     run(tmp_path, "tests.distributed.scripted_training", strategy, str(tmp_path))
     first, second = reports(tmp_path)

@@ -18,6 +18,7 @@ TITLES: dict[AlertKind, str] = {
     "layer_died": "Alert: layer died",
     "validation_stalls": "Alert: validation stalls",
     "not_compiled": "Alert: no longer compiled",
+    "rank_error": "Alert: internal error in a rank",
 }
 
 Change = RequestRecord | RequestOutcome | EditMark | Alert

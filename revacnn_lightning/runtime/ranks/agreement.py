@@ -2,12 +2,14 @@
 
 Rank 0 decides, one exchange ahead: an asynchronous broadcast of a few numbers starts at one batch
 and is waited for at a later one, when it has arrived long since. Exchanges are at least
-`SECONDS_BETWEEN` apart, so that their cost does not depend on how short the batches are.
+`SECONDS_BETWEEN` apart, so that their cost does not depend on how short the batches are. With no
+viewer attached, hardly any request arrives, and they are `IDLE_SECONDS_BETWEEN` apart.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -33,6 +35,7 @@ class Signal(IntEnum):
 
 # A request waits for at most two exchanges: nobody notices a tenth of a second.
 SECONDS_BETWEEN = 0.05
+IDLE_SECONDS_BETWEEN = 0.2
 MAX_BATCHES_BETWEEN = 64
 
 
@@ -42,12 +45,17 @@ class Agreement:
     Every process calls `arrive` before every batch and, where that returns a signal, `start`
     afterwards.
 
+    Args:
+        group: of all ranks.
+        clock: returns monotonic seconds.
+
     Attributes:
         sharing: what was exchanged about statistics when `arrive` last returned a signal.
     """
 
-    def __init__(self, group: SideGroup) -> None:
+    def __init__(self, group: SideGroup, clock: Callable[[], float] = time.monotonic) -> None:
         self._group = group
+        self._clock = clock
         # Signal, batches to the exchange after it, and what is shared
         self._values = torch.zeros(2 + len(Sharing()), dtype=torch.int64)
         self._numbers = self._values.numpy()  # the same memory, which is faster to read and write
@@ -55,7 +63,7 @@ class Agreement:
         self._work: Any = None
         self._batches_left = 0  # until the exchange that has begun is waited for
         self._batches = 0  # since the last exchange
-        self._last = time.monotonic()  # when the last exchange was
+        self._last = clock()  # when the last exchange was
 
     def arrive(self) -> Signal | None:
         """Return what all processes do before this batch; None: no exchange is due."""
@@ -72,17 +80,23 @@ class Agreement:
         return Signal(signal)
 
     def start(
-        self, next_signal: Signal, *, is_urgent: bool = False, sharing: Sharing | None = None
+        self,
+        next_signal: Signal,
+        *,
+        is_urgent: bool = False,
+        is_idle: bool = False,
+        sharing: Sharing | None = None,
     ) -> None:
         """Start the next exchange.
 
         Args:
             next_signal: of rank 0; others pass any.
             is_urgent: of rank 0: whether another exchange is due a batch after this one.
+            is_idle: of rank 0: whether no request is expected.
             sharing: of rank 0: what all ranks do with their statistics.
         """
-        gap = 1 if is_urgent else self._gap()
-        self._batches, self._last = 0, time.monotonic()
+        gap = 1 if is_urgent else self._gap(IDLE_SECONDS_BETWEEN if is_idle else SECONDS_BETWEEN)
+        self._batches, self._last = 0, self._clock()
         self._numbers[:] = (next_signal, gap, *(sharing or Sharing()))
         self._work = self._group.start_broadcast(self._values)
 
@@ -90,10 +104,10 @@ class Agreement:
         """Let the exchange that is about to start be due at the next batch. All call it."""
         self._batches_left = 1
 
-    def _gap(self) -> int:
-        """Return how many batches take `SECONDS_BETWEEN`, as the last ones took."""
-        seconds = (time.monotonic() - self._last) / max(self._batches, 1)
-        return max(1, min(MAX_BATCHES_BETWEEN, int(SECONDS_BETWEEN / max(seconds, 1e-6))))
+    def _gap(self, wanted: float) -> int:
+        """Return how many batches take ``wanted`` seconds, as the last ones took."""
+        seconds = (self._clock() - self._last) / max(self._batches, 1)
+        return max(1, min(MAX_BATCHES_BETWEEN, int(wanted / max(seconds, 1e-6))))
 
     def finish(self) -> None:
         """Wait for the exchange that has begun, if any: no batch follows."""

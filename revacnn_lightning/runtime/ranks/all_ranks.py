@@ -65,6 +65,9 @@ class Ranks(Protocol):
     def note_replaced_layers(self) -> None:
         """Let the others adopt, before the next edit, the layers that the model has replaced."""
 
+    def take_errors(self) -> list[str]:
+        """Return the internal errors of the others since the last call, in words."""
+
 
 def needs_all(body: RequestBody, *, dry_run: bool) -> bool:
     """Return whether a request changes all processes, so that they have to stop before a batch."""
@@ -97,3 +100,6 @@ class SingleRank:
 
     def note_replaced_layers(self) -> None:
         """Nobody else has any."""
+
+    def take_errors(self) -> list[str]:
+        return []

@@ -53,8 +53,8 @@ class ConnectedRank:
             self.statistics.stop()
         if not self.refusal:
             self.refusal = (
-                f"another rank of this training has ended or does not reply ({error}); its ranks "
-                "can no longer be changed together"
+                f"another rank of this training no longer replies ({error}); its ranks can no "
+                "longer be changed together"
             )
             log.warning("%s", self.refusal)
 

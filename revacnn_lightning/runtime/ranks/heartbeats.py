@@ -3,8 +3,9 @@
 A rank that stops makes the others wait in a collective, where none of them runs any Python. Threads
 run there all the same. A connection closes as soon as a process ends.
 
-A worker sends one line per heartbeat: how many batches it has begun. Its last line is ``finished``,
-or ``failed`` and the exception.
+A worker sends one line per heartbeat: how many batches it has begun. After an internal error of
+ReVACNN, it sends ``error`` and the exception. Its last line is ``finished``, or ``failed`` and the
+exception that has ended its training.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 POLL_SECONDS = 0.2
 PUBLISH_SECONDS = 1.0  # between two publications without a change
 CONNECT_SECONDS = 5.0
-MAX_LINE_BYTES = 1000
+MAX_LINE_BYTES = 2000  # more than `MAX_DETAIL` characters of four bytes
 MAX_DETAIL = 300  # characters
 
 
@@ -142,6 +143,8 @@ class HeartbeatReceiver:
             self._watch.finish(rank)
         elif word == "failed":
             self._watch.lose(rank, rest)
+        elif word == "error":
+            self._watch.report_error(rank, rest)
         else:
             self._watch.receive(rank, int(word))
         return True
@@ -171,18 +174,23 @@ class HeartbeatSender:
         host = LOOPBACK if is_local else os.environ.get("MASTER_ADDR", address.machine)
         self._socket = socket.create_connection((host, address.port), CONNECT_SECONDS)
         self._get_step = get_step
+        self._sending = threading.Lock()
         self._send(f"{address.token} {rank}")
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="revacnn-heartbeat", daemon=True)
         self._thread.start()
 
+    def report_error(self, error: str) -> None:
+        """Send that ReVACNN has failed in this rank, which still trains."""
+        with contextlib.suppress(OSError):  # rank 0 has ended
+            self._send(f"error {_as_detail(error)}")
+
     def close(self, failure: str | None) -> None:
         """Leave: the training has finished or, given a failure, raised it."""
         self._closing.set()
         self._thread.join()
-        detail = "" if failure is None else " ".join(failure.split())[:MAX_DETAIL]
         with contextlib.suppress(OSError):  # rank 0 has ended
-            self._send("finished" if failure is None else f"failed {detail}")
+            self._send("finished" if failure is None else f"failed {_as_detail(failure)}")
         self._socket.close()
 
     def _run(self) -> None:
@@ -191,4 +199,10 @@ class HeartbeatSender:
                 self._send(str(self._get_step()))
 
     def _send(self, line: str) -> None:
-        self._socket.sendall(f"{line}\n".encode())
+        with self._sending:  # two threads send
+            self._socket.sendall(f"{line}\n".encode())
+
+
+def _as_detail(text: str) -> str:
+    """Return a text in one line that is short enough for `MAX_LINE_BYTES`."""
+    return " ".join(text.split())[:MAX_DETAIL]

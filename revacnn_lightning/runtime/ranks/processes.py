@@ -51,6 +51,7 @@ class Processes:
         self._is_first = trainer.is_global_zero
         self._model: ReplicatedModel | None = None
         self._worker: WorkerRank | None = None
+        self._worker_editor: Editor | None = None
         self._group: SideGroup | None = None
         self._rank_zero: RankZero | None = None
         self._watch = RankWatch(range(1, trainer.world_size))
@@ -60,7 +61,8 @@ class Processes:
         if trainer.world_size > 1:
             refusal = self._connect()
             if self._is_first:
-                self._rank_zero = RankZero(trainer.world_size, self._group, refusal)
+                size = trainer.world_size
+                self._rank_zero = RankZero(size, self._group, refusal, self._watch)
         self.ranks: SingleRank | RankZero = self._rank_zero or SingleRank()
         if self._group is not None:
             self._exchange_heartbeats(self._group)
@@ -117,6 +119,13 @@ class Processes:
         """
         return "" if self._receiver is None else self._watch.first_loss(LOSS_SECONDS)
 
+    def report_error(self, text: str) -> None:
+        """Let rank 0 show an internal error of ReVACNN in this rank, which still trains."""
+        if self._sender is not None:
+            self._sender.report_error(text)
+        if self._worker is None and not self._is_first:
+            self._leave_group(is_clean=False)  # rank 0 must not wait for this one
+
     @property
     def needs_probe(self) -> bool:
         """Whether the first process wants to know how training uses the network in this one."""
@@ -130,7 +139,10 @@ class Processes:
         if self._rank_zero is not None:
             editor.peers = self._rank_zero
         elif self._group is not None:
-            self._worker = WorkerRank(self._group, editor, controls, make_recorder())
+            self._worker_editor = editor
+            self._worker = WorkerRank(
+                self._group, editor, controls, make_recorder(), self.report_error
+            )
         rank = self._rank_zero or self._worker
         if rank is not None and rank.statistics is not None:
             rank.statistics.get_facts = lambda: weight_facts(editor.model, controls.optimizers)
@@ -143,8 +155,9 @@ class Processes:
         elif self._worker is not None:
             try:
                 self._worker.begin_batch(make_batch)
-            except Exception:  # a bug of this package must not stop the training
+            except Exception as error:  # a bug of this package must not stop the training
                 log.warning("This process can no longer be edited", exc_info=True)
+                self.report_error(f"{type(error).__name__}: {error}")
                 self._leave_group(is_clean=False)  # rank 0 gets an error
 
     @property
@@ -180,6 +193,9 @@ class Processes:
             self._receiver.close()
         self._sender = self._receiver = None
         self._leave_group(is_clean=is_clean)
+        if self._worker_editor is not None:
+            self._worker_editor.close()  # not earlier: frozen filters stay frozen after an error
+            self._worker_editor = None
 
     def _leave_group(self, *, is_clean: bool) -> None:
         rank = self._worker or self._rank_zero

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -39,6 +40,9 @@ class RankWatch:
         self._ranks = {rank: _Rank(clock()) for rank in ranks}
         self._lost: list[int] = []  # in the order in which they left
         self._has_lost = threading.Event()
+        self._errors: list[str] = []  # of ReVACNN, in words
+        self._new_errors: deque[str] = deque()
+        self._has_trouble = threading.Event()  # a rank is lost, or there is an error
 
     def receive(self, rank: int, step: int) -> None:
         """Receive the heartbeat of a rank that has begun ``step`` batches."""
@@ -56,6 +60,27 @@ class RankWatch:
             one.problem, one.detail = "failed" if detail else "ended", detail
             self._lost.append(rank)
             self._has_lost.set()
+            self._has_trouble.set()
+
+    def report_error(self, rank: int, detail: str) -> None:
+        """Record an internal error of ReVACNN in a rank, which still trains."""
+        text = f"internal error of ReVACNN in rank {rank}: {detail}"
+        self._errors.append(text)
+        self._new_errors.append(text)
+        self._has_trouble.set()
+
+    def take_errors(self) -> list[str]:
+        """Return the internal errors that were reported since the last call, in words."""
+        return [self._new_errors.popleft() for _ in range(len(self._new_errors))]
+
+    def first_trouble(self, timeout: float = 0.0) -> str:
+        """Return which rank was lost, or where ReVACNN has failed, in words.
+
+        "" if neither happens within ``timeout``.
+        """
+        if not self._has_trouble.wait(timeout):
+            return ""
+        return self.first_loss() or self._errors[0]
 
     def first_loss(self, timeout: float = 0.0) -> str:
         """Return which rank was lost first, in words; "" if none is lost within ``timeout``."""

@@ -21,6 +21,7 @@ from revacnn_lightning.runtime.ranks.instructions import (
     Wait,
     encode_instruction,
 )
+from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
 from revacnn_lightning.steering import EditPlan
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 # While the run is paused, the others get an instruction this often, much more often than their
 # collectives time out.
 WAIT_SECONDS = 1.0
+TROUBLE_SECONDS = 0.5  # after an exchange has failed, until the reason has arrived
 
 
 class RankZero(ConnectedRank):
@@ -40,11 +42,19 @@ class RankZero(ConnectedRank):
         size: the number of ranks.
         group: of all ranks; None: they cannot reach each other.
         refusal: why that is so.
+        watch: receives what happens to the others.
     """
 
-    def __init__(self, size: int, group: SideGroup | None, refusal: str = "") -> None:
+    def __init__(
+        self,
+        size: int,
+        group: SideGroup | None,
+        refusal: str = "",
+        watch: RankWatch | None = None,
+    ) -> None:
         super().__init__(group, refusal)
         self.size = size
+        self._watch = RankWatch(range(1, size)) if watch is None else watch
         self.is_stopped = False
         self._has_arrived = False  # whether an exchange is to be started
         self._are_prepared = False  # to verify an edit by forwards
@@ -103,7 +113,12 @@ class RankZero(ConnectedRank):
             if self.statistics is not None:
                 is_stopping = signal == Signal.STOP
                 sharing = self.statistics.next_sharing(needs.statistics, is_stopping=is_stopping)
-            agreement.start(signal, is_urgent=signal != Signal.NOTHING, sharing=sharing)
+            agreement.start(
+                signal,
+                is_urgent=signal != Signal.NOTHING,
+                is_idle=not needs.statistics,
+                sharing=sharing,
+            )
 
     def _retire(self) -> None:
         if self.is_stopped:
@@ -113,8 +128,16 @@ class RankZero(ConnectedRank):
             self._agreement.start(Signal.STOP, is_urgent=True)
 
     def _lose(self, error: LostRankError) -> None:
-        super()._lose(error)
+        super()._lose(self._explain(error))
         self.is_stopped = False
+
+    def _explain(self, error: LostRankError) -> LostRankError:
+        """Return an error with the reason that arrives over another connection, if it does."""
+        known = self._watch.first_trouble(TROUBLE_SECONDS)
+        return LostRankError(known) if known else error
+
+    def take_errors(self) -> list[str]:
+        return self._watch.take_errors()
 
     # ------------------------------------------------------------------ instructions
 
@@ -164,3 +187,9 @@ class RankZero(ConnectedRank):
         """Let the others perform this plan."""
         self._instruct(Perform(plan, self._has_replaced))
         self._has_replaced = False
+
+    def agree(self, value: int, failure: str = "") -> None:
+        try:
+            super().agree(value, failure)
+        except LostRankError as error:
+            raise self._explain(error) from error

@@ -61,8 +61,10 @@ class SideGroup:
 
     def close(self) -> None:
         """Close the connections: others that wait for this process get an error."""
+        # They close only when nothing refers to the group any more.
+        group, self._group = self._group, None
         try:
-            dist.destroy_process_group(self._group)
+            dist.destroy_process_group(group)
         except (RuntimeError, ValueError, AssertionError):  # the training has destroyed all groups
             return
 

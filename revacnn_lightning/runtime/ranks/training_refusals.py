@@ -7,21 +7,25 @@ from typing import Any
 from torch import nn
 
 from revacnn_lightning.runtime.ranks.started_processes import adopts_edits, was_started
+from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
-__all__ = ["edit_refusal", "forward_refusal", "inspection_refusal"]
+__all__ = ["edit_refusal", "forward_refusal", "inspection_refusal", "is_split"]
 
 # Strategies that split the parameters among the processes, also if there is only one.
-SHARDING = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
+MODEL_PARALLEL = "ModelParallelStrategy"
+SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", MODEL_PARALLEL)
 
 
 def edit_refusal(trainer: Any, module: nn.Module) -> str:
     """Return why the network of this training cannot be edited; "" if it can."""
     strategy = getattr(trainer, "strategy", None)
     name = type(strategy).__name__
-    if name in SHARDING:
+    if any(_is_kind(strategy, sharding) for sharding in SHARDING):
+        freezing = "filters can only be frozen here; " if is_split(trainer, module) else ""
         return (
             f"{name} splits the parameters among the processes, so that none has a whole filter; "
-            "train with a strategy that keeps the whole network in each process, such as 'ddp'"
+            f"{freezing}train with a strategy that keeps the whole network in each process, such "
+            "as 'ddp'"
         )
     if was_started(trainer) and not adopts_edits(module):
         return (
@@ -47,6 +51,20 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
             "gradients; train without ddp_comm_state"
         )
     return _optimizer_refusal(trainer)
+
+
+def is_split(trainer: Any, module: nn.Module) -> bool:
+    """Return whether FSDP2 or tensor parallelism split the parameters among several processes.
+
+    Then filters can be frozen, though not be edited otherwise.
+    """
+    is_parallel = _is_kind(getattr(trainer, "strategy", None), MODEL_PARALLEL)
+    return is_parallel and trainer.world_size > 1 and has_split_parameters(module)
+
+
+def _is_kind(strategy: Any, name: str) -> bool:
+    """Return whether the class of a strategy, or one that it derives from, has this name."""
+    return any(kind.__name__ == name for kind in type(strategy).__mro__)
 
 
 def _optimizer_refusal(trainer: Any) -> str:

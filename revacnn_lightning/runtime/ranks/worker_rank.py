@@ -38,14 +38,20 @@ class WorkerRank(ConnectedRank):
         editor: of the replica of this rank.
         controls: of the training in this process.
         recorder: records the statistics of this rank while a viewer is attached to the run.
+        report_error: lets rank 0 show an internal error.
     """
 
     def __init__(
-        self, group: SideGroup, editor: Editor, controls: TrainingControls, recorder: Recorder
+        self,
+        group: SideGroup,
+        editor: Editor,
+        controls: TrainingControls,
+        recorder: Recorder,
+        report_error: Callable[[str], None],
     ) -> None:
         super().__init__(group)
         assert self.statistics is not None
-        self.recording = WorkerRecording(recorder, self.statistics)
+        self.recording = WorkerRecording(recorder, self.statistics, report_error)
         self._editor = editor
         self._controls = controls
         self._is_preparing = False
@@ -75,7 +81,6 @@ class WorkerRank(ConnectedRank):
     def close(self, *, is_clean: bool) -> None:
         super().close(is_clean=is_clean)
         self.recording.close()
-        self._editor.close()
 
     # ------------------------------------------------------------------ instructions
 

@@ -25,11 +25,18 @@ class WorkerRecording:
     Args:
         recorder: of the replica of this rank.
         statistics: receives what is recorded.
+        report_error: lets rank 0 show an internal error.
     """
 
-    def __init__(self, recorder: Recorder, statistics: RankStatistics) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        statistics: RankStatistics,
+        report_error: Callable[[str], None],
+    ) -> None:
         self._recorder = recorder
         self._statistics = statistics
+        self._report_error = report_error
         self._is_attached = self._is_recording = self._has_failed = False
 
     def begin_batch(self, get_loss_scale: Callable[[], Tensor | float]) -> None:
@@ -97,7 +104,8 @@ class WorkerRecording:
     def _ends_on_error(self) -> Iterator[None]:
         try:
             yield
-        except Exception:  # a bug of this package must not stop the training
+        except Exception as error:  # a bug of this package must not stop the training
             log.warning("This rank records no statistics any more", exc_info=True)
+            self._report_error(f"it records no statistics ({type(error).__name__}: {error})")
             self._has_failed = True
             self.close()

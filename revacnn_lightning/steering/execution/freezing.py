@@ -9,7 +9,8 @@ forward.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
@@ -25,6 +26,12 @@ from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
 from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.split_tensors import (
+    StoredParameters,
+    is_distributed,
+    local_part,
+    own_range,
+)
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, is_transposed
 
 __all__ = ["Freezer"]
@@ -32,19 +39,36 @@ __all__ = ["Freezer"]
 
 @dataclass
 class _FrozenSlice:
-    """The frozen entries of one tensor along one dimension."""
+    """The frozen entries of one tensor along one dimension.
+
+    Of a tensor that is split among the ranks of a training, they are those that this rank has.
+    """
 
     tensor: Tensor
     dim: int
-    at: Tensor  # int64, on the tensor's device
+    indices: Sequence[int]
+    _positions: dict[tuple[range, torch.device], Tensor] = field(default_factory=dict)
+
+    def positions(self, tensor: Tensor) -> Tensor:
+        """Return where the entries are in this rank's part of a tensor of this shape (int64)."""
+        own = range(tensor.shape[self.dim])
+        if is_distributed(tensor):
+            own = own_range(tensor, self.dim) or range(0)
+        device = local_part(tensor).device
+        found = self._positions.get((own, device))
+        if found is None:
+            at = [own.index(i) for i in self.indices if i in own]
+            found = torch.tensor(at, dtype=torch.int64, device=device)
+            self._positions[own, device] = found
+        return found
 
     def select(self, tensor: Tensor) -> Tensor:
         """Return the entries of a tensor of the same shape."""
-        return tensor.detach().index_select(self.dim, self.at)
+        return local_part(tensor).index_select(self.dim, self.positions(tensor))
 
     def assign(self, tensor: Tensor, values: Tensor) -> None:
         """Set the entries of a tensor of the same shape."""
-        tensor.detach().index_copy_(self.dim, self.at, values)
+        local_part(tensor).index_copy_(self.dim, self.positions(tensor), values)
 
 
 class Freezer:
@@ -56,6 +80,7 @@ class Freezer:
     def __init__(self, model: nn.Module, filters: FilterIds) -> None:
         self._model = model
         self._filters = filters
+        self._stored = StoredParameters(model)
         self._handles: list[Any] = []
         self._slices: list[_FrozenSlice] = []
         self._hooked: WeakSet[Optimizer] = WeakSet()
@@ -82,7 +107,11 @@ class Freezer:
 
     def frozen_slices(self, tensor: Tensor) -> list[tuple[int, Tensor]]:
         """Return (dimension, indices) of the frozen slices of a tensor."""
-        return [(frozen.dim, frozen.at) for frozen in self._slices if frozen.tensor is tensor]
+        return [
+            (frozen.dim, frozen.positions(tensor))
+            for frozen in self._slices
+            if frozen.tensor is tensor
+        ]
 
     def _add_slices_of(self, modules: dict[str, nn.Module], layer: str) -> None:
         conv, indices = modules[layer], self._filters.frozen_indices(layer)
@@ -90,23 +119,25 @@ class Freezer:
         originals = filter_originals(conv)
         if not indices or not originals:
             return
-        device = originals[0].device
         rows = int(is_transposed(conv))
         for weight in originals:
-            at = torch.tensor(indices, device=device)
-            if is_transposed(conv) and group_count(conv) != 1:  # only frozen as a whole
-                at = torch.arange(weight.shape[1], device=device)
-            self._slices.append(_FrozenSlice(weight, rows, at))
-        at = torch.tensor(indices, device=device)
+            is_whole = is_transposed(conv) and group_count(conv) != 1  # only frozen as a whole
+            self._add_slice(weight, rows, range(weight.shape[1]) if is_whole else indices)
         bias = tensor_of_shape(conv, "bias")
         if bias is not None:
-            self._slices.append(_FrozenSlice(bias, 0, at))
+            self._add_slice(bias, 0, indices)
         for name in self._filters.norms.get(layer, []):
             norm = modules.get(name)
             if isinstance(norm, _NormBase):
-                self._slices += [_FrozenSlice(p, 0, at) for p in norm.parameters(recurse=False)]
+                for parameter in norm.parameters(recurse=False):
+                    self._add_slice(parameter, 0, indices)
                 if norm.running_mean is not None:
-                    self._keep_statistics(norm, at)
+                    self._keep_statistics(
+                        norm, torch.tensor(indices, device=norm.running_mean.device)
+                    )
+
+    def _add_slice(self, tensor: Tensor, dim: int, indices: Sequence[int]) -> None:
+        self._slices.append(_FrozenSlice(self._stored.of(tensor), dim, indices))
 
     def _keep_statistics(self, norm: nn.Module, at: Tensor) -> None:
         statistics = _FrozenStatistics(at)

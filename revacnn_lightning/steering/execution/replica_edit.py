@@ -33,7 +33,8 @@ class ReplicaEdit:
         Raises:
             ForwardFailedError: the model's forward raised before the edit.
         """
-        self._before = evaluate(self._edits.model, self._edits.probe)
+        if self._plan.changes_tensors:
+            self._before = evaluate(self._edits.model, self._edits.probe)
         return PerformedEdit(self._plan, self._edits.perform_changes(self._plan), 0.0, None)
 
     def verify(self, performed: PerformedEdit) -> None:
@@ -46,6 +47,8 @@ class ReplicaEdit:
         edits = self._edits
         if isinstance(self._plan.request, requests.Undo | requests.Redo):
             return  # they draw no values, and were verified when they were performed
+        if not self._plan.changes_tensors:
+            return  # freezing
         update_new_entries(edits.tx, edits.model, self._plan, edits.copies)
         check_alike(edits.model, edits.copies)
         removed = {} if performed.undo is None else performed.undo.removed_layers

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from revacnn_lightning.telemetry.split_tensors import local_part
+
 __all__ = ["SIMILAR", "TrainedParameters", "UntrainedValues", "similarity", "tensor_similarity"]
 
 # The cosine from which two weight tensors are related. Independent ones stay below 0.1.
@@ -96,7 +98,7 @@ class UntrainedValues:
 
 
 def _sample(tensor: Tensor) -> Tensor:
-    return tensor.detach().flatten()[:SAMPLED].clone()
+    return local_part(tensor).flatten()[:SAMPLED].clone()  # no collective of split parameters
 
 
 def similarity(a: nn.Module, b: nn.Module) -> float:

@@ -161,6 +161,11 @@ class EditPlan(Struct):
     is_mixing: bool = False  # new channels change others: the change of the output is measured
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def changes_tensors(self) -> bool:
+        """Whether the edit does more than to freeze filters or to let them train."""
+        return bool(self.values or self.tensors or self.attributes or self.layers)
+
     def require_confirmation(self, reason: str) -> None:
         """Refuse the edit, for this reason, unless its request is confirmed."""
         self.confirmation = "; ".join(filter(None, [self.confirmation, reason]))

@@ -19,6 +19,7 @@ from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage
 from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 from revacnn_lightning.steering.tracing.tracer import Run, Tracer
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.following_norms import FollowingNorms
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
 from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
@@ -69,12 +70,15 @@ class ForwardProbe:
         samples: the batch size of the first forward; multiply-accumulates are counted per sample.
         hint: what to do if a forward raises, for the refusal.
         shared: what the forwards of one edit share; None: each one runs alone.
+        norms: of a model that cannot be run between two batches: what training steps have shown of
+            it; None: nothing yet.
     """
 
     forwards: Sequence[Callable[[], Any]]
     samples: int = 1
     hint: str = ""
     shared: SharedForwards | None = None
+    norms: FollowingNorms | None = None
 
 
 def trace(

@@ -63,6 +63,14 @@ def test_a_rank_publishes_why_it_fails(receiver: HeartbeatReceiver):
     assert published.states[0].detail == "ValueError: two lines"
 
 
+def test_an_internal_error_arrives_in_one_line(receiver: HeartbeatReceiver):
+    _, sender = connect(receiver)
+    sender.report_error("ValueError: two\nlines " + "ü" * 400)
+    text = receiver._watch.first_trouble(TIMEOUT)
+    assert text.startswith("internal error of ReVACNN in rank 1: ValueError: two lines ü")
+    sender.close(None)
+
+
 def test_a_connection_without_the_token_changes_nothing(receiver: HeartbeatReceiver):
     with socket.create_connection(("127.0.0.1", receiver.address.port)) as stranger:
         stranger.settimeout(TIMEOUT)

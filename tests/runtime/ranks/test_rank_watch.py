@@ -101,3 +101,16 @@ def test_a_client_names_a_lost_rank_when_the_others_end_too(clock: Clock):
     clock.now += 60  # Lightning has ended rank 0
     assert health.has_lost
     assert health.problem() == "rank 1 of 2 has ended"
+
+
+def test_an_internal_error_is_a_trouble_of_a_rank_that_still_trains(watch: RankWatch):
+    assert watch.first_trouble() == ""
+    watch.report_error(2, "KeyError: 'conv1'")
+    assert problems(watch) == []
+    assert watch.first_loss() == ""  # it is no reason for an exception of the training
+    text = "internal error of ReVACNN in rank 2: KeyError: 'conv1'"
+    assert watch.first_trouble() == text
+    assert watch.take_errors() == [text]
+    assert watch.take_errors() == []
+    watch.lose(1)
+    assert watch.first_trouble() == "rank 1 has ended"

@@ -15,13 +15,20 @@ from revacnn_lightning.runtime.ranks.training_refusals import (
 
 
 def trainer(
-    strategy: str, count: int = 2, optimizer: type | None = None, **attributes: object
+    strategy: str,
+    count: int = 2,
+    optimizer: type | None = None,
+    base: type = object,
+    **attributes: object,
 ) -> SimpleNamespace:
     return SimpleNamespace(
-        strategy=type(strategy, (), attributes)(),
+        strategy=type(strategy, (base,), attributes)(),
         world_size=count,
         optimizers=[] if optimizer is None else [optimizer()],
     )
+
+
+FSDP = type("FSDPStrategy", (), {})
 
 
 class Sharded:
@@ -43,6 +50,7 @@ class Sharded:
         (trainer("FSDPStrategy", 1), nn.BatchNorm2d, "FSDPStrategy splits the parameters"),
         (trainer("DeepSpeedStrategy"), nn.BatchNorm2d, "DeepSpeedStrategy splits"),
         (trainer("ModelParallelStrategy"), nn.BatchNorm2d, "ModelParallelStrategy splits"),
+        (trainer("Own", base=FSDP), nn.BatchNorm2d, "Own splits the parameters"),
         (trainer("XLAStrategy"), nn.BatchNorm2d, "not with XLAStrategy"),
     ],
 )

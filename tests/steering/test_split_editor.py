@@ -1,0 +1,109 @@
+"""Freezing filters whose parameters FSDP2 has split, here in a group of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import ForwardProbe
+from revacnn_lightning.steering.split_editor import SplitEditor
+from revacnn_lightning.telemetry.inspection.following_norms import FollowingNorms
+from revacnn_lightning.telemetry.split_tensors import class_before_split, is_distributed
+
+PROBE = ForwardProbe((), norms=FollowingNorms({"0": {"1"}}))
+IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[Any]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def model(mesh: Any) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 3, 3)
+    )
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model(IMAGES).square().mean().backward()
+    optimizer.step()
+
+
+def local(tensor: Any) -> torch.Tensor:
+    found: torch.Tensor = tensor.to_local() if is_distributed(tensor) else tensor
+    return found.detach().clone()
+
+
+def test_frozen_filters_stay_as_they_are_until_the_undo(model: Any):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    step(model, optimizer)
+    editor = SplitEditor(model, [optimizer])
+    tensors = [model[0].weight, model[0].bias, model[1].weight, model[1].bias]
+    tensors += [optimizer.state[each]["exp_avg"] for each in tensors]
+    tensors += [model[1].running_mean, model[1].running_var]
+    before = [local(each) for each in tensors]
+    editor.apply(requests.Freeze("0", [1, 3]), PROBE)
+    with torch.no_grad():
+        model(IMAGES)  # of a validation: the whole parameters stay in the modules
+    assert not is_distributed(model[0].weight)
+    assert editor.apply(requests.Freeze("3", [2]), PROBE).plan.norms == {}
+    column = local(model[3].weight)[:, 2]
+    step(model, optimizer)
+    for old, new in zip(before, map(local, tensors), strict=True):
+        assert torch.equal(new[[1, 3]], old[[1, 3]])
+        assert not torch.equal(new[[0, 2]], old[[0, 2]])
+    assert torch.equal(local(model[3].weight)[:, 2], column)
+    editor.apply(requests.Undo(2), PROBE)
+    assert editor.frozen_filters("0") == []
+    editor.apply(requests.Redo(1), PROBE)
+    assert editor.frozen_filters("0") == [1, 3]
+    editor.apply(requests.Unfreeze("0"), PROBE)
+    step(model, optimizer)
+    assert not torch.equal(local(model[0].weight)[1], before[0][1])
+
+
+@pytest.mark.parametrize(
+    ("edit", "probe", "reason"),
+    [
+        (requests.RemoveFilters("0", [1]), PROBE, "split among the processes"),
+        (requests.Reinitialize("0", [1]), PROBE, "split among the processes"),
+        (requests.Freeze("0", [9]), PROBE, "9"),
+        (requests.Unfreeze("0", [1]), PROBE, "not frozen"),
+        (requests.Undo(1), PROBE, "cannot be undone"),
+        (requests.Freeze("0", [1]), ForwardProbe(()), "after the next batch"),
+        (
+            requests.Freeze("0", [1]),
+            ForwardProbe((), norms=FollowingNorms(failure="a bug")),
+            "a bug",
+        ),
+    ],
+    ids=lambda each: type(each).__name__ if not isinstance(each, str) else each[:12],
+)
+def test_everything_else_is_refused(model: nn.Module, edit: Any, probe: ForwardProbe, reason: str):
+    editor = SplitEditor(model)
+    with pytest.raises(EditRefusedError, match=reason):
+        editor.apply(edit, probe)
+    assert editor.version == 0
+
+
+def test_a_class_of_fsdp_has_the_name_of_the_users_class(model: Any):
+    assert type(model).__name__ == "FSDPSequential"
+    assert class_before_split(type(model)) is nn.Sequential
+    assert class_before_split(nn.Conv2d) is nn.Conv2d
