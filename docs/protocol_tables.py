@@ -225,7 +225,7 @@ def parts_of(kinds: Iterable[type[Struct]]) -> list[type[Struct]]:
 
     def visit(kind: types.Type) -> None:
         if isinstance(kind, types.StructType):
-            if kind.cls not in kinds:
+            if kind.cls not in kinds and not is_request(kind):
                 found[kind.cls] = None
             for one in kind.fields:
                 visit(one.type)

@@ -1,4 +1,8 @@
-"""Where does steering pay? A network has collapsed: leave it, treat it, or start over?
+"""Where does steering pay? Networks are treated, grown and pruned while they train.
+
+- A network has collapsed: leave it, treat it, or start over?
+- It begins narrow and grows where the gain is highest: is that better than a fixed shape?
+- Its best shape is not known: is pruning to a budget by price better than by norms?
 
 python examples/06_steering_pays.py                      handwritten digits
 python examples/06_steering_pays.py cifar10/             and CIFAR-10
@@ -20,23 +24,42 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from grow_arms import grow
+from prune_arms import prune
 from rescue_networks import ARMS, Network, Setting, accuracy_of, silent_filters, train, treat
-from rescue_report import write_report
+from shape_networks import WIDTHS
+from shape_report import ShapeSetting
+from shape_training import Training
+from steering_report import write_report
 from study_images import Images, load_images
 from study_results import append_results, read_results
 from tqdm import tqdm
 
-TRAIN_PER_CLASS, TEST_PER_CLASS = 300, 100
+TRAIN_PER_CLASS = {Setting: 300, ShapeSetting: 500}  # of CIFAR-10
+TEST_PER_CLASS = 100
 COLLAPSED = 0.2  # accuracy, of ten classes, at or below which a network has collapsed
 
 # Their rates are those at which networks with other seeds, from 100 on, collapsed. The treatments
 # were chosen on those as well.
-SETTINGS = [
+RESCUES = [
     Setting("CIFAR-10, three convolutions", "cifar10", "plain", 0.2, (1, 5), 10, 10),
     Setting("CIFAR-10, five convolutions", "cifar10", "deep", 0.2, (1, 5), 10, 10),
     Setting("digits, three convolutions", "digits", "plain", 0.4, (2, 10), 20, 20),
     Setting("digits, five convolutions", "digits", "deep", 0.4, (2, 10), 20, 20),
 ]
+# Their epochs and goals were chosen on networks with seeds from 1000 on, by time and so that most
+# reach the goals.
+SHAPES = [
+    ShapeSetting("growing: digits, plain", "grow", "digits", "plain", 3, 10, 0.93),
+    ShapeSetting("growing: digits, residual", "grow", "digits", "residual", 3, 10, 0.93),
+    ShapeSetting("pruning: digits, plain", "prune", "digits", "plain", 6, 10, 0.93),
+    ShapeSetting("pruning: digits, residual", "prune", "digits", "residual", 6, 10, 0.93),
+    ShapeSetting("growing: CIFAR-10, plain", "grow", "cifar10", "plain", 2, 10, 0.4),
+    ShapeSetting("growing: CIFAR-10, residual", "grow", "cifar10", "residual", 2, 10, 0.4),
+    ShapeSetting("pruning: CIFAR-10, plain", "prune", "cifar10", "plain", 2, 10, 0.4),
+    ShapeSetting("pruning: CIFAR-10, residual", "prune", "cifar10", "residual", 2, 10, 0.4),
+]
+SETTINGS: list[Setting | ShapeSetting] = [*RESCUES, *SHAPES]
 
 
 def study_network(setting: Setting, seed: int, images: Images) -> list[dict[str, Any]]:
@@ -69,11 +92,25 @@ def study_network(setting: Setting, seed: int, images: Images) -> list[dict[str,
     return results
 
 
+def study_shapes(setting: ShapeSetting, seed: int, images: Images) -> list[dict[str, Any]]:
+    """Return one result for each arm of growing, or of pruning."""
+    training = Training(setting.architecture, images, 0.0, seed)
+    each = training.macs(WIDTHS[setting.architecture])
+    training = training._replace(budget=each * setting.epochs * len(images.train))
+    arms = {"grow": grow, "prune": prune}[setting.part](training)
+    return [
+        {"setting": setting.title, "seed": seed, "arm": arm, **outcome.to_result(training)}
+        for arm, outcome in arms.items()
+    ]
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def study_missing(settings: Sequence[Setting], root: Path | None, file: Path, limit: int) -> None:
+def study_missing(
+    settings: Sequence[Setting | ShapeSetting], root: Path | None, file: Path, limit: int
+) -> None:
     """Study at most `limit` networks that have no result yet, and append their results."""
     known = {(each["setting"], each["seed"]) for each in read_results(file)}
     missing = [
@@ -83,12 +120,13 @@ def study_missing(settings: Sequence[Setting], root: Path | None, file: Path, li
         if (setting.title, seed) not in known
     ]
     missing.sort(key=lambda each: each[1] / each[0].seeds)  # all settings advance together
-    images: dict[str, Images] = {}
+    images: dict[tuple[str, int], Images] = {}
     for setting, seed in tqdm(missing[:limit], unit="network"):
-        if setting.data not in images:
-            images[setting.data] = load_images(setting.data, root, TRAIN_PER_CLASS, TEST_PER_CLASS)
-        found = study_network(setting, seed, images[setting.data])
-        append_results(file, found)
+        key = setting.data, TRAIN_PER_CLASS[type(setting)]
+        if key not in images:
+            images[key] = load_images(setting.data, root, key[1], TEST_PER_CLASS)
+        study = study_shapes if isinstance(setting, ShapeSetting) else study_network
+        append_results(file, study(setting, seed, images[key]))
 
 
 def main() -> None:

@@ -7,17 +7,14 @@ stable. Each claim becomes a number per layer.
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from quiet_training import quiet_training
 from study_images import Images
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -129,7 +126,7 @@ def train_and_measure(settings: Settings, images: Images, epochs: int) -> dict[s
     """Return the settings, the accuracy and the measures of each convolution of a new network."""
     pl.seed_everything(settings.seed, verbose=False)
     network, history = StudiedNetwork(settings, images.shape), _WeightsOfEpochs()
-    with _quiet_lightning():
+    with quiet_training():
         trainer = pl.Trainer(
             accelerator="cpu",
             callbacks=[history],
@@ -146,20 +143,6 @@ def train_and_measure(settings: Settings, images: Images, epochs: int) -> dict[s
         for *of_epochs, share in zip(*_first_and_last(history.weights), silent, strict=True)
     ]
     return {**asdict(settings), "accuracy": accuracy, "layers": layers}
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Let Lightning say nothing about each of many short trainings."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _batches(dataset: TensorDataset) -> DataLoader:

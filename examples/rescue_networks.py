@@ -8,14 +8,12 @@ left of a fixed budget of epochs.
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from quiet_training import quiet_training
 from study_images import Images
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -187,7 +185,7 @@ def scale_to(network: Network, layer: str, response: float, images: Tensor) -> N
 def train(network: Network, images: Images, epochs: int, callbacks: Sequence[Any] = ()) -> Network:
     """Train for some epochs, quietly; return the network."""
     if epochs > 0:
-        with _quiet_lightning():
+        with quiet_training():
             trainer = pl.Trainer(
                 accelerator="cpu", callbacks=list(callbacks), enable_checkpointing=False,
                 enable_model_summary=False, enable_progress_bar=False, logger=False,
@@ -213,22 +211,6 @@ def treat(network: Network, arm: str, setting: Setting, images: Images, left: in
             fresh = {name: float(std.mean()) for name, std in responses(new, probe).items()}
         callbacks = [revacnn, Restart(revacnn, probe, fresh)]
     return train(network, images, left, callbacks)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Let Lightning say nothing about each of many short trainings."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "revacnn_lightning")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _batches(dataset: TensorDataset) -> DataLoader:

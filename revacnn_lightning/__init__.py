@@ -22,6 +22,7 @@ __all__ = [
     "ConnectionFileError",
     "ControlPruning",
     "ControlRun",
+    "DiscardTrial",
     "EditFailedError",
     "EditRefusedError",
     "FilterInspection",
@@ -29,6 +30,7 @@ __all__ = [
     "History",
     "ImagePass",
     "InsertLayer",
+    "KeepTrial",
     "KeyRefusedError",
     "LayerDetail",
     "LayerEvidence",
@@ -61,6 +63,8 @@ __all__ = [
     "SteeringError",
     "StopRecording",
     "Structure",
+    "Trial",
+    "TryEdits",
     "Undo",
     "Unfreeze",
     "attach",
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.client.batch import Batch
     from revacnn_lightning.client.embedded_viewer import show
     from revacnn_lightning.client.run import Run
+    from revacnn_lightning.client.trial import Trial
     from revacnn_lightning.errors import (
         ConnectionFileError,
         EditFailedError,
@@ -108,8 +113,10 @@ if TYPE_CHECKING:
         AddFilters,
         ControlPruning,
         ControlRun,
+        DiscardTrial,
         Freeze,
         InsertLayer,
+        KeepTrial,
         MergeFilters,
         Patch,
         PruneTo,
@@ -122,6 +129,7 @@ if TYPE_CHECKING:
         SetPolicy,
         StartRecording,
         StopRecording,
+        TryEdits,
         Undo,
         Unfreeze,
     )
@@ -135,6 +143,7 @@ _PUBLIC = {
     "client.batch": ["Batch"],
     "client.embedded_viewer": ["show"],
     "client.run": ["Run"],
+    "client.trial": ["Trial"],
     "errors": [
         "ConnectionFileError",
         "EditFailedError",
@@ -167,8 +176,10 @@ _PUBLIC = {
         "AddFilters",
         "ControlPruning",
         "ControlRun",
+        "DiscardTrial",
         "Freeze",
         "InsertLayer",
+        "KeepTrial",
         "MergeFilters",
         "Patch",
         "PruneTo",
@@ -181,6 +192,7 @@ _PUBLIC = {
         "SetPolicy",
         "StartRecording",
         "StopRecording",
+        "TryEdits",
         "Undo",
         "Unfreeze",
     ],

@@ -58,6 +58,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     scalar_metrics,
     validation_data,
 )
+from revacnn_lightning.runtime.trial.trainer_loop import TrainerLoop
 from revacnn_lightning.runtime.undo_after_error import UndoAfterError
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
@@ -446,6 +447,9 @@ class ReVACNN(FreshCopies, Callback):
             replay=forwards.replay,
             snapshot_interval=options.snapshot_interval,
             ranks=None if self._processes is None else self._processes.ranks,
+            trial_loop=TrainerLoop(
+                trainer, pl_module, functools.partial(_forward_context, trainer)
+            ),
         )
 
     def _continue_lineage(self, module: LightningModule) -> Lineage:
@@ -552,6 +556,10 @@ class ReVACNN(FreshCopies, Callback):
     def _record_if_needed(self, trainer: Trainer) -> None:
         """Record the training step of this batch if somebody needs to know what it does."""
         forwards = self._forwards
+        of_trial = None if self._session is None else self._session.trial.recording()
+        if of_trial is not None:
+            record_next_step(trainer, of_trial)
+            return
         handler = self._session or self._undo_after_error or self._processes
         if forwards is None or handler is None or not handler.needs_probe:
             return

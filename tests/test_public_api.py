@@ -19,14 +19,15 @@ PUBLIC_NAMES = {
     # the callback, a loop without a Trainer, and the client of a run
     "LoopRun", "ReVACNN", "Run", "attach", "load_edited", "monitor", "show",
     # edits and commands
-    "AddFilters", "ControlPruning", "ControlRun", "Freeze", "InsertLayer", "MergeFilters", "Patch",
+    "AddFilters", "ControlPruning", "ControlRun", "DiscardTrial", "Freeze", "InsertLayer",
+    "KeepTrial", "MergeFilters", "Patch",
     "PruneTo", "Redo", "Reinitialize",
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "SetPolicy", "StartRecording",
-    "StopRecording", "Undo", "Unfreeze",
+    "StopRecording", "TryEdits", "Undo", "Unfreeze",
     # what a run returns
     "Alert", "Applied", "Batch", "ClassAnswers", "ClassLens", "Confusion", "FilterInspection",
     "History", "ImagePass", "LayerDetail", "LayerEvidence",
-    "PlanSummary", "Snapshot", "Status", "Structure",
+    "PlanSummary", "Snapshot", "Status", "Structure", "Trial",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",
     "MissingPackageError", "ObserverKeyError", "ProtocolError", "ProtocolVersionError",
@@ -53,6 +54,7 @@ PACKAGE_FLOORS = [
     ["steering.journal"],
     ["steering.undo", "steering.journal_text"],
     ["steering.edited_models", "steering.error_guard"],
+    ["steering.tentative_edits"],
     ["steering.editor"],
     ["steering.split_editor"],
     ["steering.checkpoint"],

@@ -24,6 +24,7 @@ from revacnn_lightning.client.batch_stream import BatchStream
 from revacnn_lightning.client.run_automatic import RunAutomatic
 from revacnn_lightning.client.run_inspections import RunInspections
 from revacnn_lightning.client.run_keys import RunKeys
+from revacnn_lightning.client.run_trials import RunTrials
 from revacnn_lightning.protocol.messages import Applied, Done, Status
 from revacnn_lightning.protocol.requests import (
     ControlRun,
@@ -43,7 +44,7 @@ __all__ = ["Run"]
 Result = TypeVar("Result")
 
 
-class Run(RunAutomatic, RunInspections, RunKeys):
+class Run(RunAutomatic, RunInspections, RunKeys, RunTrials):
     """A training run, seen from another process. `attach` returns one.
 
     Methods that send a request wait for the reply. They raise `RunEndedError` immediately if the

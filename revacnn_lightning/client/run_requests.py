@@ -27,6 +27,7 @@ from revacnn_lightning.protocol.requests import (
     InspectFilter,
     RequestBody,
     SendHistory,
+    TryEdits,
 )
 
 __all__ = ["POLL_SECONDS", "RunRequests"]
@@ -126,7 +127,7 @@ class RunRequests(RunMessages):
         check_permitted(self, body, dry_run=dry_run)
         while not self._request_budget.take():
             time.sleep(POLL_SECONDS)
-        if version is None and isinstance(body, Edit | InspectFilter):
+        if version is None and isinstance(body, Edit | InspectFilter | TryEdits):
             version = self._version()
         return self.request(body, version=version, dry_run=dry_run)
 

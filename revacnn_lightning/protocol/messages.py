@@ -19,6 +19,7 @@ from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
 from revacnn_lightning.protocol.rank_messages import RankStates
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.protocol.snapshot import Snapshot
+from revacnn_lightning.protocol.trial_state import TrialState
 
 __all__ = [
     "MAX_HOST_LENGTH",
@@ -130,6 +131,7 @@ class Status(Struct, frozen=True, tag="status"):
     automatic: AutomaticState = field(default_factory=AutomaticState)
     compilations: int = 0  # of functions by torch.compile, in this run
     compile_seconds: float = 0.0  # that they have taken
+    trial: TrialState | None = None  # that was started last
 
 
 class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):

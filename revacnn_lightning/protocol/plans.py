@@ -6,6 +6,7 @@ from msgspec import Struct, field
 
 from revacnn_lightning.protocol.message_html import plan_html
 from revacnn_lightning.protocol.prices import RemovalPrice
+from revacnn_lightning.protocol.trial_state import TrialCost
 
 __all__ = ["FilterChange", "PlanSummary"]
 
@@ -37,6 +38,7 @@ class PlanSummary(Struct, frozen=True):
     notes: list[str] = field(default_factory=list)  # "Adafactor's state cannot be kept exactly"
     price: RemovalPrice | None = None  # of a removal: the predicted change of the loss
     price_note: str = ""  # why it is not known
+    trial: TrialCost | None = None  # of a trial of edits
 
     def _repr_html_(self) -> str:
         return plan_html(self)

@@ -2,21 +2,34 @@
 
 Layers are named as in ``model.named_modules()``. Filters are indices into a layer's output
 channels, valid for the structure version in the request's envelope (`messages.Request`).
-
-Checkpoints store edits, so the tags and the encoded field names of edits never change.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
 from revacnn_lightning.protocol.automatic_requests import (
     AutomaticCommand,
     ControlPruning,
     PruneTo,
     SetPolicy,
+)
+from revacnn_lightning.protocol.edit_requests import (
+    AddFilters,
+    Edit,
+    Freeze,
+    InsertLayer,
+    MergeFilters,
+    Redo,
+    Reinitialize,
+    RemoveFilters,
+    RemoveLayer,
+    SetFilter,
+    SetHyperparameter,
+    Undo,
+    Unfreeze,
 )
 from revacnn_lightning.protocol.inspection_requests import (
     InspectClass,
@@ -36,12 +49,19 @@ from revacnn_lightning.protocol.inspection_requests import (
     Viewing,
 )
 from revacnn_lightning.protocol.key_requests import KeyCommand, ListKeys, RevokeKey, ShareKey
+from revacnn_lightning.protocol.trial_requests import (
+    DiscardTrial,
+    KeepTrial,
+    TrialCommand,
+    TryEdits,
+)
 
 __all__ = [
     "AddFilters",
     "Command",
     "ControlPruning",
     "ControlRun",
+    "DiscardTrial",
     "Edit",
     "Freeze",
     "InsertLayer",
@@ -55,6 +75,7 @@ __all__ = [
     "InspectPrices",
     "InspectRanks",
     "Inspection",
+    "KeepTrial",
     "KernelSlice",
     "KeyCommand",
     "ListKeys",
@@ -76,127 +97,13 @@ __all__ = [
     "ShowPicture",
     "StartRecording",
     "StopRecording",
+    "TrialCommand",
+    "TryEdits",
     "Undo",
     "Unfreeze",
     "Viewing",
     "is_steering",
 ]
-
-
-class AddFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Add ``count`` filters to a layer without changing the network's function.
-
-    New filters get random coefficients and zero outgoing weights. With ``split_from`` they are
-    copies of that filter instead, and all copies share its outgoing weights. With ``directed``, up
-    to four get the directions that lower the loss fastest; `InspectGrowth` must have found them for
-    the present network.
-
-    Behind a group norm, whole groups are added: the nearest possible number to ``count``. Where a
-    norm mixes the new filters with others, the function changes. Such a request is refused with
-    the measured change, unless it is ``confirmed``.
-    """
-
-    layer: str
-    count: int = 1
-    split_from: int | None = None
-    confirmed: bool = False
-    directed: bool = False
-
-
-class RemoveFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Remove filters of a layer, and all channels coupled with them.
-
-    A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
-    """
-
-    layer: str
-    filters: list[int]
-    confirmed: bool = False
-
-
-class InsertLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Insert a residual block, or a layer that starts as the identity (``dirac``), after a layer.
-
-    Neither changes the network's function. The layers are of the kind of the one before them.
-    """
-
-    after: str
-    kind: Literal["residual", "dirac"] = "residual"
-
-
-class RemoveLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Replace a layer or a shape-preserving block by an identity or a strided 1x1 convolution."""
-
-    layer: str
-
-
-class Freeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Keep filters (None: all filters of the layer) constant while the rest trains."""
-
-    layer: str
-    filters: list[int] | None = None
-
-
-class Unfreeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Train frozen filters (None: all filters of the layer) again."""
-
-    layer: str
-    filters: list[int] | None = None
-
-
-class Reinitialize(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Reinitialize the coefficients of filters as ``reset_parameters`` of the layer does.
-
-    With ``zero_outgoing``, their outgoing weights become zero, as those of new filters, unless
-    other filters share them; the plan says which is the case. Then the network's output loses what
-    these filters contributed, and does not change if they were silent.
-    """
-
-    layer: str
-    filters: list[int]
-    zero_outgoing: bool = True
-
-
-class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Set a filter to the weighted mean of other filters of its layer.
-
-    ``weights`` are relative, finite and non-negative, one per neighbor, and not all zero.
-    """
-
-    layer: str
-    filter: int
-    neighbors: list[int] = field(name="neighbours")
-    weights: list[float]
-
-
-class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Merge filters into the first: add up their outgoing weights and remove the others.
-
-    ``scales``: how many times the activation of the first each filter's activation is; the outgoing
-    weights are multiplied by it. Empty: 1 each. The evidence on twins has them. A request whose
-    plan has a ``confirmation`` is refused unless it is ``confirmed``.
-    """
-
-    layer: str
-    filters: list[int]
-    scales: list[float] = field(default_factory=list)
-    confirmed: bool = False
-
-
-class Undo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Undo the last ``count`` edits that are not undone yet, newest first."""
-
-    count: int = 1
-
-
-class Redo(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Redo the last ``count`` undone edits, the one that was undone last first.
-
-    What an undo removed returns with the values and the optimizer state that it had then; all else
-    keeps what was trained since. A new edit discards the undone ones.
-    """
-
-    count: int = 1
 
 
 class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -212,19 +119,6 @@ class ControlRun(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit
 
     action: Literal["send_state", "pause", "resume", "step", "finish_epoch", "checkpoint", "stop"]
     batches: Annotated[int, Meta(ge=1)] = 1
-
-
-class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Set the learning rate or the weight decay of one parameter group of one optimizer.
-
-    Learning rate schedules continue from the new value: all later rates are scaled by the same
-    factor. A rate whose schedule cannot be scaled is refused.
-    """
-
-    optimizer: int
-    group: int
-    name: Literal["lr", "weight_decay"]
-    value: float
 
 
 class SendHistory(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -245,19 +139,6 @@ class StopRecording(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """End the recording of the run."""
 
 
-Edit = (
-    AddFilters
-    | RemoveFilters
-    | InsertLayer
-    | RemoveLayer
-    | Freeze
-    | Unfreeze
-    | Reinitialize
-    | SetFilter
-    | MergeFilters
-    | Undo
-    | Redo
-)
 Command = (
     ControlRun
     | SetHyperparameter
@@ -276,6 +157,7 @@ Command = (
     | StartRecording
     | StopRecording
     | AutomaticCommand
+    | TrialCommand
 )
 RequestBody = Edit | Command | KeyCommand
 
@@ -288,5 +170,7 @@ def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
     """
     if isinstance(body, Edit):
         return not dry_run
+    if isinstance(body, TryEdits) and dry_run:
+        return False
     is_state = body == ControlRun("send_state")
     return not (is_state or isinstance(body, Viewing | SendHistory | ListKeys))

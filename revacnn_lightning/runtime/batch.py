@@ -55,6 +55,7 @@ class TrainingBatch:
         get_input: returns the first sample of the batch, (channels, ...); called only when needed.
         get_truth: returns the class of that sample, as far as known; called only when needed.
         get_classes: returns the classes of all samples, as far as known; called only when needed.
+        get_nbytes: returns the size of the tensors of the batch, in bytes; called only when needed.
         is_loss_ready: returns whether the loss of edits can be predicted, or never can be.
         can_edit: False in the middle of an accumulation window, where edits must wait.
         edit_refusal: why this training cannot be edited; "" if it can.
@@ -69,6 +70,7 @@ class TrainingBatch:
     get_input: Callable[[], Tensor | None] = lambda: None
     get_truth: Callable[[], ImageTruth] = ImageTruth
     get_classes: Callable[[], BatchClasses] = BatchClasses
+    get_nbytes: Callable[[], int] = int
     is_loss_ready: Callable[[], bool] = lambda: True
     can_edit: bool = True
     edit_refusal: str = ""
@@ -106,6 +108,7 @@ class TrainingBatch:
             get_input=lambda: None,
             get_truth=ImageTruth,
             get_classes=BatchClasses,
+            get_nbytes=int,
             loss_scale=1.0,
         )
 

@@ -70,6 +70,11 @@ class BatchPublisher:
         self._is_sample = False  # whether the history keeps the current batch
         self._last_reading = -METRICS_INTERVAL  # step at which metrics were read
 
+    @property
+    def batches_per_second(self) -> float:
+        """How fast the run trains; 0 before the first recorded batch."""
+        return self._rate.value
+
     def begin(self, batch: TrainingBatch, *, is_needed: bool) -> None:
         """Start to record the batch if ``is_needed``, by a viewer, or if the history samples it."""
         was_recording, history = self.is_recording, self._history

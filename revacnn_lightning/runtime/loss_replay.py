@@ -35,7 +35,16 @@ from revacnn_lightning.telemetry.inspection.side_effects import (
     side_effect_free,
 )
 
-__all__ = ["GROUP", "IMAGES", "NOT_YET", "NO_LOSS", "LossReplay"]
+__all__ = [
+    "GROUP",
+    "IMAGES",
+    "NOT_YET",
+    "NO_LOSS",
+    "LossReplay",
+    "keep_loss",
+    "why_opaque",
+    "why_unable",
+]
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +91,7 @@ class LossReplay:
         self._version = -1  # structure version of the recorded step
         self._wanted_until = 0.0
         self._limit = IMAGES  # images to keep
-        self._refusal = refusal or _why_unable(module)
+        self._refusal = refusal or why_unable(module)
         self.note = self._refusal or NOT_YET
         self.step = -1
 
@@ -139,14 +148,14 @@ class LossReplay:
         step, self._pending = self._pending, None
         if step is None:
             return
-        note = _keep_loss(step)
+        note = keep_loss(step)
         groups = [] if note else split_step(step)
         if groups:
             step.constants = groups[0].constants
             try:
                 with side_effect_free(self._module, training=False):
                     run_forward(functools.partial(self._prepare, step))
-                note = _why_opaque(step)
+                note = why_opaque(step)
             except ForwardFailedError as error:
                 log.info("The recorded loss cannot be replayed", exc_info=True)
                 note = str(error)
@@ -245,14 +254,14 @@ class LossReplay:
             step.prepare(self._module)
 
 
-def _why_unable(module: nn.Module) -> str:
+def why_unable(module: nn.Module) -> str:
     """Return why no step of a module is recorded; "" if one can be."""
     if "training_step" in vars(module) or any("_orig_mod" in m._modules for m in module.modules()):
         return COMPILED
     return ""
 
 
-def _keep_loss(step: RecordedStep) -> str:
+def keep_loss(step: RecordedStep) -> str:
     """Keep only the calls that lead to the loss of a step; return why there is none, or ""."""
     if step.loss is None:
         return NO_LOSS
@@ -269,6 +278,7 @@ def _keep_loss(step: RecordedStep) -> str:
     return step.unseen and f"tensors of the network {step.unseen}"
 
 
-def _why_opaque(step: RecordedStep) -> str:
+def why_opaque(step: RecordedStep) -> str:
+    """Return why the loss of a step cannot be computed again; "" if it can."""
     opaque: RecordedCall | None = next((call for call in step.calls if call.is_opaque), None)
     return "" if opaque is None else f"the loss cannot be computed again: {opaque.failure}"

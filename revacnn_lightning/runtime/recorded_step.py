@@ -12,6 +12,7 @@ and the channels that enter it must not be edited.
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -101,18 +102,33 @@ class RecordedStep:
         tensors = self.run_calls(model, self.copied_constants())
         return tensors[self.loss].reshape(())
 
+    def replay_training(self, model: nn.Module) -> Tensor:
+        """Return the loss of a replay with its autograd graph, as far as the step had one.
+
+        What the step has computed under ``torch.no_grad`` has no graph here, either.
+        """
+        assert self.loss is not None
+        return self.run_calls(model, self.copied_constants(), as_recorded=True)[self.loss]
+
     def copied_constants(self) -> dict[int, Tensor]:
         """Return copies of the constants by their index."""
         return {index: value.clone() for index, value in self.constants.items()}
 
-    def run_calls(self, model: nn.Module, constants: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Run the calls on these constants, and return all tensors by their index; see `replay`."""
+    def run_calls(
+        self, model: nn.Module, constants: dict[int, Tensor], *, as_recorded: bool = False
+    ) -> dict[int, Tensor]:
+        """Run the calls on these constants, and return all tensors by their index; see `replay`.
+
+        Args:
+            as_recorded: enable gradients for those calls only that had some in the step.
+        """
         tensors = dict(constants)
         for call in self.calls:
             if call.is_opaque:
                 outs = [value.clone() for value in call.values]
             else:
-                outs = tensors_in(self._run(call, model, tensors))
+                with torch.set_grad_enabled(call.has_gradient) if as_recorded else nullcontext():
+                    outs = tensors_in(self._run(call, model, tensors))
                 if len(outs) != len(call.outputs):
                     raise RuntimeError(f"{call.name} returned {len(outs)} tensors on a replay")
             tensors.update((i, t) for i, t in zip(call.outputs, outs, strict=True) if i is not None)

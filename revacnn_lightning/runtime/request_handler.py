@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -32,6 +32,8 @@ from revacnn_lightning.protocol.requests import (
     SetHyperparameter,
     StartRecording,
     StopRecording,
+    TrialCommand,
+    TryEdits,
     Viewing,
 )
 from revacnn_lightning.recording.run_recordings import RunRecordings
@@ -44,6 +46,8 @@ from revacnn_lightning.runtime.image_predictions import ImagePredictions
 from revacnn_lightning.runtime.plan_budget import PlanBudget
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.trial.trial_handler import TrialHandler
+from revacnn_lightning.runtime.trial.twin_trial import TwinTrial
 from revacnn_lightning.steering import Editor, EditPlan
 from revacnn_lightning.telemetry import Recorder
 
@@ -75,6 +79,7 @@ class RequestHandler:
         prices: measures the prices of removals; None: nothing can.
         automatic: what the run does by itself; None: it does nothing.
         planting: gives new filters a direction; None: nothing does.
+        trial: of edits; None: there can be none.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class RequestHandler:
         prices: RemovalPrices | None = None,
         automatic: AutomaticSteering | None = None,
         planting: GrowthPlanting | None = None,
+        trial: TwinTrial | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder
@@ -102,6 +108,7 @@ class RequestHandler:
         self._prices = prices
         self._automatic = automatic
         self._planting = planting
+        self._trials = TrialHandler(trial, status, automatic)
         # Requests of the newest plans, with structure version, batch and summary
         self._priced_plans: deque[tuple[Edit, int, int, PlanSummary]] = deque(maxlen=PRICED_PLANS)
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
@@ -114,11 +121,17 @@ class RequestHandler:
         try:
             if isinstance(body, InspectFilter):
                 self._check_version(request.version)
+            self._trials.check_admitted(request)
+            if isinstance(body, TryEdits):
+                self._check_version(request.version)
+                if request.dry_run:
+                    with self._plan_budget.spend():
+                        return Planned(request.id, self._trials.plan(body, batch))
             if isinstance(body, Command):
                 _check_no_dry_run(request)
                 if isinstance(body, SendHistory):
                     return self._send_history(request.id)
-                return Done(request.id, self._execute(body, batch), batch.step)
+                return Done(request.id, self._execute(request, body, batch), batch.step)
             if isinstance(body, KeyCommand):
                 raise EditRefusedError("the owner of the run hands out keys with revacnn share")
             if refusal := batch.refusal_of(body):
@@ -149,6 +162,8 @@ class RequestHandler:
         body = request.body
         if isinstance(body, ControlRun):
             return body.action not in ("checkpoint", "stop")
+        if isinstance(body, TrialCommand):
+            return False
         return isinstance(body, Command) or (request.dry_run and self._editor.is_traced)
 
     def _plan(self, edit: Edit, batch: TrainingBatch) -> PlanSummary:
@@ -180,17 +195,12 @@ class RequestHandler:
             outcome = self._editor.apply(edit, batch.make_probe())
         if self._planting is not None and directions is not None:
             self._planting.plant(outcome.plan, directions)
-        self._recorder.update_structure()
-        for collector in self._collectors.values():
-            collector.reset()
-        self._status.publish_edit()
-        if predictions is not None:
-            predictions.record_edit(before, step, self._status.version)
         summary = replace(
             outcome.plan.summary(), price=planned.price, price_note=planned.price_note
         )
-        if self._history is not None:
-            self._history.add_edit(batch.step, summary.title, self._status.version)
+        self._publish_edit([summary.title], batch)
+        if predictions is not None:
+            predictions.record_edit(before, step, self._status.version)
         return Applied(
             id=request_id,
             step=batch.step,
@@ -199,6 +209,16 @@ class RequestHandler:
             output_change=outcome.output_change,
             seconds=outcome.seconds,
         )
+
+    def _publish_edit(self, titles: Sequence[str], batch: TrainingBatch) -> None:
+        """Publish the network after edits."""
+        self._recorder.update_structure()
+        for collector in self._collectors.values():
+            collector.reset()
+        self._status.publish_edit()
+        if self._history is not None:
+            for title in titles:
+                self._history.add_edit(batch.step, title, self._status.version)
 
     def _price_before(self, edit: Edit, batch: TrainingBatch) -> PlanSummary:
         """Return a plan with the price of an edit that is about to be applied, or without any."""
@@ -220,11 +240,7 @@ class RequestHandler:
         history = self._history.to_message(request_id)
         return replace(history, requests=self._editor.journal.requests[-HISTORY_REQUESTS:])
 
-    def _execute(
-        self,
-        command: Command,
-        batch: TrainingBatch,
-    ) -> str:
+    def _execute(self, request: Request, command: Command, batch: TrainingBatch) -> str:
         """Execute a command; return what was done, in words."""
         if isinstance(command, Viewing):
             self._collectors[type(command)].select(command)
@@ -235,6 +251,13 @@ class RequestHandler:
             if self._automatic is None:
                 raise EditRefusedError("this training changes nothing by itself")
             return self._automatic.execute(command, batch)
+        if isinstance(command, TrialCommand):
+            return self._trials.execute(
+                request,
+                batch,
+                lambda one: self._controller.execute(one, batch.progress),
+                lambda titles: self._publish_edit(titles, batch),
+            )
         assert isinstance(command, ControlRun | SetHyperparameter)  # a history is a message
         result = self._controller.execute(command, batch.progress)
         if isinstance(command, SetHyperparameter):

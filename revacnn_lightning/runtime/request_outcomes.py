@@ -15,10 +15,13 @@ from revacnn_lightning.protocol.rate_limit import ClientBuckets
 from revacnn_lightning.protocol.requests import (
     ControlPruning,
     ControlRun,
+    DiscardTrial,
+    KeepTrial,
     PruneTo,
     RequestBody,
     SetHyperparameter,
     ShareKey,
+    TryEdits,
     is_steering,
 )
 from revacnn_lightning.protocol.senders import Sender
@@ -131,6 +134,11 @@ def describe_request(body: RequestBody) -> str:
         return f"Start pruning to {share:.0%} of the {'MACs' if body.macs else 'parameters'}"
     if isinstance(body, ControlPruning):
         return f"{body.action.capitalize()} the pruning"
+    if isinstance(body, TryEdits):
+        count = "an edit" if len(body.edits) == 1 else f"{len(body.edits)} edits"
+        return f"Try {count} on {body.batches} batches"
+    if isinstance(body, KeepTrial | DiscardTrial):
+        return f"{'Keep' if isinstance(body, KeepTrial) else 'Discard'} the trial"
     words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(body).__name__).capitalize()
     if isinstance(body, ShareKey):
         words += f" ({body.role})"

@@ -32,6 +32,8 @@ from revacnn_lightning.protocol.messages import (
 from revacnn_lightning.protocol.rank_messages import RankState, RankStates
 from revacnn_lightning.protocol.requests import (
     Command,
+    ControlRun,
+    DiscardTrial,
     InspectClass,
     InspectClasses,
     InspectEvidence,
@@ -46,6 +48,7 @@ from revacnn_lightning.protocol.requests import (
     SendHistory,
     SetHyperparameter,
     ShowPicture,
+    TryEdits,
     Viewing,
 )
 from revacnn_lightning.protocol.senders import Sender
@@ -88,6 +91,8 @@ from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicy
 from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
+from revacnn_lightning.runtime.trial.trial_loop import TrialLoop
+from revacnn_lightning.runtime.trial.twin_trial import TwinTrial
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
@@ -126,6 +131,7 @@ class Session:
         replay: computes the loss of a recorded step; None: it is not known.
         snapshot_interval: seconds between two snapshots; 0: every batch has one.
         ranks: all ranks of the training; None: this process is the only one.
+        trial_loop: how the loop trains a step; None: edits cannot be tried.
 
     Attributes:
         run: id of the run.
@@ -158,6 +164,7 @@ class Session:
         replay: LossReplay | None = None,
         snapshot_interval: float = 0.0,
         ranks: Ranks | None = None,
+        trial_loop: TrialLoop | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         name = class_before_split(type(model)).__name__
@@ -222,6 +229,10 @@ class Session:
             policy,
             lambda: self._status.repeat_heartbeat(),
         )
+        self.trial = TwinTrial(
+            model, editor, recorder, trial_loop, lambda: self._status.repeat_heartbeat(),
+            lambda: self._batches.batches_per_second, self._must_end_trial,
+        )  # fmt: skip
         self._observers = MessageObservers([*own, self._alerts, filter_prices, policy, *observers])
         self.server = RunServer(self.run, name, endpoints, lineage)
         self._status = StatusPublisher(
@@ -235,6 +246,7 @@ class Session:
             get_alerts=lambda: self._alerts.shown,
             get_compilations=lambda: (self._compilations.count, self._compilations.seconds),
             get_automatic=lambda: self._automatic.state,
+            get_trial=lambda: self.trial.state,
             publish=self._publish,
         )
         self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
@@ -252,6 +264,7 @@ class Session:
             prices,
             self._automatic,
             GrowthPlanting(editor, growth),
+            self.trial,
         )
         if self._recordings is not None:
             self._recordings.begin()
@@ -285,6 +298,7 @@ class Session:
             keep_edits: leave the editor as it is: frozen filters stay frozen.
         """
         try:
+            self.trial.close()
             self._queue.receive(lambda _: None)
             self._queue.refuse_all("the training has ended", self._status.version)
             self._batches.flush()
@@ -313,7 +327,10 @@ class Session:
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
-        while self._ranks.is_stopped and self._controller.must_wait(batch.progress.epoch):
+        if self.trial.is_recording:
+            self._batches.publish_pending()
+            self.trial.advance(batch)
+        while self._ranks.is_stopped and self._must_wait(batch):
             self._batches.publish_pending()
             self._publish_collected(is_paused=True)
             self._status.send_heartbeat_if_due("paused")
@@ -324,6 +341,20 @@ class Session:
         self._is_needed = is_needed and self._status.structure is not None
         self._batches.begin(batch, is_needed=is_needed)
         self._compilations.watch()  # an edit resets the compiler
+
+    def _must_wait(self, batch: TrainingBatch) -> bool:
+        """Return whether the next batch must wait: a trial needs its batches, then a decision."""
+        if self.trial.is_active:
+            return self.trial.is_undecided
+        return self._controller.must_wait(batch.progress.epoch)
+
+    def _must_end_trial(self) -> bool:
+        """Stay responsive while a trial trains; return whether it is to be discarded."""
+        self.receive_requests()
+        self._status.send_heartbeat_if_due("paused")
+        return self._queue.holds(
+            lambda one: isinstance(one.body, DiscardTrial) or one.body == ControlRun("stop")
+        )
 
     @property
     def stop_needs(self) -> StopNeeds:
@@ -359,7 +390,7 @@ class Session:
             if not can_change and needs_all(request.body, dry_run=request.dry_run):
                 is_refused = bool(batch.refusal_of(request.body))
                 return is_refused and not isinstance(request.body, Command)
-            if isinstance(request.body, Command):
+            if isinstance(request.body, Command) and not isinstance(request.body, TryEdits):
                 return True
             is_known = batch.is_probe_ready() or is_paused
             if request.dry_run and is_priced(request.body) and not is_paused:

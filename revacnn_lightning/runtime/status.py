@@ -12,10 +12,12 @@ from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.automatic_state import AutomaticState
 from revacnn_lightning.protocol.messages import (
     Message,
+    ParameterGroup,
     Status,
     Structure,
     TrainingState,
 )
+from revacnn_lightning.protocol.trial_state import TrialState
 from revacnn_lightning.runtime.batch import no_probe
 from revacnn_lightning.runtime.heartbeat import Heartbeat
 from revacnn_lightning.runtime.hyperparameters import describe_parameter_groups
@@ -40,6 +42,7 @@ class StatusPublisher:
         get_alerts: returns the last alerts.
         get_automatic: returns what the run does by itself.
         get_compilations: returns how often torch.compile has compiled, and for how many seconds.
+        get_trial: returns the trial of edits that was started last.
         publish: sends a message to all viewers.
 
     Attributes:
@@ -61,6 +64,7 @@ class StatusPublisher:
         get_alerts: Callable[[], list[Alert]] = list,
         get_automatic: Callable[[], AutomaticState] = AutomaticState,
         get_compilations: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
+        get_trial: Callable[[], TrialState | None] = lambda: None,
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
@@ -76,11 +80,13 @@ class StatusPublisher:
         self._get_alerts = get_alerts
         self._get_automatic = get_automatic
         self._get_compilations = get_compilations
+        self._get_trial = get_trial
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
         self._heartbeat = Heartbeat()
         self._detail = ""
+        self._groups: list[ParameterGroup] = []
 
     # ------------------------------------------------------------------ structure
 
@@ -162,6 +168,11 @@ class StatusPublisher:
 
     def _build_status(self) -> Status:
         compilations, compile_seconds = self._get_compilations()
+        trial = self._get_trial()
+        if trial is None or trial.stage != "training":  # else they are those of a twin
+            self._groups = describe_parameter_groups(
+                self._get_optimizers(), self._get_group_notes()
+            )
         return Status(
             run=self._run,
             state=self.state,
@@ -169,12 +180,11 @@ class StatusPublisher:
             version=self.version,
             time=time.time(),
             detail=self._detail,
-            parameter_groups=describe_parameter_groups(
-                self._get_optimizers(), self._get_group_notes()
-            ),
+            parameter_groups=self._groups,
             alerts=self._get_alerts(),
             recording=self._get_recording(),
             automatic=self._get_automatic(),
             compilations=compilations,
             compile_seconds=compile_seconds,
+            trial=trial,
         )

@@ -12,6 +12,7 @@ from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.batch_classes import BatchClasses
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.nested import tensors_in
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import SampleForwards
 from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
@@ -106,6 +107,7 @@ class StepForwards:
             get_input=lambda: shown.first_input(prepare(batch)),
             get_truth=lambda: shown.first_truth(batch, self._get_class_names()),
             get_classes=lambda: self.classes_of(batch),
+            get_nbytes=lambda: sum(each.nbytes for each in tensors_in(batch)),
             can_edit=can_edit,
             edit_refusal=edit_refusal,
             can_freeze=can_freeze,

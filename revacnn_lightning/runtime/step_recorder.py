@@ -48,8 +48,6 @@ __all__ = ["StepRecorder"]
 
 log = logging.getLogger(__name__)
 
-MAX_ELEMENTS = 1 << 24  # of a constant; a call with a larger one is not replayed
-
 UNSEEN = (
     "reach a part of training_step that cannot be observed, such as a torch.autograd.Function or "
     "an extension"
@@ -71,7 +69,10 @@ class StepRecorder:
     Attributes:
         step: what has been recorded.
         failure: an error of the recorder, which has recorded nothing since; None if there was none.
+        max_elements: of a constant; a call with a larger one is not replayed.
     """
+
+    max_elements = 1 << 24
 
     def __init__(self, model: nn.Module, batch_size: int, samples: int) -> None:
         self.step = RecordedStep(batch_size, min(samples, batch_size) if batch_size else samples)
@@ -242,7 +243,7 @@ class StepRecorder:
             return tensor
         index = self._indices.get(tensor)
         if index is None:
-            if math.prod(self.step.cut_shape(tensor.shape)) > MAX_ELEMENTS:
+            if math.prod(self.step.cut_shape(tensor.shape)) > self.max_elements:
                 raise UnsupportedValueError("it receives a large tensor")
             if tensor.grad_fn is not None and tensor not in self._outside:
                 self.step.unseen = self.step.unseen or UNSEEN

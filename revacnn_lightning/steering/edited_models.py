@@ -13,7 +13,7 @@ from revacnn_lightning.steering.edit_mark import is_marked, mark
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.steering.planning.lookup import find_tensor
 
-__all__ = ["conflicts", "find_journal", "has_structure", "has_weights", "remember"]
+__all__ = ["conflicts", "find_journal", "forget", "has_structure", "has_weights", "remember"]
 
 _INSERTED = re.compile(r"\.inserted\d+\.")  # as `planning.layer_changes` names inserted layers
 _journals: WeakKeyDictionary[nn.Module, Journal] = WeakKeyDictionary()
@@ -40,6 +40,12 @@ def remember(model: nn.Module, journal: Journal) -> None:
     """Keep the journal of a model as long as the model exists, and mark an edited model."""
     _journals[model] = journal
     mark(model, is_edited=journal.changes_structure)
+
+
+def forget(model: nn.Module) -> None:
+    """Treat a model as one that was never edited."""
+    _journals.pop(model, None)
+    mark(model, is_edited=False)
 
 
 def _journal_of_original(copy: nn.Module) -> Journal | None:

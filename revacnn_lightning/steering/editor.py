@@ -50,6 +50,7 @@ from revacnn_lightning.steering.planning.single_filter import (
     has_single_filter,
     plan_single_growth,
 )
+from revacnn_lightning.steering.tentative_edits import TentativeEdits
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
@@ -155,9 +156,38 @@ class Editor:
         self._freezer.release()
         self._young_entries.release()
 
+    def refresh_hooks(self) -> None:
+        """Register the hooks of frozen and of new filters again, after `close`."""
+        self._refresh_hooks(self._all_optimizers())
+
+    @contextmanager
+    def tentative(self) -> Iterator[TentativeEdits]:
+        """Take back what is applied inside, unless it is kept or nothing was; see `TentativeEdits`.
+
+        Undo and redo must not be requested inside.
+        """
+        edits = TentativeEdits(self.model, self.journal, self._filters)
+        known = self._groups, self._traced_version, self._traced_probe
+        try:
+            yield edits
+        finally:
+            if edits.must_revert:
+                self.close()
+                optimizers = self._all_optimizers()
+                edits.revert(optimizers)
+                self._groups, self._traced_version, self._traced_probe = known
+                self._copies.restart()
+                self._refresh_hooks(optimizers)
+
     def _refresh_hooks(self, optimizers: Sequence[Optimizer]) -> None:
         self._young_entries.refresh(optimizers)
         self._freezer.refresh()
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether the model, its optimizers or a callback holds copies of it, such as averages."""
+        found = self._find_involved().copies
+        return bool(found.copies or found.conflicts)
 
     def adopt_replaced_layers(self) -> None:
         """Adopt layers that the user's code has replaced, added or removed.
@@ -334,6 +364,11 @@ class Editor:
     def _find_involved(self) -> Involved:
         optimizers = self._all_optimizers()
         return Involved(optimizers, self._copies.find(optimizers, self._find_holders()))
+
+    @property
+    def all_optimizers(self) -> list[Optimizer]:
+        """The optimizers of now, then those that the model, a callback or an optimizer holds."""
+        return self._all_optimizers()
 
     def _all_optimizers(self) -> list[Optimizer]:
         """Return the optimizers of now, then those that the model or a callback holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -128,6 +129,18 @@ class FilterIds:
             for layer in [name for name in self._ids if name.startswith(f"{block}.")]:
                 del self._ids[layer]
         self._remember_convs()
+
+    def remember(self) -> Callable[[], None]:
+        """Return a function that gives all filters the ids that they have now."""
+        known = {
+            name: value.copy() if isinstance(value, (dict, list)) else value
+            for name, value in vars(self).items()
+        }
+
+        def restore() -> None:
+            vars(self).update(known)
+
+        return restore
 
     def _freeze(self, edit: FreezeEdit) -> None:
         if edit.layer not in self._ids:

@@ -118,6 +118,21 @@ class Journal:
         self.undone += undone
         self.version += 1
 
+    def remember(self) -> Callable[[], None]:
+        """Return a function that makes the edits that are in force now those of the journal."""
+        entries, version, undone = [*self.entries], self.version, [*self.undone]
+        undos = [entry.undo for entry in entries]
+        groups = [None if undo is None else undo.groups_before for undo in undos]
+
+        def restore() -> None:
+            self.entries, self.version, self.undone = entries, version, undone
+            for entry, undo, before in zip(entries, undos, groups, strict=True):
+                entry.undo = undo
+                if undo is not None:
+                    undo.groups_before = before
+
+        return restore
+
     def record_request(self, outcome: RequestOutcome) -> None:
         """Record who has requested what. It changes no edit.
 

@@ -272,6 +272,32 @@ def test_remove_a_filter(digits: str, open_page: Any) -> None:
     expect(page.locator("#records li >> nth=0")).to_contain_text("applied at batch")
 
 
+def test_a_change_is_tried_and_decided_with_the_keyboard(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    click_node(page, "conv1", 1)
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#staging button.try:not([disabled])")
+    page.focus("#staging .batches input")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("12")
+    page.keyboard.press("Tab")
+    expect(page.locator("#staging .trial-cost")).to_contain_text("Try on 12 batches: the training")
+    page.wait_for_selector("#staging button.try:not([disabled])")
+    for decision in ("discard", "keep"):
+        page.focus("#staging button.try")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#trial[data-stage=undecided]")
+        assert page.is_hidden("#staging")
+        expect(page.locator("#trial .detail")).to_contain_text("mean of 12 batches")
+        assert page.locator("#trial polyline").count() == 2
+        page.focus(f"#trial button.{decision}")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#trial", state="hidden")
+        page.keyboard.press("Delete")
+        page.wait_for_selector("#staging button.try:not([disabled])")
+    page.keyboard.press("Escape")
+
+
 def test_add_filters_with_the_buttons_of_the_header(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     before = width(page, "conv1")

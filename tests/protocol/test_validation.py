@@ -26,6 +26,7 @@ from revacnn_lightning.protocol.encoding import decode, encode
 from revacnn_lightning.protocol.inspection_requests import OwnIndex, Patch
 from revacnn_lightning.protocol.messages import Applied, PlanSummary, Request
 from revacnn_lightning.protocol.requests import InspectLayer, RequestBody
+from revacnn_lightning.protocol.trial_requests import TrialEdit
 from revacnn_lightning.protocol.validation import validate_request
 
 
@@ -91,8 +92,8 @@ def _example(hint: Any) -> Any:
         return _example(get_args(hint)[0])
     examples = [
         (OwnIndex, -1), (list[int], [1]), (list[float], [0.5]), (list[Patch], [Patch(0, 0, 1, 1)]),
-        (tuple[int, int], (1, 1)), (bytes, bytes(3)), (str, "conv1"), (int, 1), (float, 0.5),
-        (bool, True),
+        (tuple[int, int], (1, 1)), (bytes, bytes(3)), (str, "conv1"), (int, 2), (float, 0.5),
+        (bool, True), (list[TrialEdit], [RemoveFilters("conv1", [0])]),
     ]  # fmt: skip
     return next(value for kind, value in examples if kind in (hint, *get_args(hint)))
 

@@ -9,7 +9,13 @@ import pytest
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Request
-from revacnn_lightning.protocol.requests import ControlRun, Edit, RequestBody, SendHistory
+from revacnn_lightning.protocol.requests import (
+    ControlRun,
+    Edit,
+    RequestBody,
+    SendHistory,
+    TryEdits,
+)
 from tests.viewer.fake_training import FakeTraining, train_without_viewer
 from viewer.runs.run_follower import RunFollower
 from viewer.runs.run_health import RunHealth
@@ -56,7 +62,7 @@ class InProcessFollower(RunFollower):
         self.state.requests.add(request_id, title)  # type: ignore[union-attr]
         return request_id
 
-    def preview(self, edit: Edit, version: int | None) -> str:
+    def preview(self, edit: Edit | TryEdits, version: int | None) -> str:
         return self._send_request(edit, version, dry_run=True)
 
     def _send(self, body: RequestBody, version: int | None, *, dry_run: bool = False) -> str:

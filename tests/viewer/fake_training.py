@@ -39,10 +39,12 @@ from revacnn_lightning.protocol.messages import (
 from revacnn_lightning.protocol.requests import (
     AddFilters,
     ControlRun,
+    DiscardTrial,
     Freeze,
     InspectFilter,
     InspectImage,
     InspectLayer,
+    KeepTrial,
     MergeFilters,
     PaintImage,
     Redo,
@@ -51,14 +53,17 @@ from revacnn_lightning.protocol.requests import (
     SendHistory,
     SetFilter,
     ShowPicture,
+    TryEdits,
     Undo,
     Unfreeze,
 )
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
+from revacnn_lightning.protocol.trial_state import TrialCost, TrialState
 from tests.viewer.fake_detail import FakeDetails
 from tests.viewer.fake_inspection import fake_inspection
 from tests.viewer.fake_networks import CONCATENATING, NETS
 from tests.viewer.fake_pass import PASS_SECONDS, fake_pass, gan_pass
+from tests.viewer.fake_trial import fake_trial
 
 # Snapshots arrive at random moments within a browser's frame, as those of a real training do. At
 # exactly 10 Hz, all would arrive at the same moment of a frame, which distorts measured latencies.
@@ -87,6 +92,7 @@ class FakeTraining:
         ] = {}  # layer -> request, expiry
         self.requested_inspections: dict[tuple[str, int], int | None] = {}  # filter -> image
         self.requested_pass: tuple[InspectImage, float] | None = None  # request, expiry
+        self.trial: TrialState | None = None
         self.made_images: list[ShowPicture | PaintImage] = []
         self.last_pass = -math.inf
         self.last_details: dict[str, float] = {}
@@ -227,7 +233,22 @@ class FakeTraining:
                 self.kept.add(snapshot)
 
     def status(self, state: str = "training") -> Status:
-        return Status(self.run, state, self.step, self.version, time.time())  # type: ignore[arg-type]
+        return Status(
+            self.run, state, self.step, self.version, time.time(), trial=self.trial  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _try(self, request: Request) -> list[object]:
+        """Have the result of a trial of edits immediately."""
+        body = request.body
+        if isinstance(body, TryEdits) and request.dry_run:
+            plan = PlanSummary("Try it", trial=TrialCost(body.batches, 12_300_000, 3.2))
+            return [Planned(request.id, plan)]
+        if isinstance(body, TryEdits):
+            self.trial = fake_trial(request.id, body, self.step)
+        elif self.trial is not None:
+            stage = "kept" if isinstance(body, KeepTrial) else "discarded"
+            self.trial = replace(self.trial, stage=stage)
+        return [Done(request.id, "done"), self.status()]
 
     def handle(self, request: Request) -> list[object]:
         """Return the replies to a request, and apply its edit."""
@@ -253,6 +274,8 @@ class FakeTraining:
                 return [Refused(request.id, f"there is no conv {body.layer!r}", self.version)]
             self.requested_layers[body.layer] = (body, time.monotonic() + 5)
             return [Done(request.id)]
+        if isinstance(body, TryEdits | KeepTrial | DiscardTrial):
+            return self._try(request)
         if request.version is not None and request.version != self.version:
             reason = f"the network is at version {self.version}, not {request.version}"
             return [Refused(request.id, reason, self.version)]

@@ -31,6 +31,7 @@ from ..tab.tab_state import TabState
 from .alert_rows import alert_row, insert_alerts
 from .edit_effect_text import effect_data
 from .html_panel import HtmlPanel
+from .trial_panel import trial_data, trial_under_way
 
 __all__ = ["ChangeListPanel", "ReplyPanel", "StagingBar"]
 
@@ -50,11 +51,7 @@ class StagingBar(HtmlPanel):
         changes = self.tab.staging.changes if structure is not None else []
         if not changes or structure is None:
             return {"rows": []}
-        is_refused = any(isinstance(change.plan, Refused) for change in changes)
-        refusal = self.tab.steering_refusal()
-        hint = "The training refuses a change" if is_refused else "Send to the training"
-        if queue.needs_confirmation():
-            hint = "Confirm the change of the output first"
+        refusal = self.tab.steering_refusal() or trial_under_way(self.tab)
         return {
             "rows": [_row(change, structure) for change in changes],
             "when": "at the next batch",
@@ -62,7 +59,8 @@ class StagingBar(HtmlPanel):
             "total": _total([change.plan for change in changes]),
             "busy": queue.is_busy,
             "can_apply": queue.can_apply() and not queue.is_busy and not refusal,
-            "apply_hint": refusal or hint,
+            "apply_hint": refusal or queue.apply_hint(),
+            **trial_data(queue, refusal or ("" if queue.can_apply() else queue.apply_hint())),
         }
 
 
@@ -286,10 +284,11 @@ def _size_change(record: RequestRecord) -> str:
 
 def _explain_who(outcome: RequestOutcome) -> str:
     """Return when a request was made, and how certain its sender is."""
-    moment = format_moment(outcome.time)
     notes = [f"The key {outcome.key!r} is certain", "the host is what the client says"]
     text = "; ".join(notes if outcome.host else notes[:1])
-    return f"{moment}. {text}." + (f" Connected from {outcome.address}." if outcome.address else "")
+    return f"{format_moment(outcome.time)}. {text}." + (
+        f" Connected from {outcome.address}." if outcome.address else ""
+    )
 
 
 def _outcome(record: RequestRecord | RequestOutcome) -> str:

@@ -20,6 +20,7 @@ from revacnn_lightning.protocol.requests import (
     RequestBody,
     SendHistory,
     ShowPicture,
+    TryEdits,
 )
 from revacnn_lightning.recording.replay import Replay
 
@@ -163,8 +164,8 @@ class RunFollower:
             self.state.requests.add(request_id, title)
         return request_id
 
-    def preview(self, edit: Edit, version: int | None) -> str:
-        """Request the plan of an edit without applying it. Return the id of the request.
+    def preview(self, edit: Edit | TryEdits, version: int | None) -> str:
+        """Request the plan of an edit, or of a trial. Return the id of the request.
 
         The plan appears in ``state.requests.plans``.
 

@@ -44,6 +44,7 @@ import {startSelectionPanel} from "./controls/selection_panel.js"
 import {startStagingBar} from "./controls/staging_bar.js"
 import {startTimeline} from "./controls/timeline.js"
 import {startTrainPanel} from "./controls/train_panel.js"
+import {startTrial} from "./controls/trial.js"
 import {startUnreceivedRequests} from "./controls/unreceived_requests.js"
 import {startClassPane} from "./layer/class_pane.js"
 import {startFilterInspection} from "./layer/filter_inspection.js"
@@ -105,6 +106,7 @@ function startParts() {
   startHints()
   startRunControls()
   startTrainPanel()
+  startTrial()
   startSelectionPanel()
   startLayerPanel()
   startVerdicts()

@@ -10,6 +10,7 @@ import msgspec
 from . import automatic_commands as automatic
 from . import edit_commands as edit
 from . import selection_commands as selection
+from . import trial_commands as trial
 from . import view_commands as view
 from .command_arguments import Arguments
 from .page_link import PageCommand
@@ -87,6 +88,10 @@ RUN_COMMANDS: dict[str, Handler] = {
     "stage_reinitialize": edit.stage_reinitialize,
     "stage_set_to_mean": edit.stage_set_to_mean,
     "apply": edit.apply,
+    "set_trial_batches": trial.set_trial_batches,
+    "try_staged": trial.try_staged,
+    "keep_trial": trial.keep_trial,
+    "discard_trial": trial.discard_trial,
     "undo": edit.undo,
     "redo": edit.redo,
     "control_run": edit.control_run,

@@ -21,6 +21,7 @@ from .edit_groups import EditGroups
 from .run_selection import RunSelection
 from .staged_change import StagedChange
 from .staging import Staging
+from .trial_plan import TrialPlan
 
 __all__ = ["EditQueue"]
 
@@ -35,6 +36,7 @@ class EditQueue:
         shown_reply: the request whose reply is shown above the staging bar; None if dismissed.
         error: why the last request could not be sent; "" if it was sent.
         is_inserting: whether this tab has requested a layer that the structure lacks so far.
+        trial: of the staged changes.
     """
 
     def __init__(self, run_selection: RunSelection, staging: Staging) -> None:
@@ -44,6 +46,7 @@ class EditQueue:
         self.shown_reply: RequestRecord | None = None
         self.error = ""
         self.is_inserting = False
+        self.trial = TrialPlan()
         self._queue: list[StagedChange] = []
         self._pending_id = ""  # id of the request whose reply is pending
         self._groups = EditGroups()
@@ -68,6 +71,13 @@ class EditQueue:
             and not self.needs_confirmation()
         )
 
+    def apply_hint(self) -> str:
+        """Return what Apply does, or why it does nothing, in words."""
+        if self.needs_confirmation():
+            return "Confirm the change of the output first"
+        is_refused = any(isinstance(change.plan, Refused) for change in self.staging.changes)
+        return "The training refuses a change" if is_refused else "Send to the training"
+
     def needs_confirmation(self) -> bool:
         """Return whether a staged change has to be confirmed before it can be applied."""
         return any(one.confirmation and not one.is_confirmed for one in self.staging.changes)
@@ -86,6 +96,16 @@ class EditQueue:
         if not self.is_busy and self.can_apply():
             self._queue = self.staging.in_send_order()
             self._groups.begin()
+
+    def try_staged(self, structure: Structure) -> None:
+        """Send a trial of all staged changes together."""
+        changes = self.staging.in_send_order()
+        request = self.trial.request_for(changes, structure)
+        if self.is_busy or not self.can_apply() or self.trial.cost is None or request is None:
+            return
+        count = "it" if len(changes) == 1 else f"{len(changes)} changes"
+        self._send(request, f"Try {count} on {request.batches} batches", structure.version)
+        self.staging.discard()
 
     def undo(self, structure: Structure) -> None:
         """Request to undo the edits of the last Apply, or the last edit if others came since."""
@@ -127,6 +147,10 @@ class EditQueue:
         """Request and collect the plans of staged changes, and send the next request."""
         self._request_plans(structure)
         self._collect_plans(state)
+        self.trial.update(
+            self.staging.in_send_order(), structure, self._run_selection.follower.preview
+        )
+        self.revision += self.trial.receive(state.requests.plans)
         self._send_next(state, structure)
 
     def _request_plans(self, structure: Structure) -> None:

@@ -38,6 +38,7 @@ from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from ..components.statistics_pane import StatisticsPane
 from ..components.time_chart import TimeChart
 from ..components.timeline import Timeline
+from ..components.trial_panel import TrialPanel
 from ..components.verdict_panel import VerdictPanel
 from ..rendering.frame_codec import PagePart
 from .tab_state import TabState
@@ -52,6 +53,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     LayerPanel,
     HoveredFilter,
     StagingBar,
+    TrialPanel,
     ReplyPanel,
     ChangeListPanel,
     Timeline,

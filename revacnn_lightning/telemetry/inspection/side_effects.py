@@ -20,6 +20,7 @@ from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
 from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
 
 __all__ = [
+    "disable_logging",
     "inside_side_effect_free",
     "loading_restored",
     "random_states_restored",
@@ -94,7 +95,7 @@ def _restoring(objects: ObjectState, training: bool | None, observe: bool) -> It
             tensors = TensorState(objects.tensors, at_once=is_compiled)
             try:
                 for module in objects.modules:
-                    _disable_logging(module)
+                    disable_logging(module)
                     if training is not None and module.training != training:
                         vars(module)["training"] = training  # `nn.Module.__setattr__` is slow
                 with ExitStack() as stack:
@@ -155,7 +156,7 @@ def inside_side_effect_free() -> bool:
     return _ACTIVE.get()
 
 
-def _disable_logging(module: nn.Module) -> None:
+def disable_logging(module: nn.Module) -> None:
     """Make the log methods of a LightningModule do nothing, until its attributes are restored."""
     kind: Any = type(module)
     if _can_log(kind):

@@ -17,11 +17,11 @@ function drawStaging() {
   const bar = byId("staging"), isSingle = data.rows.length === 1
   bar.hidden = data.rows.length === 0
   const rows = data.rows.map((row) => isSingle
-    ? rowElement(row, ` ${data.when}`, actions(data))
+    ? rowElement(row, ` ${data.when}`, actions(data), costOfTrial(data))
     : rowElement(row, "", [discardButton(row)]))
   if (data.rows.length > 1) {
     rows.push(createElement("div", {class: "row foot"}, 
-      createElement("span", {class: "what"}, data.summary, data.total && createElement("small", {class: "detail"}, data.total)), ...actions(data)))
+      createElement("span", {class: "what"}, data.summary, data.total && createElement("small", {class: "detail"}, data.total), costOfTrial(data)), ...actions(data)))
   }
   redrawChildren(bar, ...rows)
 }
@@ -30,16 +30,23 @@ function drawStaging() {
  * @param {StagedRow} row
  * @param {string} when
  * @param {HTMLElement[]} buttons
+ * @param {HTMLElement | string} [cost]
  */
-function rowElement(row, when, buttons) {
+function rowElement(row, when, buttons, cost = "") {
   const {verb, title, plan, detail, output, coupling, refused} = row
   const text = refused ? `Not possible: ${refused}` : joinFacts([detail, output])
   return createElement("div", {class: refused ? "row refused" : "row", "data-plan": plan},
     createElement("span", {class: "what"}, `${verb} `, createElement("b", {class: "title"}, title), when,
       text && createElement("small", {class: "detail"}, text),
       coupling && createElement("small", {class: "coupling"}, coupling),
+      cost,
       row.confirmation && confirmBox(row)),
     ...buttons)
+}
+
+/** @param {StagingData} data */
+function costOfTrial({try_cost: cost, try_batches: batches}) {
+  return cost ? createElement("small", {class: "trial-cost"}, `Try on ${batches} batches: ${cost}`) : ""
 }
 
 /** @param {StagedRow} row */
@@ -58,11 +65,41 @@ function discardButton({key, title}) {
 }
 
 /** @param {StagingData} data */
-function actions({can_apply: canApply, apply_hint: hint, busy}) {
+function actions(data) {
+  const {can_apply: canApply, apply_hint: hint, busy} = data
   return [
+    ...trial(data),
     createElement("button", {class: "apply", "data-key": "apply", disabled: !canApply, title: hint, onclick: () => sendCommand("apply")},
       busy ? "Applying…" : "Apply"),
     createElement("button", {class: "discard", "data-key": "discard", title: "Discard all staged changes (Esc)", onclick: () => sendCommand("discard")},
       "Discard"),
   ]
+}
+
+/**
+ * The field and the button that try the changes before they are applied.
+ * @param {StagingData} data
+ */
+function trial({can_try: canTry, try_hint: hint = "", try_cost: cost, try_batches: batches}) {
+  const title = cost ? `${hint}: ${cost}` : hint
+  return [
+    createElement("label", {class: "batches", title: cost || "How many batches a trial trains"},
+      createElement("input", {type: "number", min: 2, max: 200, value: typed ?? batches, "data-key": "batches", "aria-label": "Batches of a trial", oninput: keepTyped, onchange: sendTyped}),
+      "batches"),
+    createElement("button", {class: "try", "data-key": "try", disabled: !canTry, title, onclick: () => sendCommand("try_staged")}, "Try"),
+  ]
+}
+
+/** What is being typed, which a redraw must not change. @type {string | null} */
+let typed = null
+
+/** @param {{target: HTMLInputElement}} event */
+function keepTyped({target}) {
+  typed = target.value
+}
+
+function sendTyped() {
+  const batches = Math.min(200, Math.max(2, Math.trunc(Number(typed)) || 2))
+  typed = null
+  sendCommand("set_trial_batches", {batches})
 }

@@ -106,6 +106,26 @@ export interface StagingData {
   busy?: boolean
   can_apply?: boolean
   apply_hint?: string
+  can_try?: boolean
+  try_hint?: string
+  /** On how many batches the changes are tried. */
+  try_batches?: number
+  /** Time and memory of a trial; empty until the run has replied. */
+  try_cost?: string
+}
+
+/** A trial of edits; only `stage` where there is none. */
+export interface TrialData {
+  stage: "none" | "recording" | "training" | "undecided" | "failed"
+  id: string
+  title: string
+  text: string
+  /** 0 to 1. */
+  progress: number
+  /** The loss of each batch, unedited and edited; empty without a result. */
+  losses: number[]
+  edited_losses: number[]
+  refusal: string
 }
 
 /** Empty where there is no reply to show. */
@@ -730,6 +750,7 @@ export interface Parts {
   header: HeaderData
   controls: ControlsData
   staging: StagingData
+  trial: TrialData
   reply: ReplyData
   changes: ChangesData
   charts: ChartsData

@@ -1,0 +1,72 @@
+"""The trial of edits that is under way: its progress, then its result and the decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revacnn_lightning.protocol.trial_state import TrialState
+
+from ..rendering.trials import format_cost, format_progress, format_result
+from ..tab.edit_queue import EditQueue
+from ..tab.tab_state import TabState
+from .html_panel import HtmlPanel
+
+__all__ = ["TrialPanel", "trial_data", "trial_under_way"]
+
+PURPOSE = "Train the edited and the unedited network on the same next batches, and decide then"
+
+
+class TrialPanel(HtmlPanel):
+    """Shown to everybody while a trial is under way, and after one that has failed."""
+
+    part = "trial"
+
+    def content(self) -> dict[str, Any]:
+        trial = _trial_of(self.tab)
+        if trial is None or trial.stage in ("kept", "discarded"):
+            return {"stage": "none"}
+        return {
+            "stage": trial.stage,
+            "id": trial.id,
+            "title": "; ".join(trial.titles),
+            "text": _describe(trial),
+            "progress": _progress(trial),
+            "losses": trial.losses,
+            "edited_losses": trial.edited_losses,
+            "refusal": self.tab.steering_refusal(),
+        }
+
+
+def _describe(trial: TrialState) -> str:
+    if trial.stage == "failed":
+        return f"The trial has ended without a result: {trial.note}"
+    return format_result(trial) if trial.stage == "undecided" else format_progress(trial)
+
+
+def _progress(trial: TrialState) -> float:
+    """Return how much is done, 0 to 1; the recorded batches are a third of all steps."""
+    done = trial.done + (0 if trial.stage == "recording" else trial.batches)
+    return min(1.0, done / (3 * trial.batches))
+
+
+def _trial_of(tab: TabState) -> TrialState | None:
+    status = None if tab.state is None else tab.state.status
+    return None if status is None else status.trial
+
+
+def trial_under_way(tab: TabState) -> str:
+    """Return that the run admits no edit, because of a trial; "" if it does."""
+    trial = _trial_of(tab)
+    is_over = trial is None or trial.has_ended
+    return "" if is_over else "A trial of edits is under way: keep or discard it first."
+
+
+def trial_data(queue: EditQueue, refusal: str) -> dict[str, Any]:
+    """Return for the staging bar what a trial of the changes costs, or why there can be none."""
+    trial = queue.trial
+    return {
+        "can_try": not refusal and not queue.is_busy and trial.cost is not None,
+        "try_hint": refusal or trial.refusal or PURPOSE,
+        "try_batches": trial.batches,
+        "try_cost": "" if trial.cost is None else format_cost(trial.cost),
+    }
