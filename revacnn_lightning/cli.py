@@ -143,6 +143,8 @@ def _launch(options: argparse.Namespace) -> int:
 
     In a terminal, the page stays available after the training has finished, until Ctrl-C.
     """
+    if not Path(options.script).exists():
+        raise RevacnnError(f"there is no script {options.script}")
     check_exposure(parse_server_options(options))  # before the viewer starts: a clear message
     viewer = ViewerProcess.start(server_arguments(options))
     address = viewer.address

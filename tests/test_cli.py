@@ -93,6 +93,17 @@ def test_completion_names_the_package_that_is_missing(
     assert "pip install shtab" in capsys.readouterr().err
 
 
+def test_launch_starts_no_viewer_for_a_script_that_does_not_exist(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    started: list[object] = []
+    monkeypatch.setattr(cli.ViewerProcess, "start", started.append)
+    script = tmp_path / "missing.py"
+    assert cli.main(["launch", str(script)]) == 1
+    assert f"there is no script {script}" in capsys.readouterr().err
+    assert not started
+
+
 def test_the_viewer_is_found_in_a_clone():
     assert (cli.viewer_dir() / "main.py").is_file()
 

@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from revacnn_lightning.telemetry.module_tree import named_modules_of
+
 __all__ = [
     "UnitLayer",
     "filter_count",
@@ -43,7 +45,7 @@ UnitLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | Transposed | nn.Linear
 
 def named_unit_layers(model: nn.Module) -> Iterator[tuple[str, UnitLayer]]:
     """Yield the name of each layer with filters, and the layer, each once, in the model's order."""
-    for name, module in model.named_modules():
+    for name, module in named_modules_of(model):
         if isinstance(module, UnitLayer):
             yield name, module
 

@@ -24,7 +24,9 @@ EXTRAS = {
     "train": (("torch", "pytorch-lightning", "scipy"), "training"),
     "viewer": (("bokeh", "tornado", "scikit-learn", "umap-learn", "openTSNE"), "viewing"),
     "inspect": (("captum",), "attribution of activations"),
+    "record": (("mcap",), "recordings"),
     "mcp": (("mcp",), "agents"),
+    "tls": (("cryptography",), "the certificate of `revacnn view --self-signed`"),
 }
 REQUIRED = ("msgspec", "numpy", "pyzmq")
 MIN_PYTHON = (3, 10)

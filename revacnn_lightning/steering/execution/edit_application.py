@@ -187,7 +187,7 @@ class EditApplication:
         )
         start = self.tx.size
         undo = self.perform_changes(plan)
-        after = trace(self.model, self.probe, random_filters(plan))
+        after = self._trace(plan, groups)
         comparable = not are_normalized_together(groups, plan)
         realigned = realigned_plan(groups, after, plan, strict=not comparable)
         if realigned is not plan:
@@ -220,7 +220,7 @@ class EditApplication:
         expected = None if is_read else self._output_without_values(plan)
         undo = self.perform_changes(plan)
         if not is_read:
-            groups = trace(self.model, self.probe, random_filters(plan))
+            groups = self._trace(plan, groups)
             groups = self._draw_silent_filters_again(plan, groups)
             output = self._match_activations(plan, groups)
         else:
@@ -260,6 +260,11 @@ class EditApplication:
         """Return the output, in the precision of this attempt."""
         return evaluate(self.model, self.probe, double=self._is_double, noise=noise)
 
+    def _trace(self, plan: EditPlan, last: ChannelGroups, trained: bool = False) -> ChannelGroups:
+        """Trace the edited model; ``last`` is its last trace."""
+        new, heads = random_filters(plan), last.has_heads
+        return trace(self.model, self.probe, new, expects_heads=heads, as_trained=trained)
+
     def _match_activations(self, plan: EditPlan, groups: ChannelGroups) -> list[torch.Tensor]:
         """Make new filters as active as the others, except where a norm does so anyway.
 
@@ -277,13 +282,15 @@ class EditApplication:
         A filter that is silent behind a ReLU from the start gets no gradient.
         """
         initializer = self._initializer()
+        if len(after.silent_channels):  # so far, norms have returned what they do in evaluation
+            after = self._trace(plan, after, trained=True)
         for _ in range(MAX_DRAWS):
             if not len(after.silent_channels):
                 return after
             for edit in random_edits(plan):
                 draw_again(self.tx, self.model, edit, initializer)
             update_new_entries(self.tx, self.model, plan, self.copies)
-            after = trace(self.model, self.probe, random_filters(plan))
+            after = self._trace(plan, after, trained=True)
         if len(after.silent_channels):
             plan.notes.append(
                 f"a new filter is silent on the verifying batch, also after {MAX_DRAWS} "

@@ -82,7 +82,12 @@ class ForwardProbe:
 
 
 def trace(
-    model: nn.Module, probe: ForwardProbe, new_filters: Sequence[tuple[str, int, int]] = ()
+    model: nn.Module,
+    probe: ForwardProbe,
+    new_filters: Sequence[tuple[str, int, int]] = (),
+    *,
+    expects_heads: bool = False,
+    as_trained: bool = False,
 ) -> ChannelGroups:
     """Trace every forward of the probe in training mode and return the channel groups.
 
@@ -92,17 +97,25 @@ def trace(
 
     Args:
         new_filters: (tensor, dim, index) of new filters whose activity is recorded.
+        expects_heads: whether the last trace of the model has found attention heads. If it does
+            so again, the model is traced only once.
+        as_trained: whether the values must be those of training, although other forwards share the
+            outputs of an evaluation.
 
     Raises:
         ForwardFailedError: a forward raised.
     """
     with paused_garbage_collection():
-        tracer = Tracer(model, new_filters)
-        _trace_modes(tracer, model, probe)
-        if tracer.trace.has_heads:
-            tracer = Tracer(model, new_filters, reads_shapes=True)
+        evaluates_norms = probe.shared is not None and not as_trained
+        reads_shapes = expects_heads
+        while True:
+            tracer = Tracer(
+                model, new_filters, reads_shapes=reads_shapes, evaluates_norms=evaluates_norms
+            )
             _trace_modes(tracer, model, probe)
-        return ChannelGroups(tracer.trace, probe.samples)
+            if tracer.trace.has_heads == reads_shapes or (reads_shapes and not expects_heads):
+                return ChannelGroups(tracer.trace, probe.samples)
+            reads_shapes, expects_heads = not reads_shapes, False
 
 
 def _trace_modes(tracer: Tracer, model: nn.Module, probe: ForwardProbe) -> None:
@@ -143,11 +156,12 @@ def _runner(probe: ForwardProbe, tensors: TensorState, *, exact: bool) -> Run:
         outputs.begin(exact=exact)
 
     def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        for tensor in written_tensors(func, args, kwargs):
+        written = written_tensors(func, args, kwargs)
+        for tensor in written:
             tensors.copy_before_write(tensor)
-            if outputs is not None:
-                outputs.copy_before_write(tensor)
-        return func(*args, **kwargs) if outputs is None else outputs.run(func, args, kwargs)
+        if outputs is None:
+            return func(*args, **kwargs)
+        return outputs.run(func, args, kwargs, written)
 
     return run
 

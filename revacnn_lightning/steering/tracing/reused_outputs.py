@@ -1,205 +1,252 @@
-"""Outputs of the expensive operations that the forwards of one edit have in common.
+"""Outputs that the forwards of one edit have in common.
 
 An edit runs the model before the change, with the removed filters silenced, after the change, and
-traced. Up to the edited layer all of these compute the same, and convolutions, matrix products and
-max poolings take most of the time. `ReusedOutputs` computes each of them once.
+traced. Up to the edited layer all of these compute the same. `ReusedOutputs` computes it once.
 """
 
 from __future__ import annotations
 
-import functools
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from revacnn_lightning.steering.tracing.compared_calls import ComparedCalls, Place, Result
+from revacnn_lightning.steering.tracing.content_numbers import ContentNumbers, is_numbered
+from revacnn_lightning.steering.tracing.kept_tensors import KeptTensors, have_same_layout
+from revacnn_lightning.steering.tracing.op_effects import (
+    Effect,
+    effect_of,
+    out_of_place,
+    updates_statistics,
+)
 
 __all__ = ["ReusedOutputs"]
 
-# Operation -> the positions of its input and of its weight, None if it has none. Their results
-# follow from their arguments alone.
-_REUSED: dict[str, tuple[int, int | None]] = {
-    "aten::convolution": (0, 1),
-    "aten::addmm": (1, 2),
-    "aten::mm": (0, 1),
-    "aten::max_pool2d_with_indices": (0, None),
-    "aten::max_pool3d_with_indices": (0, None),
-}
-
-# Smaller calls, and those that read each input a few times, such as depthwise convolutions, are
-# computed faster than their arguments are compared. A max pooling takes six times as long.
-_MIN_MACS = 1 << 18
-_MIN_MACS_PER_INPUT = 32
-_MIN_POOLED = 1 << 14
-
-_Key = tuple[str, int, int, int]  # operation, address and offset of its weight, number of the call
+# As much as the activations of two samples of a large network; training keeps those of a batch.
+_MAX_BYTES = 1 << 29
 
 
 class ReusedOutputs:
     """The outputs of calls of the forwards of one edit. Call `begin` before each forward.
 
-    A call is one of the same operation with the same weight. Its output is reused
+    The output of a call is reused
 
-    - in an exact forward, and without a weight in any, if all its arguments are equal, bit by bit.
-      So it is what the operation would have returned;
-    - in a forward that is only traced if its arguments have the same shapes. What a trace needs
-      are shapes, and values as the network has them. (A new weight is at another address. What a
-      pooling returns shows whether a new filter is silent.)
+    - if its arguments are known to have the same contents as those of an earlier call, by their
+      numbers (`ContentNumbers`), or if it is expensive and they are equal, bit by bit
+      (`ComparedCalls`). So it is what the operation would have returned;
+    - in a forward that is only traced, also if it is expensive and its arguments have the same
+      shapes. What a trace needs are shapes, and values as the network has them. (A new weight
+      is at another address. What a pooling returns shows whether a new filter is silent.)
+
+    An operation in place on a tensor that is the only one in its memory gives the tensor other
+    memory instead, so what was there before is kept without a copy.
+
+    If the outputs need too much memory, only those of expensive calls are kept.
 
     Between two forwards, the values of weights may only be changed by replacing their data, or by
-    operations that count up their versions. Outputs on a GPU are not reused: comparing waits for
-    it, and costs as much as computing them.
+    operations that count up their versions. Outputs on a GPU are not reused.
     """
 
     def __init__(self) -> None:
-        self._calls: dict[_Key, _Call] = {}
-        self._by_storage: dict[int, list[_Kept]] = {}
-        self._counts: Counter[tuple[str, int, int]] = Counter()
+        self._numbers = ContentNumbers()
+        self._results: dict[Hashable, Result] = {}
+        self._written: dict[Hashable, int] = {}  # what operations in place have written
+        self._kept = KeptTensors()
+        self._calls = ComparedCalls(self._kept)
+        self._produced: set[int] = set()  # addresses of the results of this forward
+        self._forward = 0
         self._is_exact = True
+        self._bytes = 0  # of all results
+        self._is_full = False
 
     def begin(self, *, exact: bool) -> None:
-        """Begin a forward, in which each output is returned at most once."""
-        self._counts.clear()
-        self._is_exact = exact
+        """Begin a forward, in which each output is returned at most once.
 
-    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the output of an operation, reused or computed.
-
-        Pass what it writes to to `copy_before_write` first.
+        Args:
+            exact: whether the values that the forward computes matter.
         """
-        positions = _positions_of(func)
-        if positions is None or torch.is_grad_enabled():
+        self._forward += 1
+        self._is_exact = exact
+        self._produced.clear()
+        self._calls.begin()
+        self._numbers.begin()
+
+    def run(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: Sequence[Tensor]
+    ) -> Any:
+        """Run an operation, or return the output it would have.
+
+        Args:
+            written: the tensors that it may write to.
+        """
+        effect = effect_of(func)
+        if written and effect is Effect.RESULT and updates_statistics(func, args):
+            effect = Effect.UNKNOWN
+        if self._is_full:
+            return self._run_full(effect, func, args, kwargs, written)
+        if effect is Effect.UNKNOWN or torch.is_grad_enabled():
+            return self._run_unknown(func, args, kwargs, written)
+        key = self._numbers.key(func, args, kwargs)
+        if key is None:
+            return self._run_unknown(func, args, kwargs, written)
+        if effect is Effect.VIEW:
             return func(*args, **kwargs)
-        x = args[positions[0]]
-        weight = None if positions[1] is None else args[positions[1]]
-        if not _is_expensive(x, weight) or not _are_plain(args, kwargs):
-            return func(*args, **kwargs)
-        place = (func._schema.name, *_address_of(weight))
-        self._counts[place] += 1
-        key = (*place, self._counts[place])
-        known = self._calls.get(key)
-        is_exact = self._is_exact or weight is None
-        if known is not None and known.agrees(args, kwargs, is_exact):
-            return known.returned()
+        if effect is Effect.WRITE:
+            return self._write(key, func, args, kwargs)
+        return self._compute(key, func, args, kwargs)
+
+    def _run_unknown(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: Sequence[Tensor]
+    ) -> Any:
+        """Run an operation that may do anything that its schema says."""
+        for tensor in written:
+            self._prepare_write(tensor)
         output = func(*args, **kwargs)
-        self._keep(key, args, kwargs, output)
+        for tensor in (*written, *_tensors_in((output,))):
+            if is_numbered(tensor):
+                self._numbers.hold(tensor)
         return output
 
-    def copy_before_write(self, tensor: Tensor) -> None:
+    def _write(
+        self, key: Hashable, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run an operation in place, or give its first argument the memory of an equal result."""
+        target = args[0]
+        variant = out_of_place(func)
+        if variant is not None and self._may_move(target):
+            moved = self._numbers.key(variant, args, kwargs)
+            result = self._compute(moved, variant, args, kwargs)
+            if have_same_layout(result, target):
+                target.data = result
+                return target
+        self._prepare_write(target)
+        output = func(*args, **kwargs)
+        if key not in self._written:
+            self._written[key] = self._numbers.new()
+        self._numbers.hold(target, self._written[key])
+        return output
+
+    def _prepare_write(self, tensor: Tensor) -> None:
         """Copy what is kept in the memory that an operation is about to write to."""
-        try:
-            found = self._by_storage.pop(tensor.untyped_storage().data_ptr(), ())
-        except (NotImplementedError, RuntimeError):  # a tensor without memory of its own
-            return
-        for kept in found:
-            kept.copy()
-            self._by_storage.setdefault(kept.address, []).append(kept)
+        self._kept.copy_before_write(tensor)
+        if is_numbered(tensor):
+            self._numbers.forget(tensor)
 
-    def _keep(self, key: _Key, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        old = self._calls.get(key)
-        for each in () if old is None else old.kept():
-            self._by_storage[each.address].remove(each)
-        arguments = [_Kept(each) if isinstance(each, Tensor) else each for each in args]
-        outputs = [_Kept(each) for each in (output if isinstance(output, tuple) else (output,))]
-        call = self._calls[key] = _Call(arguments, kwargs, outputs)
-        for each in call.kept():
-            self._by_storage.setdefault(each.address, []).append(each)
+    def _may_move(self, tensor: Tensor) -> bool:
+        """Return whether nobody notices if a tensor of this forward gets other memory."""
+        is_produced = tensor.untyped_storage().data_ptr() in self._produced
+        return is_produced and not tensor.requires_grad and self._kept.is_all_of(tensor)
 
+    def _compute(
+        self, key: Hashable, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Return the output of an operation that writes to nothing, reused or computed."""
+        place = self._calls.count(func, args)
+        known = self._results.get(key)
+        found = known
+        if known is None and place is not None:
+            found = self._calls.find(place, args, kwargs, exact=self._is_exact)
+            if found is not None and self._is_exact:
+                self._results[key] = found
+        if found is not None and found.forward != self._forward:
+            return self._returned(found)
+        output = func(*args, **kwargs)
+        outputs = output if isinstance(output, tuple) else (output,)
+        if not all(isinstance(each, Tensor) and is_numbered(each) for each in outputs):
+            return output
+        if any(self._numbers.has(each) for each in outputs):  # another view of an argument
+            return output
+        if found is None:
+            self._keep(key, place, args, kwargs, output)
+            return output
+        # It was returned in this forward already, and the model may overwrite what it was given.
+        for each, number in zip(outputs, found.numbers, strict=True):
+            self._numbers.hold(each, number if self._is_exact or found is known else 0)
+        return output
 
-class _Kept:
-    """A tensor as it was in a call."""
+    def _returned(self, result: Result) -> Any:
+        """Return the output of an earlier call."""
+        result.forward = self._forward
+        self._record(result)
+        return result.tensors()
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._set(tensor)
+    def _record(self, result: Result) -> None:
+        """Record that the outputs of a call exist in this forward."""
+        for kept, number in zip(result.outputs, result.numbers, strict=True):
+            self._numbers.record(kept.address, number)
+            self._produced.add(kept.address)
 
-    def _set(self, tensor: Tensor) -> None:
-        self.tensor = tensor.detach()  # keeps its memory when the tensor's data is replaced
-        self.version = tensor._version
-        self.address = tensor.untyped_storage().data_ptr()
+    def _keep(
+        self,
+        key: Hashable,
+        place: Place | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
+    ) -> Result:
+        """Keep the output of a call."""
+        outputs = output if isinstance(output, tuple) else (output,)
+        kept = [self._kept.keep(each) for each in outputs]
+        numbers = [self._numbers.new() for _ in outputs]
+        result = Result(kept, numbers, isinstance(output, tuple), self._forward)
+        self._record(result)
+        self._results[key] = result
+        if place is not None:
+            self._calls.keep(place, args, kwargs, result)
+        self._bytes += sum(each.numel() * each.element_size() for each in outputs)
+        if self._bytes > _MAX_BYTES:
+            self._release_all()
+        return result
 
-    def copy(self) -> None:
-        """Move the values to memory of their own."""
-        self._set(self.tensor.clone())
+    # ---------------------------------------------------------------- without memory
 
-    def has_shape_of(self, other: Tensor) -> bool:
-        """Return whether a tensor has the same shape, type and strides."""
-        mine = self.tensor
-        return (
-            mine.shape == other.shape
-            and mine.dtype == other.dtype
-            and mine.stride() == other.stride()
+    def _release_all(self) -> None:
+        """Keep the outputs of expensive calls only, from now on."""
+        self._is_full = True
+        self._results.clear()
+        self._kept = KeptTensors()
+        self._calls = self._calls.restarted(self._kept)
+
+    def _run_full(
+        self,
+        effect: Effect,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: Sequence[Tensor],
+    ) -> Any:
+        """Run an operation, or return the output of an expensive one with equal arguments."""
+        for tensor in written:
+            self._kept.copy_before_write(tensor)
+        is_kept = (
+            effect is Effect.RESULT
+            and not torch.is_grad_enabled()
+            and all(map(is_numbered, _tensors_in((*args, *kwargs.values()))))
         )
-
-    def equals(self, other: Tensor) -> bool:
-        """Return whether a tensor is the same, bit by bit."""
-        if not self.has_shape_of(other):
-            return False
-        if self.tensor.data_ptr() == other.data_ptr():
-            return other._version == self.version
-        return torch.equal(self.tensor, other)
-
-
-@dataclass
-class _Call:
-    arguments: list[Any]  # tensors as `_Kept`
-    named: dict[str, Any]
-    outputs: list[_Kept]  # one, or those of a tuple
-
-    def kept(self) -> list[_Kept]:
-        """Return all tensors of the call."""
-        return [each for each in (*self.arguments, *self.outputs) if isinstance(each, _Kept)]
-
-    def returned(self) -> Any:
-        """Return what the operation returned."""
-        tensors = tuple(each.tensor.detach() for each in self.outputs)
-        return tensors if len(tensors) > 1 else tensors[0]
-
-    def agrees(self, args: tuple[Any, ...], kwargs: dict[str, Any], exact: bool) -> bool:
-        """Return whether a call has these arguments; if not exact, tensors of these shapes."""
-        if len(args) != len(self.arguments) or kwargs != self.named:
-            return False
-        for mine, other in zip(self.arguments, args, strict=True):
-            if isinstance(mine, _Kept) != isinstance(other, Tensor):
-                return False
-            if not isinstance(mine, _Kept):
-                if mine != other:
-                    return False
-            elif not (mine.equals(other) if exact else mine.has_shape_of(other)):
-                return False
-        return True
+        place = self._calls.count(func, args) if is_kept else None
+        if place is None:
+            return func(*args, **kwargs)
+        found = self._calls.find(place, args, kwargs, exact=self._is_exact)
+        if found is not None:
+            return found.tensors()
+        output = func(*args, **kwargs)
+        outputs = output if isinstance(output, tuple) else (output,)
+        kept = [self._kept.keep(each) for each in outputs]
+        result = Result(kept, [], isinstance(output, tuple), self._forward)
+        replaced = self._calls.keep(place, args, kwargs, result)
+        for each in () if replaced is None else replaced.outputs:
+            self._kept.release(each)
+        return output
 
 
-@functools.cache
-def _positions_of(func: Any) -> tuple[int, int | None] | None:
-    """Return the positions of input and weight of an operation whose outputs are reused."""
-    return _REUSED.get(func._schema.name)
-
-
-def _address_of(weight: Tensor | None) -> tuple[int, int]:
-    if weight is None:
-        return 0, 0
-    return weight.untyped_storage().data_ptr(), int(weight.storage_offset())
-
-
-def _is_expensive(x: Tensor, weight: Tensor | None) -> bool:
-    """Return whether a call takes longer than comparing its arguments with those of another."""
-    if weight is None:
-        return x.numel() >= _MIN_POOLED
-    macs = weight.numel() * x.numel() // max(x.shape[1], 1)  # with a stride of 1
-    return macs >= max(_MIN_MACS, _MIN_MACS_PER_INPUT * x.numel())
-
-
-def _are_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether all tensors among the arguments can be kept and compared."""
-    if any(isinstance(each, Tensor) for each in kwargs.values()):  # the output is given
-        return False
-    return all(
-        type(each) in (Tensor, nn.Parameter)
-        and each.device.type == "cpu"
-        and each.layout == torch.strided
-        and each.is_floating_point()
-        and not each.is_inference()
-        for each in args
-        if isinstance(each, Tensor)
-    )
+def _tensors_in(values: Any) -> list[Tensor]:
+    """Return the tensors among arguments or results, and those in lists of them."""
+    found: list[Tensor] = []
+    for each in values:
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif isinstance(each, (list, tuple)):
+            found += [part for part in each if isinstance(part, Tensor)]
+    return found

@@ -26,6 +26,8 @@ from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMo
 
 __all__ = ["Run", "Tracer"]
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 # (operation, arguments, named arguments) -> its output
 Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -39,6 +41,8 @@ class Tracer(LightDispatchMode):
         model: the network.
         new_filters: see `Trace`.
         reads_shapes: whether sizes that the model reads from shapes are traced, which takes longer.
+        evaluates_norms: whether batch norms return what they do in evaluation, except those that
+            read new filters. What is traced is what the model calls.
     """
 
     def __init__(
@@ -47,12 +51,14 @@ class Tracer(LightDispatchMode):
         new_filters: Iterable[tuple[str, int, int]] = (),
         *,
         reads_shapes: bool = False,
+        evaluates_norms: bool = False,
     ) -> None:
         super().__init__()
         self.trace = Trace(model, new_filters)
         self._reads_shapes = reads_shapes
         self._forwards = 0  # traced so far
         self._run: Run = _run
+        self._evaluates_norms = evaluates_norms
 
     @contextmanager
     def tracing(self, run: Run | None = None) -> Iterator[None]:
@@ -87,10 +93,31 @@ class Tracer(LightDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        out = self._run(func, args, kwargs)
+        if self._evaluates_norms and func is torch.ops.aten.native_batch_norm.default:
+            out = self._run(func, self._without_batch_statistics(args), kwargs)
+        else:
+            out = self._run(func, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():  # our own calls are none of the model's
             self._record(func, args, kwargs, out)
         return out
+
+    def _without_batch_statistics(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments with which a batch norm of torch normalizes as in evaluation.
+
+        New filters have no running statistics yet, so their norm would leave them as they are, and
+        they might be silent. A function may use the tensors that it updates, a module does not.
+        """
+        norm, x, running_mean = self.trace.module, args[0], args[3]
+        if norm is None or type(norm) not in _BATCH_NORMS or running_mean is None:
+            return args
+        if norm._buffers.get("running_mean") is not running_mean:
+            return args
+        activity = self.trace.activity
+        with torch._C.DisableTorchFunctionSubclass():
+            labels = self.trace.labels(x)
+            if activity.has_new and (not labels or any(map(activity.is_of_new, labels))):
+                return args
+        return (*args[:5], False, *args[6:])
 
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         name, base = _names_of(func)

@@ -47,7 +47,7 @@ Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> whatever the model r
 
 NO_CAPTUM = (
     "deconvolution and guided backpropagation need captum where the training runs: "
-    "pip install captum"
+    "pip install 'revacnn-lightning[inspect]'"
 )
 
 

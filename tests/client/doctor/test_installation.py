@@ -56,3 +56,17 @@ def test_a_missing_viewer_is_a_problem():
 
     found = {finding.check: finding for finding in check_installation(find)}
     assert found["viewer"].status == "problem"
+
+
+@pytest.mark.parametrize(
+    ("extra", "package"),
+    [("inspect", "captum"), ("record", "mcap"), ("mcp", "mcp"), ("tls", "cryptography")],
+)
+def test_a_missing_package_of_a_feature_is_noted(
+    extra: str, package: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(installation, "_version", lambda name: "" if name == package else "999")
+    found = {finding.check: finding for finding in check_installation(lambda: Path("viewer"))}
+    note = found[f"[{extra}]"]
+    assert note.status == "note"
+    assert f"pip install 'revacnn-lightning[{extra}]'" in note.advice

@@ -14,7 +14,7 @@ from torch.profiler import profile
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.tracing import reused_outputs
+from revacnn_lightning.steering.tracing import compared_calls, reused_outputs
 from revacnn_lightning.steering.tracing.forward_probe import evaluate, trace
 from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 from tests.steering import nets
@@ -22,9 +22,9 @@ from tests.steering import nets
 
 @pytest.fixture(autouse=True)
 def reuse_of_small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reused_outputs, "_MIN_MACS", 1)
-    monkeypatch.setattr(reused_outputs, "_MIN_MACS_PER_INPUT", 1)
-    monkeypatch.setattr(reused_outputs, "_MIN_POOLED", 1)
+    monkeypatch.setattr(compared_calls, "_MIN_MACS", 1)
+    monkeypatch.setattr(compared_calls, "_MIN_MACS_PER_INPUT", 1)
+    monkeypatch.setattr(compared_calls, "_MIN_POOLED", 1)
 
 
 def convs_computed(run: Callable[[], object], operation: str = "aten::_convolution") -> int:
@@ -196,9 +196,154 @@ def test_a_forward_with_gradients_reuses_nothing() -> None:
     assert first[0].any()
 
 
-def test_cheap_calls_are_computed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cheap_calls_with_new_arguments_are_computed_without_comparing_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.undo()
     model = chain()
-    probe = shared_probe(model)
+    # A copy of the images has unknown contents.
+    probe = ForwardProbe([lambda: model(nets.images().clone())], shared=SharedForwards())
     for _ in range(2):
         assert convs_computed(lambda: evaluate(model, probe)) == 3
+
+
+# ------------------------------------------------- cheap operations, by what their arguments are
+
+
+class Normed(nn.Module):
+    """A conv, a batch norm, an activation in place, and what ``between`` does with them."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.head = nn.Conv2d(4, 2, 1)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.between(self.norm(self.conv(x))))
+
+
+def normed(between: Callable[[Tensor], Tensor]) -> Normed:
+    torch.manual_seed(0)
+    return Normed(between).double().train()
+
+
+def computed(run: Callable[[], object], *operations: str) -> list[int]:
+    """Return how often a call computes each operation."""
+    with profile() as result:
+        run()
+    counts = {event.key: event.count for event in result.key_averages()}
+    return [counts.get(f"aten::{operation}", 0) for operation in operations]
+
+
+def test_a_forward_of_the_same_network_computes_nothing_again() -> None:
+    model = normed(F.silu)
+    probe = shared_probe(model)
+    with torch.no_grad():
+        evaluate(model, probe)
+    operations = ("_convolution", "native_batch_norm", "silu")
+    assert computed(lambda: evaluate(model, probe), *operations)[0] == 0
+    kernels = computed(lambda: evaluate(model, probe), *operations)
+    alone = computed(lambda: evaluate(model, nets.probe_of(model)), *operations)
+    assert all(now < before for now, before in zip(kernels, alone, strict=True))
+
+
+def alias_by_view(y: Tensor) -> Tensor:
+    part = y[:, :1]
+    y.relu_()
+    return y + part
+
+
+def alias_by_data(y: Tensor) -> Tensor:
+    other = y.data
+    y.relu_()
+    return y + other
+
+
+def alias_by_numpy(y: Tensor) -> Tensor:
+    array = y.numpy()
+    y.relu_()
+    return y + torch.from_numpy(array)
+
+
+def alias_kept_in_a_list(y: Tensor) -> Tensor:
+    kept = [y.detach()]
+    F.silu(y, inplace=True)
+    return y * kept[0]
+
+
+def written_in_part(y: Tensor) -> Tensor:
+    y[:, 1:3].mul_(2)
+    return y.relu_()
+
+
+def twice_the_same(y: Tensor) -> Tensor:
+    a, b = F.relu(y), F.relu(y)
+    b.add_(1)
+    return a * b
+
+
+def signed_zeros(y: Tensor) -> Tensor:
+    return torch.atan2(y * 0.0, -y.abs()) + torch.atan2(y * -0.0, -y.abs())
+
+
+def written_constants(y: Tensor) -> Tensor:
+    a, b = torch.zeros(4, 1, 1).double(), torch.zeros(4, 1, 1).double()
+    a += 1
+    return y * a + b
+
+
+def in_place_with_itself(y: Tensor) -> Tensor:
+    z = y + 0
+    return z.add_(z).mul_(y)
+
+
+def random_mask(y: Tensor) -> Tensor:
+    return y * torch.rand_like(y) * torch.bernoulli(torch.full_like(y, 0.5))
+
+
+def overwritten_after_use(y: Tensor) -> Tensor:
+    z = F.relu(y)
+    y.zero_()
+    return y + z
+
+
+CASES = [
+    alias_by_view, alias_by_data, alias_by_numpy, alias_kept_in_a_list, written_in_part,
+    twice_the_same, signed_zeros, written_constants, in_place_with_itself, random_mask,
+    overwritten_after_use,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("between", CASES)
+@pytest.mark.parametrize("limit", [1 << 29, 3000, 0])
+def test_shared_forwards_return_what_single_ones_do(
+    between: Callable[[Tensor], Tensor], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where memory is short."""
+    monkeypatch.setattr(reused_outputs, "_MAX_BYTES", limit)
+    model = normed(between)
+    probe, alone = shared_probe(model), nets.probe_of(model)
+    for step in range(4):
+        if step == 2:
+            trace(model, probe)
+        if step == 3:
+            change_weight(model.conv)
+        torch.manual_seed(1)
+        found = evaluate(model, probe)
+        torch.manual_seed(1)
+        assert torch.equal(found[0], evaluate(model, alone)[0])
+
+
+def test_a_trace_of_a_network_in_training_computes_no_norm_again() -> None:
+    model = normed(F.relu)
+    probe = shared_probe(model)
+    evaluate(model, probe)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with profile() as result:
+        groups = trace(model, probe)
+    computed_norms = [e for e in result.events() if e.name == "aten::native_batch_norm"]
+    assert len(computed_norms) <= 1  # dispatched, and not run
+    assert groups.norm_after == {"conv": {"norm"}}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])

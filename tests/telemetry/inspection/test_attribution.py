@@ -195,7 +195,7 @@ def test_missing_captum_is_refused_with_install_command(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     model = Plain().eval()
     attribution = attribute_peak(model, model.second, 0)
-    assert "pip install captum" in attribution.refusal
+    assert "pip install 'revacnn-lightning[inspect]'" in attribution.refusal
     assert attribution.deconvolution is None
     assert attribution.response > 0
 

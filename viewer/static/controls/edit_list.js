@@ -6,7 +6,7 @@ import {drawUnlessPressed} from "../shared/press.js"
 
 /** @import {ChangesData, EditRecord, ReplyData} from "../shared/parts.js" */
 
-const NO_CHANGES = "No changes yet. Select a filter and press Delete, or use − and + above a layer."
+const NO_CHANGES = "No changes yet. Select a filter and press Delete, or use − and + below the name of a layer."
 
 export function startEditList() {
   subscribe("changes", drawEdits)

@@ -177,9 +177,9 @@ function trainingKeys({click, togglePause, controlRun, clickRunControl}) {
 function timeKeys({send, click, stepMoment}) {
   return [
     {keys: ["["], run: () => stepMoment(-1)},
-    {keys: ["]"], run: () => stepMoment(1), label: "[ ]", description: "step back, forward in the recording"},
-    {keys: ["p"], run: () => click("play"), label: "P", description: "play or pause the recording"},
-    {keys: ["l"], run: () => send("go_live"), label: "L", description: "return to live"},
+    {keys: ["]"], run: () => stepMoment(1), label: "[ ]", description: "step to an earlier, to a later batch"},
+    {keys: ["p"], run: () => click("play"), label: "P", description: "play the run from an earlier batch, or stop"},
+    {keys: ["l"], run: () => send("go_live"), label: "L", description: "return to the newest batch"},
   ]
 }
 

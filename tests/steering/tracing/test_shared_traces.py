@@ -1,0 +1,52 @@
+"""A trace that shares outputs with the other forwards of an edit finds what a trace alone does."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.steering_models import SMALL, seeded
+from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.protocol import requests
+from revacnn_lightning.steering import Editor, ForwardProbe
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.forward_probe import trace
+
+
+def facts_of(groups: ChannelGroups) -> dict[str, Any]:
+    """Return everything that a trace has found, in a form that can be compared."""
+    ours = {name.strip("_"): value for name, value in vars(groups).items()}
+    ours["filters"] = {name: each.tolist() for name, each in groups.filters.items()}
+    ours["op_costs"] = [
+        (c.modules, c.macs, [f.tolist() for f in c.factors], c.places) for c in groups.op_costs
+    ]
+    ours["size_uses"] = [(u.expression, u.channels.tolist(), u.where) for u in groups.size_uses]
+    ours["shape_sizes"] = [each.tolist() for each in groups.shape_sizes]
+    del ours["silent_channels"]
+    arrays = {name for name, value in ours.items() if isinstance(value, np.ndarray)}
+    return {name: ours[name].tolist() if name in arrays else ours[name] for name in ours}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_after_edits_the_traces_are_equal(name: str) -> None:
+    model = seeded(SMALL[name], 0).train()
+    images = torch.randn(2, 3, 32, 32)
+    probe = ForwardProbe([lambda: model(images)])
+    editor = Editor(model, [])
+    layers = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    compared = 0
+    for layer in random.Random(name).sample(layers, 3):
+        for request in (requests.RemoveFilters(layer, [0]), requests.AddFilters(layer)):
+            try:
+                editor.apply(request, probe)
+            except EditRefusedError:
+                continue
+            assert editor.traced_groups is not None
+            assert facts_of(editor.traced_groups) == facts_of(trace(model, probe))
+            compared += 1
+    assert compared >= 2
