@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.protocol.messages import PlanSummary, Structure
+from revacnn_lightning.protocol.messages import Structure
 
 from ..layout import Ends, EndShape, NetworkLayout, NodeState, compute_layout, place_ends
 from ..rendering.formatting import format_selection
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
-from ..rendering.prices import price_text
 from ..runs.run_state import RunState
 from ..tab.cheapest_filters import price_ranks
 from ..tab.shown_input import shown_pass
@@ -272,13 +271,6 @@ class NetworkView:
             return None
         return np.clip(answers.effects / STRONG_EFFECT, 0, 1)
 
-    @staticmethod
-    def _preview_text(plan: PlanSummary | None, layer: str) -> str:
-        """Return what the removal of a filter would do: its price, and what is coupled with it."""
-        price = price_text(plan)
-        parts = [f"removal: {price}" if price else "", network_data.coupling_text(plan, layer)]
-        return " · ".join(filter(None, parts))
-
     def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         selected = self.tab.selected_position()
         if selected is None:
@@ -297,7 +289,7 @@ class NetworkView:
             "index": index,
             "text": f"{name} {format_selection(index, len(also) + 1)}",
             "coupled": network_data.coupled_nodes(state, layout, coupled),
-            "coupling_text": reason or self._preview_text(coupled, origin),
+            "coupling_text": reason or network_data.preview_text(coupled, origin),
         }
         if content != self.selection.data:
             self.selection.data = content

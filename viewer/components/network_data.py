@@ -11,6 +11,7 @@ from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 
 from ..layout import Ends, NetworkLayout, NodeState
 from ..layout.paths import join_paths
+from ..rendering.prices import price_text
 from ..runs.run_state import RunState
 from ..tab.staged_change import StagedChange
 
@@ -30,6 +31,7 @@ __all__ = [
     "path_data",
     "path_weights",
     "paths_from",
+    "preview_text",
     "relative_activation",
 ]
 
@@ -260,6 +262,13 @@ def coupling_text(plan: PlanSummary | None, layer: str) -> str:
         return ""
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
     return f"coupled with {', '.join(others[:3])}{more}"
+
+
+def preview_text(plan: PlanSummary | None, layer: str) -> str:
+    """Return what the removal of a filter would do: its price, and what is coupled with it."""
+    price = price_text(plan)
+    parts = [f"removal: {price}" if price else "", coupling_text(plan, layer)]
+    return " · ".join(filter(None, parts))
 
 
 def arc_data(layout: NetworkLayout) -> Data:

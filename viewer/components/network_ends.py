@@ -9,7 +9,7 @@ import numpy as np
 from revacnn_lightning.protocol.inspections import ImagePass
 
 from ..layout import Ends
-from ..layout.column_placement import Box
+from ..layout.boxes import Box
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
 from ..tab.shown_input import shown_pass

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .column_placement import Box, Placement
+from .boxes import Box, Placement
 from .connections import Connections
 from .folding import Unit
 from .topology import Edge

@@ -11,6 +11,7 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Structure
 
 from .block_columns import closed_block
+from .boxes import Area, Box, Placement, Via
 from .columns import (
     BAR_WIDTH,
     EXPANDED_PITCH,
@@ -23,7 +24,7 @@ from .columns import (
 )
 from .folding import Unit
 
-__all__ = ["Area", "Box", "Placement", "Via", "place_units"]
+__all__ = ["place_units"]
 
 LANE_GAP = 34.0  # px between parallel branches, including a label
 MIN_LANE_HEIGHT = 10.0  # px
@@ -36,70 +37,6 @@ MIN_EXPANDED_PITCH = 3.0  # px
 BLOCK_SLOT_SHARE = 0.58  # of a closed block's width for its frame; the rest is for the paths
 BLOCK_HEIGHT = (0.42, 0.94)  # of a lane, for a block with hardly any filters and with the most
 LARGEST_WEIGHT = 3.2  # width of a block with many layers, relative to that of a layer
-
-
-@dataclass(frozen=True)
-class Area:
-    """Space available for the columns, px. It begins at ``left``.
-
-    Before the rank ``split``, the columns leave a space of ``split_width`` free, which ``width``
-    does not contain.
-    """
-
-    width: float
-    bottom: float
-    top: float
-    margin: float
-    left: float = 0.0
-    split: int = 0
-    split_width: float = 0.0
-
-    @property
-    def height(self) -> float:
-        return max(60.0, self.bottom - self.top)
-
-
-@dataclass(frozen=True)
-class Box:
-    """Where a unit is, px: the bounds of a column, or the frame of a closed block."""
-
-    left: float
-    right: float
-    top: float
-    bottom: float
-
-    @property
-    def middle(self) -> float:
-        return (self.top + self.bottom) / 2
-
-    @property
-    def height(self) -> float:
-        return self.bottom - self.top
-
-
-@dataclass(frozen=True)
-class Via:
-    """A lane without nodes: paths of unit ``source`` pass the columns of a rank here."""
-
-    source: int
-    rank: int
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where everything is.
-
-    Attributes:
-        columns: one per layer.
-        boxes: one per unit.
-        vias: the space of each lane that only lets paths pass.
-        split_x: where the free space between the columns begins; 0 if there is none.
-    """
-
-    columns: list[Column]
-    boxes: list[Box]
-    vias: dict[Via, Box]
-    split_x: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from revacnn_lightning.protocol.messages import Structure
 
-from .column_placement import Via
+from .boxes import Via
 from .folding import Unit
 from .topology import Edge, assign_ranks, concatenating_layers, forward_edges, split_edges
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Structure
 
-from .column_placement import Box
+from .boxes import Box
 from .columns import Column
 from .end_space import EndSpace
 from .network import NetworkLayout

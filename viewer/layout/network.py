@@ -13,7 +13,8 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Structure
 
 from .arcs import Arcs, arcs_height, route_arcs
-from .column_placement import Area, Box, place_units
+from .boxes import Area, Box
+from .column_placement import place_units
 from .columns import Column
 from .connections import Connections, connect
 from .density import DENSER, MIN_ROOM, density_of, margins

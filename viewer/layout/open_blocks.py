@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from .column_placement import Box
+from .boxes import Box
 from .folding import Unit, find_blocks
 from .stages import Stage
 from .titles import StageBox

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from .column_placement import Box, Placement, Via
+from .boxes import Box, Placement, Via
 from .connections import Connections
 from .folding import Unit
 from .strands import FAN, MIN_PATH_WIDTH, NODE_OVERLAP, Strands, fan_out, leave_column

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .column_placement import Box
+from .boxes import Box
 from .stages import Stage, short_name
 
 __all__ = ["StageBox", "column_labels", "stage_boxes"]
