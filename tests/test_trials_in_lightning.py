@@ -197,6 +197,7 @@ def test_a_kept_trial_is_a_training_that_was_edited_before_it(name: str, optimiz
     edited = directly(edits, Normed(optimizer))
     assert edited.steps == {tried.found.step}
     edited.assert_equals(tried)
+    assert tried.replies[1].result().version == (-1 if name == "rate" else 1)
 
 
 def test_the_losses_are_those_of_both_trainings() -> None:

@@ -177,12 +177,14 @@ class Done(Struct, frozen=True, tag="done"):
     """Reply to a command (pause, checkpoint, learning rate, ...) that was executed.
 
     ``step`` is the training batch before which it was executed, or during validation the last one;
-    -1 if the run does not say.
+    -1 if the run does not say. ``version`` is that of the structure that it led to; -1 if it left
+    the network as it was.
     """
 
     id: str
     detail: str = ""  # "Saved revacnn/step=120.ckpt"
     step: int = -1
+    version: int = -1
 
 
 class Refused(Struct, frozen=True, tag="refused"):

@@ -131,7 +131,10 @@ class RequestHandler:
                 _check_no_dry_run(request)
                 if isinstance(body, SendHistory):
                     return self._send_history(request.id)
-                return Done(request.id, self._execute(request, body, batch), batch.step)
+                before = self._status.version
+                detail = self._execute(request, body, batch)
+                after = self._status.version  # another one if the edits of a trial are kept
+                return Done(request.id, detail, batch.step, -1 if after == before else after)
             if isinstance(body, KeyCommand):
                 raise EditRefusedError("the owner of the run hands out keys with revacnn share")
             if refusal := batch.refusal_of(body):

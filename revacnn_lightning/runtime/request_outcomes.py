@@ -104,7 +104,7 @@ def _outcome(run: str, key: str, address: str, request: Request, reply: Reply) -
     if isinstance(reply, Applied):
         state, title, step, version = "applied", reply.plan.title, reply.step, reply.version
     elif isinstance(reply, Done):
-        step, detail = reply.step, reply.detail
+        step, version, detail = reply.step, reply.version, reply.detail
     elif isinstance(reply, Refused):
         state, detail = "refused", reply.reason
     return RequestOutcome(

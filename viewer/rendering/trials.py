@@ -13,11 +13,11 @@ __all__ = ["format_cost", "format_progress", "format_result"]
 
 
 def format_cost(cost: TrialCost) -> str:
-    """Return for example ``the training waits for about 3.2 s; takes 12 MB of memory``."""
+    """Return for example ``the training waits for at most about 3.2 s; takes 12 MB of memory``."""
     size = f"{_megabytes(cost.bytes)} of memory"
     if cost.seconds is None:
         return f"trains these batches twice more; takes {size}"
-    return f"the training waits for about {_seconds(cost.seconds)}; takes {size}"
+    return f"the training waits for at most about {_seconds(cost.seconds)}; takes {size}"
 
 
 def format_progress(trial: TrialState) -> str:

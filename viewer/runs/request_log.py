@@ -48,7 +48,7 @@ class RequestRecord(Struct):
         sent: Unix time.
         state: ``sent``, ``applied``, ``done`` or ``refused``.
         step: at which the edit was applied.
-        version: of the structure that the edit resulted in.
+        version: of the structure that the request resulted in; 0 if it changed none.
         layers: whose width the edit changed.
         text: the new widths, or the reason for the refusal.
         plan: of an applied edit.
@@ -122,12 +122,15 @@ class RequestLog:
                 self._set_width_texts(structure)
         elif isinstance(reply, Done):
             record.state, record.text = "done", reply.detail
+            if reply.version >= 0:  # it has kept the edits of a trial
+                record.step, record.version = reply.step, reply.version
+                self._set_mark_title(reply.version, reply.detail)
         elif isinstance(reply, Refused):
             record.state, record.text = "refused", reply.reason
 
     def mark_edit(self, structure: Structure) -> None:
         """Add a mark for an edit that resulted in this structure."""
-        titles = {r.version: r.title for r in self.records.values() if r.state == "applied"}
+        titles = {one.version: one.title for one in self.records.values() if one.version}
         title = titles.get(structure.version, "")
         self.edit_marks.append(EditMark(structure.step, structure.version, title))
         self._set_width_texts(structure)
@@ -159,7 +162,7 @@ class RequestLog:
     def changes(self) -> list[RequestRecord | RequestOutcome | EditMark]:
         """Return all requests of this and of other viewers, and other edits, newest first."""
         outcomes = [one for one in self.outcomes.values() if one.id not in self.records]
-        known = {one.version: one for one in outcomes if one.state == "applied"}
+        known = {one.version: one for one in outcomes if one.version >= 0}
         found: list[RequestRecord | RequestOutcome | EditMark] = [
             known.get(one.version, one) if isinstance(one, EditMark) else one
             for one in self._records_and_marks()
@@ -173,13 +176,13 @@ class RequestLog:
     def _records_and_marks(self) -> list[RequestRecord | EditMark]:
         """Return the requests of this viewer and the marks of all other edits, newest first."""
         records = list(reversed(self.records.values()))
-        own = {record.version for record in records if record.state == "applied"}
+        own = {record.version for record in records if record.version}
         others = [mark for mark in self.edit_marks if mark.version not in own]
         if self.is_reply_due:
             others = [mark for mark in others if mark.version < max(own, default=0)]
         found: list[RequestRecord | EditMark] = []
         for record in records:
-            while record.state == "applied" and others and others[-1].version > record.version:
+            while record.version and others and others[-1].version > record.version:
                 found.append(others.pop())
             found.append(record)
         return [*found, *reversed(others)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from revacnn_lightning.protocol.access_messages import RequestOutcome
-from revacnn_lightning.protocol.messages import Applied, PlanSummary, Structure
+from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Structure
 from viewer.runs import request_log
 from viewer.runs.request_log import EditMark, RequestLog
 
@@ -53,3 +53,16 @@ def test_outcomes_are_bounded(monkeypatch):
     log = RequestLog()
     log.add_outcomes([outcome(str(i), "done", float(i)) for i in range(5)])
     assert titles(log) == ["4", "3"]
+
+
+def test_the_kept_edits_of_a_trial_are_not_listed_as_those_of_somebody_else():
+    for is_reply_first in (True, False):
+        log = RequestLog()
+        log.add("mine", "Keep the trial")
+        if not is_reply_first:
+            log.mark_edit(structure(1))
+        log.receive(Done("mine", "Kept: Add a filter", 3, 1), structure(0))
+        if is_reply_first:
+            log.mark_edit(structure(1))
+        log.add_outcomes([outcome("mine", "done", 1.0, 1)])
+        assert titles(log) == ["Keep the trial"]
