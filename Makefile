@@ -43,12 +43,11 @@ test-browser: PROCESSES := auto
 test-browser: $(VENV)/.dev browser
 	$(PYTEST) tests/browser --reruns 1 -rR $(ARGS)
 
-# The lines and branches that the tests without a browser run. With ARGS, they may be too few.
+# The lines and branches that the tests without a browser run, in this process and its workers.
 coverage: $(VENV)/.dev
 	$(PYTEST) --ignore tests/browser --cov --cov-report term $(ARGS)
 
-# What `make test` runs, with the coverage of the tests without a browser.
-check: lint types docs coverage test-browser
+check: lint types docs test
 
 lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff check .
