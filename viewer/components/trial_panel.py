@@ -6,7 +6,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.trial_state import TrialState
 
-from ..rendering.trials import format_cost, format_progress, format_result
+from ..rendering.trials import format_cost, format_progress, format_result, format_short_cost
 from ..tab.edit_queue import EditQueue
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
@@ -69,4 +69,5 @@ def trial_data(queue: EditQueue, refusal: str) -> dict[str, Any]:
         "try_hint": refusal or trial.refusal or PURPOSE,
         "try_batches": trial.batches,
         "try_cost": "" if trial.cost is None else format_cost(trial.cost),
+        "try_short_cost": "" if trial.cost is None else format_short_cost(trial.cost),
     }

@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.trial_state import TrialCost, TrialState
 from .formatting import format_number
 from .prices import format_change
 
-__all__ = ["format_cost", "format_progress", "format_result"]
+__all__ = ["format_cost", "format_progress", "format_result", "format_short_cost"]
 
 
 def format_cost(cost: TrialCost) -> str:
@@ -18,6 +18,12 @@ def format_cost(cost: TrialCost) -> str:
     if cost.seconds is None:
         return f"trains these batches twice more; takes {size}"
     return f"the training waits for at most about {_seconds(cost.seconds)}; takes {size}"
+
+
+def format_short_cost(cost: TrialCost) -> str:
+    """Return for example ``≤ 3.2 s · 12 MB``."""
+    seconds = "" if cost.seconds is None else f"≤ {_seconds(cost.seconds)}"
+    return " · ".join(filter(None, [seconds, _megabytes(cost.bytes)]))
 
 
 def format_progress(trial: TrialState) -> str:

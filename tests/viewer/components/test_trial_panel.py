@@ -41,6 +41,7 @@ def test_the_cost_is_said_before(tab: TabState, follower: InProcessFollower) -> 
     shown = bar.content()
     assert shown["can_try"]
     assert shown["try_cost"] == "the training waits for at most about 3.2 s; takes 12 MB of memory"
+    assert shown["try_short_cost"] == "≤ 3.2 s · 12 MB"
     assert shown["try_batches"] == 20
     send_command(tab, "set_trial_batches", batches=5)
     assert not bar.content()["can_try"]  # the cost is another one

@@ -17,11 +17,11 @@ function drawStaging() {
   const bar = byId("staging"), isSingle = data.rows.length === 1
   bar.hidden = data.rows.length === 0
   const rows = data.rows.map((row) => isSingle
-    ? rowElement(row, ` ${data.when}`, actions(data), costOfTrial(data))
+    ? rowElement(row, ` ${data.when}`, actions(data))
     : rowElement(row, "", [discardButton(row)]))
   if (data.rows.length > 1) {
     rows.push(createElement("div", {class: "row foot"}, 
-      createElement("span", {class: "what"}, data.summary, data.total && createElement("small", {class: "detail"}, data.total), costOfTrial(data)), ...actions(data)))
+      createElement("span", {class: "what"}, data.summary, data.total && createElement("small", {class: "detail"}, data.total)), ...actions(data)))
   }
   redrawChildren(bar, ...rows)
 }
@@ -30,23 +30,16 @@ function drawStaging() {
  * @param {StagedRow} row
  * @param {string} when
  * @param {HTMLElement[]} buttons
- * @param {HTMLElement | string} [cost]
  */
-function rowElement(row, when, buttons, cost = "") {
+function rowElement(row, when, buttons) {
   const {verb, title, plan, detail, output, coupling, refused} = row
   const text = refused ? `Not possible: ${refused}` : joinFacts([detail, output])
   return createElement("div", {class: refused ? "row refused" : "row", "data-plan": plan},
     createElement("span", {class: "what"}, `${verb} `, createElement("b", {class: "title"}, title), when,
       text && createElement("small", {class: "detail"}, text),
       coupling && createElement("small", {class: "coupling"}, coupling),
-      cost,
       row.confirmation && confirmBox(row)),
     ...buttons)
-}
-
-/** @param {StagingData} data */
-function costOfTrial({try_cost: cost, try_batches: batches}) {
-  return cost ? createElement("small", {class: "trial-cost"}, `Try on ${batches} batches: ${cost}`) : ""
 }
 
 /** @param {StagedRow} row */
@@ -80,12 +73,13 @@ function actions(data) {
  * The field and the button that try the changes before they are applied.
  * @param {StagingData} data
  */
-function trial({can_try: canTry, try_hint: hint = "", try_cost: cost, try_batches: batches}) {
+function trial({can_try: canTry, try_hint: hint = "", try_cost: cost, try_short_cost: shortCost, try_batches: batches}) {
   const title = cost ? `${hint}: ${cost}` : hint
   return [
     createElement("label", {class: "batches", title: cost || "How many batches a trial trains"},
       createElement("input", {type: "number", min: 2, max: 200, value: typed ?? batches, "data-key": "batches", "aria-label": "Batches of a trial", oninput: keepTyped, onchange: sendTyped}),
-      "batches"),
+      "batches",
+      createElement("small", {}, shortCost ?? "")),
     createElement("button", {class: "try", "data-key": "try", disabled: !canTry, title, onclick: () => sendCommand("try_staged")}, "Try"),
   ]
 }

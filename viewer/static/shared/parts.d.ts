@@ -112,6 +112,8 @@ export interface StagingData {
   try_batches?: number
   /** Time and memory of a trial; empty until the run has replied. */
   try_cost?: string
+  /** The same beside the button. */
+  try_short_cost?: string
 }
 
 /** A trial of edits; only `stage` where there is none. */
