@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -15,19 +14,13 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from tests.example_modules import imported_example
 
 
 @pytest.fixture(scope="module")
 def study() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(EXAMPLES))
-    spec = importlib.util.spec_from_file_location("study", EXAMPLES / "05_published_patterns.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(EXAMPLES))
+    with imported_example("05_published_patterns.py") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +12,15 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from tests.example_modules import imported_example
+
 REFERENCE = {"plain": (8, 8, 8), "residual": (8, 8, 8)}
 
 
 @pytest.fixture(scope="module")
 def study() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(EXAMPLES))
-    spec = importlib.util.spec_from_file_location("steering", EXAMPLES / "06_steering_pays.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(EXAMPLES))
+    with imported_example("06_steering_pays.py") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ __all__ = [
     "Freeze",
     "InsertLayer",
     "MergeFilters",
+    "NetworkEdit",
     "Redo",
     "Reinitialize",
     "RemoveFilters",
@@ -155,7 +156,7 @@ class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
     value: float
 
 
-Edit = (
+NetworkEdit = (
     AddFilters
     | RemoveFilters
     | InsertLayer
@@ -165,6 +166,5 @@ Edit = (
     | Reinitialize
     | SetFilter
     | MergeFilters
-    | Undo
-    | Redo
 )
+Edit = NetworkEdit | Undo | Redo

@@ -6,18 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from revacnn_lightning.protocol.edit_requests import (
-    AddFilters,
-    Freeze,
-    InsertLayer,
-    MergeFilters,
-    Reinitialize,
-    RemoveFilters,
-    RemoveLayer,
-    SetFilter,
-    SetHyperparameter,
-    Unfreeze,
-)
+from revacnn_lightning.protocol.edit_requests import NetworkEdit, SetHyperparameter
 
 __all__ = [
     "MAX_TRIAL_BATCHES",
@@ -32,18 +21,7 @@ __all__ = [
 MAX_TRIAL_EDITS = 16
 MAX_TRIAL_BATCHES = 200  # the losses of all of them are part of each status
 
-TrialEdit = (
-    AddFilters
-    | RemoveFilters
-    | InsertLayer
-    | RemoveLayer
-    | Freeze
-    | Unfreeze
-    | Reinitialize
-    | SetFilter
-    | MergeFilters
-    | SetHyperparameter
-)
+TrialEdit = NetworkEdit | SetHyperparameter
 
 
 class TryEdits(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

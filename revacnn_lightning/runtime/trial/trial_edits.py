@@ -8,15 +8,12 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.edit_requests import (
     AddFilters,
-    Freeze,
     InsertLayer,
     MergeFilters,
-    Reinitialize,
-    RemoveFilters,
+    NetworkEdit,
     RemoveLayer,
     SetFilter,
     SetHyperparameter,
-    Unfreeze,
 )
 from revacnn_lightning.protocol.trial_requests import TrialEdit
 from revacnn_lightning.runtime.trial.trial_rates import title_of_rate
@@ -24,17 +21,6 @@ from revacnn_lightning.steering import Editor, ForwardProbe
 
 __all__ = ["TrialEdits"]
 
-NetworkEdit = (
-    AddFilters
-    | RemoveFilters
-    | InsertLayer
-    | RemoveLayer
-    | Freeze
-    | Unfreeze
-    | Reinitialize
-    | SetFilter
-    | MergeFilters
-)
 IndexOf = Callable[[int], int | None]
 
 

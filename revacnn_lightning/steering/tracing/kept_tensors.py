@@ -26,7 +26,7 @@ class Kept:
         self._set(self.tensor.clone())
 
     def equals(self, other: Tensor) -> bool:
-        """Return whether a tensor is the same, bit by bit."""
+        """Return whether a tensor has the same values; a zero equals one of the other sign."""
         if not have_same_layout(self.tensor, other):
             return False
         if self.tensor.data_ptr() == other.data_ptr():
