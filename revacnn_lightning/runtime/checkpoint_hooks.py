@@ -44,6 +44,9 @@ class CheckpointHooks:
         module: the module that a trainer runs.
         trainer: the trainer, whose optimizers are saved.
         copies: the argument ``copies`` of `ReVACNN`.
+
+    Attributes:
+        check_can_save: raises an exception if the module must not be saved at this moment.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class CheckpointHooks:
         self._has_started = False
         self._handles: list[Any] = []
         self._made_copies: list[tuple[weakref.ref[nn.Module], str]] = []  # and a hook that they got
+        self.check_can_save: Callable[[], None] = _do_nothing
 
     @classmethod
     def of(cls, module: nn.Module) -> CheckpointHooks | None:
@@ -115,6 +119,7 @@ class CheckpointHooks:
         return bool(getattr(self.trainer.strategy, "restore_checkpoint_after_setup", False))
 
     def _save(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
+        self.check_can_save()
         original(checkpoint)
         add_edits(checkpoint, self._module, self.trainer.optimizers)
 
@@ -190,6 +195,10 @@ class WrappedHook:
             vars(self._module)[self._name] = self._original
         else:
             vars(self._module).pop(self._name, None)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _rename_groups_of_finetuning(
