@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 
 MAX_GROUPS = 4  # of images
 NOT_READ = "no layer reads its filters alone"
+PAUSED = (
+    "the run is paused, and the growth gains need a recorded training step; train a batch or two, "
+    "then request them again"
+)
 
 
 class GrowthGainCollector:
@@ -72,17 +76,19 @@ class GrowthGainCollector:
         return self._is_wanted
 
     def collect(self, context: BatchContext) -> Sequence[GrowthGains]:
-        """Return the gains, if they were requested and can be computed."""
-        if not self._is_wanted or not self._replay.is_ready(self._editor.version):
+        """Return the gains, if they were requested and can be computed.
+
+        They cannot be before a training step was recorded. While the run is paused, none will be:
+        the message says so.
+        """
+        if not self._is_wanted or not (self._can_answer() or context.is_paused):
             return []
-        is_known = self._editor.traced_groups is not None and self._replay.note != NOT_YET
-        if not is_known and self._replay.note in ("", NOT_YET):
-            return []
+        note = self._replay.note if self._can_answer() else PAUSED
         self._is_wanted = False
         layers = self._recorder.layers
         gains, second = np.full((2, len(layers)), np.nan, np.float32)
-        notes = [self._replay.note] * len(layers)
-        if not self._replay.note:
+        notes = [note] * len(layers)
+        if not note:
             try:
                 passages = self._passages()
             except ForwardFailedError as error:
@@ -101,6 +107,12 @@ class GrowthGainCollector:
                 context.run, context.version, context.step, gains, second, images, notes=notes
             )
         ]
+
+    def _can_answer(self) -> bool:
+        """Return whether the gains can be computed, or never will be."""
+        if not self._replay.is_ready(self._editor.version) or self._replay.note == NOT_YET:
+            return False
+        return bool(self._replay.note) or self._editor.traced_groups is not None
 
     def _gain(self, layer: str, passages: list[Passage]) -> tuple[float, float] | str:
         """Return the two largest gains of a layer, and keep the best direction; or why not."""
