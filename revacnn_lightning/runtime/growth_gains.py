@@ -18,6 +18,7 @@ from revacnn_lightning.runtime.loss_replay import NOT_YET, LossReplay
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError
 from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.growth_gain import (
     Passage,
     growth_gain,
@@ -117,7 +118,8 @@ class GrowthGainCollector:
     def _gain(self, layer: str, passages: list[Passage]) -> tuple[float, float] | str:
         """Return the two largest gains of a layer, and keep the best direction; or why not."""
         module: Any = self._model.get_submodule(layer)
-        if not passages:
+        weight = self._recorder.current_weight(layer)
+        if not passages or weight is None:
             return NOT_READ
         refusal = next(filter(None, (why_no_gain(module, one.reader) for one in passages)), "")
         if refusal:
@@ -127,7 +129,7 @@ class GrowthGainCollector:
         except (RuntimeError, ValueError) as error:  # shapes that do not fit each other
             log.info("The growth gain of %s cannot be computed", layer, exc_info=True)
             return str(error)
-        scale = float(module.weight.detach().flatten(1).norm(dim=1).median())
+        scale = float(filter_rows(weight.detach(), module).norm(dim=1).median())
         forward, backward = (
             outgoing_gradient(module, passages, sign * scale * directions) for sign in (1, -1)
         )  # the sign that passes a ReLU better
