@@ -35,5 +35,5 @@ def test_it_waited_for_its_timeout(
         while not waiting.done():
             training.publish(status("paused"))
             time.sleep(0.01)
-        with pytest.raises(EditRefusedError, match="paused before batch 7.*train some batches"):
+        with pytest.raises(EditRefusedError, match="paused before batch 7"):
             waiting.result()

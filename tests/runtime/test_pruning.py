@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from revacnn_lightning import ControlPruning, EditRefusedError, PruneTo
 from revacnn_lightning.protocol.messages import Request, Snapshot
-from revacnn_lightning.protocol.requests import InspectPrices, RemoveFilters, Undo
+from revacnn_lightning.protocol.requests import RemoveFilters, Undo
 from revacnn_lightning.runtime import pruning_choice
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
@@ -261,26 +261,6 @@ def test_the_statistic_is_recorded_only_right_before_a_round(run: PrunedRun) -> 
     assert recorded == [*4 * [False], *5 * [True], *4 * [False], *5 * [True]]
     run.pruning.control(ControlPruning("pause"))
     assert "price" not in run.recorder.statistics
-
-
-def test_a_viewer_that_shows_prices_does_not_change_what_is_removed() -> None:
-    """The ranking was the mean of more batches while somebody looked."""
-    removed = []
-    for is_shown in (False, True):
-        run = PrunedRun()
-        for _ in range(3):
-            if is_shown:
-                run.ranking.select(InspectPrices())
-            run.train_batch()
-        run.pruning.start(PruneTo(macs=0.3, filters=2, every=4), run.step)
-        seen = []
-        ranking = run.ranking.ranking
-        run.ranking.ranking = lambda n, ranking=ranking, seen=seen: (seen.append(ranking(n)), seen[-1])[1]
-        run.train(9)
-        run.recorder.detach()
-        removed.append((seen, run.removed))
-    assert removed[0] == removed[1]
-    assert any(removed[0][0])
 
 
 @pytest.mark.parametrize("request_", [PruneTo(), PruneTo(macs=0.5, parameters=0.5)])

@@ -31,9 +31,13 @@ def test_a_handler_runs_once_after_the_context(handled: list[int]) -> None:
 
 
 def test_a_handler_runs_also_after_an_exception(handled: list[int]) -> None:
-    with pytest.raises(ValueError, match="of the network"), DeferredSignals():
-        signal.raise_signal(signal.SIGUSR1)
-        raise ValueError("of the network")
+    def fail() -> None:
+        with DeferredSignals():
+            signal.raise_signal(signal.SIGUSR1)
+            raise ValueError("of the network")
+
+    with pytest.raises(ValueError, match="of the network"):
+        fail()
     assert handled == [signal.SIGUSR1]
 
 
