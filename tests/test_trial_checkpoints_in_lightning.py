@@ -26,6 +26,8 @@ from tests.test_trials_in_lightning import (
     plain,
 )
 
+# The order of the batches after a resume does not matter here: both trainings have the same.
+pytestmark = pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended")
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "loops")
 CASES = [(Normed, name) for name in ("remove", "add", "freeze", "insert", "rate")]
 
