@@ -48,6 +48,7 @@ from revacnn_lightning.runtime.step_forwards import StepForwards
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
     data_class_names,
+    loads_late,
     loss_scale,
     model_holders,
     progress_of,
@@ -296,6 +297,15 @@ class ReVACNN(FreshCopies, Callback):
             hooks.start(trainer.optimizers)
         if self._reserve_for(trainer):
             self._is_disabled = False
+            if not loads_late(trainer):
+                self._open(trainer, pl_module)
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._open_after_loading(trainer, pl_module)
+
+    def _open_after_loading(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open a run whose checkpoint, if there is one, is loaded after ``on_fit_start``."""
+        if self._processes is None and loads_late(trainer):
             self._open(trainer, pl_module)
 
     def _reserve_for(self, trainer: Trainer) -> bool:
@@ -313,7 +323,8 @@ class ReVACNN(FreshCopies, Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         hooks = CheckpointHooks.of(pl_module)
         if hooks is not None:
-            hooks.release_optimizers()
+            hooks.finish_loading()
+        self._open_after_loading(trainer, pl_module)
         self._attach(trainer)
 
     @disable_on_error
