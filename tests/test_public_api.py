@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,15 +27,20 @@ PUBLIC_NAMES = {
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "SetPolicy", "StartRecording",
     "StopRecording", "TryEdits", "Undo", "Unfreeze",
     # what a run returns
-    "Alert", "Applied", "Batch", "ClassAnswers", "ClassLens", "Confusion", "FilterInspection",
-    "History", "ImagePass", "LayerDetail", "LayerEvidence",
-    "PlanSummary", "Snapshot", "Status", "Structure", "Trial",
+    "Alert", "Applied", "Batch", "BatchStream", "ClassAnswers", "ClassLens", "Confusion",
+    "Connection", "EmbeddedViewer", "Figure", "FilterInspection", "History", "ImagePass", "KeyInfo",
+    "LayerDetail", "LayerEvidence", "LayerInfo", "PendingRequest", "PlanSummary", "Proposal",
+    "PruningState", "RankValues", "Snapshot", "Status", "Structure", "Trial", "TrialCost",
+    "TrialState", "Verdict",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",
     "MissingPackageError", "ObserverKeyError", "ProtocolError", "ProtocolVersionError",
     "RecordingError", "RequestTimeoutError",
     "RevacnnError", "RunEndedError", "StaleStructureError", "SteeringError",
 }  # fmt: skip
+
+# In annotations, but of Python, or variables of types.
+OF_PYTHON = {"Any", "Iterator", "None", "Path", "Result", "TypeVar"}
 
 # Lowest first. A module belongs to the longest prefix of its name and may import modules of its
 # own prefix and of lower floors.
@@ -120,6 +127,20 @@ def test_the_public_names_are_these():
 def test_all_edits_and_exceptions_are_public():
     assert {edit.__name__ for edit in get_args(Edit)} <= PUBLIC_NAMES
     assert set(errors.__all__) <= PUBLIC_NAMES
+
+
+def test_what_a_public_method_returns_is_public():
+    """So that the code of a user can name it in an annotation, and the API page describes it."""
+    returned = {
+        word
+        for name in sorted(PUBLIC_NAMES)
+        for _, method in inspect.getmembers(getattr(revacnn_lightning, name))
+        if (function := getattr(method, "fget", method)) is not None
+        and getattr(function, "__module__", "").startswith("revacnn_lightning.")
+        and not getattr(function, "__name__", "_").startswith("_")
+        for word in re.findall(r"[A-Z]\w+", str(inspect.signature(function).return_annotation))
+    }
+    assert returned - OF_PYTHON <= PUBLIC_NAMES
 
 
 def test_every_exception_ends_in_error_and_is_in_the_tree_of_the_docstring():
