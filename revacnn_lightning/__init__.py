@@ -47,6 +47,7 @@ __all__ = [
     "Patch",
     "PendingRequest",
     "PlanSummary",
+    "PreferredImage",
     "Proposal",
     "ProtocolError",
     "ProtocolVersionError",
@@ -119,7 +120,12 @@ if TYPE_CHECKING:
     from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
     from revacnn_lightning.protocol.connection import Connection
     from revacnn_lightning.protocol.evidence import LayerEvidence
-    from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
+    from revacnn_lightning.protocol.inspections import (
+        FilterInspection,
+        ImagePass,
+        LayerDetail,
+        PreferredImage,
+    )
     from revacnn_lightning.protocol.messages import (
         Applied,
         History,
@@ -192,7 +198,7 @@ _PUBLIC = {
     "protocol.class_lens": ["ClassAnswers", "ClassLens", "Confusion"],
     "protocol.connection": ["Connection"],
     "protocol.evidence": ["LayerEvidence"],
-    "protocol.inspections": ["FilterInspection", "ImagePass", "LayerDetail"],
+    "protocol.inspections": ["FilterInspection", "ImagePass", "LayerDetail", "PreferredImage"],
     "protocol.messages": [
         "Applied",
         "History",
