@@ -18,9 +18,11 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.runtime.trainer_adapter import model_holders
+from revacnn_lightning.errors import SteeringError
+from revacnn_lightning.runtime.trainer_adapter import loads_late, model_holders
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
+    adopt_loaded,
     adopt_structure,
     find_state,
     inserted_layers,
@@ -54,6 +56,7 @@ class CheckpointHooks:
         self._module = module
         self._loaded: dict[str, Any] | None = None  # the edits of the checkpoint to resume from
         self._has_started = False
+        self._has_loaded = False
         self._handles: list[Any] = []
         self._made_copies: list[tuple[weakref.ref[nn.Module], str]] = []  # and a hook that they got
 
@@ -71,7 +74,7 @@ class CheckpointHooks:
 
     def remove(self) -> None:
         """Give the module its own hooks back."""
-        self.release_optimizers()
+        self.finish_loading()
         self.clean_copies()
         for name in (LOAD, SAVE):
             hook = vars(self._module).get(name)
@@ -94,25 +97,25 @@ class CheckpointHooks:
     # ------------------------------------------------------------------ checkpoints
 
     def _load(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
-        if not self._has_started:  # later, a file cannot change what is trained
+        if loads_late(self.trainer):
+            self._adopt_late(checkpoint)
+        elif not self._has_started:  # later, a file cannot change what is trained
             holders = model_holders(self.trainer)
             optimizers = unwrapped(self.trainer.optimizers)
             adopt_structure(self._module, checkpoint, optimizers, holders, self._copies)
             self._loaded = find_state(checkpoint)
             if self._loaded is not None:
                 _rename_groups_of_finetuning(checkpoint, self._loaded["parameters"])
-        elif self._loads_late and find_state(checkpoint) is not None:
-            log.warning(
-                "%s loads checkpoints after the fit has started, so the edits in this one are not "
-                "adopted: freeze its frozen filters again",
-                type(self.trainer.strategy).__name__,
-            )
         original(checkpoint)
 
-    @property
-    def _loads_late(self) -> bool:
-        """Whether the strategy loads a checkpoint after ``on_fit_start``, as FSDP2 does."""
-        return bool(getattr(self.trainer.strategy, "restore_checkpoint_after_setup", False))
+    def _adopt_late(self, checkpoint: dict[str, Any]) -> None:
+        """Adopt the edits of a checkpoint whose weights are loaded already."""
+        if self._has_loaded:  # a file cannot change what is trained
+            return
+        try:
+            adopt_loaded(self._module, checkpoint)
+        except SteeringError as error:  # the training itself has what it needs
+            log.warning("The edits of the checkpoint are not adopted: %s", error)
 
     def _save(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
         original(checkpoint)
@@ -146,8 +149,9 @@ class CheckpointHooks:
 
         self._handles.append(optimizer.register_load_state_dict_pre_hook(order))
 
-    def release_optimizers(self) -> None:
-        """Remove the hooks of the optimizers: their state is loaded, or never will be."""
+    def finish_loading(self) -> None:
+        """Remove the hooks of the optimizers: the checkpoint is loaded, or there is none."""
+        self._has_loaded = True
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

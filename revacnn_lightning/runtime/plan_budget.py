@@ -10,7 +10,7 @@ from revacnn_lightning.protocol.rate_limit import TokenBucket
 
 __all__ = ["PlanBudget"]
 
-PLAN_SHARE = 0.01  # of the time; with the receiving of a flood of requests below 2 %
+PLAN_SHARE = 0.006  # of the time; with the receiving of a flood of requests below 2 %
 PLAN_SECONDS = 1.0  # in a row, for a person who stages many changes
 MAX_SECONDS_PER_PLAN = 0.25  # that count, so that the next plan of a huge network can be awaited
 

@@ -23,6 +23,7 @@ from revacnn_lightning.steering.holders.object_walk import Holder
 __all__ = [
     "TrainerControls",
     "data_class_names",
+    "loads_late",
     "logging_step",
     "loss_scale",
     "model_holders",
@@ -168,6 +169,14 @@ def _known_pairs(trainer: Any, callback: Any) -> Iterator[tuple[nn.Module, nn.Mo
     for original in (getattr(callback, "_original_layers", None) or {}).values():
         position, _ = original["names"][0]
         yield pruned[position][0], original["data"]
+
+
+def loads_late(trainer: Any) -> bool:
+    """Return whether a checkpoint is loaded after ``on_fit_start``, its weights first.
+
+    Strategies that split the parameters among the processes do so, such as FSDP2.
+    """
+    return bool(getattr(trainer.strategy, "restore_checkpoint_after_setup", False))
 
 
 def progress_of(trainer: Any, step: int, batch_index: int) -> Progress:

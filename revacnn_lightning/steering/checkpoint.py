@@ -27,6 +27,7 @@ from revacnn_lightning.steering.journal import Journal, change_structure
 __all__ = [
     "STATE_KEY",
     "add_edits",
+    "adopt_loaded",
     "adopt_structure",
     "find_state",
     "inserted_layers",
@@ -142,6 +143,28 @@ def _adopt(
             f"the edits in the checkpoint ({_titles(target)}) cannot be repeated: {error}; pass an "
             "unedited model of the class that was trained"
         ) from error
+    edited_models.remember(model, target)
+
+
+def adopt_loaded(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+    """Adopt the edits of a checkpoint whose weights the model has already.
+
+    Strategies that split the parameters load the weights first. So the edits must have changed no
+    structure, such as those of `SplitEditor`, or the model must have been built with it.
+
+    Raises:
+        SteeringError: the model has another structure; its edits so far remain.
+    """
+    edit_mark.unmark_weights(checkpoint.get("state_dict"))
+    state, present = find_state(checkpoint), edited_models.find_journal(model)
+    if state is None and (present is None or not _was_saved_with_callback(checkpoint)):
+        return
+    target = Journal() if state is None else Journal.from_data(state["journal"])
+    if not edited_models.has_structure(model, target):
+        raise SteeringError(
+            f"the edits in the checkpoint ({_titles(target)}) have changed the structure, but its "
+            "weights were loaded before the edits were known"
+        )
     edited_models.remember(model, target)
 
 

@@ -93,6 +93,18 @@ class Net(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
+class BranchingNet(Net):
+    """Has a layer that every other batch does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(36, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = super().forward(images)
+        return output + self.spare(images.flatten(1)) if self.global_step % 2 else output
+
+
 def is_same_everywhere(value: int) -> bool:
     """Return whether all processes pass the same value."""
     found = [torch.zeros(1, dtype=torch.int64) for _ in range(distributed.get_world_size())]
@@ -224,11 +236,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ddp": {"find_unused_parameters": True, "gradient_as_bucket_view": True},
     "ddp_fork": {"start_method": "fork", "static_graph": True},
     "ddp_spawn": {"start_method": "spawn", "static_graph": True},
-}
+    "ddp_fork, static graph in buckets": {
+        "start_method": "fork", "static_graph": True, "gradient_as_bucket_view": True,
+    },
+    "ddp_fork, unused parameters": {
+        "start_method": "fork", "find_unused_parameters": True, "gradient_as_bucket_view": True,
+    },
+}  # fmt: skip
 
 
 def run_script(strategy: str, folder: Path) -> None:
-    revacnn, module = ReVACNN(), Net()
+    revacnn = ReVACNN()
+    module = BranchingNet() if "unused" in strategy else Net()
     is_started = strategy != "ddp"  # by Lightning, in new processes
     if is_started:
         revacnn.prepare(module)

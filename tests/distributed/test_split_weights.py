@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.distributed import frozen_training, split_training
+import pytest
+
+from tests.distributed import frozen_training, resumed_freezing, split_training
 from tests.distributed.test_two_processes import run
 
 
@@ -49,3 +51,25 @@ def test_filters_of_split_weights_are_frozen_as_in_one_process(tmp_path: Path):
     reason = first["outcomes"][-1][1]
     assert f"internal error of ReVACNN in rank 1: RuntimeError: {frozen_training.ERROR}" in reason
     assert any(frozen_training.ERROR in text for text in first["alerts"])
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_filters_of_split_weights_frozen(tmp_path: Path):
+    run(tmp_path, "tests.distributed.resumed_freezing", str(tmp_path))
+    edits = len(resumed_freezing.EDITS)
+    for rank in range(2):
+        report = json.loads((tmp_path / f"process{rank}.json").read_text())
+        assert report["first"]["frozen"] == resumed_freezing.FROZEN
+        assert not any(report["loaded"].values()), report["loaded"]  # all is that of the checkpoint
+        # The resumed run continues the history and the journal of the first one.
+        assert report["start"]["frozen"] == resumed_freezing.FROZEN
+        assert report["start"]["version"] == edits
+        assert report["end"]["frozen"] == resumed_freezing.UNDONE
+        assert report["end"]["version"] == edits + 1
+        for name, rows in report["moved"].items():
+            layer = name.partition(".")[0].replace("norm", "conv1")
+            frozen = resumed_freezing.FROZEN.get(layer, [])
+            assert not set(rows) & set(frozen), name
+            assert rows or layer == "conv2", name
+    first = json.loads((tmp_path / "process0.json").read_text())
+    assert first["start"]["step"] == first["first"]["step"] > 0

@@ -35,6 +35,8 @@ def reports(folder: Path) -> list[dict[str, Any]]:
         "ddp",
         pytest.param("ddp_spawn", marks=pytest.mark.slow),
         pytest.param("ddp_notebook", marks=pytest.mark.slow),
+        pytest.param("ddp_fork, static graph in buckets", marks=pytest.mark.slow),
+        pytest.param("ddp_fork, unused parameters", marks=pytest.mark.slow),
     ],
 )
 def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: Path):

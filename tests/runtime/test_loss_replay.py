@@ -76,7 +76,7 @@ def replay_of(module: Classifier) -> LossReplay:
 
 
 def expected(module: Classifier, group: int) -> float:
-    rows = slice(10 * group, 10 * (group + 1))
+    rows = slice(13 * group, 13 * (group + 1))
     module.eval()
     with torch.no_grad():
         loss = module.training_step((IMAGES[rows], LABELS[rows]), 0)
@@ -88,13 +88,25 @@ def expected(module: Classifier, group: int) -> float:
 def test_each_group_has_the_loss_of_its_images_in_evaluation_mode(kind):
     module = kind()
     replay = replay_of(module)
-    assert (replay.note, replay.step, replay.group_count) == ("", 7, 4)
+    assert (replay.note, replay.step, replay.group_count) == ("", 7, 3)
     assert module.steps == 1
     with torch.no_grad():  # training goes on
         module.head.weight.mul_(3)
     losses = replay.losses()
     assert module.steps == 1
-    assert losses == pytest.approx([expected(module, group) for group in range(4)], rel=1e-5)
+    assert losses == pytest.approx([expected(module, group) for group in range(3)], rel=1e-5)
+
+
+@pytest.mark.parametrize(("size", "groups"), [(40, 3), (32, 2), (20, 2), (2, 2)])
+def test_a_batch_is_split_into_few_groups_but_at_least_two(size, groups):
+    module = Classifier()
+    replay = LossReplay(module)
+    replay.want()
+    batch = (IMAGES[:size], LABELS[:size])
+    replay.record(batch, 0, 0, lambda: module.training_step(batch, 0))
+    replay.finish_recording()
+    assert replay.group_count == groups
+    assert replay.images == size - size % groups
 
 
 def test_a_replay_changes_nothing():
@@ -141,7 +153,7 @@ def test_the_images_of_several_batches_are_used_until_they_are_enough():
         assert replay.needs_step(0, step) == (step < 7)
         replay.record((IMAGES, LABELS), 0, step, lambda: module.training_step((IMAGES, LABELS), 0))
         replay.finish_recording()
-        assert replay.images == min(40 * (step + 1), 260)  # the last ones that are needed
+        assert replay.images == min(39 * (step + 1), 260)  # the last ones that are needed
     assert len(replay.losses()) == replay.group_count
     assert len(replay.losses(3)) == 3
     assert len(replay.losses(seconds=0)) == loss_replay.MIN_GROUPS

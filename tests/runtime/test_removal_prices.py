@@ -138,7 +138,7 @@ def test_little_time_means_fewer_images():
     model = Residual()
     editor, probe, prices = prices_of(model)
     price = prices.of_plan(editor.plan(RemoveFilters("first", [0]), probe), 0, seconds=0)
-    assert price.images == 16
+    assert price.images == 2 * 16  # for the spread
 
 
 def test_plans_and_edits_of_a_run_have_a_price(tmp_path):

@@ -12,9 +12,9 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from revacnn_lightning.errors import EditRefusedError
+from revacnn_lightning.errors import EditRefusedError, SteeringError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering import ForwardProbe
+from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint, edited_models
 from revacnn_lightning.steering.split_editor import SplitEditor
 from revacnn_lightning.telemetry.inspection.following_norms import FollowingNorms
 from revacnn_lightning.telemetry.split_tensors import class_before_split, is_distributed
@@ -77,6 +77,41 @@ def test_frozen_filters_stay_as_they_are_until_the_undo(model: Any):
     editor.apply(requests.Unfreeze("0"), PROBE)
     step(model, optimizer)
     assert not torch.equal(local(model[0].weight)[1], before[0][1])
+
+
+def test_filters_are_frozen_that_the_loaded_checkpoint_has_frozen(model: Any, mesh: Any):
+    editor = SplitEditor(model)
+    editor.apply(requests.Freeze("0", [1, 3]), PROBE)
+    saved: dict[str, Any] = {}
+    checkpoint.add_edits(saved, model)
+    fresh: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    fully_shard(fresh, mesh=mesh)
+    checkpoint.adopt_loaded(fresh, saved)
+    optimizer = torch.optim.SGD(fresh.parameters(), lr=0.1)
+    resumed = SplitEditor(fresh, [optimizer], journal=edited_models.find_journal(fresh))
+    assert resumed.frozen_filters("0") == [1, 3]
+    before, norm = local(fresh[0].weight), local(fresh[1].bias)
+    step(fresh, optimizer)
+    after = local(fresh[0].weight)
+    assert torch.equal(after[[1, 3]], before[[1, 3]])
+    assert not torch.equal(after[[0, 2]], before[[0, 2]])
+    assert torch.equal(local(fresh[1].bias)[[1, 3]], norm[[1, 3]])
+    resumed.apply(requests.Undo(1), PROBE)
+    assert resumed.frozen_filters("0") == []
+    # A checkpoint of the unedited run, which the callback has saved, freezes nothing.
+    checkpoint.adopt_loaded(fresh, {"callbacks": {"ReVACNN": {}}})
+    assert edited_models.find_journal(fresh) == Journal()
+
+
+def test_edits_of_the_structure_are_not_adopted_after_the_weights(model: nn.Module):
+    whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3))
+    editor = Editor(whole)
+    editor.apply(requests.AddFilters("0", 1), ForwardProbe([lambda: whole(IMAGES)]))
+    saved: dict[str, Any] = {}
+    checkpoint.add_edits(saved, whole)
+    with pytest.raises(SteeringError, match="have changed the structure"):
+        checkpoint.adopt_loaded(model, saved)
+    assert edited_models.find_journal(model) is None
 
 
 @pytest.mark.parametrize(

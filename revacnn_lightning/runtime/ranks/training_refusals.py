@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from revacnn_lightning.runtime.ranks.started_processes import adopts_edits, was_started
+from revacnn_lightning.telemetry.inspection.lone_norms import find_waiting_norm
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
 __all__ = ["edit_refusal", "forward_refusal", "inspection_refusal", "is_split"]
@@ -40,10 +41,11 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
             f"edits in several processes work with Lightning's DDPStrategy, not with {name}; "
             "train with strategy='ddp'"
         )
-    if _has_synchronized_norms(module):
+    norm = find_waiting_norm(module)
+    if norm:
         return (
-            "a forward of a SyncBatchNorm waits for the other processes, so that no edit can be "
-            "verified; train with sync_batchnorm=False"
+            f"a forward of a {norm} waits for the other processes, so that no edit can be "
+            "verified; train with torch.nn.SyncBatchNorm, or without synchronized norms"
         )
     if getattr(strategy, "_ddp_comm_state", None) is not None:
         return (
@@ -81,10 +83,11 @@ def _optimizer_refusal(trainer: Any) -> str:
 def forward_refusal(trainer: Any, module: nn.Module) -> str:
     """Return why this process must not run a forward of its own between two batches; "" if it may.
 
-    With sharded parameters or synchronized batch norms, it would wait for the other processes.
+    With sharded parameters, or batch norms that others have synchronized, it would wait for the
+    other processes.
     """
     is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
-    if is_replicated and not _has_synchronized_norms(module):
+    if is_replicated and not find_waiting_norm(module):
         return ""
     return inspection_refusal(trainer)
 
@@ -95,7 +98,3 @@ def inspection_refusal(trainer: Any) -> str:
         count = trainer.world_size
         return f"this training runs in {count} processes, which must run the network together"
     return ""
-
-
-def _has_synchronized_norms(module: nn.Module) -> bool:
-    return any(isinstance(each, nn.SyncBatchNorm) for each in module.modules())

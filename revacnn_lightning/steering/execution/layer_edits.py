@@ -101,6 +101,7 @@ def _insert(
     block = _seeded(
         initializer, lambda: make_block(edit.kind, edit.channels, edit.kernel, edit.dims)
     )
+    _match_norms(block, model)
     _match_placement(block, host)
     hook = host.register_forward_hook(RunChildOnOutput(edit.child))
     host.add_module(edit.child, block)
@@ -121,6 +122,17 @@ def _seeded(initializer: Initializer, make: Callable[[], nn.Module]) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(initializer.generator.initial_seed())
         return make()
+
+
+def _match_norms(block: nn.Module, model: nn.Module) -> None:
+    """Synchronize the norms of ``block`` over the ranks of the training, if those of a model are.
+
+    A Trainer that resumes the run synchronizes all norms, those of inserted blocks included.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            nn.SyncBatchNorm.convert_sync_batchnorm(block, module.process_group)
+            return
 
 
 def _match_placement(block: nn.Module, host: nn.Module) -> None:

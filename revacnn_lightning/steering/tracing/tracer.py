@@ -26,7 +26,7 @@ from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMo
 
 __all__ = ["Run", "Tracer"]
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # (operation, arguments, named arguments) -> its output
 Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.inspection.global_hooks import global_hooks_suspended
 from revacnn_lightning.telemetry.inspection.index_checks import IndexChecks
+from revacnn_lightning.telemetry.inspection.lone_norms import normalize_alone
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
 from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
@@ -57,6 +58,8 @@ def side_effect_free(
     `TorchFunctionMode` that the user has entered is suspended, and so are hooks registered for all
     modules, so that they do not see what runs inside; the default device stays in effect.
 
+    No batch norm waits for other ranks inside: `normalize_alone`.
+
     On a GPU, an index out of bounds raises inside, instead of stopping the process: `IndexChecks`.
 
     Not restored: what a forward does to the world outside of the model (files, prints, loggers,
@@ -96,6 +99,7 @@ def _restoring(objects: ObjectState, training: bool | None, observe: bool) -> It
             try:
                 for module in objects.modules:
                     disable_logging(module)
+                    normalize_alone(module)
                     if training is not None and module.training != training:
                         vars(module)["training"] = training  # `nn.Module.__setattr__` is slow
                 with ExitStack() as stack:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from pytorch_lightning import strategies
 from torch import nn
 
 from revacnn_lightning.runtime.ranks.training_refusals import (
+    SHARDING,
     edit_refusal,
     forward_refusal,
     inspection_refusal,
 )
+from revacnn_lightning.runtime.trainer_adapter import loads_late
 
 
 def trainer(
@@ -31,6 +34,10 @@ def trainer(
 FSDP = type("FSDPStrategy", (), {})
 
 
+class SyncNorm(nn.BatchNorm2d):
+    """A norm of another library."""
+
+
 class Sharded:
     """An optimizer of ``torch.distributed``."""
 
@@ -43,7 +50,8 @@ class Sharded:
         (trainer("SingleDeviceStrategy", 1), nn.BatchNorm2d, ""),
         (trainer("DDPStrategy"), nn.BatchNorm2d, ""),
         (trainer("DDPStrategy", _ddp_comm_state=None), nn.BatchNorm2d, ""),
-        (trainer("DDPStrategy"), nn.SyncBatchNorm, "sync_batchnorm=False"),
+        (trainer("DDPStrategy"), nn.SyncBatchNorm, ""),
+        (trainer("DDPStrategy"), SyncNorm, "a forward of a SyncNorm waits"),
         (trainer("DDPStrategy", _ddp_comm_state=object()), nn.BatchNorm2d, "ddp_comm_state"),
         (trainer("DDPStrategy", 2, Sharded), nn.BatchNorm2d, "Sharded splits its state"),
         (trainer("FSDPStrategy"), nn.BatchNorm2d, "FSDPStrategy splits the parameters"),
@@ -62,6 +70,18 @@ def test_an_edit_that_cannot_be_made_in_all_processes_is_refused(
     assert bool(refusal) == bool(reason)
 
 
+@pytest.mark.parametrize("name", SHARDING)
+def test_strategies_are_known_by_the_names_that_lightning_gives_them(name: str):
+    # DeepSpeedStrategy cannot be created without deepspeed.
+    kind = getattr(strategies, name)
+    strategy = kind.__new__(kind)
+    training = SimpleNamespace(strategy=strategy, world_size=2, optimizers=[])
+    network = nn.Sequential(nn.Conv2d(3, 4, 3))
+    assert f"{name} splits the parameters" in edit_refusal(training, network)
+    assert forward_refusal(training, network)
+    assert loads_late(training)  # so that a resumed run has its edits
+
+
 def test_a_backward_of_one_process_is_refused():
     assert inspection_refusal(SimpleNamespace(world_size=1)) == ""
     assert "2 processes" in inspection_refusal(SimpleNamespace(world_size=2))
@@ -71,7 +91,8 @@ def test_a_backward_of_one_process_is_refused():
     ("strategy", "count", "norm", "is_refused"),
     [
         ("DDPStrategy", 2, nn.BatchNorm2d, False),
-        ("DDPStrategy", 2, nn.SyncBatchNorm, True),
+        ("DDPStrategy", 2, nn.SyncBatchNorm, False),
+        ("DDPStrategy", 2, SyncNorm, True),
         ("FSDPStrategy", 2, nn.BatchNorm2d, True),
         ("DeepSpeedStrategy", 1, nn.BatchNorm2d, False),
     ],
