@@ -30,9 +30,9 @@ PUBLIC_NAMES = {
     # what a run returns
     "Alert", "Applied", "Batch", "BatchStream", "ClassAnswers", "ClassLens", "Confusion",
     "Connection", "EmbeddedViewer", "Figure", "FilterInspection", "History", "ImagePass", "KeyInfo",
-    "LayerDetail", "LayerEvidence", "LayerInfo", "PendingRequest", "PlanSummary", "PreferredImage", "Proposal",
-    "PruningState", "RankValues", "Snapshot", "Status", "Structure", "Trial", "TrialCost",
-    "TrialState", "Verdict",
+    "LayerDetail", "LayerEvidence", "LayerInfo", "PendingRequest", "PlanSummary",
+    "PreferredImage", "Proposal", "PruningState", "RankValues", "Snapshot", "Status",
+    "Structure", "Trial", "TrialCost", "TrialState", "Verdict",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",
     "MissingPackageError", "ObserverKeyError", "ProtocolError", "ProtocolVersionError",
