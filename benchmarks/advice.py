@@ -9,6 +9,10 @@ network by the editor, one at a time, and the change of the loss on 256 held-out
 that prices are compared with. Spearman's rank correlation over all filters of a network:
 
 - live: the statistic ``price`` of the last 10 batches, of coupled filters together.
+- fresh: the same, compared with the true change in a copy whose batch norms have the statistics of
+  the next 8 training batches, with the weights of now. Running statistics are those of older
+  weights: while the weights change fast, the network in evaluation mode is another one than the one
+  that trains, and has another loss. The live ranking is of the one that trains.
 - confirmed: forwards of 256 images, those of the next 8 training batches, with and without the
   filter: what a plan states once as many batches have been trained.
 - one batch: the same with the 32 images of one batch, as in the first plan of a run.
@@ -158,6 +162,7 @@ class Prices:
     """The prices of all filters of a network that can be removed."""
 
     true: list[float] = field(default_factory=list)
+    fresh_true: list[float] = field(default_factory=list)
     confirmed: list[RemovalPrice] = field(default_factory=list)
     one_batch: list[float] = field(default_factory=list)
     live: list[float] = field(default_factory=list)
@@ -167,6 +172,10 @@ class Prices:
     def correlation(self, values: list[float]) -> float:
         """Return Spearman's rank correlation with the truth."""
         return float(spearmanr(self.true, values)[0])
+
+    def fresh_correlation(self) -> float:
+        """Return that of the live ranking with the truth for fresh batch norms."""
+        return float(spearmanr(self.fresh_true, self.live)[0])
 
     def sign_share(self) -> float:
         """Return for how many filters the confirmed change has the true sign."""
@@ -196,7 +205,8 @@ def measure(moment: Moment, held_out: Batch) -> Prices:
     widths = [len(moment.recorded["price"][layer]) for layer in layers]
     own = np.concatenate([moment.recorded["price"][layer] for layer in layers])
     live = _by_layer(add_up_coupled(own, layers, widths, groups, model), layers, widths)
-    base = loss_of(model, held_out)
+    fresh = with_fresh_norms(model, moment.batches)
+    base, fresh_base = loss_of(model, held_out), loss_of(fresh, held_out)
     prices = Prices()
     for layer, width in zip(layers, widths, strict=True):
         for index in range(width):
@@ -211,6 +221,8 @@ def measure(moment: Moment, held_out: Batch) -> Prices:
             prices.confirmed.append(price)
             prices.one_batch.append(of_one_batch.change)
             prices.true.append(loss_of(removed(model, request, moment), held_out) - base)
+            without = loss_of(removed(fresh, request, moment), held_out)
+            prices.fresh_true.append(without - fresh_base)
             prices.live.append(float(live[layer][index]))
             prices.activation.append(float(moment.recorded["activation"][layer][index]))
             prices.weight_norm.append(float(moment.recorded["weight_norm"][layer][index]))
@@ -232,6 +244,19 @@ def recorded_losses(model: nn.Module, batches: Sequence[Batch]) -> LossReplay:
     return replay
 
 
+def with_fresh_norms(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
+    """Return a copy whose batch norms have the statistics of these batches."""
+    fresh = copy.deepcopy(model).train()
+    for module in fresh.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all batches
+    with torch.no_grad():
+        for images, _ in batches:
+            fresh(images)
+    return fresh
+
+
 def removed(model: nn.Module, request: RemoveFilters, moment: Moment) -> nn.Module:
     """Return a copy of a network without these filters."""
     edited = copy.deepcopy(model)
@@ -245,21 +270,23 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     report = Report(
         "Prices against the true change of the loss: Spearman's rank correlation",
-        ("network", "stage", "step", "filters", "live", "confirmed", "one batch", "activation",
-         "norm", "sign", "within error", "median true change"),
+        ("network", "stage", "step", "filters", "live", "fresh", "confirmed", "one batch",
+         "activation", "norm", "sign", "within error", "median true change"),
     )  # fmt: skip
     batches, held_out = load_images(options.seed)
     names = list(NETWORKS)[:2] if options.quick else list(NETWORKS)
-    live, confirmed, one_batch = [], [], []
+    live, fresh, confirmed, one_batch = [], [], [], []
     for name in progress(names, "networks"):
         torch.manual_seed(options.seed)
         for moment in train(NETWORKS[name](), batches):
             prices = measure(moment, held_out)
             live.append(prices.correlation(prices.live))
+            fresh.append(prices.fresh_correlation())
             confirmed.append(prices.correlation([price.change for price in prices.confirmed]))
             one_batch.append(prices.correlation(prices.one_batch))
             report.add_row(
-                name, moment.stage, moment.step, len(prices.true), live[-1], confirmed[-1],
+                name, moment.stage, moment.step, len(prices.true), live[-1], fresh[-1],
+                confirmed[-1],
                 one_batch[-1],
                 prices.correlation(prices.activation), prices.correlation(prices.weight_norm),
                 prices.sign_share(), prices.within_error(), median(prices.true),
@@ -272,6 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     report.check_at_least("live, median", median(live), MEDIAN_LIVE)
     report.check_at_least("live, each", min(live), MIN_LIVE)
+    report.check_at_least("live, fresh batch norms, median", median(fresh), MEDIAN_LIVE)
+    report.check_at_least("live, fresh batch norms, each", min(fresh), MIN_LIVE)
     report.check_at_least("confirmed, median", median(confirmed), MEDIAN_CONFIRMED)
     report.check_at_least("confirmed, each", min(confirmed), MIN_CONFIRMED)
     check_healthy(report, names, batches[: HEALTHY_EPOCHS * EPOCH], options.seed)

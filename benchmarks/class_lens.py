@@ -66,7 +66,7 @@ class ShownClasses(MonitoredTraining):
             self._select()
 
     def _select(self) -> None:
-        collector: Any = self.session.collectors[InspectClasses]
+        collector: Any = self.session.inspections.by_request[InspectClasses]
         for layer in self._opened:
             collector.select(InspectClasses(layer))
         if self._has_class:
