@@ -231,6 +231,8 @@ class MonitoredTraining(PlainTraining):
             optimizers=[self.optimizer],
             precision_plugin=SimpleNamespace(train_step_context=contextlib.nullcontext),
             strategy=Strategy(self.module),
+            train_dataloader=None,
+            val_dataloaders=None,
             world_size=1,
         )
         self.index = 0
