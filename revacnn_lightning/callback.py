@@ -26,6 +26,7 @@ from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
+from revacnn_lightning.runtime.inspection_collectors import InspectionSources
 from revacnn_lightning.runtime.ranks.processes import Processes
 from revacnn_lightning.runtime.ranks.started_processes import (
     adopt_edits_when_loaded,
@@ -434,13 +435,15 @@ class ReVACNN(FreshCopies, Callback):
             options.make_recorder(pl_module),
             TrainerControls(trainer),
             options.endpoints,
-            get_image=validation.image,
-            get_truth=validation.truth,
-            class_names=names,
-            find_preprocessing=validation.preprocessing,
-            forward=forwards.forward,
-            find_step_images=forwards.find_step_images,
-            inspection_refusal=inspection_refusal(trainer),
+            sources=InspectionSources(
+                get_image=validation.image,
+                get_truth=validation.truth,
+                class_names=names,
+                find_preprocessing=validation.preprocessing,
+                forward=forwards.forward,
+                find_step_images=forwards.find_step_images,
+                refusal=inspection_refusal(trainer),
+            ),
             lineage=lineage,
             history=history,
             recordings=options.recordings(Path(trainer.default_root_dir) / "revacnn"),

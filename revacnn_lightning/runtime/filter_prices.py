@@ -186,7 +186,7 @@ class FilterPriceCollector:
             return
         self._note = ""
         index_of = {name: index for index, name in enumerate(self._recorder.layers)}
-        for change in plan.filter_changes:
+        for change in () if plan.is_choice else plan.filter_changes:
             if change.layer in index_of:  # coupled filters are removed together
                 layer = index_of[change.layer]
                 self._measured |= {(layer, i): (context.step, price) for i in change.filters}

@@ -460,7 +460,7 @@ class Recorder:
         return self._weights()[layer].current_weight()
 
     def input_shape(self, layer: str) -> tuple[int, ...]:
-        """Return (C, H, W) of the map that a linear layer reads flattened; () if it is no map."""
+        """Return the shape of the map that a linear layer reads flattened; () if it is no map."""
         return next((each.input_shape for each in self._layers if each.name == layer), ())
 
     def current_gradient(self, layer: str) -> Tensor | None:

@@ -79,6 +79,29 @@ def test_only_what_follows_a_changed_layer_is_computed_again() -> None:
     assert torch.equal(outputs[0][0], alone[0])
 
 
+def test_the_last_forward_keeps_nothing() -> None:
+    model = chain()
+    probe = shared_probe(model)
+    assert probe.shared is not None
+    evaluate(model, probe)
+    change_weight(model.convs[1])
+    kept = probe.shared.outputs._bytes
+    outputs: list[list[Tensor]] = []
+    assert convs_computed(lambda: outputs.append(evaluate(model, probe, last=True))) == 2
+    assert probe.shared.outputs._bytes == kept
+    assert torch.equal(outputs[0][0], evaluate(model, nets.probe_of(model))[0])
+
+
+def test_the_last_forward_reuses_what_is_equal_behind_a_change() -> None:
+    model = chain(lambda x: F.relu(x.clone().mul_(1)))
+    probe = shared_probe(model)
+    expected = evaluate(model, probe)
+    replace_data(Transaction(), model.convs[0].weight, model.convs[0].weight.detach().clone(), None)
+    outputs: list[list[Tensor]] = []
+    assert convs_computed(lambda: outputs.append(evaluate(model, probe, last=True))) <= 1
+    assert torch.equal(outputs[0][0], expected[0])
+
+
 def test_a_pooling_of_equal_maps_is_computed_once() -> None:
     model = chain(lambda x: F.max_pool2d(x, 2, stride=1))
     probe = shared_probe(model)
