@@ -124,7 +124,9 @@ class ReVACNN(FreshCopies, Callback):
         request_port: TCP port for requests; 0 picks a free port if ``host`` is given.
         connection_file: path of the connection file; None: a file in the user's runtime directory,
             where viewers on this machine find it.
-        statistics: what to record of every filter; a subset of `telemetry.STATISTICS`.
+        statistics: what to record of every filter of all layers. Besides the default,
+            ``"optimizer_gradient"``, ``"activation_gradient"``, ``"firing"`` and
+            ``"signal_to_noise"``; `telemetry.statistics` defines them.
         max_overhead: the share of a training step that recording may cost, 0.03 for 3 %. If
             recording costs more, the expensive statistics are sampled less often (the page shows
             how often); the gradient and the activation are always recorded. None: no limit.
@@ -409,6 +411,9 @@ class ReVACNN(FreshCopies, Callback):
         if not trainer.is_global_zero:
             return
         self._session = self._make_session(trainer, pl_module, self._editor, self._forwards)
+        hooks = CheckpointHooks.of(pl_module)
+        if hooks is not None:
+            hooks.check_can_save = self._session.trial.check_can_save
         processes.publish_states(self._session.publish_rank_states)
         for line in how_to_attach(self._session):
             rank_zero_info(line)

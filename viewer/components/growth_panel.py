@@ -36,7 +36,7 @@ class GrowthPanel(HtmlPanel):
         text = requests.refused
         if requests.is_pending:
             text = tab.awaited("waiting for a batch")
-        elif requests.newest is not None:
+        elif requests.newest is not None and not text:
             notes = [note for note in requests.newest.notes if note]
             text = _describe(requests.newest) if rows else next(iter(notes), "no layer has a gain")
         return {"rows": rows, "text": text, "pending": requests.is_pending}

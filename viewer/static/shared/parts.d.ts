@@ -243,6 +243,8 @@ export interface VerdictBadge {
 export interface VerdictsData {
   rows: VerdictRow[]
   badges: VerdictBadge[]
+  /** Why no newer verdicts are known; "" if they are. */
+  problem: string
 }
 
 export interface LayerPanelData {
