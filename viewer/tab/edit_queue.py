@@ -20,7 +20,7 @@ from ..runs.run_state import RunState
 from .edit_groups import EditGroups
 from .run_selection import RunSelection
 from .staged_change import StagedChange
-from .staging import Staging
+from .staged_changes import StagedChanges
 from .trial_plan import TrialPlan
 
 __all__ = ["EditQueue"]
@@ -42,7 +42,7 @@ class EditQueue:
         trial: of the staged changes.
     """
 
-    def __init__(self, run_selection: RunSelection, staging: Staging) -> None:
+    def __init__(self, run_selection: RunSelection, staging: StagedChanges) -> None:
         self._run_selection = run_selection
         self.staging = staging
         self.revision = 0
