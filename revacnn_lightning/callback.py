@@ -10,7 +10,6 @@ import functools
 import logging
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.history.history_recorder import HistoryRecorder
-from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.alert_delivery import AlertTarget
@@ -27,7 +24,6 @@ from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
-from revacnn_lightning.runtime.history_state import pack_history, unpack_history
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
 from revacnn_lightning.runtime.ranks.processes import Processes
@@ -43,6 +39,7 @@ from revacnn_lightning.runtime.ranks.training_refusals import (
     is_split,
 )
 from revacnn_lightning.runtime.request_queue import PendingRequest
+from revacnn_lightning.runtime.run_continuation import RunContinuation
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import UserForward
@@ -85,8 +82,6 @@ else:
 __all__ = ["ReVACNN"]
 
 log = logging.getLogger(__name__)
-
-RESUMED = "Resumed from a checkpoint"  # marked in the history like an edit
 
 _reserving = threading.Lock()  # trainings in several threads may share a callback
 
@@ -190,8 +185,7 @@ class ReVACNN(FreshCopies, Callback):
 
     RUN_STATE = (
         "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
-        "_step", "_lineage", "_is_resumed", "_history", "_history_of", "_processes",
-        "_edit_refusal", "_is_split",
+        "_continuation", "_processes", "_edit_refusal", "_is_split",
     )  # fmt: skip
 
     def __init__(
@@ -248,11 +242,7 @@ class ReVACNN(FreshCopies, Callback):
         self._monitored: Trainer | None = None
         self._is_disabled = False
         self._undo_after_error: UndoAfterError | None = None
-        self._step = 0  # training batches so far, including those before a resume
-        self._lineage = Lineage.begin()
-        self._is_resumed = False  # from a checkpoint, by the next fit
-        self._history: HistoryRecorder | None = None
-        self._history_of: weakref.ref[LightningModule] | None = None  # None: of the next module
+        self._continuation = RunContinuation(keep_history=self._options.keep_history)
         self._processes: Processes | None = None  # of the training, during a fit
         self._edit_refusal = ""
         self._is_split = False  # whether each process has a part of the parameters only
@@ -439,6 +429,7 @@ class ReVACNN(FreshCopies, Callback):
         options = self._options
         names = options.names_of_classes
         validation = validation_data(trainer, options.images, names)
+        lineage, history = self._continuation.begin(pl_module)
         diagnostics = RunDiagnostics(
             options.alert,
             {"model": type(pl_module).__name__, "name": options.name or ""},
@@ -457,8 +448,8 @@ class ReVACNN(FreshCopies, Callback):
             forward=forwards.forward,
             find_step_images=forwards.find_step_images,
             inspection_refusal=inspection_refusal(trainer),
-            lineage=self._continue_lineage(pl_module),
-            history=self._continue_history(pl_module),
+            lineage=lineage,
+            history=history,
             recordings=options.recordings(Path(trainer.default_root_dir) / "revacnn"),
             alerts=diagnostics.alerts,
             observers=diagnostics.observers,
@@ -469,28 +460,6 @@ class ReVACNN(FreshCopies, Callback):
                 trainer, pl_module, functools.partial(_forward_context, trainer)
             ),
         )
-
-    def _continue_lineage(self, module: LightningModule) -> Lineage:
-        """Return the lineage of the next run; call this before `_continue_history`."""
-        if self._is_other(module):
-            self._lineage = Lineage.begin()
-        return Lineage.continued(self._lineage.id, self._step)
-
-    def _is_other(self, module: LightningModule) -> bool:
-        """Return whether the history so far is that of another module."""
-        return self._history_of is not None and self._history_of() is not module
-
-    def _continue_history(self, module: LightningModule) -> HistoryRecorder | None:
-        """Return the history so far; an empty one if it is that of another module."""
-        if not self._options.keep_history:
-            self._history = None
-        elif self._history is None or self._is_other(module):
-            self._history = HistoryRecorder()
-        if self._is_resumed and self._history is not None:
-            self._history.add_edit(self._step, RESUMED, version=-1)
-        self._is_resumed = False
-        self._history_of = weakref.ref(module)
-        return self._history
 
     def _close(
         self, state: TrainingState = "finished", detail: str = "", *, keep_edits: bool = False
@@ -564,7 +533,7 @@ class ReVACNN(FreshCopies, Callback):
         assert forwards is not None
         return forwards.begin_batch(
             batch,
-            progress_of(trainer, self._step, batch_idx),
+            progress_of(trainer, self._continuation.step, batch_idx),
             can_edit=batch_idx % trainer.accumulate_grad_batches == 0,
             edit_refusal=processes.ranks.refusal or self._edit_refusal,
             can_freeze=self._is_split and not processes.ranks.refusal,
@@ -581,7 +550,7 @@ class ReVACNN(FreshCopies, Callback):
         handler = self._session or self._undo_after_error or self._processes
         if forwards is None or handler is None or not handler.needs_probe:
             return
-        recording = forwards.needed_recording(self._step)
+        recording = forwards.needed_recording(self._continuation.step)
         if recording is not None:
             record_next_step(trainer, recording)
 
@@ -601,7 +570,7 @@ class ReVACNN(FreshCopies, Callback):
             recording.end_batch(loss, 1 / accumulated)
         if self._session is None:
             return
-        self._step += 1
+        self._continuation.step += 1
         self._session.end_batch(
             loss=loss,
             get_learning_rates=lambda: learning_rates(trainer.optimizers),
@@ -648,15 +617,11 @@ class ReVACNN(FreshCopies, Callback):
     # ------------------------------------------------------------------ checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"step": self._step, "lineage": self._lineage.id}
-        return {**state, **pack_history(self._history)}
+        return {"step": self._continuation.step, **self._continuation.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self._session is None:  # else it is of another training
-            self._step = state_dict["step"]
-            self._lineage = Lineage.continued(state_dict.get("lineage"), self._step)
-            self._is_resumed = True
-            self._history, self._history_of = unpack_history(state_dict), None
+            self._continuation.load(state_dict, state_dict["step"])
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

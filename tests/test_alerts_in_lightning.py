@@ -45,7 +45,7 @@ def test_the_digits_example_raises_no_alert(
     monkeypatch.setattr(digits, "ReVACNN", lambda **_: callback)
     monkeypatch.setattr("sys.argv", ["01_digits.py", "--epochs", "3", "--pace", "0"])
     digits.main()
-    assert callback._step > 100
+    assert callback._continuation.step > 100
     assert alerts == []
 
 

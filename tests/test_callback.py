@@ -510,7 +510,7 @@ def test_one_callback_serves_successive_fits():
     model = TwoConvs()
     fit(model, [revacnn])
     fit(model, [revacnn])
-    assert revacnn._step == 24
+    assert revacnn._continuation.step == 24
     assert hooks_on(model) == []
 
 

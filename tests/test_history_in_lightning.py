@@ -18,8 +18,8 @@ from tests.small import At, TwoConvs, fit
 
 
 def kept(revacnn: ReVACNN) -> History:
-    assert revacnn._history is not None
-    return revacnn._history.to_message()
+    assert revacnn._continuation.history is not None
+    return revacnn._continuation.history.to_message()
 
 
 def loss_of(message: History) -> list[float]:
@@ -117,7 +117,7 @@ def test_a_run_without_a_history_says_so():
     revacnn = ReVACNN(keep_history=False)
     requests: list = []
     fit(TwoConvs(), [revacnn, At(3, lambda *_: requests.append(revacnn.steer(SendHistory())))])
-    assert revacnn._history is None
+    assert revacnn._continuation.history is None
     assert "history" not in revacnn.state_dict()
     with pytest.raises(EditRefusedError, match="keep_history=True"):
         requests[0].result()

@@ -77,7 +77,7 @@ def test_a_copy_of_the_callback_during_a_run_is_a_fresh_one(how: str):
     copies: list[ReVACNN] = []
     fit(TwoConvs(), [revacnn, At(3, lambda *_: copies.append(COPIES[how](revacnn)))])
     [copied] = copies
-    assert copied._step == 0
+    assert copied._continuation.step == 0
     assert copied.connection_file is None
     assert copied._options.statistics == ["gradient"]
     with pytest.raises(EditRefusedError, match="no training is running"):

@@ -15,18 +15,16 @@ from torch import distributed as dist
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.history.history_recorder import HistoryRecorder
-from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
-from revacnn_lightning.runtime.history_state import pack_history, unpack_history
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
 from revacnn_lightning.runtime.loop_state import LoopState
 from revacnn_lightning.runtime.nested import map_leaves
 from revacnn_lightning.runtime.ranks.rank_zero import RankZero
 from revacnn_lightning.runtime.request_queue import PendingRequest
+from revacnn_lightning.runtime.run_continuation import RunContinuation
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.session import Session
@@ -95,8 +93,7 @@ class LoopMonitor:
         self._options = options
         self._controls = controls
         self._validation = validation
-        self._lineage = Lineage.begin()
-        self._history = HistoryRecorder() if options.keep_history else None
+        self._continuation = RunContinuation(keep_history=options.keep_history)
         self._editor: Editor | None = None
         self._forwards: StepForwards | None = None
         self._undo: UndoAfterError | None = None
@@ -109,13 +106,11 @@ class LoopMonitor:
 
     def run_state(self) -> dict[str, Any]:
         """Return the state of the run, for checkpoints."""
-        return {"lineage": self._lineage.id, **pack_history(self._history)}
+        return self._continuation.state()
 
     def resume(self, state: Mapping[str, Any], step: int) -> None:
         """Continue the run of a checkpoint. Call it before `open`."""
-        self._lineage = Lineage.continued(state.get("lineage"), step)
-        if self._options.keep_history:
-            self._history = unpack_history(state) or HistoryRecorder()
+        self._continuation.load(state, step)
 
     def open(self) -> None:
         """Start listening, and log how to attach."""
@@ -154,6 +149,7 @@ class LoopMonitor:
         about = {"model": type(model).__name__, "name": options.name or ""}
         diagnostics = RunDiagnostics(options.alert, about)
         names = options.names_of_classes
+        lineage, history = self._continuation.begin(model)
         validation = ValidationData(
             lambda: self._validation,
             lambda: self._state.device,
@@ -174,8 +170,8 @@ class LoopMonitor:
             forward=forwards.forward,
             find_step_images=forwards.find_step_images,
             inspection_refusal=self._edit_refusal,
-            lineage=self._lineage,
-            history=self._history,
+            lineage=lineage,
+            history=history,
             recordings=options.recordings(self._controls.directory),
             alerts=diagnostics.alerts,
             observers=diagnostics.observers,
