@@ -50,7 +50,8 @@ SCRIPT = {
     14: ControlRun("step", batches=2),
     30: ControlRun("stop"),
 }
-NAMES = ["gradient", "activation", "weight_norm", "update_ratio", "activation_gradient"]
+COMPARED_NAMES = ["gradient", "weight_norm", "update_ratio"]
+NAMES = [*COMPARED_NAMES, "activation", "activation_gradient"]
 LAYERS = ["conv1", "conv2"]
 INSPECTIONS = [
     InspectRanks("conv1"),
@@ -120,8 +121,9 @@ class Comparison(pl.Callback):
     def __init__(self, make_copy: Callable[[], Net]) -> None:
         self.make_copy = make_copy
         self.recorder: Recorder | None = None
-        self.errors = dict.fromkeys(NAMES, 0.0)
+        self.errors = dict.fromkeys(COMPARED_NAMES, 0.0)
         self.own: dict[str, list[int]] = {}  # filters with a norm in this rank
+        self.lost: set[int] = set()  # batches without values of the maps
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -150,7 +152,11 @@ class Comparison(pl.Callback):
         for name in LAYERS:
             start = starts[recording.layers.index(name)]
             values = recording.values[:, start : start + len(after[f"{name}.weight"])]
-            self.compare(name, dict(zip(recording.names, values, strict=True)), after)
+            found = dict(zip(recording.names, values, strict=True))
+            self.compare(name, found, after)
+            maps = [found["activation"], found["activation_gradient"]]
+            if not np.isfinite(maps).all():
+                self.lost.add(args[2])
         if args[2] == COMPARED - 1:
             recorder.detach()
 
@@ -168,8 +174,6 @@ class Comparison(pl.Callback):
             rows = slice(None) if name == "gradient" else own
             error = np.abs(found[name][rows] / value.numpy()[rows] - 1)
             self.note_error(name, error)
-        for name in ("activation", "activation_gradient"):
-            self.note_error(name, ~np.isfinite(found[name]))
 
     def note_error(self, name: str, error: np.ndarray) -> None:
         self.errors[name] = float(np.max([self.errors[name], *error]))  # NaN stays
@@ -239,6 +243,7 @@ def run(kind: str, folder: Path) -> None:
         "rate": trainer.optimizers[0].param_groups[0]["lr"],
         "errors": comparison.errors,
         "own": comparison.own,
+        "lost": sorted(comparison.lost),
         "ranks": sorted(viewer.ranks),
         "norms": viewer.norms,
         "differing": viewer.differing,
