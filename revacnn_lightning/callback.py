@@ -411,6 +411,9 @@ class ReVACNN(FreshCopies, Callback):
         if not trainer.is_global_zero:
             return
         self._session = self._make_session(trainer, pl_module, self._editor, self._forwards)
+        hooks = CheckpointHooks.of(pl_module)
+        if hooks is not None:
+            hooks.check_can_save = self._session.trial.check_can_save
         processes.publish_states(self._session.publish_rank_states)
         for line in how_to_attach(self._session):
             rank_zero_info(line)

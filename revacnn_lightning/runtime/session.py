@@ -372,6 +372,8 @@ class Session:
 
         self.receive_requests()
         if not is_paused:
+            if self._automatic.needs_statistics(batch.step):
+                self._batches.publish_pending()
             self._automatic.advance(batch, self._status.version)
         is_due = is_first or time.monotonic() >= self._next_layer_check
         if is_due or self._queue.has_work(can_plan()):
