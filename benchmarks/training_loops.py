@@ -211,7 +211,8 @@ class MonitoredTraining(PlainTraining):
         self.folder = tempfile.TemporaryDirectory()
         self.file = Path(self.folder.name) / "connection.json"
         # With an overhead limit, a busy machine would sample statistics less often.
-        self.callback = ReVACNN(connection_file=self.file, max_overhead=None, **options)
+        options = {"max_overhead": None, **options}
+        self.callback = ReVACNN(connection_file=self.file, **options)
         self.trainer: Any = SimpleNamespace(
             accumulate_grad_batches=1,
             callback_metrics={},

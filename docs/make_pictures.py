@@ -65,6 +65,19 @@ data = DataLoader(TensorDataset(torch.randn(64, 3, 64, 64), torch.arange(64) % 1
 options = dict(max_epochs=10_000, logger=False, enable_checkpointing=False)
 Trainer(**options, callbacks=[ReVACNN()]).fit({model}(), data)
 """
+# The training of the quickstart with faults: two dead filters, and two that stay equal.
+FAULTS = """
+torch.manual_seed(0)
+model = Digits()
+first, norm, _, second = model.features[:4]
+with torch.no_grad():
+    norm.weight[3], norm.bias[3], norm.weight[9], norm.bias[9] = 0, -1, 0, -1
+    first.weight[6] = first.weight[5]
+    first.bias[6] = first.bias[5]
+    second.weight[:, 6] = second.weight[:, 5]
+options = dict(max_epochs=10_000, logger=False, enable_checkpointing=False)
+Trainer(**options, callbacks=[ReVACNN()]).fit(model, data)
+"""
 GALLERY = ("resnet18", "squeezenet1_1", "googlenet", "mobilenet_v3_small", "densenet121")
 
 
@@ -183,6 +196,35 @@ def staged(page: Page) -> Any:
     return page.locator("#network")
 
 
+def trial(page: Page) -> Any:
+    """Try a removal. The training waits, so the page of the second theme shows the same trial."""
+    done = page.locator("#trial[data-stage=undecided]")
+    if not done.is_visible():
+        select(page, "features.3", 4)
+        page.keyboard.press("Delete")
+        batches = page.locator("#staging [data-key=batches]")
+        batches.fill("60")
+        batches.press("Tab")
+        page.locator("#staging button.try:enabled").click()
+    done.wait_for()
+    return page.locator("#network")
+
+
+def prices(page: Page) -> Any:
+    page.locator("#price-colors").click()
+    page.locator("#request-growth").click()
+    page.locator("#growth li").first.wait_for()
+    return page.locator("#network")
+
+
+def verdicts(page: Page) -> Any:
+    select(page, "features.0", 5)
+    page.keyboard.press("1")
+    page.wait_for_function("() => document.querySelectorAll('#verdicts li').length >= 2")
+    wait_for_layouts(page)
+    return page.locator("#layer-panel")
+
+
 def whole_page(page: Page) -> Any:
     page.keyboard.press("Escape")
     # The image that the maps of the first theme have chosen has no gradients.
@@ -254,10 +296,15 @@ def apply(page: Page) -> None:
 
 
 PYTHON = sys.executable
+QUICKSTART = python_blocks(DOCS / "quickstart.md")[0].code
 photograph_quickstart = Session(
-    [PYTHON, "-c", python_blocks(DOCS / "quickstart.md")[0].code],
-    {"quickstart": network, "staged": staged},
-    batches=200,
+    [PYTHON, "-c", QUICKSTART], {"quickstart": network, "staged": staged}, batches=200
+)
+photograph_trial = Session([PYTHON, "-c", QUICKSTART], {"trial": trial}, batches=200)
+photograph_verdicts = Session(
+    [PYTHON, "-c", QUICKSTART.partition("if __name__")[0] + FAULTS],
+    {"verdicts": verdicts},
+    batches=400,
 )
 photograph_demo = Session(
     [
@@ -275,6 +322,7 @@ photograph_demo = Session(
         "charts": part("footer"),
         "changes": part("#changes"),
         "controls": part("header"),
+        "prices": prices,
         "keys": keys,
     },
     batches=420,
@@ -293,8 +341,8 @@ photograph_gallery = [
     for name in GALLERY
 ]
 SESSIONS = (
-    photograph_quickstart, photograph_demo, photograph_classes, photograph_folded,
-    *photograph_gallery,
+    photograph_quickstart, photograph_trial, photograph_verdicts, photograph_demo,
+    photograph_classes, photograph_folded, *photograph_gallery,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -280,7 +280,8 @@ def docstring_of(kind: type[Struct]) -> tuple[str, dict[str, str]]:
 
 def markdown(text: str, kind: type[Struct]) -> str:
     """Return a docstring's text in Markdown, with names as they are on the wire."""
-    text = re.sub(r"`(messages|inspections)\.", "`", text.replace("``", "`"))
+    # Messages are named by their topics, whatever module of Python they are in.
+    text = re.sub(r"`[a-z_]+\.([A-Z]\w+)`", r"`\1`", text.replace("``", "`"))
     names = {one.name: one.encode_name for one in msgspec.structs.fields(kind)}
     names |= {kind.__name__: wire_name(kind) for kind in get_args(messages.Message)}
     names |= {"None": "null", "True": "true", "False": "false"}

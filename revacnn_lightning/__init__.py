@@ -16,33 +16,44 @@ __all__ = [
     "Alert",
     "Applied",
     "Batch",
+    "BatchStream",
     "ClassAnswers",
     "ClassLens",
     "Confusion",
+    "Connection",
     "ConnectionFileError",
     "ControlPruning",
     "ControlRun",
     "DiscardTrial",
     "EditFailedError",
     "EditRefusedError",
+    "EmbeddedViewer",
+    "Figure",
     "FilterInspection",
     "Freeze",
     "History",
     "ImagePass",
     "InsertLayer",
     "KeepTrial",
+    "KeyInfo",
     "KeyRefusedError",
     "LayerDetail",
     "LayerEvidence",
+    "LayerInfo",
     "LoopRun",
     "MergeFilters",
     "MissingPackageError",
     "ObserverKeyError",
     "Patch",
+    "PendingRequest",
     "PlanSummary",
+    "PreferredImage",
+    "Proposal",
     "ProtocolError",
     "ProtocolVersionError",
     "PruneTo",
+    "PruningState",
+    "RankValues",
     "ReVACNN",
     "RecordingError",
     "Redo",
@@ -64,9 +75,12 @@ __all__ = [
     "StopRecording",
     "Structure",
     "Trial",
+    "TrialCost",
+    "TrialState",
     "TryEdits",
     "Undo",
     "Unfreeze",
+    "Verdict",
     "attach",
     "load_edited",
     "monitor",
@@ -77,9 +91,12 @@ if TYPE_CHECKING:
     from revacnn_lightning.callback import ReVACNN
     from revacnn_lightning.client.attach import attach
     from revacnn_lightning.client.batch import Batch
-    from revacnn_lightning.client.embedded_viewer import show
+    from revacnn_lightning.client.batch_stream import BatchStream
+    from revacnn_lightning.client.embedded_viewer import EmbeddedViewer, show
     from revacnn_lightning.client.run import Run
+    from revacnn_lightning.client.svg import Figure
     from revacnn_lightning.client.trial import Trial
+    from revacnn_lightning.diagnostics.verdicts import Verdict
     from revacnn_lightning.errors import (
         ConnectionFileError,
         EditFailedError,
@@ -97,18 +114,28 @@ if TYPE_CHECKING:
         SteeringError,
     )
     from revacnn_lightning.monitoring import monitor
+    from revacnn_lightning.protocol.access_messages import KeyInfo
     from revacnn_lightning.protocol.alerts import Alert
+    from revacnn_lightning.protocol.automatic_state import Proposal, PruningState
     from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
+    from revacnn_lightning.protocol.connection import Connection
     from revacnn_lightning.protocol.evidence import LayerEvidence
-    from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
+    from revacnn_lightning.protocol.inspections import (
+        FilterInspection,
+        ImagePass,
+        LayerDetail,
+        PreferredImage,
+    )
     from revacnn_lightning.protocol.messages import (
         Applied,
         History,
+        LayerInfo,
         PlanSummary,
         Snapshot,
         Status,
         Structure,
     )
+    from revacnn_lightning.protocol.rank_messages import RankValues
     from revacnn_lightning.protocol.requests import (
         AddFilters,
         ControlPruning,
@@ -133,7 +160,9 @@ if TYPE_CHECKING:
         Undo,
         Unfreeze,
     )
+    from revacnn_lightning.protocol.trial_state import TrialCost, TrialState
     from revacnn_lightning.runtime.loop_run import LoopRun
+    from revacnn_lightning.runtime.request_queue import PendingRequest
     from revacnn_lightning.steering.loading import load_edited
 
 # module -> the public names that are imported from it
@@ -141,9 +170,12 @@ _PUBLIC = {
     "callback": ["ReVACNN"],
     "client.attach": ["attach"],
     "client.batch": ["Batch"],
-    "client.embedded_viewer": ["show"],
+    "client.batch_stream": ["BatchStream"],
+    "client.embedded_viewer": ["EmbeddedViewer", "show"],
     "client.run": ["Run"],
+    "client.svg": ["Figure"],
     "client.trial": ["Trial"],
+    "diagnostics.verdicts": ["Verdict"],
     "errors": [
         "ConnectionFileError",
         "EditFailedError",
@@ -160,18 +192,23 @@ _PUBLIC = {
         "StaleStructureError",
         "SteeringError",
     ],
-    "protocol.class_lens": ["ClassAnswers", "ClassLens", "Confusion"],
-    "protocol.evidence": ["LayerEvidence"],
-    "protocol.inspections": ["FilterInspection", "ImagePass", "LayerDetail"],
+    "protocol.access_messages": ["KeyInfo"],
     "protocol.alerts": ["Alert"],
+    "protocol.automatic_state": ["Proposal", "PruningState"],
+    "protocol.class_lens": ["ClassAnswers", "ClassLens", "Confusion"],
+    "protocol.connection": ["Connection"],
+    "protocol.evidence": ["LayerEvidence"],
+    "protocol.inspections": ["FilterInspection", "ImagePass", "LayerDetail", "PreferredImage"],
     "protocol.messages": [
         "Applied",
         "History",
+        "LayerInfo",
         "PlanSummary",
         "Snapshot",
         "Status",
         "Structure",
     ],
+    "protocol.rank_messages": ["RankValues"],
     "protocol.requests": [
         "AddFilters",
         "ControlPruning",
@@ -196,8 +233,10 @@ _PUBLIC = {
         "Undo",
         "Unfreeze",
     ],
+    "protocol.trial_state": ["TrialCost", "TrialState"],
     "monitoring": ["monitor"],
     "runtime.loop_run": ["LoopRun"],
+    "runtime.request_queue": ["PendingRequest"],
     "steering.loading": ["load_edited"],
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}

@@ -26,6 +26,7 @@ from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
 from revacnn_lightning.runtime.fresh_copies import FreshCopies
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
+from revacnn_lightning.runtime.inspection_collectors import InspectionSources
 from revacnn_lightning.runtime.ranks.processes import Processes
 from revacnn_lightning.runtime.ranks.started_processes import (
     adopt_edits_when_loaded,
@@ -123,7 +124,9 @@ class ReVACNN(FreshCopies, Callback):
         request_port: TCP port for requests; 0 picks a free port if ``host`` is given.
         connection_file: path of the connection file; None: a file in the user's runtime directory,
             where viewers on this machine find it.
-        statistics: what to record of every filter; a subset of `telemetry.STATISTICS`.
+        statistics: what to record of every filter of all layers. Besides the default,
+            ``"optimizer_gradient"``, ``"activation_gradient"``, ``"firing"`` and
+            ``"signal_to_noise"``; `telemetry.statistics` defines them.
         max_overhead: the share of a training step that recording may cost, 0.03 for 3 %. If
             recording costs more, the expensive statistics are sampled less often (the page shows
             how often); the gradient and the activation are always recorded. None: no limit.
@@ -408,6 +411,9 @@ class ReVACNN(FreshCopies, Callback):
         if not trainer.is_global_zero:
             return
         self._session = self._make_session(trainer, pl_module, self._editor, self._forwards)
+        hooks = CheckpointHooks.of(pl_module)
+        if hooks is not None:
+            hooks.check_can_save = self._session.trial.check_can_save
         processes.publish_states(self._session.publish_rank_states)
         for line in how_to_attach(self._session):
             rank_zero_info(line)
@@ -441,13 +447,15 @@ class ReVACNN(FreshCopies, Callback):
             options.make_recorder(pl_module),
             TrainerControls(trainer),
             options.endpoints,
-            get_image=validation.image,
-            get_truth=validation.truth,
-            class_names=names,
-            find_preprocessing=validation.preprocessing,
-            forward=forwards.forward,
-            find_step_images=forwards.find_step_images,
-            inspection_refusal=inspection_refusal(trainer),
+            sources=InspectionSources(
+                get_image=validation.image,
+                get_truth=validation.truth,
+                class_names=names,
+                find_preprocessing=validation.preprocessing,
+                forward=forwards.forward,
+                find_step_images=forwards.find_step_images,
+                refusal=inspection_refusal(trainer),
+            ),
             lineage=lineage,
             history=history,
             recordings=options.recordings(Path(trainer.default_root_dir) / "revacnn"),

@@ -68,6 +68,18 @@ def test_the_api_page_has_all_public_names():
     assert sorted(names) == sorted(revacnn_lightning.__all__)
 
 
+def test_the_page_of_the_command_has_all_commands_options_and_variables():
+    page = (ROOT / "docs" / "command.md").read_text(encoding="utf-8")
+    [commands] = [one for one in cli._parser()._actions if isinstance(one.choices, dict)]
+    shown = "".join(parser.format_help() for parser in commands.choices.values())
+    assert {name for name in commands.choices if f"`revacnn {name}" not in page} == set()
+    assert {name for name in re.findall(r"--[a-z][a-z-]+", shown) if name not in page} == set()
+    sources = [*(ROOT / "revacnn_lightning").rglob("*.py"), *(ROOT / "viewer").rglob("*.py")]
+    code = "".join(source.read_text(encoding="utf-8") for source in sources)
+    variables = set(re.findall(r"REVACNN_[A-Z_]+", code))
+    assert {name for name in variables if f"`{name}`" not in page} == set()
+
+
 @pytest.mark.parametrize("script", ["zoo_table", "comparison_table"])
 def test_tables_are_those_of_the_stored_results(script: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT / "docs")

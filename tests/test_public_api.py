@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -25,14 +28,23 @@ PUBLIC_NAMES = {
     "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "SetPolicy", "StartRecording",
     "StopRecording", "TryEdits", "Undo", "Unfreeze",
     # what a run returns
-    "Alert", "Applied", "Batch", "ClassAnswers", "ClassLens", "Confusion", "FilterInspection",
-    "History", "ImagePass", "LayerDetail", "LayerEvidence",
-    "PlanSummary", "Snapshot", "Status", "Structure", "Trial",
+    "Alert", "Applied", "Batch", "BatchStream", "ClassAnswers", "ClassLens", "Confusion",
+    "Connection", "EmbeddedViewer", "Figure", "FilterInspection", "History", "ImagePass", "KeyInfo",
+    "LayerDetail", "LayerEvidence", "LayerInfo", "PendingRequest", "PlanSummary",
+    "PreferredImage", "Proposal", "PruningState", "RankValues", "Snapshot", "Status",
+    "Structure", "Trial", "TrialCost", "TrialState", "Verdict",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",
     "MissingPackageError", "ObserverKeyError", "ProtocolError", "ProtocolVersionError",
     "RecordingError", "RequestTimeoutError",
     "RevacnnError", "RunEndedError", "StaleStructureError", "SteeringError",
+}  # fmt: skip
+
+# In annotations of what they return: of Python and pandas, variables of types, unions of messages,
+# and half of a key pair, which is not for users.
+NOT_PUBLIC = {
+    "Any", "AsyncIterator", "DataFrame", "Iterator", "Keys", "Message", "None", "Path", "Reply",
+    "Result", "TypeVar",
 }  # fmt: skip
 
 # Lowest first. A module belongs to the longest prefix of its name and may import modules of its
@@ -120,6 +132,29 @@ def test_the_public_names_are_these():
 def test_all_edits_and_exceptions_are_public():
     assert {edit.__name__ for edit in get_args(Edit)} <= PUBLIC_NAMES
     assert set(errors.__all__) <= PUBLIC_NAMES
+
+
+def public_functions(value: type | Callable[..., object]) -> Iterator[Callable[..., object]]:
+    """Iterate over a function, or over the public methods and properties of a class."""
+    if inspect.isfunction(value):
+        yield value
+        return
+    for name, member in inspect.getmembers(value):
+        function = member.fget if isinstance(member, property) else member
+        is_own = (getattr(function, "__module__", "") or "").startswith("revacnn_lightning.")
+        if inspect.isfunction(function) and is_own and not name.startswith("_"):
+            yield function
+
+
+def test_what_a_public_method_returns_is_public():
+    """So that the code of a user can name it in an annotation, and the API page describes it."""
+    returned = {
+        word
+        for name in PUBLIC_NAMES
+        for function in public_functions(getattr(revacnn_lightning, name))
+        for word in re.findall(r"[A-Z]\w+", str(inspect.signature(function).return_annotation))
+    }
+    assert returned - NOT_PUBLIC <= PUBLIC_NAMES
 
 
 def test_every_exception_ends_in_error_and_is_in_the_tree_of_the_docstring():

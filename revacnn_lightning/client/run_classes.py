@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from revacnn_lightning.protocol.requests import Command, InspectClass, InspectCl
 __all__ = ["RunClasses"]
 
 REPEAT_SECONDS = 2.0  # between the requests for what is inspected for longer
+PAUSED_SECONDS = 0.3  # after which a paused run has sent what it can send without a batch
 
 
 class RunClasses(RunRequests):
@@ -33,7 +35,8 @@ class RunClasses(RunRequests):
             batches: of how many batches at least the images are compared.
             timeout: seconds to wait. The run skips batches if the cost exceeds ``max_overhead``.
 
-        Raises as `apply` does; `EditRefusedError` also if the batches have no classes.
+        Raises as `apply` does; `EditRefusedError` also if the batches have no classes, or the run
+        is paused before it has trained enough of them.
         """
 
         def is_wanted(message: Message) -> bool:
@@ -54,7 +57,8 @@ class RunClasses(RunRequests):
             class_index: of the class, as the labels have it.
             timeout: seconds to wait for a batch that holds an image of this class.
 
-        Raises as `apply` does; `EditRefusedError` also if the batches have no classes.
+        Raises as `apply` does; `EditRefusedError` also if the batches have no classes, or the run
+        is paused.
         """
 
         def is_wanted(message: Message) -> bool:
@@ -77,7 +81,8 @@ class RunClasses(RunRequests):
         Args:
             timeout: seconds to wait for the end of that validation.
 
-        Raises as `apply` does; `EditRefusedError` also if no predictions are known.
+        Raises as `apply` does; `EditRefusedError` also if no predictions are known, or the run is
+        paused.
         """
         structure = self._wait_until(lambda: self.structure, timeout, self._why_no_reply)
 
@@ -94,20 +99,40 @@ class RunClasses(RunRequests):
     def _repeat_until(
         self, body: Command, is_wanted: Callable[[Message], bool], what: str, timeout: float
     ) -> Message:
-        """Repeat a request, so that its selection does not expire, until a message is wanted."""
-        deadline, due = time.monotonic() + timeout, 0.0
+        """Repeat a request, so that its selection does not expire, until a message is wanted.
+
+        Raises as `apply` does; `EditRefusedError` also if the run is paused and has sent nothing.
+        """
+        deadline, requested = time.monotonic() + timeout, -math.inf
+        status = self.status
         self.take(is_wanted)  # an earlier one is not the answer
         while time.monotonic() < deadline:
-            if time.monotonic() >= due:
+            if time.monotonic() >= requested + REPEAT_SECONDS:
                 self._execute(body, timeout)
-                due = time.monotonic() + REPEAT_SECONDS
+                requested, status = time.monotonic(), self.status
             self._unread.add(self._receive())
             self._check_not_ended()
             found = self.take(is_wanted)
             if found:
                 return found[-1]
+            has_waited = time.monotonic() >= requested + PAUSED_SECONDS
+            # A status from before the request may be that of a pause that has ended.
+            if has_waited and self.status is not status:
+                self._check_trains(what)
             time.sleep(POLL_SECONDS)
         raise RequestTimeoutError(
             f"run {self.connection.run} sent no {what} within {timeout:g} s; it may be validating, "
             "paused or slow, or no batch holds this class: wait longer"
         )
+
+    def _check_trains(self, what: str) -> None:
+        """Check that the run is not paused.
+
+        Raises:
+            EditRefusedError: it is.
+        """
+        if self.status is not None and self.status.state == "paused":
+            raise EditRefusedError(
+                f"run {self.connection.run} is paused before batch {self.status.step}, and sends "
+                f"no {what} without training: resume it, or train some batches, then try again"
+            )

@@ -81,14 +81,14 @@ class RunInspections(RunClasses):
             layer: name of a convolution or a linear layer.
             timeout: seconds to wait. A running training replies within a few dozen batches.
 
-        Raises as `apply` does.
+        Raises as `apply` does; `EditRefusedError` also if the run is paused.
         """
 
         def is_wanted(message: Message) -> bool:
             return isinstance(message, LayerEvidence) and message.layer == layer
 
         body = InspectEvidence(layer)
-        found = self._request_and_wait(body, is_wanted, f"evidence on {layer}", timeout)
+        found = self._repeat_until(body, is_wanted, f"evidence on {layer}", timeout)
         assert isinstance(found, LayerEvidence)
         return found
 
@@ -98,7 +98,10 @@ class RunInspections(RunClasses):
         It is the norm of the gradient of the outgoing weights that a new filter could have at best;
         see `GrowthGains`. Layers whose gain is unknown are left out.
 
-        Raises as `apply` does; `EditRefusedError` also if no gain can be computed.
+        A paused run computes it from the step that it has recorded last, with the weights of now.
+
+        Raises as `apply` does; `EditRefusedError` also if no gain can be computed, as in a pause
+        before such a step.
         """
 
         def is_wanted(message: Message) -> bool:
@@ -129,14 +132,15 @@ class RunInspections(RunClasses):
             layer: name of a convolution or a linear layer.
             timeout: seconds to wait. A running training replies within a few batches.
 
-        Raises as `apply` does; `EditRefusedError` also if there is only one process.
+        Raises as `apply` does; `EditRefusedError` also if there is only one process, or the run is
+        paused.
         """
 
         def is_wanted(message: Message) -> bool:
             return isinstance(message, RankValues) and message.layer == layer
 
         body = InspectRanks(layer)
-        found = self._request_and_wait(body, is_wanted, f"values of {layer} in each rank", timeout)
+        found = self._repeat_until(body, is_wanted, f"values of {layer} in each rank", timeout)
         assert isinstance(found, RankValues)
         return found
 

@@ -1,37 +1,23 @@
-"""The statistics of the last batches of a run, and the verdicts that follow from them."""
+"""Keeps the statistics of the last batches of a run, for verdicts."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 
-from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
-from revacnn_lightning.diagnostics.verdicts import (
-    DORMANT_SHARE,
-    MIN_BATCHES,
-    WINDOW,
-    Verdict,
-    find_dormant,
-    judge_depth,
-    judge_movement,
-    mean_magnitudes,
-    nonfinite_origin,
-)
+from revacnn_lightning.diagnostics.verdicts import WINDOW, Verdict, nonfinite_origin
+from revacnn_lightning.diagnostics.window_verdicts import FrozenWindow, Rows
 
 __all__ = ["VerdictWindow"]
 
-MEDIAN_FILTERS = 64  # of a wide layer, evenly spaced, whose median is about that of all
-
-Rows = Mapping[str, np.ndarray]
-
 
 class VerdictWindow:
-    """Keeps what verdicts are made of, and makes them on request.
+    """Keeps what verdicts are made of.
 
-    Adding a batch costs two sums over the filters. All else is computed by `verdicts`.
+    Adding a batch costs two sums over the filters. All else is computed by `verdicts`, or by the
+    `FrozenWindow` in another thread.
     """
 
     def __init__(self) -> None:
@@ -68,7 +54,7 @@ class VerdictWindow:
 
         Args:
             step: of the last one.
-            rows: of each statistic, (filters,).
+            rows: of each statistic, (filters,). They are kept, and must not change any more.
             count: how many batches these are the mean of.
             is_sampled: whether the update ratio is not measured at each optimizer step.
         """
@@ -114,79 +100,23 @@ class VerdictWindow:
         Args:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
-        found = [] if self._nonfinite is None else [self._nonfinite]
-        n_batches = len(self._rows)
-        if n_batches < MIN_BATCHES:
-            reason = f"{MIN_BATCHES - n_batches} more batches are needed to judge the filters"
-            return [*found, Verdict("dormant", "", reason, 0.0, is_known=False)]
-        depth = judge_depth(self._layers, self._layer_means("gradient"))
-        found += [] if depth is None else [depth]
-        parts = [slice(int(a), int(b)) for a, b in pairwise(self._offsets)]
-        magnitudes = mean_magnitudes(self._recent("activation"))
-        ratios = self._recent_ratios(parts)
-        for layer, part, recent in zip(self._layers, parts, ratios, strict=True):
-            found += self._of_filters(layer, part, magnitudes[part], dead)
-            movement = self._movement(layer, part, recent)
-            found += [] if movement is None else [movement]
-        return sorted(found, key=lambda verdict: -verdict.worth)
+        judgment = self.freeze().judge(dead)
+        self.note_levels(judgment.levels)
+        return judgment.verdicts
 
-    def _of_filters(
-        self, layer: str, part: slice, magnitudes: np.ndarray, dead: np.ndarray | None
-    ) -> list[Verdict]:
-        total = max(1, len(self._moved))
-        is_dead = np.zeros(part.stop - part.start, bool) if dead is None else dead[part]
-        found = []
-        if is_dead.any():
-            filters = tuple(np.flatnonzero(is_dead).tolist())
-            evidence = f"{len(filters)} of {len(is_dead)} silent in the last {DEAD_BATCHES} batches"
-            worth = 0.9 * len(filters) / total
-            found.append(
-                Verdict("dead", layer, evidence, 0.9, filters, remedy="remove", worth=worth)
-            )
-        score = find_dormant(magnitudes)
-        filters = tuple(np.flatnonzero((score <= DORMANT_SHARE) & ~is_dead).tolist())
-        if filters:
-            evidence = (
-                f"{len(filters)} of {len(is_dead)} have at most {DORMANT_SHARE:.1%} of the layer's "
-                f"mean activation over {len(self._rows)} batches"
-            )
-            worth = 0.7 * len(filters) / total
-            found.append(
-                Verdict("dormant", layer, evidence, 0.7, filters, remedy="restart", worth=worth)
-            )
-        return found
+    def freeze(self) -> FrozenWindow:
+        """Return what is kept now."""
+        return FrozenWindow(
+            tuple(self._layers),
+            self._offsets,
+            tuple(self._rows),
+            self._moved.copy(),
+            dict(self._peaks),
+            self._is_complete,
+            self._nonfinite,
+        )
 
-    def _movement(self, layer: str, part: slice, recent: np.ndarray) -> Verdict | None:
-        finite = recent[np.isfinite(recent)]
-        if not len(finite):
-            return None
-        level = float(np.median(finite))
-        peak = self._peaks[layer] = max(level, self._peaks.get(layer, 0.0))
-        moved = float(np.median(self._moved[part]))
-        return judge_movement(layer, level, moved, peak, is_complete=self._is_complete)
-
-    def _recent(self, statistic: str, filters: np.ndarray | None = None) -> np.ndarray:
-        """Return a statistic of all or some filters in the window, (batches, filters)."""
-        rows = [row[statistic] for row in self._rows if statistic in row]
-        if filters is not None:
-            rows = [row[filters] for row in rows]
-        n_filters = len(self._moved) if filters is None else len(filters)
-        return np.array(rows).reshape(len(rows), n_filters)
-
-    def _recent_ratios(self, parts: Sequence[slice]) -> list[np.ndarray]:
-        """Return the update ratios of some filters of each layer, (batches, filters) each."""
-        spacings = [max(1, -(-(part.stop - part.start) // MEDIAN_FILTERS)) for part in parts]
-        some = [np.arange(p.start, p.stop, s) for p, s in zip(parts, spacings, strict=True)]
-        recent = self._recent("update_ratio", np.concatenate([np.zeros(0, np.int64), *some]))
-        return np.split(recent, np.cumsum([len(one) for one in some])[:-1], axis=1)
-
-    def _layer_means(self, statistic: str) -> np.ndarray:
-        """Return the mean of each layer in each batch of the window; NaN without filters."""
-        rows = self._recent(statistic)
-        counts = np.diff(self._offsets)
-        means = np.full((len(rows), len(counts)), np.nan)
-        starts = self._offsets[:-1][counts > 0]
-        if len(starts) and len(rows):
-            sums = np.add.reduceat(rows, starts, axis=1, dtype=np.float64)
-            means[:, counts > 0] = sums / counts[counts > 0]
-        return means
+    def note_levels(self, levels: Mapping[str, float]) -> None:
+        """Note the `Judgment.levels` of a window, for the peaks of later ones."""
+        for layer, level in levels.items():
+            self._peaks[layer] = max(level, self._peaks.get(layer, 0.0))

@@ -78,7 +78,7 @@ class Verdict:
     """A verdict on a layer, or on some of its filters.
 
     Attributes:
-        kind: see above.
+        kind: such as ``"dormant"``; the module `diagnostics.verdicts` defines each of them.
         layer: its name; "" for the network.
         filters: indices; () for the layer as a whole.
         evidence: what was seen, in words and numbers.

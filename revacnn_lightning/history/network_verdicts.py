@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from revacnn_lightning.diagnostics.layer_verdicts import LayerMeasures, TwinGroup, judge_layer
 from revacnn_lightning.diagnostics.verdict_window import VerdictWindow
 from revacnn_lightning.diagnostics.verdicts import Verdict
+from revacnn_lightning.diagnostics.window_verdicts import FrozenWindow, Judgment
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
-__all__ = ["NetworkVerdicts", "measures_of"]
+__all__ = ["FrozenEvidence", "NetworkVerdicts", "measures_of"]
 
 STATISTICS = ("activation", "gradient", "update_ratio")
+
+
+@dataclass(frozen=True)
+class FrozenEvidence:
+    """What is known of a network at one moment. Nothing changes it: any thread may judge it.
+
+    Attributes:
+        window: the statistics of the last batches; None before the structure is known.
+        layers: what was found on examining them.
+        dead: which filters are dead, bool (filters,); None while this is unknown.
+        n_filters: of the network.
+    """
+
+    window: FrozenWindow | None
+    layers: Sequence[LayerEvidence]
+    dead: np.ndarray | None
+    n_filters: int
+
+    def judge(self) -> Judgment:
+        """Return the verdicts, those first that are worth most to act on."""
+        if self.window is None:
+            return Judgment([], {})
+        found = self.window.judge(self.dead)
+        certified = {e.layer: set(e.provably_dead) for e in self.layers}
+        left = [_without(one, certified.get(one.layer, set())) for one in found.verdicts]
+        kept = [one for one in left if one is not None]
+        for evidence in self.layers:
+            kept += judge_layer(evidence.layer, measures_of(evidence), self.n_filters)
+        return Judgment(sorted(kept, key=lambda verdict: -verdict.worth), found.levels)
 
 
 class NetworkVerdicts:
@@ -80,15 +110,22 @@ class NetworkVerdicts:
         Args:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
-        if self._version is None:
-            return []
-        found = self._window.verdicts(dead)
-        certified = {e.layer: set(e.provably_dead) for e in self.evidence.values()}
-        left = [_without(one, certified.get(one.layer, set())) for one in found]
-        kept = [one for one in left if one is not None]
-        for evidence in self.evidence.values():
-            kept += judge_layer(evidence.layer, measures_of(evidence), self._n_filters)
-        return sorted(kept, key=lambda verdict: -verdict.worth)
+        judgment = self.freeze(dead).judge()
+        self.note_levels(judgment.levels)
+        return judgment.verdicts
+
+    def freeze(self, dead: np.ndarray | None = None) -> FrozenEvidence:
+        """Return what verdicts follow from now; see `verdicts`."""
+        return FrozenEvidence(
+            None if self._version is None else self._window.freeze(),
+            tuple(self.evidence.values()),
+            None if dead is None else dead.copy(),
+            self._n_filters,
+        )
+
+    def note_levels(self, levels: Mapping[str, float]) -> None:
+        """Note the `Judgment.levels` of frozen evidence, which later verdicts compare with."""
+        self._window.note_levels(levels)
 
 
 def _without(verdict: Verdict, certified: set[int]) -> Verdict | None:

@@ -83,8 +83,8 @@ class ClassAnswers(Struct, frozen=True, tag="class_answers"):
     """How much each filter of structure ``version`` answers to one class.
 
     ``effects`` (N,) is by how many standard deviations over the images the mean activation on the
-    class is above that on all images, as `ClassLens.effects`; NaN is unknown. ``images`` is the
-    weight of the images of the class.
+    class is above that on all images; NaN is unknown. ``images`` is the weight of the images of the
+    class.
     """
 
     run: str

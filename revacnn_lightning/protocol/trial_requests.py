@@ -30,8 +30,8 @@ class TryEdits(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     The training goes on unedited for these batches. Then the edited network trains on them, too,
     from the state before the first of them and with the same random states. Nothing of it shows in
     the training, which waits for `KeepTrial` or `DiscardTrial`; resuming it discards the trial.
-    `Status.trial` has the losses of both. All edits name filters as they are before the trial.
-    ``dry_run`` requests what the trial costs.
+    ``trial`` of `Status` has the losses of both. All edits name filters as they are before the
+    trial. ``dry_run`` requests what the trial costs.
     """
 
     edits: Annotated[list[TrialEdit], Meta(min_length=1, max_length=MAX_TRIAL_EDITS)]

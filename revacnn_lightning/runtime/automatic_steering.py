@@ -51,6 +51,10 @@ class AutomaticSteering:
         """Whether plans of edits are needed, though nobody requests one."""
         return self._pruning.is_running or self._policy.policy != "off"
 
+    def needs_statistics(self, step: int) -> bool:
+        """Return whether what was recorded so far is needed before this batch."""
+        return self._pruning.is_due(step)
+
     def execute(self, command: AutomaticCommand, batch: TrainingBatch) -> str:
         """Execute a command before a batch; return what was done, in words.
 

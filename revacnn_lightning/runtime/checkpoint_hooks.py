@@ -46,6 +46,9 @@ class CheckpointHooks:
         module: the module that a trainer runs.
         trainer: the trainer, whose optimizers are saved.
         copies: the argument ``copies`` of `ReVACNN`.
+
+    Attributes:
+        check_can_save: raises an exception if the module must not be saved at this moment.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class CheckpointHooks:
         self._has_loaded = False
         self._handles: list[Any] = []
         self._made_copies: list[tuple[weakref.ref[nn.Module], str]] = []  # and a hook that they got
+        self.check_can_save: Callable[[], None] = _do_nothing
 
     @classmethod
     def of(cls, module: nn.Module) -> CheckpointHooks | None:
@@ -118,6 +122,7 @@ class CheckpointHooks:
             log.warning("The edits of the checkpoint are not adopted: %s", error)
 
     def _save(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
+        self.check_can_save()
         original(checkpoint)
         add_edits(checkpoint, self._module, self.trainer.optimizers)
 
@@ -194,6 +199,10 @@ class WrappedHook:
             vars(self._module)[self._name] = self._original
         else:
             vars(self._module).pop(self._name, None)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _rename_groups_of_finetuning(

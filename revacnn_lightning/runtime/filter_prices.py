@@ -46,6 +46,9 @@ class FilterPriceCollector:
     far as there is time, filters are measured one after the other: those that viewers ask for, then
     the cheapest ones.
 
+    A ranking that the run itself needs has a window of its own (`begin_ranking`). Its batches are
+    the same with and without viewers, and hold the statistic whatever it costs.
+
     Args:
         recorder: records the statistic while it is needed.
         editor: knows which filters are coupled.
@@ -70,6 +73,8 @@ class FilterPriceCollector:
         self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, clock)
         self._expires_at = self._due_at = -math.inf
         self._wanted: list[FilterKey] = []
+        self._ranked: PriceWindow | None = None  # for `ranking`
+        self._ranked_since = 0  # batch
         self.reset()
 
     def select(self, request: InspectPrices) -> None:
@@ -87,6 +92,7 @@ class FilterPriceCollector:
     def reset(self) -> None:
         """Discard all prices: the filters may be others."""
         self._window = PriceWindow()
+        self._ranked = None if self._ranked is None else PriceWindow()
         self._measured: dict[FilterKey, tuple[int, RemovalPrice]] = {}  # with the step
         self._refused: set[FilterKey] = set()
         self._wanted = []
@@ -111,27 +117,43 @@ class FilterPriceCollector:
             self.reset()
         return False
 
+    def begin_ranking(self, step: int) -> None:
+        """Rank the filters by all batches from this one on, until `end_ranking`."""
+        if self._ranked is None:
+            self._ranked, self._ranked_since = PriceWindow(), step
+            self._recorder.require_statistics({PRICE})
+
+    def end_ranking(self) -> None:
+        """Record nothing more for the ranking."""
+        if self._ranked is not None:
+            self._ranked = None
+            self._recorder.require_statistics(())
+
     def ranking(self, batches: int) -> list[FilterKey]:
         """Return all filters, cheapest first by the statistic; [] before so many batches.
 
-        Batches are counted since the last edit.
+        Batches are counted since `begin_ranking` and since the last edit.
         """
-        if len(self._window) < min(batches, WINDOW):
+        if self._ranked is None or self._ranked.batches < min(batches, WINDOW):
             return []
-        return list(self._by_estimate())
+        return list(self._by_estimate(self._ranked))
 
     # ---------------------------------------------------------------- observing the run
 
     def needs_batch(self, step: int) -> bool:
         """Return whether to record the batch."""
-        return self._is_selected()
+        return self._is_selected() or self._ranked is not None
 
     def receive(self, message: Message, frames: Sequence[Any] = ()) -> None:
         """Receive the statistic of a batch."""
         if isinstance(message, Snapshot) and PRICE in message.statistics:
             values = message.values[message.statistics.index(PRICE)]
-            if self._is_selected() and np.isfinite(values).any():
-                self._window.add(values)
+            if not np.isfinite(values).any():
+                return
+            if self._is_selected():
+                self._window.add(values, message.batch_count)
+            if self._ranked is not None and message.step >= self._ranked_since:
+                self._ranked.add(values, message.batch_count)
 
     def close(self, state: str, detail: str) -> None:
         """Do nothing: nothing is held."""
@@ -154,18 +176,18 @@ class FilterPriceCollector:
 
     def _next(self, step: int) -> Iterator[FilterKey]:
         """Yield the filters to measure: those that are wanted, then the cheapest."""
-        for key in [*self._wanted, *self._by_estimate()]:
+        for key in [*self._wanted, *self._by_estimate(self._window)]:
             known = self._measured.get(key)
             is_fresh = known is not None and step - known[0] < STALE_BATCHES
             if not is_fresh and key not in self._refused:
                 yield key
 
-    def _by_estimate(self) -> Iterator[FilterKey]:
-        if not len(self._window):
+    def _by_estimate(self, window: PriceWindow) -> Iterator[FilterKey]:
+        if not len(window):
             return
         layer_of = np.repeat(np.arange(len(self._recorder.widths)), self._recorder.widths)
         starts = np.cumsum([0, *self._recorder.widths])
-        estimates = self._estimates()
+        estimates = self._estimates(window)
         if len(estimates) != len(layer_of):
             return
         for index in np.argsort(estimates, kind="stable").tolist():
@@ -186,7 +208,7 @@ class FilterPriceCollector:
             return
         self._note = ""
         index_of = {name: index for index, name in enumerate(self._recorder.layers)}
-        for change in plan.filter_changes:
+        for change in () if plan.is_choice else plan.filter_changes:
             if change.layer in index_of:  # coupled filters are removed together
                 layer = index_of[change.layer]
                 self._measured |= {(layer, i): (context.step, price) for i in change.filters}
@@ -195,7 +217,7 @@ class FilterPriceCollector:
     # ---------------------------------------------------------------- the message
 
     def _message(self, context: BatchContext) -> FilterPrices:
-        estimates = self._estimates().astype(np.float32)
+        estimates = self._estimates(self._window).astype(np.float32)
         changes, errors = np.full((2, len(estimates)), np.nan, np.float32)
         starts = np.cumsum([0, *self._recorder.widths])
         newest = max(self._measured.values(), key=lambda one: one[0], default=None)
@@ -216,9 +238,9 @@ class FilterPriceCollector:
             note=self._note or ("" if self._editor.is_traced else NOT_TRACED),
         )
 
-    def _estimates(self) -> np.ndarray:
+    def _estimates(self, window: PriceWindow) -> np.ndarray:
         """Return the statistic, of what is removed together, (N,)."""
-        values = self._window.mean()
+        values = window.mean()
         groups = self._editor.traced_groups
         if groups is None or len(values) != sum(self._recorder.widths):
             return values

@@ -18,6 +18,7 @@ from revacnn_lightning.runtime.loss_replay import NOT_YET, LossReplay
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError
 from revacnn_lightning.telemetry import Recorder
+from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.growth_gain import (
     Passage,
     growth_gain,
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 
 MAX_GROUPS = 4  # of images
 NOT_READ = "no layer reads its filters alone"
+PAUSED = (
+    "the run is paused, and the growth gains need a recorded training step; train a batch or two, "
+    "then request them again"
+)
 
 
 class GrowthGainCollector:
@@ -72,17 +77,19 @@ class GrowthGainCollector:
         return self._is_wanted
 
     def collect(self, context: BatchContext) -> Sequence[GrowthGains]:
-        """Return the gains, if they were requested and can be computed."""
-        if not self._is_wanted or not self._replay.is_ready(self._editor.version):
+        """Return the gains, if they were requested and can be computed.
+
+        They cannot be before a training step was recorded. While the run is paused, none will be:
+        the message says so.
+        """
+        if not self._is_wanted or not (self._can_answer() or context.is_paused):
             return []
-        is_known = self._editor.traced_groups is not None and self._replay.note != NOT_YET
-        if not is_known and self._replay.note in ("", NOT_YET):
-            return []
+        note = self._replay.note if self._can_answer() else PAUSED
         self._is_wanted = False
         layers = self._recorder.layers
         gains, second = np.full((2, len(layers)), np.nan, np.float32)
-        notes = [self._replay.note] * len(layers)
-        if not self._replay.note:
+        notes = [note] * len(layers)
+        if not note:
             try:
                 passages = self._passages()
             except ForwardFailedError as error:
@@ -102,10 +109,17 @@ class GrowthGainCollector:
             )
         ]
 
+    def _can_answer(self) -> bool:
+        """Return whether the gains can be computed, or never will be."""
+        if not self._replay.is_ready(self._editor.version) or self._replay.note == NOT_YET:
+            return False
+        return bool(self._replay.note) or self._editor.traced_groups is not None
+
     def _gain(self, layer: str, passages: list[Passage]) -> tuple[float, float] | str:
         """Return the two largest gains of a layer, and keep the best direction; or why not."""
         module: Any = self._model.get_submodule(layer)
-        if not passages:
+        weight = self._recorder.current_weight(layer)
+        if not passages or weight is None:
             return NOT_READ
         refusal = next(filter(None, (why_no_gain(module, one.reader) for one in passages)), "")
         if refusal:
@@ -115,7 +129,7 @@ class GrowthGainCollector:
         except (RuntimeError, ValueError) as error:  # shapes that do not fit each other
             log.info("The growth gain of %s cannot be computed", layer, exc_info=True)
             return str(error)
-        scale = float(module.weight.detach().flatten(1).norm(dim=1).median())
+        scale = float(filter_rows(weight.detach(), module).norm(dim=1).median())
         forward, backward = (
             outgoing_gradient(module, passages, sign * scale * directions) for sign in (1, -1)
         )  # the sign that passes a ReLU better

@@ -12,6 +12,7 @@ from revacnn_lightning.protocol.requests import AddFilters, Edit
 from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
 from revacnn_lightning.steering import Editor, EditPlan
 from revacnn_lightning.steering.planning.plan import order_of
+from revacnn_lightning.telemetry.unit_layers import is_transposed
 
 __all__ = ["GrowthPlanting"]
 
@@ -65,9 +66,10 @@ class GrowthPlanting:
         """Turn the new filters of an applied plan; those without a known direction stay random."""
         assert isinstance(plan.request, AddFilters)
         layer = plan.request.layer
-        weight: Any = self._editor.model.get_submodule(layer).weight
+        module: Any = self._editor.model.get_submodule(layer)
+        filters = module.weight.transpose(0, 1) if is_transposed(module) else module.weight
         move = next(one for one in plan.filters if one.layer == layer)
         _, is_new = order_of(move)
         rows = [index for index, new in enumerate(is_new.tolist()) if new]
-        for row, direction in zip(rows, directions.to(weight), strict=False):
-            weight[row] = direction * (weight[row].norm() / direction.norm())
+        for row, direction in zip(rows, directions.to(filters), strict=False):
+            filters[row] = direction * (filters[row].norm() / direction.norm())

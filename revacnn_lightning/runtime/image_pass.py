@@ -125,6 +125,8 @@ class ImagePassCollector:
             self._index, self._chosen, self._due_at = index, image, self._next_change
         if request.known_modules != self._known_modules:
             self._known_modules, self._due_at = request.known_modules, self._next_change
+        if request.known_modules < 0:  # of a script, which waits for the reply also in a pause
+            self._shown_paused = ()
         if self._clock() >= self._expires_at:
             self._shown_paused, self._due_at = (), self._next_change
         self._expires_at = self._clock() + SELECTION_SECONDS

@@ -20,6 +20,7 @@ from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
+from revacnn_lightning.runtime.inspection_collectors import InspectionSources
 from revacnn_lightning.runtime.loop_state import LoopState
 from revacnn_lightning.runtime.nested import map_leaves
 from revacnn_lightning.runtime.ranks.rank_zero import RankZero
@@ -163,13 +164,15 @@ class LoopMonitor:
             options.make_recorder(model),
             self._controls,
             options.endpoints,
-            get_image=validation.image,
-            get_truth=validation.truth,
-            class_names=names,
-            find_preprocessing=validation.preprocessing,
-            forward=forwards.forward,
-            find_step_images=forwards.find_step_images,
-            inspection_refusal=self._edit_refusal,
+            sources=InspectionSources(
+                get_image=validation.image,
+                get_truth=validation.truth,
+                class_names=names,
+                find_preprocessing=validation.preprocessing,
+                forward=forwards.forward,
+                find_step_images=forwards.find_step_images,
+                refusal=self._edit_refusal,
+            ),
             lineage=lineage,
             history=history,
             recordings=options.recordings(self._controls.directory),

@@ -19,18 +19,24 @@ class PriceWindow:
     """The statistic ``price`` over the last `WINDOW` batches.
 
     A single batch is noisy, and many batches are those of other weights.
+
+    Attributes:
+        batches: how many were added so far.
     """
 
     def __init__(self) -> None:
+        self.batches = 0
         self._squares: list[np.ndarray] = []
 
     def __len__(self) -> int:
         return len(self._squares)
 
-    def add(self, prices: np.ndarray) -> None:
-        """Add the prices of a batch, (N,); NaN where a filter was not measured."""
+    def add(self, prices: np.ndarray, batches: int = 1) -> None:
+        """Add the prices of a batch, or the mean of several, (N,); NaN where not measured."""
         if self._squares and self._squares[0].shape != prices.shape:
             self._squares.clear()  # of another structure
+            self.batches = 0
+        self.batches += batches
         self._squares = [*self._squares[1 - WINDOW :], np.square(prices, dtype=np.float64)]
 
     def mean(self) -> np.ndarray:

@@ -13,7 +13,6 @@ from revacnn_lightning.protocol.automatic_state import PruningState
 from revacnn_lightning.protocol.messages import Applied, Refused, Reply
 from revacnn_lightning.protocol.requests import (
     ControlPruning,
-    InspectPrices,
     PruneTo,
     RemoveFilters,
     RequestBody,
@@ -38,7 +37,7 @@ from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["Pruning"]
 
-MIN_BATCHES = 5  # that the ranking is the mean of; fewer if rounds are closer
+RANKED_BATCHES = 5  # before a round, that rank the filters; fewer if rounds are closer
 
 WAITING = "waiting for the statistics of a few batches"
 REACHED = "the target is reached"
@@ -61,6 +60,9 @@ class _Edit:
 
 class Pruning:
     """Executes `PruneTo`. It submits its edits like any other client, one before each batch.
+
+    The batches that rank the filters of a round are those right before it. They are recorded
+    whatever that costs. Between the rounds, nothing is recorded for it.
 
     Args:
         recorder: knows the layers.
@@ -108,8 +110,6 @@ class Pruning:
         """Whether an edit waits for its reply."""
         return self._pending is not None
 
-    # ---------------------------------------------------------------- commands
-
     def start(self, request: PruneTo, step: int) -> str:
         """Start to prune; return what will happen, in words.
 
@@ -152,6 +152,7 @@ class Pruning:
     def stop(self, reason: str) -> None:
         """End the pruning, if there is one."""
         self._queue, self._pending = [], None
+        self._ranking.end_ranking()
         if self.state is not None:
             self._set("ended", reason)
 
@@ -184,17 +185,23 @@ class Pruning:
             self._set("paused", UNDONE)
         if not self.is_running or self._pending is not None:
             return
-        self._ranking.select(InspectPrices())
-        self._replay.want()
-        if not self._queue and batch.step >= self._due_at:
-            self._choose(batch, version)
+        n_ranked = min(RANKED_BATCHES, self._request.every)
+        if not self._queue and batch.step >= self._due_at - n_ranked:
+            self._ranking.begin_ranking(batch.step)
+            self._replay.want()
+        if self.is_due(batch.step):
+            self._choose(batch, version, n_ranked)
         if self._queue and self.is_running:
             self._submit_next()
 
-    def _choose(self, batch: TrainingBatch, version: int) -> None:
+    def is_due(self, step: int) -> bool:
+        """Return whether a round is due before this batch."""
+        is_idle = not self._queue and self._pending is None
+        return self.is_running and is_idle and step >= self._due_at
+
+    def _choose(self, batch: TrainingBatch, version: int, n_ranked: int) -> None:
         """Choose the filters of a round, if enough is known."""
-        batches = min(MIN_BATCHES, self._request.every)
-        ranking = self._ranking.ranking(batches)
+        ranking = self._ranking.ranking(n_ranked)
         if not (ranking and batch.is_loss_ready()):
             self._note(WAITING)
             return
@@ -218,6 +225,7 @@ class Pruning:
         self._queue = group_by_layer(chosen, layers, self._editor)
         self._has_progressed = False
         self._due_at = batch.step + self._request.every
+        self._ranking.end_ranking()
         is_measured = not any(math.isnan(one.change) for one in candidates)
         self._note("" if is_measured else f"ranked only: {self._prices.note or 'not measured'}")
 
@@ -274,8 +282,6 @@ class Pruning:
             cost=sum(one.cost for one in self._edits),
         )
 
-    # ---------------------------------------------------------------- the state
-
     def _note_size(self, size: int) -> None:
         assert self.state is not None
         start = self.state.start or size
@@ -285,6 +291,8 @@ class Pruning:
     def _set(self, state: str, note: str) -> None:
         assert self.state is not None
         self.state = replace(self.state, state=state, note=note)
+        if state != "running":
+            self._ranking.end_ranking()
 
     def _note(self, note: str) -> None:
         assert self.state is not None

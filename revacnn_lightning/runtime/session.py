@@ -34,20 +34,9 @@ from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
     DiscardTrial,
-    InspectClass,
-    InspectClasses,
-    InspectEvidence,
-    InspectFilter,
-    InspectGrowth,
-    InspectImage,
-    InspectLayer,
-    InspectPrices,
-    InspectRanks,
-    PaintImage,
     RequestBody,
     SendHistory,
     SetHyperparameter,
-    ShowPicture,
     TryEdits,
     Viewing,
 )
@@ -61,36 +50,28 @@ from revacnn_lightning.runtime.alert_monitor import AlertMonitor
 from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
-from revacnn_lightning.runtime.class_lens import ClassLensCollector
-from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.compilations import Compilations
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
-from revacnn_lightning.runtime.filter_inspection import InspectionCollector
-from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
-from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
 from revacnn_lightning.runtime.growth_planting import GrowthPlanting
-from revacnn_lightning.runtime.image_pass import ImagePassCollector
-from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
-from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
+from revacnn_lightning.runtime.inspection_collectors import (
+    InspectionCollectors,
+    InspectionSources,
+)
 from revacnn_lightning.runtime.key_commands import KeyCommands
-from revacnn_lightning.runtime.layer_details import LayerDetailCollector
-from revacnn_lightning.runtime.layer_evidence import collect_evidence_of
 from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
-from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.pruning import Pruning
 from revacnn_lightning.runtime.rank_comparison import RankComparison
 from revacnn_lightning.runtime.rank_merger import make_merger
 from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds, needs_all
-from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
+from revacnn_lightning.runtime.removal_prices import is_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicy
-from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
 from revacnn_lightning.runtime.trial.trial_loop import TrialLoop
 from revacnn_lightning.runtime.trial.twin_trial import TwinTrial
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
@@ -116,13 +97,7 @@ class Session:
         recorder: records the statistics.
         controls: saves and ends the training.
         endpoints: where to listen.
-        get_image: returns an image of the validation data by its index.
-        get_truth: returns the class of such an image.
-        class_names: of the user; () for those of the data.
-        find_preprocessing: returns what prepares the validation data, if it is known.
-        forward: runs the model on a batch of one image; None: this is not possible.
-        find_step_images: returns who reads images in a training step, as far as known.
-        inspection_refusal: why the model must not be run between two batches; "" if it may be.
+        sources: what inspections read besides the batches; None: nothing.
         history: keeps a sample of the batches; None: no history is kept.
         lineage: of the run; None: it continues no other one.
         recordings: what is recorded; None: nothing can be.
@@ -137,7 +112,7 @@ class Session:
         run: id of the run.
         recorder: see above.
         server: the sockets of the run.
-        collectors: per type of inspection request, what collects the messages it selects.
+        inspections: collects what inspection requests select.
         confusion: observes the scores of validation batches.
     """
 
@@ -149,13 +124,7 @@ class Session:
         controls: TrainingControls,
         endpoints: Endpoints,
         *,
-        get_image: GetImage = refuse_image,
-        get_truth: GetTruth = no_truth,
-        class_names: Sequence[str] = (),
-        find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
-        forward: Forward | None = None,
-        find_step_images: FindStepImages = find_no_images,
-        inspection_refusal: str = "",
+        sources: InspectionSources | None = None,
         history: HistoryRecorder | None = None,
         lineage: Lineage | None = None,
         recordings: RecordingSettings | None = None,
@@ -176,10 +145,9 @@ class Session:
         self._alerts = AlertMonitor() if alerts is None else alerts
         self._compilations = Compilations()
         self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
-        prices = RemovalPrices(editor, self._replay)
-        filter_prices = FilterPriceCollector(recorder, editor, prices, self._replay)
         self.recorder = recorder
         self._editor = editor
+        self._controls = controls
         self._history = history
         self._ranks: Ranks = SingleRank() if ranks is None else ranks
         comparison = RankComparison(self._ranks.statistics, recorder)
@@ -192,55 +160,62 @@ class Session:
         self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
         self._controller = RunController(self.run, controls, self._ranks)
-        images = InputImages(get_image, get_truth, lambda: self._batch, find_preprocessing)
-        details = LayerDetailCollector(recorder, model, images, forward)
-        evidence = collect_evidence_of(
-            model, recorder, editor, lambda: controls.optimizers, prices, self._replay
+        sources = InspectionSources() if sources is None else sources
+        self.inspections = inspections = InspectionCollectors(
+            model, editor, recorder, lambda: controls.optimizers, sources, self._replay, comparison,
+            lambda: self._batch,
+        )  # fmt: skip
+        self.confusion = ConfusionRecorder(
+            model, lambda: inspections.classes.is_active, sources.class_names
         )
-        self._growth = growth = GrowthGainCollector(model, recorder, editor, self._replay)
-        classes = ClassLensCollector(recorder, class_names)
-        self.confusion = ConfusionRecorder(model, lambda: classes.is_active, class_names)
-        self._classes = classes
-        self.collectors: dict[type, Collector] = {
-            InspectLayer: details,
-            InspectFilter: InspectionCollector(
-                recorder, model, images, forward, inspection_refusal
-            ),
-            InspectPrices: filter_prices,
-            InspectEvidence: evidence,
-            InspectGrowth: growth,
-            InspectRanks: comparison,
-            InspectClasses: classes,
-            InspectClass: classes,
-            InspectImage: ImagePassCollector(
-                recorder, model, images, forward, class_names, find_step_images=find_step_images
-            ),
-            ShowPicture: images,
-            PaintImage: images,
-        }
-        certificates = FilterCertificates(recorder, editor, lambda: controls.optimizers)
-        policy = SteeringPolicy(
-            evidence, certificates, self._alerts.network.dead_mask, self._submit_for_present
-        )
-        self._automatic = AutomaticSteering(
-            Pruning(
-                recorder, editor, filter_prices, prices, self._replay, self._submit_for_present
-            ),
-            policy,
-            lambda: self._status.repeat_heartbeat(),
-        )
+        self._automatic, policy = self._make_automatic(recorder, editor)
         self.trial = TwinTrial(
             model, editor, recorder, trial_loop, lambda: self._status.repeat_heartbeat(),
             lambda: self._batches.batches_per_second, self._must_end_trial,
         )  # fmt: skip
-        self._observers = MessageObservers([*own, self._alerts, filter_prices, policy, *observers])
+        self._observers = MessageObservers(
+            [*own, self._alerts, inspections.filter_prices, policy, *observers]
+        )
         self.server = RunServer(self.run, name, endpoints, lineage)
-        self._status = StatusPublisher(
+        self._status = self._make_status(model)
+        self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
+        outcomes = OutcomeRecorder(self.run, lambda: editor.journal, self._publish)
+        self._queue = RequestQueue(self.server.request_server, self._key_commands, outcomes.record)
+        self._handler = self._make_handler()
+        if self._recordings is not None:
+            self._recordings.begin()
+            self._recordings.on_change = self._status.repeat_heartbeat
+
+    def _make_automatic(
+        self, recorder: Recorder, editor: Editor
+    ) -> tuple[AutomaticSteering, SteeringPolicy]:
+        """Return what the run changes by itself, and the policy that it observes."""
+        inspections, controls = self.inspections, self._controls
+        certificates = FilterCertificates(recorder, editor, lambda: controls.optimizers)
+        policy = SteeringPolicy(
+            inspections.evidence,
+            certificates,
+            self._alerts.network.dead_mask,
+            self._submit_for_present,
+        )
+        pruning = Pruning(
+            recorder,
+            editor,
+            inspections.filter_prices,
+            inspections.prices,
+            self._replay,
+            self._submit_for_present,
+        )
+        steering = AutomaticSteering(pruning, policy, lambda: self._status.repeat_heartbeat())
+        return steering, policy
+
+    def _make_status(self, model: nn.Module) -> StatusPublisher:
+        return StatusPublisher(
             self.run,
             model,
-            editor,
-            recorder,
-            get_optimizers=lambda: controls.optimizers,
+            self._editor,
+            self.recorder,
+            get_optimizers=lambda: self._controls.optimizers,
             get_group_notes=lambda: self._controller.overrides.notes,
             get_recording=lambda: "" if self._recordings is None else self._recordings.file_name,
             get_alerts=lambda: self._alerts.shown,
@@ -249,26 +224,23 @@ class Session:
             get_trial=lambda: self.trial.state,
             publish=self._publish,
         )
-        self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
-        outcomes = OutcomeRecorder(self.run, lambda: editor.journal, self._publish)
-        self._queue = RequestQueue(self.server.request_server, self._key_commands, outcomes.record)
-        self._handler = RequestHandler(
-            editor,
-            recorder,
+
+    def _make_handler(self) -> RequestHandler:
+        inspections = self.inspections
+        return RequestHandler(
+            self._editor,
+            self.recorder,
             self._status,
             self._controller,
-            self.collectors,
-            details.predictions,
-            history,
+            inspections.by_request,
+            inspections.details.predictions,
+            self._history,
             self._recordings,
-            prices,
+            inspections.prices,
             self._automatic,
-            GrowthPlanting(editor, growth),
+            GrowthPlanting(self._editor, inspections.growth),
             self.trial,
         )
-        if self._recordings is not None:
-            self._recordings.begin()
-            self._recordings.on_change = self._status.repeat_heartbeat
 
     @property
     def is_recording(self) -> bool:
@@ -400,6 +372,8 @@ class Session:
 
         self.receive_requests()
         if not is_paused:
+            if self._automatic.needs_statistics(batch.step):
+                self._batches.publish_pending()
             self._automatic.advance(batch, self._status.version)
         is_due = is_first or time.monotonic() >= self._next_layer_check
         if is_due or self._queue.has_work(can_plan()):
@@ -496,7 +470,7 @@ class Session:
         context = BatchContext(self.run, self._status.version, self._batch)
         confusion = self.confusion.finish(context)
         if confusion is not None:
-            self._classes.add_confusion(confusion)
+            self.inspections.classes.add_confusion(confusion)
 
     def _is_for_all(self, request: Request) -> bool:
         """Return whether other processes, which may be in any batch, must do the same."""
@@ -510,7 +484,7 @@ class Session:
     @property
     def _needs_trace(self) -> bool:
         """Whether it is needed how the layers are connected, though no edit is pending."""
-        return self._had_viewer or self._automatic.is_active or self._growth.is_wanted
+        return self._had_viewer or self._automatic.is_active or self.inspections.growth.is_wanted
 
     def _needs_recording(self) -> bool:
         """Return whether to record the next batch: somebody must be interested in it.
@@ -521,7 +495,7 @@ class Session:
         return (
             self._observers.need_batch(self._batch.step)  # first: all are called for each batch
             or self._status.structure is None
-            or self._growth.is_wanted
+            or self.inspections.growth.is_wanted
             or self.server.publisher.has_subscribers()
             or bool(self.recorder.details.layers or self.recorder.responses.filters)
             or bool(self.recorder.pooled_maps.layers)
@@ -573,11 +547,11 @@ class Session:
         return self._status.version
 
     def _reset_collectors(self) -> None:
-        for collector in self.collectors.values():
+        for collector in self.inspections.by_request.values():
             collector.reset()
 
     def _publish_collected(self, *, is_paused: bool = False) -> None:
         context = BatchContext(self.run, self._status.version, self._batch, is_paused)
-        for collector in self.collectors.values():
+        for collector in self.inspections.by_request.values():
             for message in collector.collect(context):
                 self._publish(message)

@@ -9,6 +9,11 @@ first right singular vector (Evci et al. 2022, "GradMax", arXiv:2201.05125). Rel
 M: by the inputs' covariance (Verbockhaven et al. 2024, "Growing Tiny Networks"), or by the Fisher
 information (Mitchell et al. 2023, "Self Expanding Neural Networks", arXiv:2307.04526).
 
+A layer in groups grows by one filter in each group at a time, and each has another M: there is no
+gain of one filter. Through a depthwise convolution, a new filter brings a new depthwise kernel, and
+∂L/∂v is linear in each of the two, but not in both: it has no largest singular value. Therefore
+layers that are in groups, or are read by such layers, have no gain.
+
 M is never formed. Multiplying by it, and by its transpose, is a backward pass through two
 convolutions of a few channels, so subspace iteration finds the largest values. Between the layers
 only a change of size is taken into account, as average pooling.
@@ -29,7 +34,9 @@ from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     filter_count,
     group_count,
+    input_count,
     is_transposed,
+    kernel_size,
 )
 
 __all__ = ["Passage", "growth_gain", "outgoing_gradient", "why_no_gain"]
@@ -38,6 +45,7 @@ DIRECTIONS = 4  # of the subspace
 ITERATIONS = 30
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
@@ -60,11 +68,15 @@ class Passage:
 
 def why_no_gain(layer: UnitLayer, reader: UnitLayer) -> str:
     """Return why the gain of a layer cannot be computed; "" if it can."""
-    for one in (layer, reader):
-        if is_transposed(one):
-            return "transposed layers have no gain yet"
-        if group_count(one) > 1:
-            return "layers in groups have no gain yet"
+    if group_count(layer) > 1:
+        return "a layer in groups grows by a filter in each group, so one filter has no gain"
+    if group_count(reader) == input_count(reader) > 1:
+        return (
+            "a depthwise layer reads it: a new filter brings a kernel there, and the gain of both "
+            "is not that of one"
+        )
+    if group_count(reader) > 1:
+        return "a layer in groups reads it, which grows by a filter in each group"
     if isinstance(layer, nn.Linear) and not isinstance(reader, nn.Linear):
         return "a convolution reads a linear layer"
     return ""
@@ -83,7 +95,7 @@ def growth_gain(layer: UnitLayer, passages: Sequence[Passage]) -> tuple[Tensor, 
         values: descending, (k,).
         directions: of length 1, (k, *coefficients of a filter).
     """
-    shape = layer.weight.shape[1:]
+    shape = (input_count(layer), *kernel_size(layer))
     length = math.prod(shape)
     count = min(DIRECTIONS, length)
     like = passages[0].inputs
@@ -163,6 +175,12 @@ def _maps(layer: Any, inputs: Tensor, filters: Tensor) -> Tensor:
         padding: Any = 0
     else:
         padding = layer.padding
+    if is_transposed(layer):
+        transpose: Any = TRANSPOSE[filters.ndim - 2]
+        return transpose(
+            inputs, filters.transpose(0, 1), None, layer.stride, layer.padding,
+            layer.output_padding, 1, layer.dilation,
+        )  # fmt: skip
     convolve: Any = CONVOLVE[filters.ndim - 2]
     return convolve(inputs, filters, None, layer.stride, padding, layer.dilation)
 
@@ -192,7 +210,7 @@ def _outgoing_like(reader: UnitLayer, maps: Tensor) -> Tensor:
     if isinstance(reader, nn.Linear):
         positions = maps.shape[2] if maps.ndim == 3 else 1
         return maps.new_zeros(reader.out_features, count, positions)
-    return maps.new_zeros(filter_count(reader), maps.shape[1], *reader.weight.shape[2:])
+    return maps.new_zeros(filter_count(reader), maps.shape[1], *kernel_size(reader))
 
 
 def _read(reader: UnitLayer, maps: Tensor, outgoing: Tensor) -> Tensor:

@@ -139,6 +139,29 @@ def test_the_median_movement_of_a_wide_layer_is_about_that_of_all_filters() -> N
 
 def test_the_mean_gradient_of_a_layer_is_that_of_its_own_filters() -> None:
     window = window_of(25, gradient=np.array([1, 2, 3, 4, np.nan, 6, 7], np.float32))
-    means = window._layer_means("gradient")
+    means = window.freeze()._layer_means("gradient")
     parts = np.split(np.array([1, 2, 3, 4, np.nan, 6, 7]), OFFSETS[1:-1])
     np.testing.assert_allclose(means, [[part.mean() for part in parts]] * 25)
+
+
+def test_what_is_judged_in_another_thread_does_not_change_while_batches_arrive() -> None:
+    window, twin = window_of(60), window_of(60)
+    frozen = window.freeze()
+    expected = frozen.judge().verdicts
+    for step in range(60, 120):
+        window.add(step, healthy(activation=np.zeros(7), update_ratio=np.full(7, 0.5)))
+    assert frozen.judge().verdicts == expected
+    window.update_structure(["other"], np.array([0, 1]), np.array([0]))
+    assert frozen.judge().verdicts == expected
+    assert kinds(twin) == {one.kind: one.layer for one in expected}
+
+
+def test_peaks_are_those_of_all_windows_that_were_judged() -> None:
+    window = window_of(60, first_step=9, update_ratio=np.full(7, 0.01))
+    levels = window.freeze().judge().levels
+    assert levels == pytest.approx({"a": 0.01, "b": 0.01})
+    for step in range(69, 129):
+        window.add(step, healthy(update_ratio=np.full(7, 1e-5)))
+    assert "converged" not in kinds(window)  # no window with larger steps was noted
+    window.note_levels(levels)
+    assert "converged" in kinds(window)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,8 @@ import pytest
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol import messages
-from revacnn_lightning.protocol.requests import RequestBody
+from revacnn_lightning.protocol.inspection_requests import Viewing
+from revacnn_lightning.protocol.requests import RequestBody, SendHistory, TryEdits
 from tests.runtime.live_run import train_with
 from tests.static.test_script import find_node
 
@@ -47,6 +49,21 @@ def test_every_message_and_request_is_on_the_page(tables: ModuleType):
         name = tables.wire_name(kind)
         heading = f"`{name}`\n" if kind is not messages.Request else "## Requests"
         assert heading in page, name
+
+
+def test_messages_are_named_by_their_topics_not_by_modules_of_python():
+    assert re.findall(r"`[a-z_]+\.[A-Z]\w+`", PAGE.read_text(encoding="utf-8")) == []
+
+
+def test_what_an_observer_may_send_is_on_the_page():
+    rows = PAGE.read_text(encoding="utf-8").splitlines()
+    [row] = [row for row in rows if row.startswith("| `observer`")]
+    requests = {kind.__name__ for kind in get_args(RequestBody)}
+    named = {name for name in requests if f"`{name}`" in row}
+    inspections = {name for name in requests if name.startswith("Inspect")}
+    assert "begins with `Inspect`" in row
+    permitted = {kind.__name__ for kind in (*get_args(Viewing), SendHistory, TryEdits)}
+    assert named | inspections == permitted
 
 
 def test_every_field_has_a_meaning_or_a_name_that_says_it(tables: ModuleType):

@@ -347,7 +347,7 @@ def trained(tmp_path, inspects: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[
 
     def inspect(trainer: Any, module: Any) -> None:
         session = callback._session
-        session.collectors[InspectFilter].select(InspectFilter("conv2", 1))
+        session.inspections.by_request[InspectFilter].select(InspectFilter("conv2", 1))
         publish = session._publish
         session._publish = lambda message: (
             sent.append(message) if isinstance(message, FilterInspection) else None,

@@ -108,3 +108,29 @@ def test_a_filter_that_does_not_exist_is_refused(run):
         run.collector.select(InspectPrices("missing", [0]))
     with pytest.raises(EditRefusedError, match="3 filters"):
         run.collector.select(InspectPrices("2", [3]))
+
+
+def snapshot_of(step, prices):
+    values = np.array([prices], np.float32)
+    return Snapshot("", 0, step, 0, 0, 0, 0, 0.0, None, [], 0.0, ["price"], values)
+
+
+def test_a_ranking_for_the_run_has_its_own_batches_whoever_looks(run):
+    """It was the mean of more batches while a viewer showed prices."""
+    run.train_batch()
+    run.collector.select(InspectPrices())
+    for step in range(1, 9):
+        run.collector.receive(snapshot_of(step, [9, 8, 7, 6, 5, 4, 3]))
+    run.collector.begin_ranking(9)
+    assert run.collector.needs_batch(9)
+    assert "price" in run.recorder.statistics
+    run.collector.receive(snapshot_of(8, [9, 8, 7, 6, 5, 4, 3]))  # it arrives late
+    run.collector.receive(snapshot_of(9, [0, 1, 2, 3, 4, 5, 6]))
+    assert run.collector.ranking(2) == []
+    run.collector.receive(snapshot_of(10, [0, 1, 2, 3, 4, 5, 6]))
+    assert run.collector.ranking(2) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
+    run.collector.end_ranking()
+    assert run.collector.ranking(0) == []
+    run.clock.now += filter_prices.SELECTION_SECONDS
+    assert not run.collector.needs_batch(11)
+    assert "price" not in run.recorder.statistics

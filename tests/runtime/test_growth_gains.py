@@ -10,7 +10,7 @@ from revacnn_lightning import AddFilters, EditRefusedError
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import InspectGrowth, RemoveFilters
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.growth_gains import NOT_READ, GrowthGainCollector
+from revacnn_lightning.runtime.growth_gains import NOT_READ, PAUSED, GrowthGainCollector
 from revacnn_lightning.runtime.growth_planting import UNKNOWN, GrowthPlanting
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from tests.runtime.test_pruning import IMAGES, PrunedRun
@@ -120,3 +120,19 @@ def test_the_request_is_refused_by_nobody(run: GrowingRun) -> None:
     assert reply.detail == ""
     with pytest.raises(EditRefusedError):
         GrowthPlanting(run.editor, run.gains).directions(AddFilters("2", directed=True))
+
+
+def test_a_paused_run_let_the_request_wait_for_its_timeout(run: GrowingRun) -> None:
+    run.gains.select(InspectGrowth())
+    (found,) = run.gains.collect(BatchContext("run", 0, run.batch(), is_paused=True))
+    assert np.isnan(found.gains).all()
+    assert set(found.notes) == {PAUSED}
+    assert not run.gains.is_wanted
+
+
+def test_a_paused_run_answers_from_the_step_that_it_has_recorded(run: GrowingRun) -> None:
+    expected = run.compute()
+    run.gains.select(InspectGrowth())
+    (found,) = run.gains.collect(BatchContext("run", 0, run.batch(), is_paused=True))
+    np.testing.assert_array_equal(found.gains, expected.gains)
+    assert found.notes == ["", ""]

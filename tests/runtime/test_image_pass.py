@@ -79,6 +79,15 @@ def test_nothing_runs_while_no_viewer_shows_the_input() -> None:
     assert len(calls) == 1
 
 
+def test_a_second_request_in_a_pause_got_no_reply() -> None:
+    world = World()
+    for _ in range(2):
+        world.collector.select(InspectImage())
+        assert len(world.collect(is_paused=True)) == 1
+        world.now += 5
+        assert world.collect(is_paused=True) == []
+
+
 def test_a_pass_shows_the_input_the_classes_and_the_modules() -> None:
     world = World()
     world.collector.select(InspectImage())

@@ -241,6 +241,28 @@ def test_it_waits_for_statistics(run: PrunedRun) -> None:
     assert (run.pruning.state.state, run.pruning.state.note) == ("running", WAITING)
 
 
+def test_rounds_came_late_where_recording_for_viewers_is_limited(run: PrunedRun) -> None:
+    """With the default limit, the statistic was sampled on every 64th batch."""
+    governor = run.recorder._schedule._governor
+    governor.budget, governor.sampling_intervals = 1e-9, {"price": 64, "weight_norm": 64}
+    run.pruning.start(PruneTo(macs=0.3, filters=1, every=6), run.step)
+    run.train(14)
+    assert len(run.removed) == 2
+    assert governor.sampling_intervals["price"] == 64
+
+
+def test_the_statistic_is_recorded_only_right_before_a_round(run: PrunedRun) -> None:
+    run.pruning.start(PruneTo(macs=0.3, filters=1, every=9), run.step)
+    recorded = []
+    for _ in range(18):
+        run.train(1)
+        recorded.append("price" in run.recorder.statistics)
+        assert run.ranking.needs_batch(run.step) == recorded[-1]
+    assert recorded == [*4 * [False], *5 * [True], *4 * [False], *5 * [True]]
+    run.pruning.control(ControlPruning("pause"))
+    assert "price" not in run.recorder.statistics
+
+
 @pytest.mark.parametrize("request_", [PruneTo(), PruneTo(macs=0.5, parameters=0.5)])
 def test_one_target_is_needed(run: PrunedRun, request_: PruneTo) -> None:
     with pytest.raises(EditRefusedError, match="one target"):

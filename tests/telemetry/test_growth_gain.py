@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from revacnn_lightning.telemetry.growth_gain import Passage, _maps, growth_gain, why_no_gain
+from revacnn_lightning.telemetry.unit_layers import filter_count, is_transposed
 
 IMAGES = torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 CLASSES = torch.arange(5) % 3
@@ -17,7 +18,21 @@ def networks() -> dict[str, tuple[nn.Sequential, int, int]]:
     """Return networks, with the places of a layer and of its reader."""
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 3, 3, padding=1, stride=2)
+    up = {"stride": 2, "padding": 1, "output_padding": 1}
     return {
+        "transposed to conv": (
+            nn.Sequential(nn.ConvTranspose2d(2, 3, 3, **up), nn.Conv2d(3, 2, 3, stride=4),
+                          nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)), 0, 1,
+        ),
+        "conv to transposed": (
+            nn.Sequential(nn.Conv2d(2, 3, 3, stride=3), nn.ConvTranspose2d(3, 4, 2, **up),
+                          nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)), 0, 1,
+        ),
+        "transposed to transposed": (
+            nn.Sequential(nn.MaxPool2d(4), nn.ConvTranspose2d(2, 3, (3, 2), dilation=2),
+                          nn.ConvTranspose2d(3, 2, 2), nn.ReLU(), nn.Flatten(),
+                          nn.Linear(70, 3)), 1, 2,
+        ),
         "conv to conv": (
             nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(),
                           nn.Flatten(), nn.Linear(144, 3)), 0, 1,
@@ -47,7 +62,8 @@ def run(network: nn.Sequential, first: int, last: int) -> tuple[torch.Tensor, li
 
 def gradient_matrix(network: nn.Sequential, layer: int, reader: int) -> torch.Tensor:
     """Return M, one column per coefficient of a filter, by adding such a filter to the network."""
-    columns, length = [], network[layer].weight[0].numel()
+    weight = network[layer].weight
+    columns, length = [], weight.numel() // filter_count(network[layer])
     for coefficient in range(length):
         w = torch.zeros(length, dtype=torch.float64)
         w[coefficient] = 1
@@ -60,11 +76,17 @@ def outgoing_gradient_of(
 ) -> torch.Tensor:
     """Return ∂L/∂v of a new filter with coefficients w, whose outgoing weights v are zero."""
     weight, rows = network[layer].weight, network[reader].weight
-    wider, x = torch.cat([weight, w.reshape(1, *weight.shape[1:])]).detach(), IMAGES
-    per_filter = rows.shape[1] // len(weight)
-    v = torch.zeros(len(rows), per_filter, *rows.shape[2:], dtype=torch.float64)
-    v.requires_grad_()
-    read = torch.cat([rows.detach(), v], 1)
+    # A transposed layer has its filters along the second dimension, and what it reads along the
+    # first.
+    axis = int(is_transposed(network[layer]))
+    shape = list(weight.shape)
+    shape[axis] = 1
+    wider = torch.cat([weight, w.reshape(shape)], axis).detach()
+    x, axis = IMAGES, 1 - int(is_transposed(network[reader]))
+    shape = list(rows.shape)
+    shape[axis] //= filter_count(network[layer])
+    v = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+    read = torch.cat([rows.detach(), v], axis)
     for index, module in enumerate(network):
         if index in (layer, reader):
             new = {layer: wider, reader: read}[index]
@@ -72,6 +94,9 @@ def outgoing_gradient_of(
             bias = torch.cat([bias, bias.new_zeros(1)]) if index == layer else bias
             if isinstance(module, nn.Linear):
                 x = F.linear(x, new, bias)
+            elif is_transposed(module):
+                sizes = (module.stride, module.padding, module.output_padding)
+                x = F.conv_transpose2d(x, new, bias, *sizes, dilation=module.dilation)
             else:
                 x = F.conv2d(x, new, bias, module.stride, module.padding)
         else:
@@ -111,10 +136,12 @@ def test_several_groups_of_images_add_up() -> None:
     assert values[0] == pytest.approx(float(expected[0]), rel=1e-6)
 
 
-def test_depthwise_and_transposed_layers_are_refused() -> None:
+def test_layers_in_groups_are_refused_by_name() -> None:
     conv, depthwise = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4)
-    assert "groups" in why_no_gain(conv, depthwise)
-    assert "transposed" in why_no_gain(nn.ConvTranspose2d(2, 4, 3), conv)
+    assert "a depthwise layer reads it" in why_no_gain(conv, depthwise)
+    assert "in each group" in why_no_gain(depthwise, conv)
+    assert "reads it, which grows" in why_no_gain(conv, nn.Conv2d(4, 4, 3, groups=2))
+    assert why_no_gain(nn.ConvTranspose2d(2, 4, 3), conv) == ""
     assert why_no_gain(conv, nn.Linear(4, 2)) == ""
 
 

@@ -18,7 +18,7 @@ from .html_panel import HtmlPanel
 __all__ = ["VerdictPanel"]
 
 MAX_ROWS = 6
-REFRESH_SECONDS = 2.0  # a verdict rests on 50 batches
+REFRESH_SECONDS = 2.0  # of what follows from prices
 
 WORDS: dict[VerdictKind, str] = {
     "dead": "dead", "dormant": "dormant", "untrained": "not trained yet", "restless": "restless",
@@ -61,20 +61,24 @@ class VerdictPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         state, structure = self.tab.state, self.tab.structure
         if state is None or structure is None:
-            return {"rows": [], "badges": []}
+            return {"rows": [], "badges": [], "problem": ""}
         now, shown = time.monotonic(), self.source.data
-        key = (state.connection.run, structure.version, self.tab.steering_refusal())
+        verdicts = self.tab.follower.verdicts
+        key = (
+            state.connection.run, structure.version, self.tab.steering_refusal(), verdicts.revision,
+        )  # fmt: skip
         if shown and key == self._key and now < self._due_at:
             return shown
         self._key, self._due_at = key, now + REFRESH_SECONDS
-        self.tab.follower.evidence.mark_visible()
-        found = [*state.verdicts(), *self._widths(structure)]
+        verdicts.mark_visible()
+        found = [*verdicts.of_structure(structure.version), *self._widths(structure)]
         known = [one for one in found if one.is_known and one.kind != "untrained"]
         known.sort(key=lambda one: -one.worth)
         rows = [_row(one, structure, key[2]) for one in known]
         return {
             "rows": [row for row in rows if row is not None][:MAX_ROWS],
             "badges": _badges(known, structure),
+            "problem": verdicts.problem,
         }
 
     def _widths(self, structure: Structure) -> list[Verdict]:
@@ -88,7 +92,7 @@ class VerdictPanel(HtmlPanel):
                 wide[layer.name] = replace(verdict, evidence=evidence)
         return [*wide.values(), *narrow_layers(self.tab, structure).values()]
 
-    _key: tuple[str, int, str] = ("", -1, "")
+    _key: tuple[str, int, str, int] = ("", -1, "", -1)
     _due_at = 0.0
 
 

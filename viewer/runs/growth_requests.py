@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.messages import Message, Refused
@@ -55,5 +57,9 @@ class GrowthRequests:
         elif isinstance(message, GrowthGains) and structure is not None:
             self.is_pending = False
             is_current = (message.run, message.version) == (structure.run, structure.version)
-            if is_current and len(message.gains) == len(structure.layers):
+            if not is_current or len(message.gains) != len(structure.layers):
+                return
+            if self.newest is None or np.isfinite(message.gains).any():
                 self.newest = message
+            else:  # those before are still the newest
+                self.refused = next(filter(None, message.notes), "")

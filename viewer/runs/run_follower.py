@@ -26,7 +26,6 @@ from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
 from .class_requests import ClassRequests
-from .evidence_requests import EvidenceRequests
 from .filter_inspections import FilterInspections
 from .filter_prices import FilterPriceRequests
 from .growth_requests import GrowthRequests
@@ -36,6 +35,7 @@ from .own_images import OwnImages
 from .rank_requests import RankRequests
 from .run_health import RunHealth
 from .run_state import RunState
+from .shown_verdicts import ShownVerdicts
 
 __all__ = ["RunFollower"]
 
@@ -66,7 +66,7 @@ class RunFollower:
         image_passes: inputs on their way through the network, as tabs show them.
         filter_prices: what removing each filter costs, as tabs show it.
         classes: how filters answer to classes, as tabs show it.
-        evidence: requests what verdicts follow from while tabs show them.
+        verdicts: on the network, as tabs show them.
         growth: where one more filter would help most, as tabs have requested it.
         ranks: what each rank has recorded of a layer, as tabs show it.
         own_images: images that tabs make.
@@ -92,7 +92,7 @@ class RunFollower:
         self.image_passes = ImagePasses()
         self.filter_prices = FilterPriceRequests()
         self.classes = ClassRequests()
-        self.evidence = EvidenceRequests()
+        self.verdicts = ShownVerdicts()
         self.growth = GrowthRequests()
         self.ranks = RankRequests()
         self.own_images = OwnImages()
@@ -124,7 +124,7 @@ class RunFollower:
             self.image_passes.tick(self.state, self._run.request)
             self.filter_prices.tick(self.state, self._run.request)
             self.classes.tick(self.state, self._run.request)
-            self.evidence.tick(self.state, self._run.request)
+            self.verdicts.tick(self.state, self._run.request)
             self.growth.tick(self._run.request)
             self.ranks.tick(self.state, self._run.request)
 
@@ -231,6 +231,7 @@ class RunFollower:
         if self._run is not None:
             self._run.close()
             self._run = None
+        self.verdicts.close()
         self.layer_details.close()
 
     def _has_exited(self, connection: Connection) -> bool:

@@ -9,8 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead
-from revacnn_lightning.diagnostics.verdicts import Verdict
-from revacnn_lightning.history.network_verdicts import NetworkVerdicts
+from revacnn_lightning.history.network_verdicts import FrozenEvidence, NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection import Connection
@@ -155,9 +154,9 @@ class RunState:
             self._dead_mask = self._dead_filters.mask() & self._is_observed
         return self._dead_mask
 
-    def verdicts(self) -> list[Verdict]:
-        """Return what is wrong with the network, what is worth most to act on first."""
-        return self.network_verdicts.verdicts(self.dead_mask() if self.knows_dead_filters else None)
+    def freeze_evidence(self) -> FrozenEvidence:
+        """Return what verdicts follow from now."""
+        return self.network_verdicts.freeze(self.dead_mask() if self.knows_dead_filters else None)
 
     def dead_mask_at(self, row: int) -> np.ndarray:
         """Return which filters were dead at a row of ``histories.filters``, bool (filters,)."""

@@ -216,6 +216,12 @@ class TabState:
         health = self.follower.health()
         return health.refusal if health.has_ended else ""
 
+    def awaited(self, waiting: str) -> str:
+        """Return ``waiting``, or why the next batches, which bring what is awaited, do not come."""
+        health = self.follower.health()
+        note = "; the run is paused" if health.kind == "paused" else ""
+        return health.refusal or waiting + note
+
     def lasting_refusal(self) -> str:
         """Return why this page can no longer steer the run, or never could; "" if it may."""
         health, access = self.follower.health(), self.follower.access
@@ -232,10 +238,6 @@ class TabState:
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
         return self.steering_refusal() or layer.edit_refusal
-
-    def can_change_width(self, layer: int) -> bool:
-        """Return whether filters of the layer with this index can be added and removed."""
-        return self.structure is not None and not self.width_refusal(self.structure.layers[layer])
 
     # Updates
 

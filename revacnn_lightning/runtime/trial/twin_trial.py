@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from msgspec.structs import replace
 from torch import nn
 
-from revacnn_lightning.errors import EditRefusedError, RevacnnError
+from revacnn_lightning.errors import EditRefusedError, RevacnnError, SteeringError
 from revacnn_lightning.protocol.edit_requests import AddFilters, SetHyperparameter
 from revacnn_lightning.protocol.trial_requests import TryEdits
 from revacnn_lightning.protocol.trial_state import TrialCost, TrialState
@@ -31,12 +31,17 @@ log = logging.getLogger(__name__)
 UNDER_WAY = "a trial of edits is under way; keep or discard it first"
 NONE = "no trial waits for a decision"
 CHANGED = "the network was changed during the trial"
+INTERRUPTED = "the process has received a signal, which was handled after the trial"
+NOT_NOW = (
+    "the network holds the values of a trial of edits at this moment; save the checkpoint from the "
+    "thread that trains"
+)
 DIRECTED = "a trial cannot give new filters a direction; add them without"
 COPIES = 3  # of all values: at the start, at the end, and of the edited network
 
 
 class _EndedError(RevacnnError):
-    """The trial was discarded while its twins were training."""
+    """The trial was discarded while its twins were training; the message says why, or nothing."""
 
 
 class TwinTrial:
@@ -100,6 +105,15 @@ class TwinTrial:
     def version(self) -> int:
         """The version of the network."""
         return self._editor.version
+
+    def check_can_save(self) -> None:
+        """Check that the network holds the values of the training, which a checkpoint must have.
+
+        Raises:
+            SteeringError: it may hold those of a twin.
+        """
+        if self._twins is not None and self._twins.is_apart:
+            raise SteeringError(NOT_NOW)
 
     # ------------------------------------------------------------------ requests
 
@@ -222,8 +236,8 @@ class TwinTrial:
         self._change(stage="training", done=0)
         try:
             losses, edited = self._twins.train(self._steps, batch.make_probe())
-        except _EndedError:
-            self._end("discarded")
+        except _EndedError as error:
+            self._end("discarded", str(error))
         except RevacnnError as error:
             self._end("failed", str(error))
         except Exception as error:  # of the user's network, such as out of memory
@@ -246,6 +260,8 @@ class TwinTrial:
     def _count_step(self) -> None:
         assert self.state is not None
         self.state = replace(self.state, done=self.state.done + 1)
+        if self._twins is not None and self._twins.is_interrupted:
+            raise _EndedError(INTERRUPTED)
         if self._must_end():
             raise _EndedError
 

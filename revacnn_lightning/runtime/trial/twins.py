@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.edit_requests import SetHyperparameter
 from revacnn_lightning.protocol.trial_requests import TrialEdit
+from revacnn_lightning.runtime.trial.deferred_signals import DeferredSignals
 from revacnn_lightning.runtime.trial.random_state import RandomState
 from revacnn_lightning.runtime.trial.training_values import (
     TrainedTensors,
@@ -55,6 +56,7 @@ class Twins:
         titles: of the edits; known after `rehearse`.
         nbytes: how much memory the copies take at most.
         result: the values of the edited network after all steps; None before.
+        is_apart: whether the network may hold other values than those of the training.
     """
 
     def __init__(
@@ -81,6 +83,13 @@ class Twins:
         self.titles: list[str] = []
         self.nbytes = self._start.nbytes
         self.result: TrainingValues | None = None
+        self.is_apart = False
+        self._signals = DeferredSignals()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a signal has arrived, whose handler waits for the values of the training."""
+        return self._signals.have_arrived
 
     def rehearse(self, probe: ForwardProbe) -> None:
         """Apply the edits and take them back, so that a trial that is refused is so immediately.
@@ -145,6 +154,9 @@ class Twins:
             keeps: restore it only after an exception; the random states are restored always.
         """
         with ExitStack() as stack:
+            self._signals = stack.enter_context(DeferredSignals())
+            stack.callback(setattr, self, "is_apart", False)
+            self.is_apart = True
             stack.enter_context(self._recorder.modules_released())
             # Hooks of the editor would be restored, too, and be there twice.
             stack.callback(self._editor.refresh_hooks)

@@ -44,10 +44,14 @@ def match_activations(
     probe: ForwardProbe,
     *,
     double: bool = False,
+    last: bool = False,
 ) -> list[Tensor] | None:
     """Scale the weights and biases that performed edits drew at random.
 
     Call this while nothing reads the new filters: then the output stays the same.
+
+    Args:
+        last: whether no other forward of the edit follows.
 
     Returns:
         The output of the model; None if there is nothing to scale.
@@ -63,7 +67,7 @@ def match_activations(
     if not by_conv:
         return None
     with _measured(by_conv) as strengths:
-        output = evaluate(model, probe, double=double)
+        output = evaluate(model, probe, double=double, last=last)
     for conv, of_conv in by_conv.items():
         if conv in strengths:
             _scale(tx, model, of_conv, strengths[conv])

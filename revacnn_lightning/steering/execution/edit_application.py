@@ -137,9 +137,10 @@ class EditApplication:
             copies = revert_on_copies(self.tx, self.model, done, self.copies, undo)
             undone.append(UndoneEdit(done, added, copies))
         check_alike(self.model, self.copies)
-        output = evaluate(self.model, self.probe)
+        known = performed[0][1].groups_before
+        output = evaluate(self.model, self.probe, last=known is not None)
         verification.check_shapes(output, before)
-        groups = performed[0][1].groups_before or trace(self.model, self.probe)
+        groups = known or trace(self.model, self.probe)
         change = verification.relative_difference(output, before)
         return PerformedEdit(plan, None, change, groups, undone=undone)
 
@@ -159,7 +160,7 @@ class EditApplication:
         check_alike(self.model, self.copies)
         with verification.forbid_execution(removed):
             groups = trace(self.model, self.probe)
-            output = evaluate(self.model, self.probe)
+            output = evaluate(self.model, self.probe, last=True)
         verification.check_shapes(output, before)
         change = verification.relative_difference(output, before)
         return PerformedEdit(plan, None, change, groups, redone=redone)
@@ -176,16 +177,10 @@ class EditApplication:
     def _resize(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Change values and sizes, realign the columns of consumers, and compare the output."""
         before = self._evaluate()
+        start, is_double = self.tx.size, self._is_double
         expected = expected_output(
-            self.tx,
-            self.model,
-            plan,
-            self.probe,
-            before,
-            self._initializer(),
-            double=self._is_double,
+            self.tx, self.model, plan, self.probe, before, self._initializer(), double=is_double
         )
-        start = self.tx.size
         undo = self.perform_changes(plan)
         after = self._trace(plan, groups)
         comparable = not are_normalized_together(groups, plan)
@@ -195,11 +190,11 @@ class EditApplication:
             plan = realigned
             undo = self.perform_changes(plan)
         after = self._draw_silent_filters_again(plan, after)
-        output = self._match_activations(plan, after)
+        output = self._match_activations(plan, after, last=comparable)
         if comparable:
             self._check_output(output, expected, after.rounding_unit)
         else:
-            output = self._evaluate()  # it depends on the strength of new filters
+            output = self._evaluate(last=True)  # it depends on the strength of new filters
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), after)
 
     def _change_layers(self, plan: EditPlan) -> PerformedEdit:
@@ -208,7 +203,7 @@ class EditApplication:
         undo = self.perform_changes(plan)
         with verification.forbid_execution(undo.removed_layers):
             after = trace(self.model, self.probe)
-            output = self._evaluate()
+            output = self._evaluate(last=True)
         verification.check_shapes(output, before)
         if all(layer.action == "insert" for layer in plan.layers):
             self._check_output(output, before, after.rounding_unit)
@@ -222,9 +217,9 @@ class EditApplication:
         if not is_read:
             groups = self._trace(plan, groups)
             groups = self._draw_silent_filters_again(plan, groups)
-            output = self._match_activations(plan, groups)
+            output = self._match_activations(plan, groups, last=True)
         else:
-            output = self._evaluate()
+            output = self._evaluate(last=True)
         verification.check_shapes(output, before)
         if expected is not None:
             self._check_output(output, expected, groups.rounding_unit)
@@ -256,25 +251,29 @@ class EditApplication:
     def _is_double(self) -> bool:
         return self._comparison == "double"
 
-    def _evaluate(self, noise: float = 0.0) -> list[torch.Tensor]:
-        """Return the output, in the precision of this attempt."""
-        return evaluate(self.model, self.probe, double=self._is_double, noise=noise)
+    def _evaluate(self, noise: float = 0.0, *, last: bool = False) -> list[torch.Tensor]:
+        """Return the output, in the precision of this attempt; ``last`` as in `evaluate`."""
+        return evaluate(self.model, self.probe, double=self._is_double, noise=noise, last=last)
 
     def _trace(self, plan: EditPlan, last: ChannelGroups, trained: bool = False) -> ChannelGroups:
         """Trace the edited model; ``last`` is its last trace."""
         new, heads = random_filters(plan), last.has_heads
         return trace(self.model, self.probe, new, expects_heads=heads, as_trained=trained)
 
-    def _match_activations(self, plan: EditPlan, groups: ChannelGroups) -> list[torch.Tensor]:
+    def _match_activations(
+        self, plan: EditPlan, groups: ChannelGroups, *, last: bool
+    ) -> list[torch.Tensor]:
         """Make new filters as active as the others, except where a norm does so anyway.
 
         Returns the output of the model, which does not depend on their strength.
         """
         normalized = {layer for layer, norms in groups.norm_after.items() if norms}
         edits = [e for e in random_edits(plan) if e.tensor.rpartition(".")[0] not in normalized]
-        output = match_activations(self.tx, self.model, edits, self.probe, double=self._is_double)
+        output = match_activations(
+            self.tx, self.model, edits, self.probe, double=self._is_double, last=last
+        )
         update_new_entries(self.tx, self.model, plan, self.copies)
-        return self._evaluate() if output is None else output
+        return self._evaluate(last=last) if output is None else output
 
     def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
         """Draw filters again whose output is zero wherever it is read; return the last trace.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -9,7 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.index_mapping import insert_copies
+from revacnn_lightning.steering.planning.equal_parts import balanced_groups
+from revacnn_lightning.steering.planning.index_mapping import insert_pieces, pieces_of
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer, find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan, Fill, TensorEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
@@ -17,6 +20,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
     carries_reads,
     in_gain_order,
     resize_plan,
+    why_divided,
     with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
@@ -31,11 +35,13 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditPlan:
     """Plan adding filters. The function stays the same, unless a norm mixes them with others."""
-    layer, channel_groups = request.layer, context.groups
+    layer = request.layer
     _check_request(context, request)
     groups = _groups_to_copy(context, request)
-    adjacent = channel_groups.adjacent(groups)
+    adjacent = context.groups.adjacent(groups)
     count = max(1, round(request.count / adjacent))  # of whole groups of a group norm
+    context, groups = _balanced(context, request, groups, count)
+    channel_groups = context.groups
     edits = _insertions(context, groups, count, split=request.split_from is not None)
     filters = count * adjacent
     plan = resize_plan(context, request, growth_title(request, filters), edits, groups, layer)
@@ -98,23 +104,50 @@ def _groups_to_copy(context: PlanningContext, request: requests.AddFilters) -> l
     return [max(g for g in editable if sizes[g] == smallest)]
 
 
+def _balanced(
+    context: PlanningContext, request: requests.AddFilters, groups: list[int], count: int
+) -> tuple[PlanningContext, list[int]]:
+    """Return what to insert copies after so that equal parts stay equal, and its context.
+
+    Raises:
+        EditRefusedError: other channels would arrive where the parts are read.
+    """
+    filters = [] if request.split_from is None else [request.split_from]
+    found = balanced_groups(context.groups, groups, request.layer, filters, count)
+    if found is None:
+        raise EditRefusedError(
+            f"no filter can be added to {request.layer}: {why_divided(context, groups)}"
+        )
+    return replace(context, groups=found[0]), found[1]
+
+
 def _insertions(
     context: PlanningContext, groups: list[int], count: int, *, split: bool
 ) -> list[TensorEdit]:
-    members = context.groups.members(groups)
-    pieces = min(len(indices) for indices in members.values()) // context.groups.adjacent(groups)
+    pieces = _pieces(context, groups)
     edits = []
-    for (name, dim), indices in sorted(members.items()):
+    for (name, dim), indices in sorted(context.groups.members(groups).items()):
         size = context.groups.dimension(name, dim).size
         if split and _is_tied(context, name, dim, indices):
             raise EditRefusedError(
                 f"{name} both produces these channels and reads them elsewhere, so a copy cannot "
                 "keep its values in one place and share them in the other; add a filter instead"
             )
-        edit = insert_copies(name, dim, size, indices, pieces, count)
+        edit = insert_pieces(name, dim, size, pieces[name, dim], count)
         edit.fill = _fill(context, name, dim, indices, split=split)
         edits.append(with_gains(context, edit))
     return in_gain_order(edits)
+
+
+def _pieces(context: PlanningContext, groups: list[int]) -> dict[tuple[str, int], list[np.ndarray]]:
+    """Return the adjacent indices of each tensor dimension that are copied together."""
+    found: dict[tuple[str, int], list[np.ndarray]] = {}
+    for group in groups:
+        members = context.groups.members([group])
+        count = min(map(len, members.values()), default=1) // context.groups.adjacent([group])
+        for at, indices in members.items():
+            found.setdefault(at, []).extend(pieces_of(indices, count))
+    return found
 
 
 def _is_tied(context: PlanningContext, name: str, dim: int, indices: np.ndarray) -> bool:

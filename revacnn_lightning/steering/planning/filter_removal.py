@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.equal_parts import balanced_groups
 from revacnn_lightning.steering.planning.index_mapping import remove_indices
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
@@ -19,6 +21,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
     in_gain_order,
     resize_plan,
     why_coupled,
+    why_divided,
     with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
@@ -35,7 +38,7 @@ def plan_removal(context: PlanningContext, request: requests.RemoveFilters) -> E
         raise EditRefusedError(
             f"the last filter of {request.layer} cannot be removed; a layer keeps at least one"
         )
-    plan = _removal(context, request, request.layer, request.filters)
+    plan = _removal(context, request, request.layer, request.filters, balanced=True)
     those = "this filter contributes" if len(request.filters) == 1 else "these filters contribute"
     plan.output_effect = f"output changes: it loses what {those}"
     return plan
@@ -71,12 +74,26 @@ def _check_scales(request: requests.MergeFilters) -> None:
 
 
 def _removal(
-    context: PlanningContext, request: requests.Edit, layer: str, filters: Sequence[int]
+    context: PlanningContext,
+    request: requests.Edit,
+    layer: str,
+    filters: Sequence[int],
+    *,
+    balanced: bool = False,
 ) -> EditPlan:
+    """Plan a removal.
+
+    Args:
+        balanced: whether equal parts may lose filters at other positions than these.
+    """
     channel_groups = context.groups
     check_editable(context, layer)
     groups = channel_groups.groups_of_filters(layer, filters)
     check_not_fixed(context, layer, groups)
+    found = balanced_groups(channel_groups, groups, layer, filters, -1) if balanced else None
+    if found is not None:
+        channel_groups, groups = found
+        context = replace(context, groups=channel_groups)
     edits = []
     for (name, dim), indices in sorted(channel_groups.members(groups).items()):
         size = channel_groups.dimension(name, dim).size
@@ -89,6 +106,10 @@ def _removal(
         # Nothing is new here to be filled: "zero" marks the columns that verification sets to zero.
         edit.fill = "zero" if carries_reads(context, name, dim, indices) else "copy"
         edits.append(with_gains(context, edit))
+    if balanced and found is None:
+        raise EditRefusedError(
+            f"these filters of {layer} cannot be removed: {why_divided(context, groups)}"
+        )
     listed = ", ".join(map(str, sorted(filters)))
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
     plan = resize_plan(context, request, title, in_gain_order(edits), groups, layer)
@@ -109,7 +130,8 @@ def _possible_removal(context: PlanningContext, layer: str, filters: Sequence[in
     rest = len(set(filters) - set(kept))
     if rest:
         return f"Keep filter {kept[0]} of {layer}: at most {rest} of these can be removed"
-    return f"All filters of {layer} are coupled: {why_coupled(context, groups, layer)}"
+    reasons = [why_coupled(context, groups, layer), why_divided(context, groups)]
+    return f"All filters of {layer} are coupled: {'; '.join(filter(None, reasons))}"
 
 
 def _column_sums(

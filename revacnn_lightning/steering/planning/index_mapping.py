@@ -16,7 +16,7 @@ from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.planning.plan import TensorEdit, order_of, runs_of
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["insert_copies", "realign_columns", "remove_indices"]
+__all__ = ["insert_copies", "insert_pieces", "pieces_of", "realign_columns", "remove_indices"]
 
 
 def remove_indices(tensor: str, dim: int, size: int, indices: np.ndarray) -> TensorEdit:
@@ -29,22 +29,33 @@ def remove_indices(tensor: str, dim: int, size: int, indices: np.ndarray) -> Ten
 def insert_copies(
     tensor: str, dim: int, size: int, indices: np.ndarray, pieces: int, count: int
 ) -> TensorEdit:
-    """Return the edit that inserts ``count`` new entries after each piece of ``indices``.
+    """Return the edit that inserts ``count`` new entries after each of the `pieces_of` indices."""
+    return insert_pieces(tensor, dim, size, pieces_of(indices, pieces), count)
 
-    A run of adjacent indices is one piece (the 49 columns of one filter after a flatten), or
-    several pieces of length ``len(indices) / pieces`` (two filters that are adjacent).
+
+def pieces_of(indices: np.ndarray, pieces: int) -> list[np.ndarray]:
+    """Return the adjacent indices that belong together.
+
+    A run of them is one piece (the 49 columns of one filter after a flatten), or several pieces of
+    length ``len(indices) / pieces`` (two filters that are adjacent).
     """
     length = max(1, len(indices) // pieces)
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    return [run[i : i + length] for run in runs for i in range(0, len(run), length)]
+
+
+def insert_pieces(
+    tensor: str, dim: int, size: int, pieces: Sequence[np.ndarray], count: int
+) -> TensorEdit:
+    """Return the edit that inserts ``count`` new entries after each piece of adjacent indices."""
     order: list[np.ndarray] = []
     new: list[np.ndarray] = []
     done = 0
-    for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
-        for start in range(0, len(run), length):
-            piece = run[start : start + length]
-            stop = int(piece[-1]) + 1
-            order += [np.arange(done, stop), np.tile(piece, count)]
-            new += [np.zeros(stop - done, bool), np.ones(count * len(piece), bool)]
-            done = stop
+    for piece in sorted(pieces, key=lambda each: int(each[-1])):
+        stop = int(piece[-1]) + 1
+        order += [np.arange(done, stop), np.tile(piece, count)]
+        new += [np.zeros(stop - done, bool), np.ones(count * len(piece), bool)]
+        done = stop
     order.append(np.arange(done, size))
     new.append(np.zeros(size - done, bool))
     positions = np.flatnonzero(np.concatenate(new)).tolist()

@@ -159,6 +159,7 @@ class EditPlan(Struct):
     output_effect: str = ""  # as in `messages.PlanSummary`
     confirmation: str = ""  # as in `messages.PlanSummary`
     is_mixing: bool = False  # new channels change others: the change of the output is measured
+    is_choice: bool = False  # other filters could be edited along as well
     notes: list[str] = field(default_factory=list)
 
     @property

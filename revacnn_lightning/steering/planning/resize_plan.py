@@ -11,6 +11,7 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.planning.context import PlanningContext
+from revacnn_lightning.steering.planning.equal_parts import divided_in
 from revacnn_lightning.steering.planning.lookup import find_layer, find_tensor
 from revacnn_lightning.steering.planning.optimizer_support import (
     inexact_notes,
@@ -34,6 +35,7 @@ __all__ = [
     "parameter_growth",
     "resize_plan",
     "why_coupled",
+    "why_divided",
     "with_gains",
 ]
 
@@ -70,6 +72,7 @@ def resize_plan(
         coupling=why_coupled(context, groups, layer),
         parameters_before=before,
         parameters_after=before + parameter_growth(context.model, edits),
+        is_choice=not context.groups.keeps_positions,
         notes=notes + _untraced_note(unused),
     )
     if not is_certain:
@@ -178,7 +181,21 @@ def why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> 
             reasons.append(f"one per group: {group_count(conv)}")
         else:
             reasons.append(f"operations after {layer} couple {own} of its filters")
+    if not context.groups.keeps_positions:
+        places = divided_in(context.groups, groups)
+        reasons.append(f"channels are divided into parts of equal size in {_listed(places)}")
     return "; ".join(reasons)
+
+
+def why_divided(context: PlanningContext, groups: Sequence[int]) -> str:
+    """Return why no edit of these groups keeps equal parts; "" if nothing divides them."""
+    places = divided_in(context.groups, groups)
+    if not places:
+        return ""
+    return (
+        f"channels are divided into parts of equal size in {_listed(places)}, and no edit of few "
+        "filters was found after which each channel is in the same part"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -30,7 +30,9 @@ arrival
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -61,6 +63,8 @@ class ChannelGroups:
         size_uses: attributes of the model's own classes that count channels.
         shape_sizes: the channels of each size that the model reads from a shape, see `ShapeSize`.
         has_heads: whether attention splits channels into heads.
+        keeps_positions: whether equal parts lose and get channels at equal positions.
+        equal_parts: the parts of equal size into which channels are divided, in this order.
         op_costs: the multiplications of the first forward, on ``samples`` samples.
         rounding_unit: rounding unit of the coarsest floating type that a layer computed in.
         silent_channels: those of the traced new filters that reach consumers as zeros only.
@@ -86,23 +90,38 @@ class ChannelGroups:
         self.has_heads = trace.has_heads
         self._by_key = {(each.tensor, each.dim): each for each in self.dimensions}
         self._starts = np.array([each.start for each in self.dimensions], int)
+        self.keeps_positions = True
+        self.equal_parts = trace.equal_parts
         count = trace.channel_count
-        self._group_of = _connected_components(count, trace.couplings)
-        self._order = _stable_order(self._group_of)
-        sizes = np.bincount(self._group_of, minlength=count)
-        self._bounds = np.concatenate([[0], np.cumsum(sizes)])
-        self._fixed = self._reasons(trace.fixed)
-        self._normalized_together = self._reasons(trace.normalized_together)
+        self._couplings, self._kept_whole = trace.couplings, trace.kept_whole
+        self._noted = trace.fixed, trace.normalized_together
+        self._connect(count, [*trace.couplings, *trace.position_couplings])
         self._reading = _mask(count, trace.reading)
         self._producing = _mask(count, trace.producing)
         self.arrival = np.full(count, -1)
         for channels, arriving in reversed(trace.arrivals):  # the first arrival is kept
             self.arrival[channels] = arriving
+        self.silent_channels = trace.activity.silent_channels()
+
+    def _connect(self, count: int, couplings: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Make the groups of ``count`` channels with these couplings."""
+        self._group_of = _connected_components(count, couplings)
+        self._order = _stable_order(self._group_of)
+        sizes = np.bincount(self._group_of, minlength=count)
+        self._bounds = np.concatenate([[0], np.cumsum(sizes)])
+        self._fixed, self._normalized_together = map(self._reasons, self._noted)
         self._whole: dict[int, int] = {}
-        for array in trace.kept_whole:
+        for array in self._kept_whole:
             for group in np.unique(self._group_of[array]).tolist():
                 self._whole[group] = max(self._whole.get(group, 1), array.shape[1])
-        self.silent_channels = trace.activity.silent_channels()
+
+    @cached_property
+    def without_positions(self) -> ChannelGroups:
+        """The groups if equal parts need not lose or get channels at equal positions."""
+        finer = copy.copy(self)
+        finer.keeps_positions = False
+        finer._connect(len(self.arrival), self._couplings)
+        return finer
 
     # ---------------------------------------------------------------- groups of channels
 

@@ -38,12 +38,14 @@ class ContentNumbers:
         self._now: dict[int, int] = {}  # address -> number
         self._lasting: dict[int, _Lasting] = {}
         self._held: list[Tensor] = []
+        self._unknown: set[int] = set()  # addresses
         self._count = 0
 
     def begin(self) -> None:
         """Begin a forward."""
         self._now.clear()
         self._held.clear()
+        self._unknown.clear()
 
     def new(self) -> int:
         """Return a number for contents that are not known to equal any others."""
@@ -67,6 +69,12 @@ class ContentNumbers:
         """
         self._held.append(tensor.detach())
         self.record(tensor.untyped_storage().data_ptr(), number or self.new())
+
+    def ignore(self, tensor: Tensor) -> None:
+        """Give a storage of this forward no number. It need not stay allocated."""
+        address = tensor.untyped_storage().data_ptr()
+        if address not in self._now:
+            self._unknown.add(address)
 
     def forget(self, tensor: Tensor) -> None:
         """Forget the number of a storage that an operation is about to write to, or to resize.
@@ -110,13 +118,15 @@ class ContentNumbers:
         """Return what identifies the contents of a tensor.
 
         Raises:
-            TypeError: its memory does not determine them, or is not observed.
+            TypeError: its memory does not determine them, is not observed, or has no number.
         """
         if not is_numbered(tensor):
             raise TypeError(tensor.dtype)
         address = tensor.untyped_storage().data_ptr()
         number = self._now.get(address)
         if number is None:
+            if address in self._unknown:
+                raise TypeError("of this forward, without a number")
             number = self._now[address] = self._number_of_lasting(tensor, address)
         return number, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression
 
-__all__ = ["ChannelCountExpression", "OpCall", "OpCost", "TensorDimension"]
+__all__ = ["ChannelCountExpression", "EqualParts", "OpCall", "OpCost", "TensorDimension"]
 
 
 class TensorDimension(NamedTuple):
@@ -58,6 +58,19 @@ class ChannelCountExpression(NamedTuple):
 
     expression: LinearExpression
     channels: Tensor  # int64, 1-D
+    where: str
+
+
+class EqualParts(NamedTuple):
+    """Channels that a view or a split in module ``where`` divides into parts of equal size.
+
+    Attributes:
+        parts: the channels of each part, in order.
+        is_split: they are separate tensors, and the last may be smaller, as ``chunk`` returns them.
+    """
+
+    parts: tuple[np.ndarray, ...]
+    is_split: bool
     where: str
 
 

@@ -43,7 +43,8 @@ class ReusedOutputs:
     An operation in place on a tensor that is the only one in its memory gives the tensor other
     memory instead, so what was there before is kept without a copy.
 
-    If the outputs need too much memory, only those of expensive calls are kept.
+    If the outputs need too much memory, only those of expensive calls are kept. Of the last
+    forward, none are.
 
     Between two forwards, the values of weights may only be changed by replacing their data, or by
     operations that count up their versions. Outputs on a GPU are not reused.
@@ -58,17 +59,20 @@ class ReusedOutputs:
         self._produced: set[int] = set()  # addresses of the results of this forward
         self._forward = 0
         self._is_exact = True
+        self._is_last = False
         self._bytes = 0  # of all results
         self._is_full = False
 
-    def begin(self, *, exact: bool) -> None:
+    def begin(self, *, exact: bool, last: bool = False) -> None:
         """Begin a forward, in which each output is returned at most once.
 
         Args:
             exact: whether the values that the forward computes matter.
+            last: whether no other forward follows. Others may follow nevertheless.
         """
         self._forward += 1
         self._is_exact = exact
+        self._is_last = last
         self._produced.clear()
         self._calls.begin()
         self._numbers.begin()
@@ -89,6 +93,8 @@ class ReusedOutputs:
         if effect is Effect.UNKNOWN or torch.is_grad_enabled():
             return self._run_unknown(func, args, kwargs, written)
         key = self._numbers.key(func, args, kwargs)
+        if key is None and self._is_last:
+            return self._run_last(effect, func, args, kwargs, written)
         if key is None:
             return self._run_unknown(func, args, kwargs, written)
         if effect is Effect.VIEW:
@@ -107,6 +113,31 @@ class ReusedOutputs:
         for tensor in (*written, *_tensors_in((output,))):
             if is_numbered(tensor):
                 self._numbers.hold(tensor)
+        return output
+
+    def _run_last(
+        self,
+        effect: Effect,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: Sequence[Tensor],
+    ) -> Any:
+        """Run an operation on tensors of the last forward, or return the output it would have."""
+        for tensor in written:
+            self._prepare_write(tensor)
+        if effect is Effect.RESULT and _are_numbered(args, kwargs):
+            place = self._calls.count(func, args)
+            found = place and self._calls.find(place, args, kwargs, exact=True)
+            if found and found.forward != self._forward:
+                return self._returned(found)
+        return self._ignored(func(*args, **kwargs), written)
+
+    def _ignored(self, output: Any, written: Sequence[Tensor] = ()) -> Any:
+        """Return the output of an operation of the last forward, of which nothing is kept."""
+        for tensor in (*written, *_tensors_in((output,))):
+            if is_numbered(tensor):
+                self._numbers.ignore(tensor)
         return output
 
     def _write(
@@ -158,6 +189,8 @@ class ReusedOutputs:
             return output
         if any(self._numbers.has(each) for each in outputs):  # another view of an argument
             return output
+        if found is None and self._is_last:
+            return self._ignored(output)
         if found is None:
             self._keep(key, place, args, kwargs, output)
             return output
@@ -221,9 +254,7 @@ class ReusedOutputs:
         for tensor in written:
             self._kept.copy_before_write(tensor)
         is_kept = (
-            effect is Effect.RESULT
-            and not torch.is_grad_enabled()
-            and all(map(is_numbered, _tensors_in((*args, *kwargs.values()))))
+            effect is Effect.RESULT and not torch.is_grad_enabled() and _are_numbered(args, kwargs)
         )
         place = self._calls.count(func, args) if is_kept else None
         if place is None:
@@ -232,6 +263,8 @@ class ReusedOutputs:
         if found is not None:
             return found.tensors()
         output = func(*args, **kwargs)
+        if self._is_last:
+            return output
         outputs = output if isinstance(output, tuple) else (output,)
         kept = [self._kept.keep(each) for each in outputs]
         result = Result(kept, [], isinstance(output, tuple), self._forward)
@@ -239,6 +272,11 @@ class ReusedOutputs:
         for each in () if replaced is None else replaced.outputs:
             self._kept.release(each)
         return output
+
+
+def _are_numbered(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether the memory of all tensors among arguments determines their values."""
+    return all(map(is_numbered, _tensors_in((*args, *kwargs.values()))))
 
 
 def _tensors_in(values: Any) -> list[Tensor]:

@@ -120,8 +120,10 @@ def _record(trace: Trace, number: Any, channels: Tensor | None) -> None:
             return
         trace.size_uses.append(ChannelCountExpression(expression, channels, trace.where()))
         if expression.is_linear:
-            # Everything that one number counts must keep equal lengths: it is coupled.
-            trace.couple(trace.first_counted.setdefault(expression, channels), channels)
+            # Everything that one number counts must keep equal lengths.
+            first = trace.first_counted.setdefault(expression, channels)
+            if not torch.equal(first, channels):
+                trace.divide((first, channels))
 
 
 def _finder(*names: str) -> Callable[[UseFinder], UseFinder]:

@@ -7,7 +7,7 @@ consumer (`record_arrival`). A finished trace becomes `ChannelGroups`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +20,7 @@ from revacnn_lightning.steering.tracing.filter_activity import FilterActivity
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import (
     ChannelCountExpression,
+    EqualParts,
     OpCall,
     OpCost,
     TensorDimension,
@@ -60,6 +61,8 @@ class Trace:
         self._free: set[int] = set()
         self._unused: dict[int, str] = {}  # parameters that no operation has read
         self.couplings: list[tuple[np.ndarray, np.ndarray]] = []
+        self.position_couplings: list[tuple[np.ndarray, np.ndarray]] = []  # of equal parts
+        self.equal_parts: list[EqualParts] = []
         self.fixed: list[tuple[np.ndarray, str]] = []
         self.normalized_together: list[tuple[np.ndarray, str]] = []
         self.reading: list[np.ndarray] = []  # channels that multiply an arriving one
@@ -229,6 +232,16 @@ class Trace:
     def couple(self, a: Tensor, b: Tensor) -> None:
         """Couple the channels at equal (broadcast) positions."""
         self.couplings.append(_paired(a, b))
+
+    def divide(self, parts: Sequence[Tensor], *, is_split: bool = False) -> None:
+        """Record that these parts keep equal sizes, and couple the channels at equal positions.
+
+        That is one way to keep them equal; see `planning/equal_parts.py` for others.
+        """
+        arrays = tuple([part.reshape(-1).numpy() for part in parts])
+        self.equal_parts.append(EqualParts(arrays, is_split, self.where()))
+        if len({len(each) for each in arrays}) == 1:
+            self.position_couplings += [(arrays[0], each) for each in arrays[1:]]
 
     def fix(self, channels: Tensor, reason: str) -> None:
         """Record that these channels may not be edited. The reason continues "these filters …"."""

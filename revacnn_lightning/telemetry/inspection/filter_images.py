@@ -31,8 +31,8 @@ def filter_images(
     """Return an image of each filter of a layer, or of its gradient.
 
     A kernel of one dimension is one row. Of a kernel of three dimensions it is one slice. A filter
-    of a linear layer is an image of its input where that is a flattened map or image, else its
-    coefficients row by row.
+    of a linear layer is an image of its input where that is a flattened map or image; where it is a
+    signal, each channel is a row; else its coefficients row by row.
 
     Args:
         weight: coefficients or gradients, in the shape of the layer's weight.
@@ -40,7 +40,8 @@ def filter_images(
         mean: show the mean over the input channels instead of the strongest slice, which is the
             one with the largest sum of squares. Has no effect on three input channels of an image.
         depth: which slice of kernels of three dimensions, from 0 for the first to 1 for the last.
-        input_shape: (channels, H, W) of what a linear layer reads flattened; () if it is no image.
+        input_shape: (channels, H, W) of what a linear layer reads flattened, (channels, L) of a
+            signal or (channels, D, H, W) of a volume; () if it is none of these.
 
     Returns:
         float16 (C, h, w, 3) for three input channels, shown as red, green and blue; otherwise
@@ -58,7 +59,7 @@ def filter_images(
 def _kernels(rows: Tensor, conv: UnitLayer, depth: float, input_shape: tuple[int, ...]) -> Tensor:
     """Return the filters (C, K) as images (C, inputs, h, w)."""
     if isinstance(conv, nn.Linear):
-        return _linear_kernels(rows, input_shape)
+        return _linear_kernels(rows, depth, input_shape)
     size = kernel_size(conv)
     kernels = rows.unflatten(1, (-1, *size))
     if len(size) == 1:
@@ -66,10 +67,14 @@ def _kernels(rows: Tensor, conv: UnitLayer, depth: float, input_shape: tuple[int
     return kernels if len(size) == 2 else kernels[:, :, slice_index(size[0], depth)]
 
 
-def _linear_kernels(rows: Tensor, input_shape: tuple[int, ...]) -> Tensor:
+def _linear_kernels(rows: Tensor, depth: float, input_shape: tuple[int, ...]) -> Tensor:
     """Return the filters of a linear layer, (C, K), as images (C, inputs, h, w), downsampled."""
-    if math.prod(input_shape) == rows.shape[1] and len(input_shape) == 3:
+    if math.prod(input_shape) == rows.shape[1] and len(input_shape) > 1:
         images = rows.unflatten(1, input_shape)
+        if len(input_shape) == 2:
+            images = images.unsqueeze(1)
+        elif len(input_shape) == 4:
+            images = images[:, :, slice_index(input_shape[1], depth)]
     else:
         length = _row_length(rows.shape[1])
         missing = -rows.shape[1] % length

@@ -1,8 +1,8 @@
 """Which image or map a linear layer reads flattened.
 
-The layer receives (B, K). Whether these K values are those of a map (C, H, W) shows the view that
-flattened it: as a view of the map, or in the autograd graph, behind elementwise modules such as
-dropout.
+The layer receives (B, K). Whether these K values are those of a map (C, H, W), of a signal (C, L)
+or of a volume (C, D, H, W) shows the view that flattened it: as a view of the map, or in the
+autograd graph, behind elementwise modules such as dropout.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ __all__ = ["flattened_shape"]
 _ELEMENTWISE = ("Dropout", "NativeDropout", "Mul", "Relu", "Gelu", "Silu", "LeakyRelu", "ToCopy")
 _VIEWS = ("View", "UnsafeView", "ReshapeAlias", "Flatten")
 MAX_NODES = 4  # elementwise functions in a row
+_DIMENSIONS = (3, 4, 5)  # of a batch of signals, maps or volumes
 
 
 def flattened_shape(received: Any) -> tuple[int, ...]:
-    """Return (C, H, W) of the map that a linear layer received as (B, K); () if it is no map."""
+    """Return the shape of the map that a linear layer received as (B, K); () if it is no map.
+
+    It is (C, L) of a signal, (C, H, W) of an image or map, or (C, D, H, W) of a volume.
+    """
     if not isinstance(received, Tensor) or received.dim() != 2:
         return ()
     base = received._base
@@ -29,7 +33,8 @@ def flattened_shape(received: Any) -> tuple[int, ...]:
     candidates.append(_shape_before_view(received))
     features = received.shape[1]
     for shape in candidates:
-        if len(shape) == 4 and shape[0] == len(received) and math.prod(shape[1:]) == features:
+        is_map = len(shape) in _DIMENSIONS and shape[0] == len(received)
+        if is_map and math.prod(shape[1:]) == features:
             return tuple(shape[1:])
     return ()
 

@@ -45,6 +45,7 @@ class OverheadGovernor:
         self._step = 0.0  # seconds of a batch without our overhead
         self._fixed = 0.0  # seconds of overhead that does not depend on the statistics
         self._costs: dict[str, float] = {}  # seconds per statistic, of a batch that samples it
+        self._selected: frozenset[str] | None = None  # that the costs count of; None: all
         self._batches_since_decision = 0
         self._has_decided = False
 
@@ -57,8 +58,12 @@ class OverheadGovernor:
         return is_exceeded and bool(self._expensive())
 
     def select_due(self, statistics: Iterable[str]) -> list[str]:
-        """Return those of ``statistics`` to sample on the next batch. Call once per batch."""
-        self._batch += 1
+        """Return those of ``statistics`` to sample on the next batch. Call once per batch.
+
+        The costs of others do not count until they are among ``statistics`` again.
+        """
+        statistics = list(statistics)
+        self._batch, self._selected = self._batch + 1, frozenset(statistics)
         # Offset by position, so that not all of them are due on the same batch.
         return [
             name
@@ -95,8 +100,13 @@ class OverheadGovernor:
     @property
     def overhead(self) -> float:
         """The current overhead as a share of a step without it."""
-        spent = self._fixed + sum(map(self._cost_per_batch, self._costs))
+        spent = self._fixed + sum(map(self._cost_per_batch, self._counted()))
         return spent / self._step if self._step > 0 else 0.0
+
+    def _counted(self) -> list[str]:
+        """Return the statistics whose cost is known and counts."""
+        selected = self._costs.keys() if self._selected is None else self._selected
+        return [name for name in self._costs if name in selected]
 
     def _cost_per_batch(self, name: str) -> float:
         """Return the seconds per batch, averaged over the batches that do not sample it."""
@@ -106,7 +116,7 @@ class OverheadGovernor:
         """Return the statistics that may be sampled less often."""
         return [
             name
-            for name in self._costs
+            for name in self._counted()
             if name not in self._protected
             and self.sampling_intervals.get(name, 1) < MAX_SAMPLING_INTERVAL
         ]
@@ -120,7 +130,7 @@ class OverheadGovernor:
         return True
 
     def _shorten_longest(self, budget: float) -> bool:
-        candidates = [name for name in self.sampling_intervals if name in self._costs]
+        candidates = [name for name in self._counted() if name in self.sampling_intervals]
         for name in sorted(candidates, key=lambda name: -self.sampling_intervals[name]):
             # Half the interval adds the current cost once more.
             if self.overhead + self._cost_per_batch(name) / self._step <= RELAX_BELOW * budget:

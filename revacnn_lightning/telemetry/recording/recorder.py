@@ -197,6 +197,14 @@ class Recorder:
         """Record these statistics of all layers, too, until the next call."""
         self._schedule.request(frozenset(names))
 
+    def require_statistics(self, names: Iterable[str]) -> None:
+        """Record these statistics of all layers on every batch, until the next call.
+
+        Whatever they cost: ``max_overhead`` limits what is recorded for viewers, and the run itself
+        needs these.
+        """
+        self._schedule.require(frozenset(names))
+
     @property
     def overhead(self) -> float:
         """What recording costs a batch that is recorded, as a share of a step; 0 if unknown."""
@@ -460,7 +468,7 @@ class Recorder:
         return self._weights()[layer].current_weight()
 
     def input_shape(self, layer: str) -> tuple[int, ...]:
-        """Return (C, H, W) of the map that a linear layer reads flattened; () if it is no map."""
+        """Return the shape of the map that a linear layer reads flattened; () if it is no map."""
         return next((each.input_shape for each in self._layers if each.name == layer), ())
 
     def current_gradient(self, layer: str) -> Tensor | None:

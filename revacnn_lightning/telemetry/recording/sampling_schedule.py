@@ -52,6 +52,7 @@ class SamplingSchedule:
         self.external_overhead = 0.0
         self.inspected: frozenset[str] = frozenset()
         self._always_requested = frozenset(statistics)
+        self._looked_at = self._required = frozenset[str]()
         self._requested: list[str] = []
         self.request(frozenset())
         self._samples_others = False
@@ -68,8 +69,20 @@ class SamplingSchedule:
 
     def request(self, names: frozenset[str]) -> None:
         """Record these statistics of all layers, besides those of the run, until the next call."""
-        self._is_looked_at = bool(names)
-        self._requested = [name for name in ALL if name in self._always_requested | names]
+        self._looked_at = names
+        self._update_requested()
+
+    def require(self, names: frozenset[str]) -> None:
+        """Sample these statistics of all layers on every batch until the next call.
+
+        What they cost is not limited, and does not count as overhead: the run itself needs them.
+        """
+        self._required = names
+        self._update_requested()
+
+    def _update_requested(self) -> None:
+        known = self._always_requested | self._looked_at | self._required
+        self._requested = [name for name in ALL if name in known]
 
     @property
     def overhead(self) -> float:
@@ -79,13 +92,14 @@ class SamplingSchedule:
     @property
     def needs_every_batch(self) -> bool:
         """Whether the next batch must be timed, because of pending decisions or an inspection."""
-        is_inspected = bool(self.inspected) or self._samples_others or self._is_looked_at
+        is_inspected = bool(self.inspected) or self._samples_others or bool(self._looked_at)
         return is_inspected or self._governor.needs_every_batch
 
     @property
     def intervals(self) -> dict[str, int]:
         """Statistic -> n if it is sampled on every n-th batch, for each of `names`."""
-        return {name: self._governor.sampling_intervals.get(name, 1) for name in self.names}
+        known = self._governor.sampling_intervals
+        return {n: 1 if n in self._required else known.get(n, 1) for n in self.names}
 
     def begin_batch(
         self, inspected: frozenset[str], others: Collection[str] = ()
@@ -96,7 +110,8 @@ class SamplingSchedule:
         batch's ``statistics`` with `add`.
         """
         self.inspected = inspected
-        due = frozenset(self._governor.select_due([*self.names, *others]))
+        limited = [name for name in self.names if name not in self._required]
+        due = self._required | frozenset(self._governor.select_due([*limited, *others]))
         self._samples_others = bool(others)
         waiting = OPTIMIZER_STATISTICS & self._governor.sampling_intervals.keys()
         self._sample(due - waiting)

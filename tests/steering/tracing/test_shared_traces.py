@@ -20,16 +20,21 @@ from revacnn_lightning.steering.tracing.forward_probe import trace
 
 def facts_of(groups: ChannelGroups) -> dict[str, Any]:
     """Return everything that a trace has found, in a form that can be compared."""
-    ours = {name.strip("_"): value for name, value in vars(groups).items()}
-    ours["filters"] = {name: each.tolist() for name, each in groups.filters.items()}
-    ours["op_costs"] = [
-        (c.modules, c.macs, [f.tolist() for f in c.factors], c.places) for c in groups.op_costs
-    ]
-    ours["size_uses"] = [(u.expression, u.channels.tolist(), u.where) for u in groups.size_uses]
-    ours["shape_sizes"] = [each.tolist() for each in groups.shape_sizes]
+    ours = {name.strip("_"): plain(value) for name, value in vars(groups).items()}
     del ours["silent_channels"]
-    arrays = {name for name, value in ours.items() if isinstance(value, np.ndarray)}
-    return {name: ours[name].tolist() if name in arrays else ours[name] for name in ours}
+    ours.pop("without_positions", None)  # follows from the others
+    return ours
+
+
+def plain(value: Any) -> Any:
+    """Return nested containers of arrays as nested lists."""
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return value
 
 
 @pytest.mark.parametrize("name", SMALL)

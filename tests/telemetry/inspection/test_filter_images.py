@@ -122,6 +122,20 @@ def test_filters_of_a_linear_layer_are_images_of_its_input():
     np.testing.assert_allclose(strongest, chosen / chosen.abs().max(), atol=1e-3)
 
 
+def test_filters_of_a_linear_layer_that_reads_a_signal_have_a_row_per_channel():
+    linear = nn.Linear(3 * 8, 6)
+    images = filter_images(linear.weight.detach(), linear, input_shape=(3, 8))
+    expected = linear.weight.detach().view(6, 3, 8)
+    np.testing.assert_allclose(images, expected / expected.abs().max(), atol=1e-3)
+
+
+def test_of_a_linear_layer_that_reads_a_volume_one_slice_is_shown():
+    linear = nn.Linear(5 * 4 * 3, 6)
+    images = filter_images(linear.weight.detach(), linear, input_shape=(1, 5, 4, 3))
+    expected = linear.weight.detach().view(6, 5, 4, 3)[:, 2]
+    np.testing.assert_allclose(images, expected / expected.abs().max(), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("features", "input_shape", "shape"),
     [(7, (), (6, 1, 7)), (70, (), (6, 6, 12)), (64, (1, 4, 5), (6, 6, 12)), (1, (), (6, 1, 1))],

@@ -31,6 +31,12 @@ def test_the_shape_of_a_flattened_map(flatten, needs_gradient: bool) -> None:
     assert flattened_shape(flat) == ((3, 5, 6) if is_known else ())
 
 
+@pytest.mark.parametrize("shape", [(3, 8), (2, 3, 4, 5)])
+def test_the_shape_of_a_flattened_signal_or_volume(shape: tuple[int, ...]) -> None:
+    maps = torch.randn(4, *shape, requires_grad=True) * 1
+    assert flattened_shape(F.dropout(maps.flatten(1))) == shape
+
+
 @pytest.mark.parametrize(
     "received", [torch.randn(4, 90), MAPS, MAPS.mean((2, 3)), None, MAPS.flatten(1)[:, :60], 3]
 )

@@ -60,6 +60,15 @@ def test_intervals_shrink_when_costs_drop():
     assert governor.sampling_intervals == {}
 
 
+def test_the_cost_of_what_nobody_requests_any_more_does_not_count():
+    governor = OverheadGovernor(0.03, PROTECTED)
+    run(governor, {"gradient": 0.01, "firing": 0.01, "price": 2.0})
+    assert governor.sampling_intervals["price"] == MAX_SAMPLING_INTERVAL
+    run(governor, {"gradient": 0.01, "firing": 0.01}, batches=200)
+    assert governor.overhead == pytest.approx(0.02, rel=0.01)
+    assert governor.sampling_intervals == {"price": MAX_SAMPLING_INTERVAL}  # if it is again
+
+
 def test_select_due_matches_the_intervals():
     governor = OverheadGovernor(0.03)
     governor.sampling_intervals = {"a": 4, "b": 2}

@@ -95,3 +95,19 @@ def test_a_filter_is_staged_in_the_best_direction(
     name = tab.structure.layers[0].name
     assert change.to_edit(tab.structure) == AddFilters(name, 1, directed=True)
     assert change.title(tab.structure) == f"1 filter to {name} where it helps most"
+
+
+def test_why_there_are_no_newer_gains_is_said_beside_those_known(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "toggle_prices")
+    receive_gains(tab, follower, [0.25, 1.0])
+    assert tab.structure is not None
+    assert tab.state is not None
+    unknown = np.full(len(tab.structure.layers), np.nan, np.float32)
+    notes = ["the run is paused"] * len(unknown)
+    structure = tab.structure
+    message = GrowthGains(structure.run, structure.version, 9, unknown, unknown, 0, notes=notes)
+    follower.growth.receive(message, tab.state)
+    content = GrowthPanel(tab).content()
+    assert (content["text"], len(content["rows"])) == ("the run is paused", 2)

@@ -11,15 +11,17 @@ from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
 from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import InspectEvidence, MergeFilters
+from tests.viewer.executors import ImmediateExecutor
 from tests.viewer.tab.actions import send_command
 from viewer.components.verdict_panel import VerdictPanel
 from viewer.runs import evidence_requests
 from viewer.runs.evidence_requests import EvidenceRequests
+from viewer.runs.shown_verdicts import ShownVerdicts
 from viewer.tab.tab_state import TabState
 
 
 def give(tab: TabState, monkeypatch: pytest.MonkeyPatch, verdicts: Sequence[Verdict]) -> list[dict]:
-    monkeypatch.setattr(type(tab.state), "verdicts", lambda state: list(verdicts))
+    monkeypatch.setattr(tab.follower.verdicts, "of_structure", lambda version: list(verdicts))
     return VerdictPanel(tab).content()["rows"]
 
 
@@ -76,7 +78,12 @@ def test_what_a_run_finds_on_examining_a_layer_is_listed_and_marked(tab: TabStat
         twins=[TwinEvidence([2, 3], 0.99, [1.0, 0.5])], samples=300,
     )  # fmt: skip
     tab.state.receive(found)
-    content = VerdictPanel(tab).content()
+    tab.follower.verdicts = ShownVerdicts(ImmediateExecutor())
+    panel = VerdictPanel(tab)
+    assert panel.content()["rows"] == []
+    for _ in range(2):  # the first one starts the computation
+        tab.follower.verdicts.tick(tab.state, lambda request: "")
+    content = panel.content()
     own = {row["kind"]: row for row in content["rows"] if row["layer"] == 1}
     assert (own["provably_dead"]["label"], own["twins"]["label"]) == ("Remove", "Merge")
     assert "computes the same without them" in own["provably_dead"]["note"]

@@ -8,14 +8,17 @@ import {drawUnlessPressed} from "../shared/press.js"
 
 /** @type {VerdictRow[]} */
 let rows = []
+let problem = ""
 
 export function startVerdicts() {
   const draw = drawUnlessPressed(byId("verdicts"), () => {
-    byId("verdicts").hidden = rows.length === 0
-    redrawChildren(byId("verdicts"), ...rows.map(rowElement))
+    byId("verdicts").hidden = rows.length === 0 && !problem
+    const failure = problem ? [createElement("li", {class: "faint"}, problem)] : []
+    redrawChildren(byId("verdicts"), ...failure, ...rows.map(rowElement))
   })
   subscribe("verdicts", (data) => {
     rows = data.rows
+    problem = data.problem
     draw()
   })
 }

@@ -55,19 +55,14 @@ def _couple_parts(trace: Trace, call: OpCall, label: Label, parts: list[Label]) 
     dims = labeled_dims(label)
     if len(dims) != 1:
         return
-    if call.base == "split" and len({p.shape for p in parts}) == 1:
+    if call.base == "split" and len(parts) > 1:
         dim = call.argument(2, "dim", 0) % label.ndim
         if dim in dims:
-            for part in parts[1:]:
-                trace.couple(parts[0], part)
+            trace.divide(parts, is_split=True)
     viewed = labeled_dims(parts[0])
     if call.base in RESHAPES and len(viewed) in (2, 3):
-        # C -> (g, C / g) or (3, heads, C / (3 heads)): couple each position of all groups, so that
-        # the result stays a rectangle.
-        first = parts[0]
-        for outer in sorted(viewed)[:-1]:
-            first = first.narrow(outer, 0, 1)
-        trace.couple(first, parts[0])
+        # C -> (g, C / g) or (3, heads, C / (3 heads)): the result stays a rectangle.
+        trace.divide(list(parts[0].reshape(-1, parts[0].shape[max(viewed)])))
         trace.has_heads |= len(viewed) == 3
 
 

@@ -1,0 +1,183 @@
+"""What showing classes costs a training step, and that it costs nothing once nobody does.
+
+``python -m benchmarks.class_lens [--models ...] [--clock cpu] [--json FILE] [--check] [--quick]``
+
+All trainings are monitored, in one process, with a client that receives everything. A round times
+one block of steps with classes shown and one without, in both orders in turn; the ratio of the two
+is one observation, and the table shows medians. The columns:
+
+- layer: the class matrix of the last convolution, as the panel of an opened layer shows it.
+- 4 layers: as many as a run keeps at a time.
+- class: how each filter of the network answers to one class, as the network view colors them.
+- both: the last convolution and one class, at every batch.
+- limited: both, with the default ``max_overhead``, as in a run of a user.
+- off again: both were shown, and nobody shows them any more. Its operations and Python calls are
+  counted, too, and must be those of a training of which classes were never shown.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.call_counts import SETTLED_STEPS, TRIES, Counts, count, narrow_network, shrink
+from benchmarks.overhead import NETWORKS, ROUNDS, closing, step_ratios
+from benchmarks.report import Report, argument_parser, progress_bar
+from benchmarks.training_loops import MonitoredTraining
+from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
+from revacnn_lightning.runtime import class_lens
+from revacnn_lightning.runtime.run_options import RunOptions
+
+MAX_RATIO = 1.05  # of what a page shows at a time
+MODELS = ("convnet", "mobilenet_v2", "resnet18")
+GOVERNED_STEPS = 200  # until the intervals of sampling have adapted
+
+
+class ShownClasses(MonitoredTraining):
+    """A monitored training of which classes are shown.
+
+    Args:
+        net: the network to train.
+        layers: the number of opened layers, the last ones.
+        has_class: whether a class is shown in the network view.
+        options: of `MonitoredTraining`.
+    """
+
+    def __init__(
+        self, net: nn.Module, layers: int = 1, *, has_class: bool = False, **options: Any
+    ) -> None:
+        self._is_shown = False
+        super().__init__(net, **options)
+        self._opened = self.session.recorder.layers[-layers:] if layers else []
+        self._has_class = has_class
+        self._is_shown = True
+
+    def begin_block(self) -> None:
+        super().begin_block()
+        if self._is_shown:
+            self._select()
+
+    def _select(self) -> None:
+        collector: Any = self.session.collectors[InspectClasses]
+        for layer in self._opened:
+            collector.select(InspectClasses(layer))
+        if self._has_class:
+            collector.select(InspectClass(0))
+
+    def end(self) -> None:
+        """Let the selections expire."""
+        self._is_shown = False
+        self.begin_block()
+        time.sleep(class_lens.SELECTION_SECONDS)
+        self.step()
+        self.end_block()
+        assert not self.session.recorder.pooled_maps.layers
+
+
+def make_ended(net: nn.Module) -> MonitoredTraining:
+    """Return a training of which classes are shown no more."""
+    training = ShownClasses(net, has_class=True)
+    training.begin_block()
+    for _ in range(TRIES):
+        training.step()
+    training.end_block()
+    training.end()
+    return training
+
+
+def make_limited(net: nn.Module) -> MonitoredTraining:
+    """Return a training with the default limit, whose sampling has adapted to it."""
+    training = ShownClasses(net, has_class=True, max_overhead=RunOptions.max_overhead)
+    training.begin_block()
+    for _ in range(GOVERNED_STEPS):
+        training.step()
+    training.end_block()
+    return training
+
+
+VARIANTS: dict[str, Callable[[nn.Module], MonitoredTraining]] = {
+    "layer": ShownClasses,
+    "4 layers": lambda net: ShownClasses(net, class_lens.MAX_LAYERS),
+    "class": lambda net: ShownClasses(net, 0, has_class=True),
+    "both": lambda net: ShownClasses(net, has_class=True),
+    "limited": make_limited,
+    "off again": make_ended,
+}
+LIMITED = ("layer", "limited")  # what must not exceed `MAX_RATIO`
+
+
+def measure_model(report: Report, name: str, rounds: int, clock: Callable[[], float]) -> None:
+    """Add the row of a model, and its checks."""
+    torch.manual_seed(0)
+    net = NETWORKS[name]()
+    ratios = {}
+    with (
+        closing(MonitoredTraining(copy.deepcopy(net))) as default,
+        progress_bar(rounds * len(VARIANTS), name) as advance,
+    ):
+        for key, make in VARIANTS.items():
+            with closing(make(copy.deepcopy(net))) as variant:
+                ratios[key], _ = step_ratios(default, variant, rounds, clock, advance)
+    report.add_row(name, *(f"{ratio:.3f}" for ratio in ratios.values()))
+    for key in LIMITED:
+        report.check_at_most(f"{name}, {key}: step with classes / without", ratios[key], MAX_RATIO)
+
+
+def counts_of(training: MonitoredTraining) -> Counts:
+    """Return what a step does; the smallest counts are those without a heartbeat."""
+    shrink(training)
+    training.begin_block()
+    training.callback._step = 10**6  # where the history samples a batch now and then
+    for _ in range(SETTLED_STEPS):
+        training.step()
+    counts = [count(training.step) for _ in range(TRIES)]
+    training.end_block()
+    return Counts(min(one.calls for one in counts), min(one.operations for one in counts))
+
+
+def check_counts(report: Report) -> None:
+    """Check that a training of which classes were shown does what any other does."""
+    net = narrow_network()
+    made: Sequence[MonitoredTraining] = (
+        MonitoredTraining(copy.deepcopy(net)), make_ended(copy.deepcopy(net))
+    )  # fmt: skip
+    try:
+        never, ended = (counts_of(training) for training in made)
+    finally:
+        for training in made:
+            training.close()
+    report.check_at_most("off again: operations more", ended.operations - never.operations, 0)
+    report.check_at_most("off again: Python calls more", ended.calls - never.calls, 0)
+
+
+def main() -> int:
+    parser = argument_parser(__doc__, quick="the smallest model, few rounds")
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, default=list(MODELS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    options = parser.parse_args()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    torch.set_num_threads(options.threads)
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    report = Report("A step with classes shown / a monitored one without", ["model", *VARIANTS])
+    for name in options.models[:1] if options.quick else options.models:
+        measure_model(report, name, ROUNDS[name] // (3 if options.quick else 1), clock)
+        report.save(options.json)
+    check_counts(report)
+    report.add_note(
+        f"median of interleaved pairs, {options.clock} clock, {options.threads} thread(s), load "
+        f"average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+    )
+    return report.finish(options.json, options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

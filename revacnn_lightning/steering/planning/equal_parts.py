@@ -1,0 +1,146 @@
+"""Chooses channels to remove or to copy so that parts of equal size stay equal.
+
+A channel shuffle, ``chunk`` and attention heads divide channels into parts whose size follows from
+the number of all. `ChannelGroups` couples the channels at equal positions of these parts. A series
+of shuffles couples all channels that way, and parts that overlap many. So where many filters of a
+layer are coupled, this looks for a choice of fewer (`part_search.py`).
+
+A choice is exact if each channel stays in its parts. That depends on the order of the channels
+behind each division: a shuffle of fewer channels permutes them differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from revacnn_lightning.steering.planning.part_search import choices
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.records import EqualParts
+
+__all__ = ["balanced_groups", "divided_in", "keeps_parts"]
+
+MANY = 4  # fewer filters are looked for if at least one in so many of a layer is coupled
+
+
+def balanced_groups(
+    groups: ChannelGroups, chosen: Sequence[int], layer: str, filters: Sequence[int], copies: int
+) -> tuple[ChannelGroups, list[int]] | None:
+    """Return channel groups and those of them to edit: the given ones, or others of fewer filters.
+
+    Args:
+        groups: the channel groups of the model.
+        chosen: those to edit if equal parts change at equal positions.
+        filters: the filters of ``layer`` that are edited in any case; none: any of them.
+        copies: how many copies of each channel are added; -1: they are removed.
+
+    Returns:
+        None if none was found that keeps each channel in its parts and each layer non-empty.
+    """
+    given = groups, list(chosen)
+    if not groups.equal_parts:
+        return given
+    is_exact = _is_exact(groups, chosen, copies)
+    own = len(groups.filters_in(chosen).get(layer, ()))
+    if is_exact and (own < 2 or own * MANY < len(groups.filters[layer])):
+        return given
+    divisions = _connected(groups, chosen)
+    finer, limit = groups.without_positions, _filter_count(groups, chosen)
+    for found in choices(finer, divisions, layer, filters, copies) if divisions else ():
+        if is_exact and _filter_count(finer, found) >= limit:
+            return given
+        if _is_exact(finer, found, copies):
+            return finer, found
+    return given if is_exact else None
+
+
+def divided_in(groups: ChannelGroups, chosen: Sequence[int]) -> list[str]:
+    """Return the modules that divide channels of these groups into equal parts."""
+    edited = _mask(groups, chosen)
+    found = [each.where for each in groups.equal_parts if edited[np.concatenate(each.parts)].any()]
+    return list(dict.fromkeys(found))
+
+
+def keeps_parts(groups: ChannelGroups, chosen: Iterable[int], copies: int) -> bool:
+    """Return whether each channel stays in its parts if these groups are removed or copied."""
+    orders = _Orders(_mask(groups, chosen), copies)
+    return all(orders.divide(each) for each in groups.equal_parts)
+
+
+class _Orders:
+    """The order of the channels behind each division, before and after an edit."""
+
+    def __init__(self, edited: np.ndarray, copies: int) -> None:
+        self._counts = np.where(edited, 1 + copies, 1)  # of each channel after the edit
+        self._known: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # by the first channel
+
+    def divide(self, division: EqualParts) -> bool:
+        """Return whether each part has the channels after the edit that it should have."""
+        before = np.concatenate(division.parts)
+        if not self._known and (self._counts[before] == 1).all():
+            return True  # nothing has changed so far
+        after = self._after(before)
+        count = len(division.parts)
+        size = -(-len(after) // count)
+        if not division.is_split and size * count != len(after):
+            return False
+        for i, part in enumerate(division.parts):
+            new = after[i * size : (i + 1) * size]
+            if not np.array_equal(np.sort(self._edited(part)), np.sort(new)):
+                return False
+            self._remember(part, new)
+        if not division.is_split:  # a transposition may follow, as in a shuffle
+            self._remember(_transposed(before, count), _transposed(after, count))
+        return True
+
+    def _edited(self, channels: np.ndarray) -> np.ndarray:
+        return np.repeat(channels, self._counts[channels])
+
+    def _remember(self, before: np.ndarray, after: np.ndarray) -> None:
+        self._known.setdefault(int(before[0]), []).insert(0, (before, after))
+
+    def _after(self, before: np.ndarray) -> np.ndarray:
+        """Return the channels after the edit: those of earlier divisions in the order of these."""
+        pieces, i = [], 0
+        while i < len(before):
+            for old, new in self._known.get(int(before[i]), ()):
+                if np.array_equal(before[i : i + len(old)], old):
+                    pieces.append(new)
+                    i += len(old)
+                    break
+            else:
+                pieces.append(self._edited(before[i : i + 1]))
+                i += 1
+        return np.concatenate(pieces)
+
+
+def _transposed(channels: np.ndarray, rows: int) -> np.ndarray:
+    return channels.reshape(rows, -1).T.ravel()
+
+
+def _mask(groups: ChannelGroups, chosen: Iterable[int]) -> np.ndarray:
+    """Return, for each channel, whether it belongs to one of these groups."""
+    return np.isin(groups.group_of_each(np.arange(len(groups.arrival))), list(chosen))
+
+
+def _is_exact(groups: ChannelGroups, chosen: Sequence[int], copies: int) -> bool:
+    """Return whether an edit of these groups keeps parts, and some channels of each tensor."""
+    sizes = ((groups.dimension(*at).size, len(own)) for at, own in groups.members(chosen).items())
+    is_left = copies > 0 or all(own < size for size, own in sizes)
+    return is_left and keeps_parts(groups, chosen, copies)
+
+
+def _filter_count(groups: ChannelGroups, chosen: Sequence[int]) -> int:
+    """Return how many filters of all layers belong to these groups."""
+    return sum(map(len, groups.filters_in(chosen).values()))
+
+
+def _connected(groups: ChannelGroups, chosen: Sequence[int]) -> list[EqualParts]:
+    """Return the divisions of the channels of these groups, and of what is divided with them."""
+    divided = [set(groups.groups_of_channels(np.concatenate(e.parts))) for e in groups.equal_parts]
+    reached, count = set(chosen), 0
+    while count < len(reached):
+        count = len(reached)
+        reached |= set().union(*(each for each in divided if each & reached))
+    return [e for e, own in zip(groups.equal_parts, divided, strict=True) if own & reached]

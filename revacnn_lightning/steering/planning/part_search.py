@@ -1,0 +1,176 @@
+"""Searches for the fewest channels to remove or to copy after which equal parts are equal again.
+
+It is an integer program, with one variable for each group of coupled channels: whether it is
+chosen. Each part of a division must change by as many channels as the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.records import EqualParts
+
+__all__ = ["choices"]
+
+MAX_EACH = 4  # channels of each part of a shuffle that are chosen
+MAX_NODES = 1000  # of the search
+
+
+def choices(
+    groups: ChannelGroups,
+    divisions: Sequence[EqualParts],
+    layer: str,
+    filters: Sequence[int],
+    copies: int,
+) -> Iterator[list[int]]:
+    """Yield choices of groups after whose edit all parts have the sizes that they must have.
+
+    Args:
+        groups: the channel groups, in which equal parts are not coupled.
+        divisions: what divides channels into equal parts.
+        filters: the filters of ``layer`` that are chosen in any case; none: any of them.
+        copies: how many copies of each channel are added; -1: they are removed.
+    """
+    shuffles = _shuffles(divisions)
+    for each in range(1, MAX_EACH + 1) if shuffles else (0,):
+        program = _Program(groups, divisions, copies)
+        own = groups.groups_of_filters(layer, filters or range(len(groups.filters[layer])))
+        program.choose(own, at_least=len(own) if filters else 1)
+        for division in divisions:
+            program.divide(division)
+        for rows, split in shuffles:
+            program.shuffle(rows, split, each)
+        found = program.solve()
+        if found is not None:
+            yield found
+
+
+def _shuffles(divisions: Sequence[EqualParts]) -> list[tuple[EqualParts, EqualParts]]:
+    """Return the pairs of a division into rows and a split of the channels transposed by it."""
+    pairs = []
+    for rows in divisions:
+        shuffled = np.stack(rows.parts).T.ravel() if not rows.is_split else np.zeros(0, int)
+        pairs += [
+            (rows, split)
+            for split in divisions
+            if split.is_split and np.array_equal(np.concatenate(split.parts), shuffled)
+        ]
+    return pairs
+
+
+class _Program:
+    """The integer program. Its first variables are the groups, the others sizes of parts."""
+
+    def __init__(self, groups: ChannelGroups, divisions: Sequence[EqualParts], copies: int) -> None:
+        channels = np.concatenate([part for each in divisions for part in each.parts])
+        self._groups = groups
+        self._chosen = np.unique(groups.group_of_each(channels))
+        self._copies = copies
+        self._rows: list[tuple[np.ndarray, float, float]] = []  # coefficients, lowest, highest
+        self._outside: list[int] = []  # chosen groups whose channels nothing divides
+        self._sizes = 0
+        self._is_possible = True
+
+    def choose(self, own: Sequence[int], at_least: int) -> None:
+        """Require that so many of these groups are chosen."""
+        inside = np.isin(own, self._chosen)
+        if at_least == len(own):
+            self._outside = np.array(own, int)[~inside].tolist()
+            at_least -= len(self._outside)
+        self._require(np.isin(self._chosen, own).astype(float), at_least, np.inf)
+
+    def divide(self, division: EqualParts) -> None:
+        """Require the sizes that the parts must have after the edit."""
+        chosen = [self._count(part) for part in division.parts]
+        sizes = [len(part) for part in division.parts]
+        if self._copies < 0:
+            for part, size in zip(chosen, sizes, strict=True):
+                self._require(part, 0, size - 1)
+        if len(set(sizes)) == 1:
+            for part in chosen[1:]:
+                self._require(part - chosen[0], 0, 0)
+        else:
+            self._divide_unevenly(chosen, sizes)
+
+    def _divide_unevenly(self, chosen: Sequence[np.ndarray], sizes: Sequence[int]) -> None:
+        """Require parts of one size, rounded up, and the rest in the last, as ``chunk`` does."""
+        self._sizes += 1
+        at = len(self._chosen) + self._sizes - 1
+        for part, size in zip(chosen[:-1], sizes[:-1], strict=True):
+            self._require(self._with_size(self._copies * part, at), -size, -size)
+        last = self._copies * chosen[-1]
+        self._require(last, 1 - sizes[-1], np.inf)
+        self._require(self._with_size(last, at), 1 - len(sizes) - sizes[-1], -sizes[-1])
+
+    def shuffle(self, rows: EqualParts, split: EqualParts, each: int) -> None:
+        """Require that channels of transposed rows, ``each`` fewer in a row, keep their parts."""
+        count, parts = len(rows.parts), len(split.parts)
+        for r, row in enumerate(rows.parts):
+            for p, part in enumerate(split.parts):
+                old, new = (
+                    _transposed_count(size, count, r, p, parts)
+                    for size in (len(row), len(row) + self._copies * each)
+                )
+                wanted, rest = divmod(new - old, self._copies)
+                self._is_possible &= rest == 0 and wanted >= 0
+                self._require(self._count(np.intersect1d(row, part)), wanted, wanted)
+
+    def solve(self) -> list[int] | None:
+        """Return the chosen groups of the fewest filters; None if there is no such choice."""
+        from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, rarely needed
+
+        if not self._is_possible:
+            return None
+        count, total = len(self._chosen), len(self._chosen) + self._sizes
+        rows = np.zeros((len(self._rows), total))
+        for row, (coefficients, _, _) in zip(rows, self._rows, strict=True):
+            row[: len(coefficients)] = coefficients
+        upper = np.full(total, np.inf)
+        upper[:count] = [not self._groups.why_fixed([g]) for g in self._chosen.tolist()]
+        cost = np.zeros(total)
+        cost[:count] = self._filters() + 1e-3 * np.arange(count) / count  # of equals, the first
+        result = milp(
+            cost,
+            integrality=np.ones(total),
+            bounds=Bounds(np.zeros(total), upper),
+            constraints=LinearConstraint(
+                rows, [low for _, low, _ in self._rows], [high for _, _, high in self._rows]
+            ),
+            options={"node_limit": MAX_NODES},
+        )
+        if result.x is None:
+            return None
+        chosen = self._chosen[result.x[:count] > 0.5].tolist()
+        return sorted({*chosen, *self._outside})
+
+    def _require(self, coefficients: np.ndarray, low: float, high: float) -> None:
+        self._rows.append((coefficients, low, high))
+
+    def _count(self, channels: np.ndarray) -> np.ndarray:
+        """Return how many of these channels belong to each variable's group."""
+        at = np.searchsorted(self._chosen, self._groups.group_of_each(channels))
+        return np.bincount(at, minlength=len(self._chosen)).astype(float)
+
+    def _with_size(self, coefficients: np.ndarray, at: int) -> np.ndarray:
+        """Return the coefficients of a sum minus a size."""
+        extended = np.zeros(at + 1)
+        extended[: len(coefficients)] = coefficients
+        extended[at] = -1
+        return extended
+
+    def _filters(self) -> np.ndarray:
+        """Return how many filters of all layers belong to each variable's group."""
+        owners = np.concatenate([*self._groups.filters.values()])
+        found = self._groups.group_of_each(owners)
+        return self._count(owners[np.isin(found, self._chosen)])
+
+
+def _transposed_count(size: int, rows: int, row: int, part: int, parts: int) -> int:
+    """Return how many channels of a row of ``size`` are in a part of the transposed rows."""
+    total = rows * size
+    length = -(-total // parts)
+    first, end = part * length, min((part + 1) * length, total)
+    return max(0, -(-(end - row) // rows) - max(0, -(-(first - row) // rows)))
