@@ -38,7 +38,7 @@ FILTERS_GONE = "These filters no longer exist."
 NO_PRICES = "The prices of the filters have not arrived yet."
 HYPERPARAMETERS = {"lr": "the learning rate", "weight_decay": "the weight decay"}
 
-# StagedChanges. A command that has no effect shows the reason.
+# Staging. A command that has no effect shows the reason.
 
 
 def _can_change_width(tab: TabState, layer: LayerInfo) -> bool:
