@@ -417,6 +417,13 @@ class ReVACNN(FreshCopies, Callback):
         processes.publish_states(self._session.publish_rank_states)
         for line in how_to_attach(self._session):
             rank_zero_info(line)
+        left_out = self._options.selection.left_out(pl_module)
+        if left_out:
+            log.warning(
+                "Tensor parallelism splits the outputs of %s among the processes, so ReVACNN does "
+                "not show them",
+                ", ".join(left_out),
+            )
 
     def _make_session(
         self,

@@ -237,7 +237,7 @@ def test_pictures_and_preferred_images_are_made_where_the_model_is():
     from revacnn_lightning.runtime.image_predictions import ImageTruth
     from revacnn_lightning.runtime.input_images import InputImages
     from revacnn_lightning.telemetry.inspection.attribution import trace_activation
-    from revacnn_lightning.telemetry.inspection.preferred_image import (
+    from revacnn_lightning.telemetry.inspection.image_ascent import (
         ImageAscent,
         PixelStatistics,
     )

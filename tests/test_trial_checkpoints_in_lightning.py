@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from revacnn_lightning import DiscardTrial, KeepTrial, ReVACNN, SteeringError
-from revacnn_lightning.runtime.trial.twin_trial import INTERRUPTED
+from revacnn_lightning.runtime.trial.edit_trial import INTERRUPTED
 from tests.small import At
 from tests.test_trials_in_lightning import (
     BATCHES,

@@ -22,7 +22,7 @@ from benchmarks.distributed.costs import costs
 from benchmarks.distributed.lost_rank import lost_rank
 from benchmarks.distributed.one_process import against_one_process
 from benchmarks.distributed.random_edits import random_edits
-from benchmarks.distributed.resume import plain_resume, resumed
+from benchmarks.distributed.resume import resumed, resumed_in_new_buckets
 from benchmarks.report import Report, argument_parser
 from revacnn_lightning.runtime.ranks import agreement
 
@@ -46,7 +46,7 @@ def main() -> int:
         against_one_process(report, options.processes, folder)
         resumed(report, options.processes, folder / "resume")
         if not options.quick:
-            plain_resume(report, options.processes, folder / "plain")
+            resumed_in_new_buckets(report, options.processes, folder / "buckets")
         costs(report, options.processes, 40, folder)
         lost_rank(report, 6.0 if options.quick else 30.0, folder / "lost")
         report.save(options.json)

@@ -4,12 +4,16 @@ DistributedDataParallel sorts the gradients into buckets: in the first step afte
 model in the order of the parameters, from the second step on in the order in which they arrive.
 The place of a gradient in its bucket decides in which order gloo adds up those of more than two
 ranks. Therefore the first step after a resume rounds differently from that of the run that was not
-interrupted, in any training; `plain_resume` measures by how much. With ``find_unused_parameters``
-the buckets stay as they are, so that an edited run must continue bit for bit.
+interrupted, in any training; `resumed_in_new_buckets` measures by how much, with ReVACNN and
+without it. The buckets are the only reason if the run continues bit for bit where
+
+- the buckets stay as they are: with ``find_unused_parameters``;
+- the run that was not interrupted makes its wrapper again, at the batch of the resume.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +29,7 @@ from benchmarks.distributed.networks import Module, loader, normalized_net
 from benchmarks.report import Report
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters
 
-__all__ = ["plain_resume", "resumed"]
+__all__ = ["resumed", "resumed_in_new_buckets"]
 
 BATCHES = 100  # of an epoch; the edits are made in the first epoch
 SAME_BUCKETS = "ddp_fork_find_unused_parameters_true"
@@ -93,24 +97,63 @@ def _check_loaded(report: Report, name: str, folder: Path, processes: int) -> No
     report.check_at_most(f"{name}: different tensors after loading, all ranks", different, 0)
 
 
-def plain_resume(report: Report, processes: int, folder: Path) -> None:
-    """Train without ReVACNN, once more and resumed; in buckets that change and that do not."""
+class WrapAgain(pl.Callback):
+    """Makes the wrapper of the network again before the second epoch, as a resume there does."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            trainer.strategy.model = pl_module
+            gc.collect()  # removes the hooks of the last wrapper
+            trainer.strategy.configure_ddp()
+
+
+def resumed_in_new_buckets(report: Report, processes: int, folder: Path) -> None:
+    """Resume in as many ranks, with the buckets of "ddp", an edited run and one without ReVACNN."""
+    differences = {}
+    for kind, run in (("without ReVACNN", _run_plain), ("edited", _run_edited)):
+        for wraps_again in (False, True):
+            own = folder / f"{kind} {wraps_again}"
+            whole, callbacks = Module(normalized_net), [_saving(own)]
+            if wraps_again:
+                callbacks.append(WrapAgain())
+            edits = run(whole, processes, own / "whole", callbacks, None)
+            again = Module(normalized_net)
+            run(again, processes, own / "resumed", [], own / NAME)
+            expected = dict(_tensors(whole.state_dict()))
+            different = differences[kind, wraps_again] = _differing(expected, again.state_dict())
+            name = f"{kind}, resumed in {processes} processes, ddp"
+            name += ", wrapped again" if wraps_again else ""
+            relative = _relative_difference(whole.state_dict(), again.state_dict())
+            report.add_row(name, edits, different, "", relative)
+            if wraps_again:
+                report.check_at_most(f"{name}: different tensors", different, 0)
+            if kind == "edited":
+                report.check_at_least(f"{name}: edits", edits, len(EDITS))
+    if not differences["without ReVACNN", False]:
+        name = f"edited, resumed in {processes} processes, ddp: different tensors"
+        report.check_at_most(f"{name}, as without ReVACNN", differences["edited", False], 0)
+
+
+def _run_plain(
+    module: Module, processes: int, folder: Path, callbacks: list[pl.Callback], resume: Path | None
+) -> int:
     data = loader(BATCHES * processes, 4, torch.float32)
-    for strategy in ("ddp_fork", SAME_BUCKETS):
-        weights = {}
-        for run in ("whole", "repeated", "resumed"):
-            module, own = Module(normalized_net), folder / strategy / run
-            trainer = make_trainer(own, processes, [_saving(own)], max_epochs=2, strategy=strategy)
-            resume = folder / strategy / "whole" / NAME if run == "resumed" else None
-            trainer.fit(module, data, ckpt_path=resume)
-            weights[run] = module.state_dict()
-        for run in ("repeated", "resumed"):
-            different = _differing(dict(_tensors(weights["whole"])), weights[run])
-            difference = _relative_difference(weights["whole"], weights[run])
-            report.add_row(
-                f"without ReVACNN, {run}, {strategy}, {processes} processes", 0, different, "",
-                difference,
-            )  # fmt: skip
+    trainer = make_trainer(folder, processes, callbacks, max_epochs=2)
+    trainer.fit(module, data, ckpt_path=resume)
+    return 0
+
+
+def _run_edited(
+    module: Module, processes: int, folder: Path, callbacks: list[pl.Callback], resume: Path | None
+) -> int:
+    """Edit in the first epoch; return how often."""
+    data = loader(BATCHES * processes, 4, torch.float32)
+    script = Scripted({} if resume else EDITS)
+    first, *_ = train(
+        module, data, folder, processes, new_driver(folder, script), callbacks,
+        max_epochs=2, resume=resume,
+    )  # fmt: skip
+    return len(first["applied"])
 
 
 def _saving(folder: Path) -> ModelCheckpoint:

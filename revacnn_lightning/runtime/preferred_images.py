@@ -19,7 +19,7 @@ from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.layer_details import encode_image
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import device_of, filter_rows
-from revacnn_lightning.telemetry.inspection.preferred_image import ImageAscent, PixelStatistics
+from revacnn_lightning.telemetry.inspection.image_ascent import ImageAscent, PixelStatistics
 
 __all__ = ["PreferredImages"]
 

@@ -46,8 +46,8 @@ from revacnn_lightning.runtime.image_predictions import ImagePredictions
 from revacnn_lightning.runtime.plan_budget import PlanBudget
 from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
 from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.trial.edit_trial import EditTrial
 from revacnn_lightning.runtime.trial.trial_handler import TrialHandler
-from revacnn_lightning.runtime.trial.twin_trial import TwinTrial
 from revacnn_lightning.steering import Editor, EditPlan
 from revacnn_lightning.telemetry import Recorder
 
@@ -95,7 +95,7 @@ class RequestHandler:
         prices: RemovalPrices | None = None,
         automatic: AutomaticSteering | None = None,
         planting: GrowthPlanting | None = None,
-        trial: TwinTrial | None = None,
+        trial: EditTrial | None = None,
     ) -> None:
         self._editor = editor
         self._recorder = recorder

@@ -72,8 +72,8 @@ from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicy
+from revacnn_lightning.runtime.trial.edit_trial import EditTrial
 from revacnn_lightning.runtime.trial.trial_loop import TrialLoop
-from revacnn_lightning.runtime.trial.twin_trial import TwinTrial
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
@@ -169,7 +169,7 @@ class Session:
             model, lambda: inspections.classes.is_active, sources.class_names
         )
         self._automatic, policy = self._make_automatic(recorder, editor)
-        self.trial = TwinTrial(
+        self.trial = EditTrial(
             model, editor, recorder, trial_loop, lambda: self._status.repeat_heartbeat(),
             lambda: self._batches.batches_per_second, self._must_end_trial,
         )  # fmt: skip

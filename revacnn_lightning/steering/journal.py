@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.steering.edit_mark import mark
 from revacnn_lightning.steering.execution.copy_edits import revert_on_copies
 from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord, revert
-from revacnn_lightning.steering.execution.replay import replay
+from revacnn_lightning.steering.execution.journal_replay import replay
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.plan import EditPlan

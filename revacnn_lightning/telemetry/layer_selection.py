@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from revacnn_lightning.telemetry.split_tensors import find_parallel
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     filter_count,
@@ -39,7 +40,22 @@ class LayerSelection:
     choice: LayerChoice = None
 
     def select(self, model: nn.Module) -> Iterator[tuple[str, UnitLayer]]:
-        """Yield the name of each watched layer that has filters, and the layer."""
+        """Yield the name of each watched layer that has filters, and the layer.
+
+        Layers that are split by tensor parallelism are left out: in hooks of one rank, an operation
+        on their tensors would wait for the others.
+        """
+        chosen = list(self._choose(model))
+        parallel = find_parallel(model, [layer for _, layer in chosen])
+        return ((name, layer) for name, layer in chosen if layer not in parallel)
+
+    def left_out(self, model: nn.Module) -> list[str]:
+        """Return the names of the layers that are left out."""
+        chosen = list(self._choose(model))
+        parallel = find_parallel(model, [layer for _, layer in chosen])
+        return [name for name, layer in chosen if layer in parallel]
+
+    def _choose(self, model: nn.Module) -> Iterator[tuple[str, UnitLayer]]:
         layers = [(name, each) for name, each in named_unit_layers(model) if filter_count(each) > 0]
         if self.choice is None:
             hidden = _hidden_linear(layers)

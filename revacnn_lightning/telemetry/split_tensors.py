@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 __all__ = [
     "StoredParameters",
     "class_before_split",
+    "find_parallel",
     "has_split_parameters",
     "is_distributed",
     "local_part",
@@ -49,6 +51,24 @@ def is_distributed(tensor: Tensor) -> bool:
 def has_split_parameters(model: nn.Module) -> bool:
     """Return whether this rank has only a part of some parameters between two forwards."""
     return bool(split_modules(model)) or any(map(is_distributed, model.parameters()))
+
+
+def find_parallel(model: nn.Module, modules: Iterable[nn.Module]) -> set[nn.Module]:
+    """Return those of ``modules`` of which each rank computes another part: by tensor parallelism.
+
+    FSDP also splits their weights, but puts them together for each forward.
+    """
+    weights = {module: module._parameters.get("weight") for module in modules}
+    split = {m: w for m, w in weights.items() if w is not None and is_distributed(w)}
+    if not split:
+        return set()
+    by_fsdp = split_modules(model)
+    return {m for m, w in split.items() if m not in by_fsdp or _split_dims(w) > 1}
+
+
+def _split_dims(tensor: Any) -> int:
+    """Return along how many dimensions of the mesh of ranks a DTensor is split."""
+    return sum(not placement.is_replicate() for placement in tensor.placements)
 
 
 def local_part(tensor: Tensor) -> Tensor:

@@ -68,6 +68,50 @@ def test_the_menu_of_a_layer_is_accessible(address: str, open_page: Any) -> None
     page.wait_for_selector("#layer-menu:not(:popover-open)", state="hidden")
 
 
+MANY_RECORDS = """() => {
+  const record = {title: "Add 1 filter", text: "applied at batch 3", state: "applied"}
+  const records = Array(40).fill(record)
+  revacnn.deliver("changes", {records, undo_disabled: "", redo_disabled: "none"})
+  revacnn.deliver("ranks", {shown: true, open: true, text: "rank 1 differs", head: ["rank", "loss"],
+    rows: Array(64).fill({cells: ["1", "0.5"], note: "out of step"})})
+}"""
+SCROLLED = ("#records", "#ranks-box")
+
+
+def test_what_scrolls_could_not_be_scrolled_by_key(address: str, open_page: Any) -> None:
+    page = ready(open_page(address))
+    assert all(page.get_attribute(box, "tabindex") is None for box in SCROLLED)  # nothing to scroll
+    page.evaluate(MANY_RECORDS)
+    for box in SCROLLED:
+        page.wait_for_selector(f"{box}[tabindex='0']")
+    assert violations(page) == []
+
+
+OPENED = {  # what opens, by what is pressed
+    "#train-panel": "#train",
+    "#rates-panel": "#rates",
+    "#image-editor": "#edit-input",
+    "#chart-menu": ".chart[data-plot=loss] [data-chart-action=menu]",
+    "#keys": "#help",
+}
+
+
+def test_what_opens_is_accessible(address: str, open_page: Any) -> None:
+    page = ready(open_page(address, viewport={"width": 1680, "height": 960}))
+    page.click("#price-colors")
+    page.keyboard.press("+")
+    page.wait_for_selector("#staging .row[data-plan=planned]")
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    for box, button in OPENED.items():
+        page.click(button)
+        assert page.is_visible(box)
+        found = Axe().run(page, context=box).response["violations"]
+        assert [one["id"] for one in found] == [], box
+        page.keyboard.press("Escape")
+        page.wait_for_selector(box, state="hidden")
+
+
 def test_every_control_can_be_reached_at_every_size(address: str, open_page: Any) -> None:
     page = ready(open_page(address))
     for width, height in SIZES:
@@ -76,6 +120,46 @@ def test_every_control_can_be_reached_at_every_size(address: str, open_page: Any
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width
         assert page.evaluate(UNREACHABLE) == [], (width, height)
         assert page.evaluate("document.getElementById('plot').clientWidth") >= 300
+
+
+def touch(session: Any, kind: str, *points: tuple[float, float]) -> None:
+    found = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+    session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
+
+
+def test_a_touch_screen_could_not_zoom_and_the_wheel_did_not_scroll(
+    address: str, open_page: Any
+) -> None:
+    """On a phone, and on a laptop zoomed in to 200 %, where the page scrolls."""
+    page = ready(open_page(address, viewport={"width": 390, "height": 844}, has_touch=True))
+    box = page.locator("#plot").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + 200
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, 120)
+    page.wait_for_function("document.scrollingElement.scrollTop > 0")
+    assert page.is_hidden("#zoom-out")
+    page.evaluate("scrollTo(0, 0)")
+    session = page.context.new_cdp_session(page)
+    touch(session, "touchStart", (x - 20, y), (x + 20, y))
+    for distance in (30, 50, 80):
+        touch(session, "touchMove", (x - distance, y), (x + distance, y))
+    touch(session, "touchEnd")
+    page.wait_for_selector("#zoom-out:not([hidden])")
+    page.click("#zoom-out")
+    page.wait_for_selector("#zoom-out", state="hidden")
+
+
+def test_a_chart_did_not_fill_a_narrow_window_and_keys_grew_to_the_side(
+    address: str, open_page: Any
+) -> None:
+    page = ready(open_page(address, viewport={"width": 390, "height": 844}))
+    page.click(".chart[data-plot=loss] [data-chart-action=enlarge]")
+    assert page.locator(".chart[data-plot=loss]").bounding_box()["height"] > 700
+    page.keyboard.press("Escape")
+    page.click("#help")
+    size = "({scrollWidth, clientWidth}) => scrollWidth - clientWidth"
+    assert page.eval_on_selector("#keys .list", size) == 0
+    assert page.get_attribute("#keys .list", "tabindex") == "0"  # it scrolls
 
 
 # Whether something else than the title of a view is clicked at three places of it.

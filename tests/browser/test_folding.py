@@ -55,3 +55,22 @@ def test_search_opens_the_blocks_around_the_layer(address: str, open_page: Any) 
     page.keyboard.press("Enter")
     page.wait_for_selector(".column[data-layer='features.denseblock3.denselayer20.conv2']")
     assert blocks(page) == 3 + 23
+
+
+# Whether the beginning of the name in the layer panel is cut off.
+CUT = """() => [...document.querySelectorAll("#layer span")]
+  .some(({scrollWidth, clientWidth}) => scrollWidth > clientWidth)"""
+
+
+def test_the_name_of_the_layer_was_cut_beside_the_panes(address: str, open_page: Any) -> None:
+    """``f…conv1``, in a window of 1440 px; its facts had a line of their own."""
+    page = ready(open_page(address, viewport={"width": 1440, "height": 900}))
+    name = "features.denseblock3.denselayer20.conv2"
+    page.fill("#search", name)
+    page.wait_for_function("(name) => revacnn.parts.selection_panel.layer == name", arg=name)
+    assert not page.evaluate(CUT)
+    assert page.get_attribute("#layer", "title").startswith(name)
+    for width in (390, 801, 1280, 1680, 2560):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function("(width) => innerWidth === width", arg=width)
+        assert not page.evaluate(CUT), width

@@ -51,7 +51,8 @@ def test_a_killed_run_stays_readable_and_the_next_one_is_offered(
         )
         expect(page.locator("#run-state")).to_contain_text(notice)
         assert page.is_hidden("#ended .next")
-        assert page.get_attribute("#add", "aria-disabled") == "true"
+        for button in ("#add", "#edit-input", "#restart-ascent", "#request-growth"):
+            assert page.get_attribute(button, "aria-disabled") == "true", button
         assert page.is_hidden("#controls")
         with training(tmp_path, "--net", "alexnet"):
             page.wait_for_selector("#ended .next:not([hidden])")

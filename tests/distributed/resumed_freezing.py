@@ -61,7 +61,8 @@ class Run(pl.Callback):
         editor = self.revacnn._editor
         assert editor is not None
         frozen = {name: editor.frozen_filters(name) for name in ("conv1", "conv2")}
-        return {"version": editor.version, "frozen": frozen, "step": self.revacnn._step}
+        step = self.revacnn._continuation.step
+        return {"version": editor.version, "frozen": frozen, "step": step}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.start = self.state()

@@ -1,7 +1,8 @@
-"""A training in two processes whose weights FSDP2 splits, with `ModelParallelStrategy`.
+"""A training in two processes that split the weights, with `ModelParallelStrategy`.
 
-``python -m tests.distributed.split_training FOLDER`` compares the statistics of each batch with
-obvious ones, lets rank 0 make requests, and writes what happened.
+``python -m tests.distributed.split_training KIND FOLDER`` compares the statistics of each batch
+with obvious ones, lets rank 0 make requests, and writes what happened. FSDP2 splits all weights,
+tensor parallelism those of the linear layers.
 """
 
 from __future__ import annotations
@@ -9,14 +10,22 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
 
 from revacnn_lightning import AddFilters, ControlRun, ReVACNN, Run, SetHyperparameter
 from revacnn_lightning.protocol.requests import (
@@ -41,7 +50,8 @@ SCRIPT = {
     14: ControlRun("step", batches=2),
     30: ControlRun("stop"),
 }
-NAMES = ["gradient", "activation", "weight_norm", "update_ratio", "activation_gradient"]
+COMPARED_NAMES = ["gradient", "weight_norm", "update_ratio"]
+NAMES = [*COMPARED_NAMES, "activation", "activation_gradient"]
 LAYERS = ["conv1", "conv2"]
 INSPECTIONS = [
     InspectRanks("conv1"),
@@ -69,6 +79,36 @@ class SplitNet(Net):
             fully_shard(module, mesh=mesh)
 
 
+class ParallelNet(Net):
+    """The units of a hidden layer are split among the processes, and what the last one reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3 * 16, 6)
+        self.linear = nn.Linear(6, 2)
+
+    def configure_model(self) -> None:
+        if isinstance(self.hidden.weight, DTensor):
+            return
+        plan = {"hidden": ColwiseParallel(), "linear": RowwiseParallel()}
+        parallelize_module(self, self.device_mesh["tensor_parallel"], plan)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.relu(self.norm(self.conv1(images)))
+        features = torch.relu(self.conv2(features)).flatten(1)
+        output: Tensor = self.linear(torch.relu(self.hidden(features)))
+        return output
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=1e-3, foreach=False)  # or it mixes the kinds
+
+
+KINDS: dict[str, tuple[type[Net], dict[str, int]]] = {
+    "fsdp": (SplitNet, {"data_parallel_size": 2, "tensor_parallel_size": 1}),
+    "tensor": (ParallelNet, {"data_parallel_size": 1, "tensor_parallel_size": 2}),
+}
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return all rows of a parameter. All processes call it."""
     full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -78,10 +118,12 @@ def whole(tensor: Tensor) -> Tensor:
 class Comparison(pl.Callback):
     """Records in each rank, and compares with a copy of the network that is not split."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_copy: Callable[[], Net]) -> None:
+        self.make_copy = make_copy
         self.recorder: Recorder | None = None
-        self.errors = dict.fromkeys(NAMES, 0.0)
+        self.errors = dict.fromkeys(COMPARED_NAMES, 0.0)
         self.own: dict[str, list[int]] = {}  # filters with a norm in this rank
+        self.lost: set[int] = set()  # batches without values of the maps
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -92,7 +134,7 @@ class Comparison(pl.Callback):
             self.recorder = Recorder(pl_module, statistics=NAMES)
             self.recorder.attach()
         self.before = {name: whole(p) for name, p in pl_module.named_parameters()}
-        copy = Net()
+        copy = self.make_copy()
         copy.load_state_dict({**self.before, **dict(pl_module.named_buffers())})
         copy._trainer = trainer
         copy.training_step(batch, batch_idx).backward()
@@ -110,7 +152,11 @@ class Comparison(pl.Callback):
         for name in LAYERS:
             start = starts[recording.layers.index(name)]
             values = recording.values[:, start : start + len(after[f"{name}.weight"])]
-            self.compare(name, dict(zip(recording.names, values, strict=True)), after)
+            found = dict(zip(recording.names, values, strict=True))
+            self.compare(name, found, after)
+            maps = [found["activation"], found["activation_gradient"]]
+            if not np.isfinite(maps).all():
+                self.lost.add(args[2])
         if args[2] == COMPARED - 1:
             recorder.detach()
 
@@ -128,8 +174,6 @@ class Comparison(pl.Callback):
             rows = slice(None) if name == "gradient" else own
             error = np.abs(found[name][rows] / value.numpy()[rows] - 1)
             self.note_error(name, error)
-        for name in ("activation", "activation_gradient"):
-            self.note_error(name, ~np.isfinite(found[name]))
 
     def note_error(self, name: str, error: np.ndarray) -> None:
         self.errors[name] = float(np.max([self.errors[name], *error]))  # NaN stays
@@ -184,12 +228,13 @@ class InspectingViewer(Viewer):
         self.is_done = bool(self.norms) and self.received >= INSPECTED
 
 
-def run(folder: Path) -> None:
-    revacnn, module = ReVACNN(), SplitNet()
-    comparison = Comparison()
+def run(kind: str, folder: Path) -> None:
+    make_net, sizes = KINDS[kind]
+    revacnn, module = ReVACNN(), make_net()
+    comparison = Comparison(make_net)
     viewer = InspectingViewer(revacnn)
     script = Script(revacnn, viewer)
-    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    strategy = ModelParallelStrategy(**sizes)  # type: ignore[arg-type]
     trainer = make_trainer(folder, strategy, [comparison, revacnn, script, viewer])
     trainer.fit(module, loader(BATCHES, 8))
     report = {
@@ -198,6 +243,7 @@ def run(folder: Path) -> None:
         "rate": trainer.optimizers[0].param_groups[0]["lr"],
         "errors": comparison.errors,
         "own": comparison.own,
+        "lost": sorted(comparison.lost),
         "ranks": sorted(viewer.ranks),
         "norms": viewer.norms,
         "differing": viewer.differing,
@@ -207,4 +253,4 @@ def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    run(sys.argv[1], Path(sys.argv[2]))

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {findBinding, keyOfCombination, keyTable} from "../../viewer/static/controls/key_table.js"
+import {findBinding, keyOfCombination, keyTable, shownKey} from "../../viewer/static/controls/key_table.js"
 
 /** Return a table whose actions record what they are called with, but for the key event. */
 function recordedTable() {
@@ -101,4 +101,12 @@ test("space and arrows leave focused buttons and sliders alone", () => {
 test("other keys do nothing", () => {
   assert.deepEqual(press("q"), [])
   assert.deepEqual(press("Tab"), [])
+})
+
+test("a pressed key is written as the menus write it", () => {
+  const written = (key, rest = {}) => shownKey({key, shiftKey: false, ctrlKey: false, metaKey: false, altKey: false, ...rest})
+  assert.equal(written("i"), "I")
+  assert.equal(written("I", {shiftKey: true}), "⇧ I")
+  assert.equal(written("Enter"), "Enter")
+  assert.equal(written("i", {ctrlKey: true}), "")
 })

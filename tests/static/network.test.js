@@ -2,6 +2,7 @@ import assert from "node:assert/strict"
 import test from "node:test"
 
 import {nodeAt} from "../../viewer/static/network/hit_test.js"
+import {pinchStep} from "../../viewer/static/network/pinch.js"
 import {paintPaths} from "../../viewer/static/network/path_painter.js"
 import {tweenBetween} from "../../viewer/static/network/tween.js"
 import {Viewport} from "../../viewer/static/network/viewport.js"
@@ -121,4 +122,10 @@ test("an arc leaves its layer, runs below what it skips, and ends at the layer t
 test("color steps run from the first stop to the last", () => {
   assert.deepEqual(colorSteps(["#000000", "#ff0000", "#ffffff"], 3), ["rgb(0,0,0)", "rgb(255,0,0)", "rgb(255,255,255)"])
   assert.equal(colorSteps(["#000000", "#ffffff"], 24).length, 24)
+})
+
+test("two fingers zoom around their middle by how far they move apart, and move what is between them", () => {
+  assert.deepEqual(pinchStep([0, 0], [100, 0], [200, 0]), {x: 100, y: 0, dx: 50, dy: 0, factor: 2})
+  const together = pinchStep([0, 0], [0, 0], [0, 0])
+  assert.equal(together.factor, 1)
 })

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from viewer.rendering.palette import css_variables
+
+TEMPLATES = Path(__file__).parents[2] / "viewer" / "templates"
 STYLES = sorted((Path(__file__).parents[2] / "viewer" / "static").rglob("*.css"))
 RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")  # within @media, too
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -43,3 +46,13 @@ def test_the_first_two_figures_of_the_header_were_hidden_by_their_place(path: Pa
     found = hiding_selectors(path.read_text(encoding="utf-8"))
     structural = {selector for selector in found if STRUCTURE.search(selector)}
     assert structural <= ALLOWED
+
+
+def test_a_color_that_is_nowhere_defined_was_used() -> None:
+    """The browser ignores such a declaration without a message."""
+    files = [*STYLES, *STYLES[0].parent.rglob("*.js"), *TEMPLATES.rglob("*.html")]
+    text = css_variables() + "".join(path.read_text(encoding="utf-8") for path in files)
+    defined = set(re.findall(r"(--[\w-]+)(?=\"?[:,] )", text))
+    used = set(re.findall(r"var\((--[\w-]+)\)", text))  # without a fallback
+    assert used
+    assert used - defined == set()

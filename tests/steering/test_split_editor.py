@@ -11,12 +11,18 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
 
 from revacnn_lightning.errors import EditRefusedError, SteeringError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint, edited_models
 from revacnn_lightning.steering.split_editor import SplitEditor
 from revacnn_lightning.telemetry.inspection.following_norms import FollowingNorms
+from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.split_tensors import class_before_split, is_distributed
 
 PROBE = ForwardProbe((), norms=FollowingNorms({"0": {"1"}}))
@@ -149,3 +155,12 @@ def test_a_class_of_fsdp_has_the_name_of_the_users_class(model: Any):
     assert type(model).__name__ == "FSDPSequential"
     assert class_before_split(type(model)) is nn.Sequential
     assert class_before_split(nn.Conv2d) is nn.Conv2d
+
+
+def test_layers_that_tensor_parallelism_splits_are_left_out(mesh: Any):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(4, 2))
+    fully_shard(model[0], mesh=mesh)
+    parallelize_module(model, mesh, {"1": ColwiseParallel(), "2": RowwiseParallel()})
+    selection = LayerSelection("all")
+    assert [name for name, _ in selection.select(model)] == ["0"]  # FSDP2 puts its weight together
+    assert selection.left_out(model) == ["1", "2"]

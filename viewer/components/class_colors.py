@@ -26,7 +26,7 @@ class ClassColors(HtmlPanel):
         if chosen is None or tab.structure is None:
             return {"shown": False, "chosen": -1, "classes": [], "text": ""}
         answers = requests.mark_class(chosen)
-        text = requests.refusal(InspectClass(chosen)) or WAITING
+        text = requests.refusal(InspectClass(chosen)) or tab.awaited(WAITING)
         if answers is not None:
             text = answers.note or (
                 f"{format_number(answers.images)} images (weighted)"

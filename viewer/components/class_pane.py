@@ -43,21 +43,22 @@ class ClassPane:
         requests, layer = tab.follower.classes, tab.selection.layer
         lens = requests.mark_layer(layer)
         refused = requests.refusal(InspectClasses(layer))
+        awaited = NOT_RECORDED if tab.ended_reason() else tab.awaited(WAITING)
         key = (
             tab.state,
             layer,
             requests.revision,
             tab.class_view.measure,
             tab.class_view.order,
-            tab.ended_reason(),
+            awaited,
             tuple(tab.selected_ids()),
         )
         if key == self._shown_key:
             return False
         self._shown_key = key
-        status = refused or (NOT_RECORDED if tab.ended_reason() else WAITING)
+        status = refused or awaited
         if lens is not None and (lens.note or not lens.classes):
-            status = lens.note or WAITING
+            status = lens.note or awaited
         is_known = lens is not None and bool(lens.classes)
         content = {
             "layer": position[0],

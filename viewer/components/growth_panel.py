@@ -35,7 +35,7 @@ class GrowthPanel(HtmlPanel):
         rows = [] if requests.newest is None else _rows(tab, requests.newest, structure)
         text = requests.refused
         if requests.is_pending:
-            text = "waiting for a batch"
+            text = tab.awaited("waiting for a batch")
         elif requests.newest is not None and not text:
             notes = [note for note in requests.newest.notes if note]
             text = _describe(requests.newest) if rows else next(iter(notes), "no layer has a gain")

@@ -13,18 +13,17 @@ from ..rendering.formatting import format_selection
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
-from ..tab.cheapest_filters import price_ranks
 from ..tab.shown_input import shown_pass
 from ..tab.tab_state import TabState
 from . import network_data
 from .end_data import channel_weights, end_shape, inner_readers, name_width
 from .network_headers import network_header_data
+from .node_tones import node_tones, tone_key
 
 __all__ = ["NetworkView"]
 
 DEFAULT_SIZE = (1040, 560)  # px, until the page reports its own
 STATISTICS = ("gradient", "activation", "weight_norm")  # shown of the nodes, where published
-STRONG_EFFECT = 2.0  # standard deviations
 STROKE_INTERVAL = 2  # frames: the paths are the most expensive part of the picture
 
 
@@ -90,7 +89,7 @@ class NetworkView:
         statistics = self.tab.statistics_key()
         shown_pass(self.tab)  # requests it
         passed = self.tab.follower.image_passes.revision
-        tones = self._tone_key()
+        tones = tone_key(self.tab)
         content = (
             state,
             statistics,
@@ -195,12 +194,12 @@ class NetworkView:
         dead = self.tab.playback.dead_mask(state)
         states = network_data.node_states(state, structure, self.tab.staging.changes, starts, dead)
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
-        colors = self._tone_key()
+        colors = tone_key(self.tab)
         numbers = (self.tab.statistics_key(), state, state.structure_revision, colors)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
             amplitude = network_data.amplitude(gradient)
-            tones = self._tones(starts, amplitude)
+            tones = node_tones(self.tab, starts)
             self.numbers.data = {"state": states, "amplitude": amplitude, **tones, **means}
         activation = means.get("activation")
         self._show_strokes(layout, self.ends, activation, states, is_new_layout=is_new_layout)
@@ -233,43 +232,6 @@ class NetworkView:
             relative = network_data.relative_activation(activation, layout.node_offsets)
         weight, arc_weight = network_data.path_weights(layout, ends, relative, channels)
         self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
-
-    def _tone_key(self) -> tuple[Any, ...]:
-        tab, follower = self.tab, self.tab.follower
-        return (
-            tab.shows_prices,
-            follower.filter_prices.revision,
-            tab.class_view.shown,
-            follower.classes.revision,
-        )
-
-    def _tones(self, starts: np.ndarray, amplitude: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the colors of the nodes from 0 to 1, if they are not those of the gradients.
-
-        A node of several filters has the mean of its filters, and one that is unknown has 0.
-        """
-        if not self.tab.shows_prices and self.tab.class_view.shown is None:
-            return {}
-        tones = self._price_tones() if self.tab.shows_prices else self._class_tones()
-        if tones is None or not self.tab.playback.is_live:
-            return {"tone": np.zeros(len(amplitude), np.float32)}
-        known = np.nan_to_num(tones, nan=0.0).astype(np.float32)
-        return {"tone": network_data.node_means(known, starts)}
-
-    def _price_tones(self) -> np.ndarray | None:
-        """Return the ranks of the prices, the cheapest is 0; None before they are known."""
-        prices = self.tab.follower.filter_prices.newest
-        return None if prices is None else price_ranks(prices)
-
-    def _class_tones(self) -> np.ndarray | None:
-        """Return how far each filter is above its mean on the shown class; None if unknown.
-
-        It is 1 from `STRONG_EFFECT` standard deviations on.
-        """
-        answers = self.tab.follower.classes.answers
-        if answers is None or answers.class_index != self.tab.class_view.shown:
-            return None
-        return np.clip(answers.effects / STRONG_EFFECT, 0, 1)
 
     def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         selected = self.tab.selected_position()

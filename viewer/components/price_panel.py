@@ -26,7 +26,8 @@ class PricePanel(HtmlPanel):
         prices = requests.mark_visible()
         refusal = tab.steering_refusal()
         if prices is None:
-            return {"shown": True, "text": requests.refused or WAITING, "refusal": WAITING}
+            awaited = requests.refused or tab.awaited(WAITING)
+            return {"shown": True, "text": awaited, "refusal": awaited}
         measured, total = int(np.isfinite(prices.changes).sum()), len(prices.changes)
         text = f"{measured} of {total} measured"
         if prices.note:

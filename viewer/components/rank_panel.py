@@ -31,7 +31,8 @@ class RankPanel(HtmlPanel):
         tab.follower.ranks.mark_visible(layer.name)
         newest = tab.follower.ranks.newest
         if newest is None or newest.layer != layer.name:
-            return {**content, "text": f"Waiting for the values of {layer.name} in each rank."}
+            awaited = tab.awaited(f"Waiting for the values of {layer.name} in each rank")
+            return {**content, "text": awaited}
         return {**content, **_table(newest)}
 
 

@@ -61,6 +61,7 @@ import {startAutomatic} from "./network/automatic.js"
 import {startGrowth} from "./network/growth.js"
 import {startRanks} from "./network/ranks.js"
 import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
+import {startDisabledButtons} from "./shared/disabled_buttons.js"
 import {byId} from "./shared/dom.js"
 import {animationFrames, startFrameRate} from "./shared/frame_rate.js"
 import {acceptFrames, connect, deliver, describeView, latest, latestParts, receivedFrames, sendCommand} from "./shared/link.js"
@@ -68,6 +69,7 @@ import {motionLevel, startMotion} from "./shared/motion.js"
 import {config} from "./shared/page_config.js"
 import {newestAge, times} from "./shared/paint_times.js"
 import {isWaitingForServer, startServerWatch, waitForServer} from "./shared/reconnect.js"
+import {startScrolling} from "./shared/scrolling.js"
 import {nodeSelection} from "./shared/selection.js"
 import {startTheme, themeName} from "./shared/theme.js"
 import {startLayerTable} from "./table/layer_table.js"
@@ -97,6 +99,8 @@ Object.assign(window, {revacnn: testHandle})
 
 /** Start all that draws; nothing has arrived yet. */
 function startParts() {
+  startDisabledButtons()
+  startScrolling()
   startTheme()
   startMotion()
   startAddress()

@@ -44,17 +44,19 @@ class BlockFolding:
         """Open all blocks around a layer."""
         self.closed = reveal(layer, names, self.closed)
 
-    def open(self, layer: int, names: Sequence[str]) -> None:
-        """Open the closed block in which a layer is drawn."""
+    def open(self, layer: int, names: Sequence[str]) -> bool:
+        """Open the closed block in which a layer is drawn; return whether there is one."""
         block = closed_block_of(layer, names, self.closed)
         if block is not None:
             self.closed -= {block.path}
+        return block is not None
 
-    def close(self, layer: int, names: Sequence[str]) -> None:
-        """Close the innermost open block around what is drawn of a layer."""
+    def close(self, layer: int, names: Sequence[str]) -> bool:
+        """Close the innermost open block around what is drawn of a layer; return as `open` does."""
         block = innermost_block_of(layer, names, self.closed)
         if block is not None:
             self.closed |= {block.path}
+        return block is not None
 
     def set_closed(self, path: str, names: Sequence[str], *, is_closed: bool) -> None:
         """Close or open the block of a path; without effect if there is none."""

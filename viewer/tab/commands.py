@@ -9,6 +9,7 @@ import msgspec
 
 from . import automatic_commands as automatic
 from . import edit_commands as edit
+from . import folding_commands as folding
 from . import selection_commands as selection
 from . import trial_commands as trial
 from . import view_commands as view
@@ -46,10 +47,10 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "request_growth": view.request_growth,
     "toggle_ranks": view.toggle_ranks,
     "show_verdict": selection.show_verdict,
-    "toggle_layer": view.toggle_layer,
-    "toggle_stage": view.toggle_stage,
-    "open_block": view.open_block,
-    "close_block": view.close_block,
+    "toggle_layer": folding.toggle_layer,
+    "toggle_stage": folding.toggle_stage,
+    "open_block": folding.open_block,
+    "close_block": folding.close_block,
     "set_pane": view.set_pane,
     "set_method": view.set_method,
     "recompute_layout": view.recompute_layout,

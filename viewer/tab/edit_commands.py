@@ -34,15 +34,23 @@ RECORDING_ACTIONS: dict[str, tuple[StartRecording | StopRecording, str]] = {
     "record": (StartRecording(), "Record the run"),
     "stop_recording": (StopRecording(), "End the recording"),
 }
+FILTERS_GONE = "These filters no longer exist."
+NO_PRICES = "The prices of the filters have not arrived yet."
 HYPERPARAMETERS = {"lr": "the learning rate", "weight_decay": "the weight decay"}
 
-# Staging
+# Staging. A command that has no effect shows the reason.
+
+
+def _can_change_width(tab: TabState, layer: LayerInfo) -> bool:
+    """Return whether filters of a layer can be added and removed; if not, show why."""
+    tab.edit_queue.error = tab.width_refusal(layer)
+    return not tab.edit_queue.error
 
 
 def stage_remove(tab: TabState, _: Arguments) -> None:
     """Stage the removal of the selected filters, or discard it if all of it is staged."""
-    position, layer = tab.selected_position(), tab.layer(None)
-    if position is None or layer is None or not tab.can_change_width(position[0]):
+    layer = tab.layer(None)
+    if layer is None or not _can_change_width(tab, layer):
         return
     selected, staged = tab.selected_ids(), set(tab.staging.removed_ids(layer.name))
     for filter_id in selected:
@@ -56,23 +64,29 @@ def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
     if layer is None or structure is None or state is None:
         return
     layer_index = structure.layers.index(layer)
-    if tab.can_change_width(layer_index) and not tab.staging.discard_one_added(layer.name):
+    if _can_change_width(tab, layer) and not tab.staging.discard_one_added(layer.name):
         staged = tab.staging.removed_ids(layer.name)
         filter_id = find_least_active(state, layer_index, layer, staged)
         if filter_id is not None:
             tab.staging.toggle_removal(layer.name, filter_id)
+        elif staged:
+            tab.edit_queue.error = f"The removal of all filters of {layer.name} is staged."
+        else:
+            tab.edit_queue.error = f"The activations of {layer.name} are not known yet."
 
 
 def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
     """Stage the removal of the ``count`` cheapest filters of all layers without staged removals."""
     structure, state, prices = tab.structure, tab.state, tab.follower.filter_prices.newest
     if structure is None or state is None or prices is None:
+        tab.edit_queue.error = NO_PRICES
         return
     staged = [layer.name for layer in structure.layers if tab.staging.removed_ids(layer.name)]
-    for layer, filter_id in find_cheapest(
-        prices, structure, state.offsets, arguments.count, staged
-    ):
+    found = find_cheapest(prices, structure, state.offsets, arguments.count, staged)
+    for layer, filter_id in found:
         tab.staging.toggle_removal(layer, filter_id)
+    if not found:
+        tab.edit_queue.error = "No further filter with a known price can be removed."
 
 
 def stage_remedy(tab: TabState, arguments: Arguments) -> None:
@@ -81,15 +95,17 @@ def stage_remedy(tab: TabState, arguments: Arguments) -> None:
     if layer is None:
         return
     ids = [id_ for id_ in arguments.ids if id_ in layer.filter_ids]
-    if arguments.option == "freeze":
+    if arguments.option in ("restart", "merge", "remove") and not ids:
+        tab.edit_queue.error = FILTERS_GONE
+    elif arguments.option == "freeze":
         stage_freeze_layer(tab, arguments)
     elif arguments.option == "add":
         stage_add_directed(tab, arguments)
-    elif arguments.option == "restart" and ids:
+    elif arguments.option == "restart":
         tab.staging.toggle("reinitialize", layer.name, ids)
-    elif arguments.option == "merge" and len(ids) > 1 and not tab.width_refusal(layer):
+    elif arguments.option == "merge" and _can_change_width(tab, layer):
         _stage_merge(tab, layer, ids)
-    elif arguments.option == "remove" and ids and not tab.width_refusal(layer):
+    elif arguments.option == "remove" and _can_change_width(tab, layer):
         staged = tab.staging.removed_ids(layer.name)
         for filter_id in (id_ for id_ in ids if id_ not in staged):
             tab.staging.toggle_removal(layer.name, filter_id)
@@ -98,7 +114,7 @@ def stage_remedy(tab: TabState, arguments: Arguments) -> None:
 def stage_add(tab: TabState, arguments: Arguments) -> None:
     """Stage new filters. A single one discards a staged removal instead, if there is one."""
     layer = tab.layer(arguments.layer)
-    if layer is None or tab.width_refusal(layer):
+    if layer is None or not _can_change_width(tab, layer):
         return
     if arguments.count > 1 or not tab.staging.discard_last_removal(layer.name):
         tab.staging.add(layer.name, arguments.count)
@@ -107,7 +123,7 @@ def stage_add(tab: TabState, arguments: Arguments) -> None:
 def stage_add_directed(tab: TabState, arguments: Arguments) -> None:
     """Stage a new filter in the direction that lowers the loss fastest."""
     layer = tab.layer(arguments.layer)
-    if layer is not None and not tab.width_refusal(layer):
+    if layer is not None and _can_change_width(tab, layer):
         tab.staging.add(layer.name, directed=True)
 
 
@@ -135,19 +151,22 @@ def stage_freeze_layer(tab: TabState, arguments: Arguments) -> None:
 
 def stage_split(tab: TabState, _: Arguments) -> None:
     layer = tab.layer(None)
-    if layer is not None and not tab.width_refusal(layer):
+    if layer is not None and _can_change_width(tab, layer):
         for filter_id in tab.selected_ids():
             tab.staging.split(layer.name, filter_id)
 
 
 def stage_merge(tab: TabState, _: Arguments) -> None:
     layer, selected = tab.layer(None), tab.selected_ids()
-    if layer is not None and len(selected) > 1 and not tab.width_refusal(layer):
+    if layer is not None and _can_change_width(tab, layer):
         _stage_merge(tab, layer, selected)
 
 
 def _stage_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
     """Stage the merge of filters. Twins are scaled by how strong each one is."""
+    if len(ids) < 2:
+        tab.edit_queue.error = "Select two or more filters to merge them."
+        return
     indices = [layer.filter_ids.index(id_) for id_ in ids]
     state = tab.state
     found = {} if state is None else state.network_verdicts.twin_scales(layer.name, indices)

@@ -20,11 +20,14 @@ from ..runs.run_state import RunState
 from .edit_groups import EditGroups
 from .run_selection import RunSelection
 from .staged_change import StagedChange
-from .staging import Staging
+from .staged_changes import StagedChanges
 from .trial_plan import TrialPlan
 
 __all__ = ["EditQueue"]
 
+BUSY = "The last request of this page has no reply yet."
+NOTHING_STAGED = "Nothing is staged."
+NO_COST = "What the trial costs is not known yet."
 REPLY_TIMEOUT_SECONDS = 60.0  # the next request is sent without the reply after this time
 
 
@@ -39,7 +42,7 @@ class EditQueue:
         trial: of the staged changes.
     """
 
-    def __init__(self, run_selection: RunSelection, staging: Staging) -> None:
+    def __init__(self, run_selection: RunSelection, staging: StagedChanges) -> None:
         self._run_selection = run_selection
         self.staging = staging
         self.revision = 0
@@ -73,6 +76,8 @@ class EditQueue:
 
     def apply_hint(self) -> str:
         """Return what Apply does, or why it does nothing, in words."""
+        if not self.staging.changes:
+            return NOTHING_STAGED
         if self.needs_confirmation():
             return "Confirm the change of the output first"
         is_refused = any(isinstance(change.plan, Refused) for change in self.staging.changes)
@@ -93,15 +98,28 @@ class EditQueue:
 
     def apply_staged(self) -> None:
         """Send all staged changes in order, each after the reply to the one before."""
-        if not self.is_busy and self.can_apply():
-            self._queue = self.staging.in_send_order()
-            self._groups.begin()
+        if self._shows_busy():
+            return
+        if not self.can_apply():
+            self.error = self.apply_hint()
+            return
+        self._queue = self.staging.in_send_order()
+        self._groups.begin()
+
+    def _shows_busy(self) -> bool:
+        """Return whether a request has no reply yet; if so, show that."""
+        if self.is_busy:
+            self.error = BUSY
+        return self.is_busy
 
     def try_staged(self, structure: Structure) -> None:
         """Send a trial of all staged changes together."""
         changes = self.staging.in_send_order()
         request = self.trial.request_for(changes, structure)
-        if self.is_busy or not self.can_apply() or self.trial.cost is None or request is None:
+        if self._shows_busy():
+            return
+        if not self.can_apply() or self.trial.cost is None or request is None:
+            self.error = self.trial.refusal or (NO_COST if self.can_apply() else self.apply_hint())
             return
         count = "it" if len(changes) == 1 else f"{len(changes)} changes"
         self._send(request, f"Try {count} on {request.batches} batches", structure.version)
@@ -109,7 +127,7 @@ class EditQueue:
 
     def undo(self, structure: Structure) -> None:
         """Request to undo the edits of the last Apply, or the last edit if others came since."""
-        if self.is_busy:
+        if self._shows_busy():
             return
         count = self._groups.undo_count(structure.version)
         title = "Undo the last edit" if count == 1 else f"Undo the last {count} edits"
@@ -118,7 +136,7 @@ class EditQueue:
 
     def redo(self, structure: Structure) -> None:
         """Request to redo what was undone last."""
-        if self.is_busy:
+        if self._shows_busy():
             return
         count = self._groups.redo_count(structure.version)
         title = "Redo the last undone edit" if count == 1 else f"Redo {count} undone edits"

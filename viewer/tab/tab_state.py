@@ -14,15 +14,15 @@ from ..runs.run_state import RunState
 from .block_folding import BlockFolding
 from .chart_settings import ChartSettings
 from .class_view import ClassView
+from .coupling_preview import CouplingPreview
 from .edit_queue import EditQueue
 from .page_link import PageLink
 from .playback import Playback
-from .removal_preview import RemovalPreview
 from .requested_view import PANES, RequestedView, show_requested_view
 from .resumed_view import continue_view, resumes
 from .run_selection import RunSelection
 from .selection import Selection, find_position, find_replacement
-from .staging import Staging
+from .staged_changes import StagedChanges
 
 __all__ = ["TabState"]
 
@@ -68,7 +68,7 @@ class TabState:
         self.other_selected_ids: list[int] = []
         self.is_passing = False
         self.hovered: Selection | None = None
-        self.staging = Staging()
+        self.staging = StagedChanges()
         self.edit_queue = EditQueue(self.run_selection, self.staging)
         self.expanded_layers: set[str] = set()
         self.folding = BlockFolding()
@@ -83,7 +83,7 @@ class TabState:
         self.class_view = ClassView()
         self.dismissed_alerts = 0.0
         self.revision = 0
-        self._removal_preview = RemovalPreview()
+        self._coupling_preview = CouplingPreview()
         self._position: tuple[Selection | None, Structure | None, Place] = (None, None, None)
         self._known_key: tuple[object, ...] = (None, 0)
         self._known_structure: Structure | None = None  # the structure before the last edit
@@ -198,7 +198,7 @@ class TabState:
         target, state = self.hovered or self.selection, self.state
         if state is None or self.structure is None or target is None:
             return None, ""
-        preview = self._removal_preview
+        preview = self._coupling_preview
         return preview.result(state, self.structure, target.layer, target.filter_id)
 
     def _request_coupling_preview(self, structure: Structure) -> None:
@@ -207,7 +207,7 @@ class TabState:
             return
         layer = next((one for one in structure.layers if one.name == target.layer), None)
         if layer is not None and not (self.follower.health().is_final or layer.edit_refusal):
-            self._removal_preview.request(self.follower, structure, target.layer, target.filter_id)
+            self._coupling_preview.request(self.follower, structure, target.layer, target.filter_id)
 
     # What may be changed
 
@@ -215,6 +215,12 @@ class TabState:
         """Return why the run accepts no requests any more; "" if it may."""
         health = self.follower.health()
         return health.refusal if health.has_ended else ""
+
+    def awaited(self, waiting: str) -> str:
+        """Return ``waiting``, or why the next batches, which bring what is awaited, do not come."""
+        health = self.follower.health()
+        note = "; the run is paused" if health.kind == "paused" else ""
+        return health.refusal or waiting + note
 
     def lasting_refusal(self) -> str:
         """Return why this page can no longer steer the run, or never could; "" if it may."""
@@ -232,10 +238,6 @@ class TabState:
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""
         return self.steering_refusal() or layer.edit_refusal
-
-    def can_change_width(self, layer: int) -> bool:
-        """Return whether filters of the layer with this index can be added and removed."""
-        return self.structure is not None and not self.width_refusal(self.structure.layers[layer])
 
     # Updates
 
@@ -263,7 +265,7 @@ class TabState:
     def _update_structure(self, is_other_run: bool, structure: Structure | None) -> None:
         self.revision += 1
         if is_other_run and resumes(self.state, self._known_key[0]):
-            self._removal_preview.clear()
+            self._coupling_preview.clear()
             continue_view(self, self._known_structure)
         elif is_other_run:
             self.edit_queue.reset()
@@ -271,7 +273,7 @@ class TabState:
             self.expanded_layers.clear()
             self.folding.restart()
             self.playback.go_live()
-            self._removal_preview.clear()
+            self._coupling_preview.clear()
         self.hovered = None
         if structure is None or not structure.layers:
             return

@@ -11,7 +11,6 @@ from revacnn_lightning.protocol.inspection_requests import MAX_PICTURE_SIDE
 from revacnn_lightning.protocol.requests import KernelSlice
 
 from ..embedding.projection import METHODS
-from ..layout import stage_layers
 from .class_view import MEASURES, ORDERS
 from .command_arguments import Arguments
 from .requested_view import PANES
@@ -20,6 +19,7 @@ from .shown_input import shows_modules
 from .tab_state import TabState
 
 MAIN_VIEWS = ("network", "table")
+FIRST_IMAGE = "The image of the batch is shown; the validation images come after it."
 SORT_STATISTICS = ("gradient", "activation")
 
 # Runs and recorded batches
@@ -152,48 +152,6 @@ def toggle_ranks(tab: TabState, _: Arguments) -> None:
     tab.compares_ranks = not tab.compares_ranks
 
 
-def toggle_layer(tab: TabState, arguments: Arguments) -> None:
-    """Expand a layer to show all its filters, or collapse it. Open its block if that is closed."""
-    layer = tab.layer(arguments.layer)
-    if layer is None:
-        return
-    names = tab.layer_names()
-    index = names.index(layer.name)
-    if tab.folding.is_hidden(index, names):
-        tab.folding.open(index, names)
-    else:
-        tab.expanded_layers ^= {layer.name}
-
-
-def open_block(tab: TabState, arguments: Arguments) -> None:
-    """Open the block called ``name``, or else the one in which the layer is drawn."""
-    names, layer = tab.layer_names(), tab.layer(arguments.layer)
-    if arguments.name:
-        tab.folding.set_closed(arguments.name, names, is_closed=False)
-    elif layer is not None:
-        tab.folding.open(names.index(layer.name), names)
-
-
-def close_block(tab: TabState, arguments: Arguments) -> None:
-    """Close the block called ``name``, or else the innermost open one around the layer."""
-    names, layer = tab.layer_names(), tab.layer(arguments.layer)
-    if arguments.name:
-        tab.folding.set_closed(arguments.name, names, is_closed=True)
-    elif layer is not None:
-        tab.folding.close(names.index(layer.name), names)
-
-
-def toggle_stage(tab: TabState, arguments: Arguments) -> None:
-    """Expand all layers of the layer's stage, or collapse them if all are expanded."""
-    layer, structure = tab.layer(arguments.layer), tab.structure
-    if layer is not None and structure is not None:
-        stage = set(stage_layers(structure, layer.name))
-        if stage <= tab.expanded_layers:
-            tab.expanded_layers = tab.expanded_layers - stage
-        else:
-            tab.expanded_layers = tab.expanded_layers | stage
-
-
 # The layer panel
 
 
@@ -218,6 +176,8 @@ def step_image(tab: TabState, arguments: Arguments) -> None:
         details = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
         shown = -1 if details.image is None else max(-1, details.image)
         image = shown + arguments.dx
+        if image < -1:
+            tab.edit_queue.error = FIRST_IMAGE
         tab.follower.layer_details.select_image(tab.selection.layer, None if image < 0 else image)
 
 

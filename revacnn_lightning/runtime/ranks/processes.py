@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.rank_messages import RankState
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.controls import TrainingControls
 from revacnn_lightning.runtime.ranks.all_ranks import SingleRank, StopNeeds
-from revacnn_lightning.runtime.ranks.heartbeats import (
+from revacnn_lightning.runtime.ranks.rank_heartbeats import (
     HeartbeatAddress,
     HeartbeatReceiver,
     HeartbeatSender,

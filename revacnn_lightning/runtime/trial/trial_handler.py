@@ -17,8 +17,8 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.trial.edit_trial import UNDER_WAY, EditTrial
 from revacnn_lightning.runtime.trial.trial_loop import NO_LOOP
-from revacnn_lightning.runtime.trial.twin_trial import UNDER_WAY, TwinTrial
 
 __all__ = ["TrialHandler"]
 
@@ -40,7 +40,7 @@ class TrialHandler:
 
     def __init__(
         self,
-        trial: TwinTrial | None,
+        trial: EditTrial | None,
         status: StatusPublisher,
         automatic: AutomaticSteering | None,
     ) -> None:
@@ -112,7 +112,7 @@ class TrialHandler:
         self._status.repeat_heartbeat()
         return f"Kept: {'; '.join(titles)}"
 
-    def _admitted(self, batch: TrainingBatch) -> TwinTrial:
+    def _admitted(self, batch: TrainingBatch) -> EditTrial:
         """Return the trial, if there can be one.
 
         Raises:

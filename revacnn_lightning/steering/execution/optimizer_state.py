@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.holders.evidence import tensor_similarity
+from revacnn_lightning.steering.holders.copy_evidence import tensor_similarity
 
 __all__ = [
     "add_parameter",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from revacnn_lightning.steering.holders.evidence import SIMILAR, tensor_similarity
+from revacnn_lightning.steering.holders.copy_evidence import SIMILAR, tensor_similarity
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_matching import is_inside
 from revacnn_lightning.steering.planning.plan import EditPlan

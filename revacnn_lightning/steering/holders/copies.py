@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.buffer_copies import find_buffer_copies
-from revacnn_lightning.steering.holders.evidence import TrainedParameters, UntrainedValues
+from revacnn_lightning.steering.holders.copy_evidence import TrainedParameters, UntrainedValues
 from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
 from revacnn_lightning.steering.holders.module_copies import CopySearch, ModuleCopy
 from revacnn_lightning.steering.holders.object_walk import Found, Holder, walk

@@ -23,7 +23,7 @@ from functools import cached_property
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from revacnn_lightning.steering.holders.evidence import (
+from revacnn_lightning.steering.holders.copy_evidence import (
     SIMILAR,
     TrainedParameters,
     UntrainedValues,

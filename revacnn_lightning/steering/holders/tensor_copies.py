@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.holders.evidence import SIMILAR, tensor_similarity
+from revacnn_lightning.steering.holders.copy_evidence import SIMILAR, tensor_similarity
 from revacnn_lightning.steering.holders.model_copy import Conflict
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
 from revacnn_lightning.steering.holders.object_walk import Found

@@ -18,6 +18,7 @@ from revacnn_lightning.telemetry.recording.computed_weights import weight_source
 from revacnn_lightning.telemetry.recording.flattened_inputs import flattened_shape
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
+from revacnn_lightning.telemetry.split_tensors import is_distributed
 
 __all__ = ["ModuleDiscovery"]
 
@@ -58,6 +59,8 @@ class ModuleDiscovery:
 
     def on_forward(self, module: nn.Module, args: Any, output: Tensor) -> None:
         """Handle a call of any module that returns a tensor."""
+        if is_distributed(output):  # its operations are collectives of all ranks
+            return
         computing = self._computing.get(module)
         if computing is not None:
             observe_weight(computing, module, output)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.execution.replacement import replace_data
@@ -259,12 +261,32 @@ def computed(run: Callable[[], object], *operations: str) -> list[int]:
     return [counts.get(f"aten::{operation}", 0) for operation in operations]
 
 
+class Answering(TorchDispatchMode):
+    """Answers each operation with the same tensor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0]
+
+
+def counts_answered_calls() -> bool:
+    """Return whether the profiler counts operations that a mode answers, as that of torch 2.6."""
+    x = torch.ones(1)
+
+    def run() -> None:
+        with Answering():
+            F.silu(x)
+
+    return computed(run, "silu") != [0]
+
+
 def test_a_forward_of_the_same_network_computes_nothing_again() -> None:
     model = normed(F.silu)
     probe = shared_probe(model)
     with torch.no_grad():
         evaluate(model, probe)
-    operations = ("_convolution", "native_batch_norm", "silu")
+    operations = ["_convolution", "native_batch_norm", "silu"]
+    if counts_answered_calls():
+        del operations[1:]
     assert computed(lambda: evaluate(model, probe), *operations)[0] == 0
     kernels = computed(lambda: evaluate(model, probe), *operations)
     alone = computed(lambda: evaluate(model, nets.probe_of(model)), *operations)

@@ -138,6 +138,8 @@ def test_nodes_have_the_color_of_their_answer_to_a_class(
     view.update()
     tone = view.numbers.data["tone"]
     assert (tone[0], tone[-1]) == (0, 1)
+    colored_by = view.numbers.data["colored_by"]
+    assert (colored_by[0], colored_by[-1]) == (-1, 3)  # in the tooltip
     send_command(tab, "show_class", first=-1)
     view.update()
     assert "tone" not in view.numbers.data

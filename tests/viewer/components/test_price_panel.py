@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import InspectPrices
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
+from viewer.components.class_colors import ClassColors
+from viewer.components.growth_panel import GrowthPanel
 from viewer.components.network import NetworkView
 from viewer.components.price_panel import WAITING, PricePanel
 from viewer.tab.tab_state import TabState
@@ -48,6 +51,20 @@ def test_prices_are_requested_only_while_they_are_shown(
     assert panel.content() == {"shown": True, "text": "5 of 40 measured", "refusal": ""}
 
 
+@pytest.mark.parametrize(("kind", "said"), [("finished", "has ended"), ("paused", "is paused")])
+def test_the_page_waited_for_batches_that_do_not_come(
+    tab: TabState, follower: InProcessFollower, kind: str, said: str
+) -> None:
+    """It said "waiting for the next batches" after the end of the run, and in a pause."""
+    send_command(tab, "toggle_prices")
+    send_command(tab, "request_growth")
+    follower.kind = kind
+    assert said in PricePanel(tab).content()["text"]
+    assert said in GrowthPanel(tab).content()["text"]
+    send_command(tab, "show_class", first=1)
+    assert said in ClassColors(tab).content()["text"]
+
+
 def test_nodes_have_the_color_of_their_price(tab: TabState, follower: InProcessFollower) -> None:
     view = NetworkView(tab)
     view.update()
@@ -58,6 +75,7 @@ def test_nodes_have_the_color_of_their_price(tab: TabState, follower: InProcessF
     tone = view.numbers.data["tone"]
     assert tone[0] > 0.9
     assert tone[-1] < 0.1
+    assert len(view.numbers.data["colored_by"]) == len(tone)  # the tooltip did not say it
     assert len(tone) == len(view.numbers.data["amplitude"])
     send_command(tab, "toggle_prices")
     view.update()

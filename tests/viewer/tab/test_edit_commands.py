@@ -9,6 +9,7 @@ from revacnn_lightning.protocol.requests import (
     ControlRun,
     StartRecording,
     StopRecording,
+    Undo,
 )
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
@@ -50,3 +51,32 @@ def test_an_invalid_number_of_batches_is_not_sent(
 ) -> None:
     send_command(tab, "control_run", action="step", batches=batches)
     assert not any(isinstance(request.body, ControlRun) for request in follower.requests)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "reason"),
+    [
+        ("apply", {}, "Nothing is staged."),
+        ("try_staged", {}, "Nothing is staged."),
+        ("stage_merge", {}, "Select two or more filters"),
+        ("stage_remove_cheapest", {"count": 3}, "prices of the filters have not arrived"),
+        ("stage_remedy", {"layer": 0, "ids": [9999], "option": "restart"}, "no longer exist"),
+        ("close_block", {}, "in no open block"),
+        ("open_block", {}, "in no closed block"),
+    ],
+)
+def test_a_command_had_no_effect_and_did_not_say_why(
+    tab: TabState, command: str, arguments: dict[str, object], reason: str
+) -> None:
+    send_command(tab, command, **arguments)
+    assert reason in tab.edit_queue.error
+
+
+def test_a_second_undo_was_lost_without_a_word_while_the_first_had_no_reply(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "undo")
+    assert tab.edit_queue.error == ""
+    send_command(tab, "undo")
+    assert "no reply yet" in tab.edit_queue.error
+    assert sum(isinstance(request.body, Undo) for request in follower.requests) == 1

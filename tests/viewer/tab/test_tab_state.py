@@ -164,8 +164,11 @@ def test_nothing_is_staged_for_a_layer_that_refuses_edits(
     assert follower.state is not None
     follower.state.receive(follower.training.structure())
     tab.update()
-    send_command(tab, "stage_add", layer=1)
-    send_command(tab, "stage_remove_least_active", layer=1)
+    send_command(tab, "select", layer=1, first=0, last=0)
+    for command in ("stage_add", "stage_remove_least_active", "stage_remove", "stage_split"):
+        tab.edit_queue.error = ""
+        send_command(tab, command, layer=1)
+        assert tab.edit_queue.error == "because", command  # it had no effect, silently
     assert tab.staging.changes == []
 
 
@@ -404,7 +407,8 @@ def test_an_observer_steers_nothing_and_reads_why(
         send_command(tab, name, **args)
         assert "only observes the run: its key 'ann'" in tab.edit_queue.error
     assert all(request.dry_run for request in follower.requests[n_requests:])
-    assert not tab.can_change_width(0)
+    assert tab.structure is not None
+    assert tab.width_refusal(tab.structure.layers[0])
     assert tab.ended_reason() == ""
 
 

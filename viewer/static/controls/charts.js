@@ -1,5 +1,6 @@
 /** The choosers above the charts: which metric, which statistic of the layers. */
 
+import {onChoice} from "../shared/choice.js"
 import {createElement} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 
@@ -11,10 +12,7 @@ const choosers = () => document.querySelectorAll("select[data-chart]")
 export function startCharts() {
   subscribe("charts", drawChoices)
   for (const chooser of choosers()) {
-    chooser.addEventListener("change", () => {
-      sendCommand("set_chart", {chart: Number(chooser.dataset.chart), option: chooser.value})
-      chooser.blur() // so that keys reach the network again
-    })
+    onChoice(chooser, (option) => sendCommand("set_chart", {chart: Number(chooser.dataset.chart), option}))
   }
 }
 

@@ -1,5 +1,6 @@
 /** The header: which run the page shows, what it is doing, and the notice of its end. */
 
+import {onChoice} from "../shared/choice.js"
 import {byId, createElement} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {drawFacts} from "./facts.js"
@@ -8,8 +9,7 @@ import {drawFacts} from "./facts.js"
 
 export function startHeader() {
   subscribe("header", drawHeader)
-  const chooser = /** @type {HTMLSelectElement} */ (byId("runs"))
-  chooser.addEventListener("change", () => sendCommand("show_run", {run: chooser.value}))
+  onChoice(byId("runs"), (run) => sendCommand("show_run", {run}))
   const dismiss = /** @type {HTMLElement} */ (byId("alert").querySelector(".dismiss"))
   dismiss.addEventListener("click", () => sendCommand("dismiss_alert"))
 }

@@ -4,28 +4,32 @@ import {setPrimaryToMean} from "../layer/filter_selection.js"
 import {openSelectedLayerMenu, openSelectedStageMenu} from "../network/layer_menu.js"
 import {showWholeNetwork, zoomBy} from "../network/network_view.js"
 import {byId, createElement} from "../shared/dom.js"
-import {latest, sendCommand} from "../shared/link.js"
+import {sendCommand} from "../shared/link.js"
 import {motionLevel, setMotion} from "../shared/motion.js"
+import {explain} from "../shared/notice.js"
+import {scrollByKey} from "../shared/scrolling.js"
 import {toggleLayerTable} from "../table/layer_table.js"
 import {findBinding, keyOfCombination, keyTable} from "./key_table.js"
-import {controlRun, togglePause} from "./run_controls.js"
+import {clickRunControl, controlRun, togglePause} from "./run_controls.js"
 import {stepMoment} from "./timeline.js"
 
 /** @import {KeyBinding} from "./key_table.js" */
 
+const NOTHING_STAGED = "Nothing is staged. Select a filter and press Delete, or use − and + below the name of a layer."
+const BRACKETS = ["[", "]"]
+const TEXT_TYPES = ["text", "search", "number"] // of inputs; others need no letters
+
 const TABLE = keyTable({
   send: sendCommand,
-  click: (id) => byId(id).click(), // does nothing where the button is disabled
+  click: (id) => byId(id).click(), // a disabled button says why
   zoomBy,
   showWholeNetwork,
   toggleLayerTable,
   focusSearch: () => byId("search").focus(),
-  applyStaged: () => /** @type {HTMLElement | null} */ (document.querySelector("#staging button.apply:not(:disabled)"))?.click(),
+  applyStaged,
   togglePause,
   controlRun,
-  clickRunControl: (id) => {
-    if (latest("controls")?.available) byId(id).click()
-  },
+  clickRunControl,
   stepMoment,
   changeMotion: (change) => setMotion(motionLevel() + change),
   setToMean: setPrimaryToMean,
@@ -47,17 +51,19 @@ export function startKeyboard() {
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {
-  const focused = document.activeElement
-  const isCombination = event.ctrlKey || event.metaKey, key = isCombination ? keyOfCombination(event) : event.key
-  if (!key || event.altKey || sheet().open) return
+  const focused = event.target instanceof Element ? event.target : null // before anything has moved the focus
+  // Where a layout types brackets with AltGr or Option, these modifiers are part of the key.
+  const isTyped = event.getModifierState("AltGraph") || event.altKey && BRACKETS.includes(event.key)
+  const isCombination = !isTyped && (event.ctrlKey || event.metaKey), key = isCombination ? keyOfCombination(event) : event.key
+  if (!key || event.altKey && !isTyped || sheet().open) return
   if (isTextField(focused)) {
-    if (key === "Escape") focused.blur()
+    if (key === "Escape" && focused.closest(":popover-open") == null) focused.blur() // the browser closes a popover
     return
   }
   const binding = findBinding(TABLE, key)
   if (binding?.run == null || binding.isFree && !isFree(focused)) return
   event.preventDefault() // of Escape, too: the browser would not close a popover itself
-  const popover = key === "Escape" ? document.querySelector(":popover-open") : null
+  const popover = key === "Escape" ? document.querySelector(":popover-open:not(#notice)") : null
   if (popover != null) /** @type {HTMLElement} */ (popover).hidePopover()
   else if (key === "Escape" && !byId("rates-panel").hidden) byId("rates").click()
   else binding.run(event)
@@ -68,7 +74,7 @@ function onKey(event) {
  * @returns {element is HTMLElement}
  */
 function isTextField(element) {
-  if (element instanceof HTMLInputElement) return element.type !== "range"
+  if (element instanceof HTMLInputElement) return TEXT_TYPES.includes(element.type)
   return element instanceof HTMLSelectElement || element instanceof HTMLTextAreaElement
 }
 
@@ -82,11 +88,21 @@ function isFree(focused) {
   return focused instanceof HTMLCanvasElement && focused.closest("[popover]") == null
 }
 
+function applyStaged() {
+  const button = /** @type {HTMLButtonElement | null} */ (document.querySelector("#staging button.apply"))
+  if (button == null) explain(NOTHING_STAGED)
+  else if (button.disabled) explain(button.title)
+  else button.click()
+}
+
 /** Show the key sheet. Escape closes it, like every dialog. */
 function showKeys() {
   const groups = Object.entries(TABLE).map(([title, bindings]) => createElement("section", {},
     createElement("h3", {}, title), createElement("dl", {}, ...bindings.flatMap(sheetEntry))))
-  sheet().replaceChildren(createElement("h2", {}, "Keys"), createElement("div", {class: "groups"}, ...groups))
+  const list = createElement("div", {class: "list", role: "region", "aria-label": "All keys"},
+    createElement("div", {class: "groups"}, ...groups))
+  sheet().replaceChildren(createElement("h2", {}, "Keys"), list)
+  scrollByKey(list)
   sheet().showModal()
 }
 

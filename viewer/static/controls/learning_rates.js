@@ -3,9 +3,11 @@
 import {byId, createElement} from "../shared/dom.js"
 import {parseRate} from "../shared/format.js"
 import {sendCommand} from "../shared/link.js"
+import {explain} from "../shared/notice.js"
 
 /** @import {ParameterGroup, ParameterValue} from "../shared/parts.js" */
 
+const NO_RATE = "Enter a number from 0, for example 0.001 or 1e-3"
 const NO_OPTIMIZERS = "The training has not reported its optimizers yet"
 
 export function startLearningRates() {
@@ -70,7 +72,10 @@ function field({optimizer, group}, {name, label, text}) {
     event.preventDefault()
     const value = parseRate(input.value)
     input.setAttribute("aria-invalid", String(value == null))
-    if (value == null) return
+    if (value == null) {
+      explain(NO_RATE)
+      return
+    }
     row.dataset.requested = output.dataset.requested = String(value)
     sendCommand("set_hyperparameter", {optimizer, group, name, value})
     input.value = ""

@@ -1,7 +1,8 @@
 /** The buttons that control the run: pause, train one batch or more, save a checkpoint, record, stop. */
 
-import {announce, byId, createSvg} from "../shared/dom.js"
+import {announce, byId, createSvg, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {explain} from "../shared/notice.js"
 import {drawLearningRates, startLearningRates} from "./learning_rates.js"
 
 /** @import {ControlsData} from "../shared/parts.js" */
@@ -9,7 +10,9 @@ import {drawLearningRates, startLearningRates} from "./learning_rates.js"
 const CONFIRM_MS = 3000 // within which Stop must be pressed a second time
 
 // The learning rates may be read by everybody.
-const STEERING = ["step", "train", "checkpoint", "stop"]
+const STEERING = ["train", "checkpoint", "stop"]
+const NOT_PAUSED = "Pause the run before you train single batches (Space)"
+const NO_RUN = "There is no run to control"
 
 /** @type {Record<string, {title: string, path: string}>} */
 const BUTTONS = {
@@ -24,7 +27,7 @@ const BUTTONS = {
 }
 
 export function startRunControls() {
-  for (const name of ["pause", "step", "train", "checkpoint", "record", "rates", "stop"]) labelButton(name, name)
+  for (const name of ["pause", "step", "train", "checkpoint", "record", "rates", "stop"]) drawButton(name, name)
   byId("pause").addEventListener("click", togglePause)
   byId("step").addEventListener("click", () => controlRun("step"))
   byId("checkpoint").addEventListener("click", () => controlRun("checkpoint"))
@@ -40,6 +43,16 @@ export function startRunControls() {
  */
 export function controlRun(action, args = {}) {
   if (latest("controls")?.available) sendCommand("control_run", {action, ...args})
+  else explain(NO_RUN)
+}
+
+/**
+ * Click a button of the run, for the keyboard.
+ * @param {string} id
+ */
+export function clickRunControl(id) {
+  if (latest("controls")?.available) byId(id).click()
+  else explain(NO_RUN)
 }
 
 export function togglePause() {
@@ -50,13 +63,10 @@ export function togglePause() {
 function drawControls({available, paused, refusal, recording, groups}) {
   byId("controls").hidden = !available
   if (!available) byId("rates-panel").hidden = true
-  labelButton("pause", paused ? "resume" : "pause", refusal)
-  for (const name of STEERING) labelButton(name, name, refusal)
+  drawButton("pause", paused ? "resume" : "pause", refusal)
+  for (const name of STEERING) drawButton(name, name, refusal)
+  drawButton("step", "step", refusal || (paused ? "" : NOT_PAUSED))
   byId("pause").dataset.paused = String(paused)
-  for (const name of ["pause", ...STEERING]) {
-    const button = /** @type {HTMLButtonElement} */ (byId(name))
-    button.disabled = refusal !== "" || (name === "step" && !paused)
-  }
   drawLearningRates(groups, refusal)
   drawRecording(recording, refusal)
 }
@@ -66,10 +76,9 @@ function drawControls({available, paused, refusal, recording, groups}) {
  * @param {string} refusal why it cannot be started or ended; "" if it can
  */
 function drawRecording(file, refusal) {
-  const button = /** @type {HTMLButtonElement} */ (byId("record"))
-  button.disabled = refusal !== ""
+  const button = byId("record")
   button.setAttribute("aria-pressed", String(file !== ""))
-  button.title = refusal || (file ? `Recording to ${file}. Press to end the recording (Shift+R).` : BUTTONS.record.title)
+  setButtonState(button, refusal, file ? `Recording to ${file}. Press to end the recording (Shift+R).` : BUTTONS.record.title)
 }
 
 /**
@@ -77,23 +86,27 @@ function drawRecording(file, refusal) {
  * @param {string} name of its present meaning
  * @param {string} [refusal] why it is disabled
  */
-function labelButton(id, name, refusal = "") {
+function drawButton(id, name, refusal = "") {
   const button = byId(id), {title, path} = BUTTONS[name]
-  button.title = refusal || title
+  setButtonState(button, refusal, title)
   if (button.dataset.icon === name) return
   button.dataset.icon = name
   button.setAttribute("aria-label", title)
   button.replaceChildren(createSvg("svg", {viewBox: "0 0 16 16", "aria-hidden": "true"}, createSvg("path", {d: path})))
 }
 
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let confirmation
+
 /** The first press asks for confirmation, the second one stops the run. */
 function stop() {
   const button = byId("stop"), isConfirmed = button.dataset.confirming === "true"
+  clearTimeout(confirmation) // of an earlier press: it would end this one too early
   button.dataset.confirming = String(!isConfirmed)
   if (isConfirmed) {
     controlRun("stop")
     return
   }
   announce("Press again to save a checkpoint and stop the training")
-  setTimeout(() => { button.dataset.confirming = "false" }, CONFIRM_MS)
+  confirmation = setTimeout(() => { button.dataset.confirming = "false" }, CONFIRM_MS)
 }

@@ -2,6 +2,7 @@
 
 import {byId} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {explain} from "../shared/notice.js"
 import {editTicks} from "./edit_ticks.js"
 
 /** @import {TimelineData} from "../shared/parts.js" */
@@ -26,7 +27,9 @@ export function startTimeline() {
  */
 export function stepMoment(rows) {
   const {recorded = 0, live = true, row = 0} = latest("timeline") ?? {}
-  if (recorded > 1) sendCommand("show_moment", {row: Math.max(0, (live ? recorded - 1 : row) + rows)})
+  const moment = (live ? recorded - 1 : row) + rows
+  if (recorded > 1 && moment >= 0 && !(live && rows > 0)) sendCommand("show_moment", {row: moment})
+  else explain(recorded < 2 ? "No earlier batch is recorded yet" : rows < 0 ? "This is the first recorded batch" : "This is the newest batch")
 }
 
 /** @param {TimelineData} data */

@@ -18,7 +18,6 @@ export function startTrainPanel() {
     batches().focus() // not by an attribute: a notebook's frame refuses that with an error
     batches().select()
   })
-  panel.addEventListener("keydown", (event) => event.stopPropagation()) // the keys of the page do not apply inside
   panel.querySelector("form")?.addEventListener("submit", (event) => {
     event.preventDefault()
     train("step", {batches: batches().valueAsNumber})

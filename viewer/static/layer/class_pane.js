@@ -29,6 +29,7 @@ export function startClassPane() {
     }
   }
   subscribe("classes", drawPane)
+  subscribe("class_colors", () => drawNames(latest("classes") ?? {}))
   onThemeChange(() => drawPane(latest("classes") ?? {}))
   startConfusion((text) => {
     confused = text
@@ -36,7 +37,10 @@ export function startClassPane() {
   })
   canvas.addEventListener("pointermove", ({offsetX, offsetY}) => mark(cellUnder(offsetX, offsetY)))
   canvas.addEventListener("pointerleave", () => mark(null))
-  canvas.addEventListener("blur", () => mark(null))
+  canvas.addEventListener("blur", () => {
+    mark(null)
+    drawMatrix()
+  })
   canvas.addEventListener("click", ({offsetX, offsetY}) => select(cellUnder(offsetX, offsetY)))
   canvas.addEventListener("keydown", onKey)
   new ResizeObserver(() => drawMatrix()).observe(byId("class-body"))
@@ -77,23 +81,44 @@ function drawMatrix() {
   context.scale(devicePixelRatio, devicePixelRatio)
   paintCells(context, data, place)
   paintRows(context, data, place)
+  if (canvas.matches(":focus-visible")) outlineMarked(context, place)
   describe()
+}
+
+/**
+ * Outline the cell that was chosen by key.
+ * @param {CanvasRenderingContext2D} context
+ * @param {MatrixLayout} place
+ */
+function outlineMarked(context, {left, column, row}) {
+  if (marked == null) return
+  context.strokeStyle = getComputedStyle(matrix()).getPropertyValue("--blue")
+  context.lineWidth = 2
+  context.strokeRect(left + marked.column * column, marked.row * row, column, row)
 }
 
 /** @param {ClassesData} data */
 function drawNames({classes = []}) {
   const {left, column} = layout(), shown = latest("class_colors")?.chosen
-  const names = byId("class-names")
+  const names = byId("class-names"), key = JSON.stringify(classes.map(({index, name}) => [index, name]))
   names.style.paddingLeft = `${left}px`
   names.dataset.narrow = String(column < NAMED_COLUMN)
-  names.replaceChildren(...classes.map(({index, name, images}) => {
-    const button = createElement("button", {
-      "aria-pressed": String(index === shown), title: `${name}: ${images} images (weighted). Color the nodes by it`,
-      onclick: () => sendCommand("show_class", {first: index === shown ? -1 : index}),
-    }, name)
+  if (names.dataset.key !== key) { // a button that is replaced would lose the click and the focus
+    names.dataset.key = key
+    names.replaceChildren(...classes.map(nameButton))
+  }
+  for (const [i, {index, name, images}] of classes.entries()) {
+    const button = /** @type {HTMLElement} */ (names.children[i])
+    button.setAttribute("aria-pressed", String(index === shown))
+    button.title = `${name}: ${images} images (weighted). Color the nodes by it`
     button.style.width = `${column}px`
-    return button
-  }))
+  }
+}
+
+/** @param {{index: number, name: string}} class_ */
+function nameButton({index, name}) {
+  const onclick = () => sendCommand("show_class", {first: index === latest("class_colors")?.chosen ? -1 : index})
+  return createElement("button", {onclick}, name)
 }
 
 /**
@@ -207,8 +232,10 @@ function onKey(event) {
   const data = latest("classes"), rows = data?.filters?.length ?? 0, columns = data?.classes?.length ?? 0
   if (rows === 0) return
   if (event.key === "Enter" && marked != null) select(marked)
-  else if (event.key.startsWith("Arrow")) mark(marked == null ? {row: 0, column: 0} : moveCell(marked, event.key, rows, columns))
-  else return
+  else if (event.key.startsWith("Arrow")) {
+    mark(marked == null ? {row: 0, column: 0} : moveCell(marked, event.key, rows, columns))
+    drawMatrix()
+  } else return
   event.preventDefault()
   event.stopPropagation() // the arrow keys of the page move the selection
 }

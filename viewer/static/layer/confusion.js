@@ -2,6 +2,7 @@
 
 import {byId} from "../shared/dom.js"
 import {latest} from "../shared/link.js"
+import {moveCell} from "./class_matrix.js"
 import {context2d} from "./tile_atlas.js"
 
 const NAMES = 64 // px before the first column
@@ -19,6 +20,9 @@ function cellSize(classes) {
   return Math.max(CELL.least, Math.min(CELL.most, (figure.clientWidth - NAMES) / n, Math.max(MIN_LABEL, inHeight)))
 }
 
+/** The cell that was chosen by key. @type {{row: number, column: number} | null} */
+let marked = null
+
 const canvasOf = () => /** @type {HTMLCanvasElement} */ (byId("confusion-matrix"))
 
 /** @param {(text: string) => void} describe says what a cell shows; "" when none is pointed at */
@@ -26,6 +30,20 @@ export function startConfusion(describe) {
   const canvas = canvasOf()
   canvas.addEventListener("pointermove", ({offsetX, offsetY}) => describe(textAt(offsetX, offsetY)))
   canvas.addEventListener("pointerleave", () => describe(""))
+  canvas.addEventListener("blur", () => {
+    marked = null
+    describe("")
+    drawConfusion()
+  })
+  canvas.addEventListener("keydown", (event) => {
+    const classes = latest("classes")?.confusion?.names.length ?? 0
+    if (classes === 0 || !event.key.startsWith("Arrow")) return
+    event.preventDefault()
+    event.stopPropagation() // the arrow keys of the page move the selection
+    marked = marked == null ? {row: 0, column: 0} : moveCell(marked, event.key, classes, classes)
+    describe(textOf(marked.row, marked.column))
+    drawConfusion()
+  })
 }
 
 export function drawConfusion() {
@@ -41,7 +59,7 @@ export function drawConfusion() {
   canvas.height = Math.round(height * devicePixelRatio)
   canvas.style.width = `${width}px`
   canvas.style.height = `${height}px`
-  canvas.setAttribute("aria-label", `Confusion of the validation data: ${data.text}`)
+  canvas.setAttribute("aria-label", `Confusion of the validation data: ${data.text}. Arrow keys move between cells.`)
   const context = context2d(canvas), style = getComputedStyle(canvas)
   context.scale(devicePixelRatio, devicePixelRatio)
   context.font = `11px ${style.getPropertyValue("--font")}`
@@ -59,6 +77,10 @@ export function drawConfusion() {
       context.fillRect(NAMES + column * cell, row * cell, cell - (cell > 5 ? 1 : 0), cell - (cell > 5 ? 1 : 0))
     }
   }
+  if (marked == null) return
+  context.strokeStyle = style.getPropertyValue("--blue")
+  context.lineWidth = 2
+  context.strokeRect(NAMES + marked.column * cell, marked.row * cell, cell, cell)
 }
 
 /**
@@ -76,9 +98,18 @@ function shortened(context, name) {
  * @param {number} y px
  */
 function textAt(x, y) {
+  const cell = cellSize(latest("classes")?.confusion?.names.length ?? 0)
+  return textOf(Math.floor(y / cell), Math.floor((x - NAMES) / cell))
+}
+
+/**
+ * Return what a cell shows; "" if there is none.
+ * @param {number} row
+ * @param {number} column
+ */
+function textOf(row, column) {
   const data = latest("classes")?.confusion, classes = data?.names.length ?? 0
-  if (data?.shares == null || data.counts == null || classes === 0) return ""
-  const cell = cellSize(classes), row = Math.floor(y / cell), column = Math.floor((x - NAMES) / cell)
+  if (data?.shares == null || data.counts == null) return ""
   if (row < 0 || row >= classes || column < 0 || column >= classes) return ""
   const at = row * classes + column, share = (100 * data.shares[at]).toFixed(1)
   return `${data.names[row]} taken for ${data.names[column]}: ${data.counts[at]} images, ${share} %`

@@ -1,6 +1,7 @@
 /** Saving what a view shows: as an image, a drawing or a table. */
 
 import {buttonsWith, createElement} from "../shared/dom.js"
+import {explain} from "../shared/notice.js"
 import {saveFile} from "../shared/save_file.js"
 import {describeDegenerate} from "./degenerate.js"
 import {filterTable} from "./filter_table.js"
@@ -9,6 +10,7 @@ import {context2d} from "./tile_atlas.js"
 
 /** @import {ThumbnailView} from "./thumbnail_view.js" */
 
+const NOTHING = "There is nothing to save yet: the view shows no image"
 const RESOLUTION = 2 // of an image, relative to the screen's
 
 /** @param {Partial<Record<string, ThumbnailView>>} views by the name in `data-view` */
@@ -18,6 +20,7 @@ export function startExport(views) {
       const name = /** @type {HTMLElement | null} */ (button.closest("[data-view]"))?.dataset.view
       const view = views[name ?? ""]
       if (view != null && view.count > 0) saveView(view, button.dataset.save ?? "")
+      else explain(NOTHING)
     })
   }
 }

@@ -3,6 +3,7 @@
 import {requestHovered} from "../shared/hovered_filter.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {isExtending} from "../shared/modifiers.js"
+import {zoomsView} from "../shared/page_scroll.js"
 import {colors} from "../shared/theme.js"
 import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {clickFilter, filterSelection, hoverFilter, selectFilters} from "./filter_selection.js"
@@ -75,6 +76,7 @@ export class ThumbnailPointer {
 
   /** @param {WheelEvent} event */
   onWheel(event) {
+    if (!zoomsView(event)) return
     event.preventDefault()
     this.view.zoomBy(Math.exp(-event.deltaY * ZOOM_PER_PX), this.pointOf(event))
   }

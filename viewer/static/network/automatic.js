@@ -1,10 +1,12 @@
 /** What the run does by itself: pruning to a budget, and the policy. */
 
+import {onChoice} from "../shared/choice.js"
 import {byId, onEnabledClick, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 
 /** @import {AutomaticData} from "../shared/parts.js" */
 
+const POLICY = "What the run does with its own verdicts, also when this page is closed"
 const LIMITS = {share: 99, count: 64, every: 1_000_000}
 
 export function startAutomatic() {
@@ -17,7 +19,7 @@ export function startAutomatic() {
   onEnabledClick(byId("pruning-end"), () => control("end"))
   onEnabledClick(byId("pruning-undo"), () => control("undo"))
   const policy = /** @type {HTMLSelectElement} */ (byId("policy"))
-  policy.addEventListener("change", () => sendCommand("set_policy", {option: policy.value}))
+  onChoice(policy, (option) => sendCommand("set_policy", {option}))
   subscribe("automatic", (data) => {
     byId("automatic").hidden = !data.shown
     byId("pruning").hidden = isBusy()
@@ -28,6 +30,7 @@ export function startAutomatic() {
     progress.value = data.progress
     if (document.activeElement !== policy) policy.value = data.policy
     policy.disabled = data.refusal !== ""
+    policy.title = data.refusal || POLICY
     byId("policy-note").textContent = data.proposals ? `${data.proposals} proposed` : ""
   })
 }

@@ -1,5 +1,6 @@
 /** Coloring the nodes by how much they answer to a class. */
 
+import {onChoice} from "../shared/choice.js"
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {drawColorName} from "./color_name.js"
@@ -7,7 +8,7 @@ import {drawColorName} from "./color_name.js"
 export function startClassColors() {
   const toggle = byId("class-colors"), choice = /** @type {HTMLSelectElement} */ (byId("class-choice"))
   toggle.addEventListener("click", () => sendCommand("show_class", {first: latest("class_colors")?.shown ? -1 : Number(choice.value || 0)}))
-  choice.addEventListener("change", () => sendCommand("show_class", {first: Number(choice.value)}))
+  onChoice(choice, (value) => sendCommand("show_class", {first: Number(value)}))
   subscribe("class_colors", ({shown, chosen, classes, text}) => {
     toggle.setAttribute("aria-pressed", String(shown))
     byId("of-class").hidden = !shown

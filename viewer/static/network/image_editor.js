@@ -2,8 +2,9 @@
 
 import {context2d, paintAtlas} from "../layer/tile_atlas.js"
 import {announce, buttonsWith, byId, pressButton} from "../shared/dom.js"
-import {sendCommand, subscribe} from "../shared/link.js"
+import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
+import {explain} from "../shared/notice.js"
 import {placePopover} from "../shared/popover.js"
 import {colorOf, PaintedTiles, tilesBetween} from "./painted_tiles.js"
 import {imageIn, sendPicture} from "./picture_file.js"
@@ -11,6 +12,7 @@ import {imageIn, sendPicture} from "./picture_file.js"
 /** @import {EndsData, WireArray} from "../shared/parts.js" */
 /** @import {Color, Tile} from "./painted_tiles.js" */
 
+const NO_PICTURES = "The input of this network is no image, so no picture can be shown to it"
 const SEND_MS = 200 // between two changes, while the pointer paints
 const ERASED = "rgb(128 128 128 / 80%)"
 /** @type {Record<string, [rows: number, columns: number]>} */
@@ -42,7 +44,8 @@ const editor = () => byId("image-editor")
 
 export function startImageEditor() {
   subscribe("ends", receive)
-  for (const id of ["edit-input", "network-input-picture"]) byId(id).addEventListener("click", open)
+  byId("edit-input").addEventListener("click", open)
+  byId("network-input-picture").addEventListener("click", () => byId("edit-input").click())
   for (const button of buttonsWith("brush")) button.addEventListener("click", () => setBrush(button.dataset.brush ?? ""))
   for (const button of buttonsWith("image")) button.addEventListener("click", clear)
   colorField().addEventListener("input", () => setBrush("paint"))
@@ -52,7 +55,6 @@ export function startImageEditor() {
     if (file != null) void show(file)
     fileField().value = "" // the same file can be picked again
   })
-  editor().addEventListener("keydown", (event) => event.stopPropagation()) // the keys of the page do not apply inside
   startPainting(canvas())
   startDropAndPaste()
 }
@@ -186,9 +188,11 @@ function send() {
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {
-  const step = STEPS[event.key], isErasing = event.key === " " || event.key === "Enter", isRestoring = event.key === "Backspace"
+  const step = STEPS[event.key], isErasing = event.key === " " || event.key === "Enter"
+  const isRestoring = event.key === "Backspace" || event.key === "Delete"
   if (step == null && !isErasing && !isRestoring) return
   event.preventDefault()
+  event.stopPropagation() // the same keys of the page act on the network
   if (step != null) {
     cursor = {row: clamp(cursor.row + step[0], 0, tiles.rows - 1), column: clamp(cursor.column + step[1], 0, tiles.columns - 1)}
     draw()
@@ -222,8 +226,11 @@ function restore() {
 /** @param {File} file */
 async function show(file) {
   failure = ""
-  const side = input?.picture_side ?? 0
-  if (side === 0) return
+  const side = input?.picture_side ?? 0, refusal = latest("header")?.request_refusal ?? ""
+  if (side === 0 || refusal !== "") {
+    explain(refusal || NO_PICTURES)
+    return
+  }
   try {
     await sendPicture(file, side)
     clear()

@@ -1,7 +1,9 @@
 /** The menus of a layer, of a stage, and of the gap behind a layer. */
 
+import {shownKey} from "../controls/key_table.js"
 import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
+import {explain} from "../shared/notice.js"
 import {placePopover} from "../shared/popover.js"
 
 /** @import {BlockHeader, LayerHeader, StageData} from "../shared/parts.js" */
@@ -14,18 +16,23 @@ const steeringRefusal = () => latest("header")?.steering_refusal ?? ""
 /** @returns {HTMLElement} */
 const menu = () => byId("layer-menu")
 
-/** Close the menu with Escape, and move between its items with the arrow keys. */
+/** Close the menu with Escape, move between its items with the arrow keys, and choose one with the key that it shows. */
 export function startLayerMenu() {
   menu().addEventListener("keydown", (event) => {
-    event.stopPropagation() // the keys of the page do not apply inside the menu
-    const items = [...menu().querySelectorAll(".item")]
+    event.stopPropagation() // the keys of the page act on the selected layer, which may be another one
+    const items = /** @type {HTMLElement[]} */ ([...menu().querySelectorAll(".item")])
+    const chosen = items.find((one) => one.querySelector("kbd")?.textContent === shownKey(event))
+    if (chosen != null && event.key !== "Enter" && !(event.target instanceof HTMLInputElement)) {
+      event.preventDefault()
+      chosen.click()
+      return
+    }
     const step = {ArrowDown: 1, ArrowUp: -1}[event.key]
     if (event.key === "Escape") menu().hidePopover()
     if (step == null) return
     event.preventDefault()
-    const place = items.indexOf(/** @type {Element} */ (document.activeElement))
-    const next = /** @type {HTMLElement} */ (items.at((place + step) % items.length))
-    next.focus()
+    const place = items.indexOf(/** @type {HTMLElement} */ (document.activeElement))
+    items.at((place + step) % items.length)?.focus()
   })
 }
 
@@ -88,6 +95,7 @@ export function openSelectedLayerMenu() {
   const layer = latest("network_layout")?.layers?.find(({index}) => index === current)
   const header = document.querySelector(".column[data-current=true]")
   if (layer != null && header != null) openLayerMenu(layer, header)
+  else explain("No layer is selected")
 }
 
 /** Show the menu of the stage that the selected layer is in, for the keyboard. */
@@ -97,6 +105,7 @@ export function openSelectedStageMenu() {
   const place = stages.findLastIndex(({left, right}) => layer != null && left <= layer.center && layer.center <= right)
   const title = document.querySelectorAll(".stage > b")[place]
   if (title != null) openStageMenu(stages[place], title)
+  else explain("The selected layer is in no open block")
 }
 
 /**

@@ -5,6 +5,7 @@ import {fileName} from "../shared/file_name.js"
 import {joinFacts} from "../shared/format.js"
 import {latest} from "../shared/link.js"
 import {saveFile} from "../shared/save_file.js"
+import {colorName} from "./color_name.js"
 import {networkDrawing} from "./network_drawing.js"
 
 /** @import {NetworkCanvas} from "./network_canvas.js" */
@@ -15,6 +16,8 @@ import {networkDrawing} from "./network_drawing.js"
 // The texts above and beside the network
 const WRITTEN = ".column > b, .column > .fold, .column > span, .stage > b, .end-head > *, #network-generated-name, .output > :is(.name, .share, b)"
 const FILLED = "#network-channels > *, .output > i, .mark"
+/** @type {Record<string, string>} */
+const COLORS = {gradient: "mean |∇| of its filter", price: "change of the loss without its filter"}
 const MARK_WIDTH = 1 // px
 
 /** @param {() => NetworkCanvas | null} canvas */
@@ -45,7 +48,7 @@ function drawingOf({paths, nodes, viewport}) {
 function facts() {
   const {live = true, text = ""} = latest("timeline") ?? {}
   const batch = latest("header")?.fields.find(({label}) => label === "Batch")?.title ?? ""
-  return joinFacts([live ? batch : text, "color of a node: mean |∇| of its filter", "width of a path: Σ activation"])
+  return joinFacts([live ? batch : text, `color of a node: ${COLORS[colorName()] ?? colorName()}`, "width of a path: Σ activation"])
 }
 
 /** @returns {Frame[]} */

@@ -21,7 +21,7 @@ const NO_ARCS = {
   width: NO_NUMBERS, is_sum: NO_NUMBERS,
 }
 
-/** @typedef {"gradient" | "activation" | "weight_norm" | "state" | "amplitude" | "tone"} NumberName */
+/** @typedef {"gradient" | "activation" | "weight_norm" | "state" | "amplitude" | "tone" | "colored_by"} NumberName */
 
 /** @returns {NodesData} */
 export const networkNodes = () => latest("nodes") ?? NO_NODES

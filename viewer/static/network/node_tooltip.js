@@ -7,6 +7,7 @@ import {latest} from "../shared/link.js"
 import {config} from "../shared/page_config.js"
 import {DEAD_NOTE, SILENT_NOTE} from "../shared/silence.js"
 import {nodeSelection} from "../shared/selection.js"
+import {colorValue} from "./color_name.js"
 import {blockOfLayer, filtersOf, networkLayout, numberOf} from "./network_model.js"
 
 /** @type {Partial<Record<keyof typeof config.node_states, string>>} */
@@ -69,6 +70,8 @@ export function describeNode(node) {
     line(isBin ? "mean |∇|, averaged" : "mean |∇|", formatNumber(numberOf("gradient", node)), "gradient"),
     line("Σ activation", formatNumber(numberOf("activation", node)), "activation"),
   ]
+  const colored = colorValue(numberOf("colored_by", node))
+  if (colored != null) rows.splice(1, 0, line(...colored))
   const norm = numberOf("weight_norm", node)
   if (norm != null && Number.isFinite(norm)) rows.push(line("weight norm", formatNumber(norm)))
   const coupling = latest("selection")?.coupling_text

@@ -3,14 +3,17 @@
 import {byId} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {isExtending} from "../shared/modifiers.js"
+import {zoomsView} from "../shared/page_scroll.js"
 import {changeSelection, nodeSelection} from "../shared/selection.js"
 import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {nodeAt} from "./hit_test.js"
 import {blockAt, filtersOf, networkNodes} from "./network_model.js"
 import {boxBetween, filterRange, filtersInBox} from "./node_box.js"
 import {describeNode, previewCoupling} from "./node_tooltip.js"
+import {startPinch} from "./pinch.js"
 
 /** @import {Box, BoxedFilters} from "./node_box.js" */
+/** @import {PinchStep} from "./pinch.js" */
 /** @import {Viewport} from "./viewport.js" */
 
 const DRAG_PX = 4 // a press that moves less is a click
@@ -46,6 +49,7 @@ export class NetworkPointer {
     this.viewport = viewport
     this.viewChanged = viewChanged
     this.element = byId("plot")
+    this.isPinching = startPinch(this.element, (step) => this.#onPinch(step))
     this.element.addEventListener("pointermove", (event) => this.#onMove(event))
     this.element.addEventListener("pointerleave", () => this.#onLeave())
     this.element.addEventListener("pointerdown", (event) => this.#onDown(event))
@@ -105,7 +109,8 @@ export class NetworkPointer {
 
   /** @param {PointerEvent} event */
   #onDown(event) {
-    if (event.button !== 0 || isOn(event, "button, [role=button]")) return
+    if (this.isPinching()) this.#cancelDrag() // of the first finger
+    if (this.isPinching() || event.button !== 0 || isOn(event, "button, [role=button]")) return
     const {left, top, showsAll} = this.viewport, extend = isExtending(event)
     const isBox = extend || showsAll && event.pointerType !== "touch"
     this.#drag = {from: this.#position(event), left, top, isBox, extend, hasMoved: false}
@@ -113,6 +118,7 @@ export class NetworkPointer {
 
   /** @param {PointerEvent} event */
   #onMove(event) {
+    if (this.isPinching()) return
     this.#last = event
     const drag = this.#drag
     if (drag == null) {
@@ -209,8 +215,17 @@ export class NetworkPointer {
     else if (block != null) sendCommand("open_block", {name: block.path})
   }
 
+  /** @param {PinchStep} step */
+  #onPinch({x, y, dx, dy, factor}) {
+    const {left, top} = this.element.getBoundingClientRect(), {scaleX, scaleY} = this.viewport.transform
+    this.viewport.show(this.viewport.left - dx / scaleX, this.viewport.top - dy / scaleY)
+    this.viewport.zoomAt(x - left, y - top, factor)
+    this.viewChanged()
+  }
+
   /** @param {WheelEvent} event */
   #onWheel(event) {
+    if (!zoomsView(event)) return
     event.preventDefault()
     this.viewport.zoomAt(...this.#position(event), Math.exp(-event.deltaY * WHEEL_SPEED))
     this.viewChanged()

@@ -19,8 +19,8 @@ export function startRanks() {
 /** @param {RanksData} data */
 function drawTable({head, rows}) {
   const table = byId("ranks-table")
-  table.hidden = rows.length === 0
-  const titles = [...head, ""].map((name) => createElement("th", {scope: "col"}, name))
+  byId("ranks-box").hidden = rows.length === 0
+  const titles = [...head, "what differs"].map((name) => createElement("th", {scope: "col"}, name))
   const body = rows.map(({cells: [rank, ...values], note}) => createElement("tr", {},
     createElement("th", {scope: "row"}, rank),
     ...values.map((value) => createElement("td", {}, value)),

@@ -2,6 +2,7 @@
 
 import {byId} from "../shared/dom.js"
 import {sendCommand} from "../shared/link.js"
+import {explain} from "../shared/notice.js"
 import {networkLayout} from "./network_model.js"
 
 /**
@@ -23,11 +24,15 @@ export function startSearch() {
     const names = networkLayout()?.layers.map(({name}) => name) ?? []
     const layer = findLayer(names, field.value)
     const option = isPreview && names[layer] !== field.value.trim() ? "preview" : ""
+    const isUnknown = layer < 0 && field.value.trim() !== ""
+    field.setAttribute("aria-invalid", String(isUnknown))
     if (layer >= 0) sendCommand("select", {layer, first: -1, last: -1, option})
+    else if (isUnknown && !isPreview) explain(`No layer has "${field.value.trim()}" in its name`)
+    return !isUnknown
   }
   field.addEventListener("input", () => select(true))
   field.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") select(false)
+    if (event.key === "Enter" && !select(false)) return
     if (event.key === "Enter" || event.key === "Escape") byId("plot").focus()
   })
 }

@@ -540,6 +540,8 @@ export interface NumbersData {
   amplitude?: WireArray
   /** 0 to 1, the color; left out where it is the amplitude. */
   tone?: WireArray
+  /** What the tone stands for: the change of the loss, or standard deviations above the mean; NaN is unknown. */
+  colored_by?: WireArray
   gradient?: WireArray
   activation?: WireArray
   weight_norm?: WireArray

@@ -8,7 +8,7 @@ from revacnn_lightning.protocol.messages import Structure
 
 from .staged_change import Block, StagedChange, ids_of
 
-__all__ = ["Staging"]
+__all__ = ["StagedChanges"]
 
 # Removals are sent before additions: added filters must not be among the removed indices. Layers
 # come last, because the other changes name layers as they are now.
@@ -18,7 +18,7 @@ SEND_ORDER = [
 ]
 
 
-class Staging:
+class StagedChanges:
     """Everything staged in a tab, one change per request that Apply sends."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from revacnn_lightning.protocol.rank_messages import RankState
-from revacnn_lightning.runtime.ranks.heartbeats import HeartbeatReceiver, HeartbeatSender
+from revacnn_lightning.runtime.ranks.rank_heartbeats import HeartbeatReceiver, HeartbeatSender
 from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
 
 TIMEOUT = 20.0  # of a condition that is waited for

@@ -31,7 +31,7 @@ from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.side_effects import disable_logging
 from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
 
-__all__ = ["Twins"]
+__all__ = ["ComparedNetworks"]
 
 NOT_REPEATABLE = (
     "the repeated steps of the unedited network {difference} than in the training, so that the "
@@ -40,7 +40,7 @@ NOT_REPEATABLE = (
 )
 
 
-class Twins:
+class ComparedNetworks:
     """The two networks of one trial. The training is at its first batch when this is made.
 
     Args:

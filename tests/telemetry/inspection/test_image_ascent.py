@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.inspection.attribution import trace_activation
-from revacnn_lightning.telemetry.inspection.preferred_image import ImageAscent, PixelStatistics
+from revacnn_lightning.telemetry.inspection.image_ascent import ImageAscent, PixelStatistics
 
 IMAGES = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 

@@ -8,7 +8,7 @@ from revacnn_lightning.protocol.requests import (
     RemoveLayer,
 )
 from tests.viewer.fake_training import FakeTraining
-from viewer.tab.staging import Staging
+from viewer.tab.staged_changes import StagedChanges
 
 
 def structure() -> Structure:
@@ -16,7 +16,7 @@ def structure() -> Structure:
 
 
 def test_changes_of_one_layer_become_one_edit() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     for id_ in (11, 9):
         staging.toggle_removal("conv2", id_)
     staging.add("conv1")
@@ -29,14 +29,14 @@ def test_changes_of_one_layer_become_one_edit() -> None:
 
 
 def test_staging_twice_discards_the_change() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     staging.toggle_removal("conv2", 11)
     staging.toggle_removal("conv2", 11)
     assert staging.changes == []
 
 
 def test_each_split_is_a_separate_edit() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     staging.split("conv2", 12)
     staging.split("conv2", 12)
     assert [change.to_edit(structure()) for change in staging.changes] == [
@@ -45,7 +45,7 @@ def test_each_split_is_a_separate_edit() -> None:
 
 
 def test_editing_a_change_invalidates_its_plan() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     staging.toggle_removal("conv2", 11)
     staging.changes[0].plan_id, staging.changes[0].plan = "p", Planned("p", PlanSummary("x"))
     staging.toggle_removal("conv2", 12)
@@ -54,7 +54,7 @@ def test_editing_a_change_invalidates_its_plan() -> None:
 
 
 def test_a_change_is_sent_as_confirmed_only_after_the_person_has_confirmed_it() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     staging.add("conv2")
     (change,) = staging.changes
     change.plan = Planned("p", PlanSummary("x", confirmation="a new filter changes all others"))
@@ -69,7 +69,7 @@ def test_a_change_is_sent_as_confirmed_only_after_the_person_has_confirmed_it() 
 
 
 def test_update_structure_drops_removed_filters() -> None:
-    training, staging = FakeTraining("digits"), Staging()
+    training, staging = FakeTraining("digits"), StagedChanges()
     staging.toggle_removal("conv2", 9)
     staging.toggle_removal("conv2", 13)
     staging.toggle_removal("conv1", 0)
@@ -82,14 +82,14 @@ def test_update_structure_drops_removed_filters() -> None:
 
 
 def test_title_counts_many_filters() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     for id_ in range(8, 20):
         staging.toggle_removal("conv2", id_)
     assert staging.changes[0].title(structure()) == "conv2 · 12 filters"
 
 
 def test_discard_one_change_or_all() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     staging.add("conv1")
     staging.add("conv2")
     staging.discard("add/conv1")
@@ -99,7 +99,7 @@ def test_discard_one_change_or_all() -> None:
 
 
 def test_inserting_twice_discards_it_and_another_block_replaces_it() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     staging.insert_layer("conv2", "residual")
     assert staging.changes[0].title(structure()) == "a residual block after conv2"
     staging.insert_layer("conv2", "dirac")
@@ -109,7 +109,7 @@ def test_inserting_twice_discards_it_and_another_block_replaces_it() -> None:
 
 
 def test_layers_are_sent_after_filters_because_filters_name_them() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     staging.remove_layer("conv2")
     staging.insert_layer("conv1", "residual")
     staging.add("conv2")
@@ -121,7 +121,7 @@ def test_layers_are_sent_after_filters_because_filters_name_them() -> None:
 def test_a_block_of_layers_is_removed_by_its_path_while_it_has_layers() -> None:
     resnet = FakeTraining("resnet18").structure()
     path = resnet.layers[3].name.rpartition(".")[0]
-    staging = Staging()
+    staging = StagedChanges()
     staging.remove_layer(path)
     staging.remove_layer("layer")  # the beginning of a name, but no module
     assert [change.to_edit(resnet) for change in staging.changes] == [RemoveLayer(path), None]
@@ -131,7 +131,7 @@ def test_a_block_of_layers_is_removed_by_its_path_while_it_has_layers() -> None:
 
 
 def test_opposite_changes_of_filters_cancel() -> None:
-    staging = Staging()
+    staging = StagedChanges()
     staging.add("conv2", 2)
     assert staging.discard_one_added("conv2") is True
     assert [change.count for change in staging.changes] == [1]

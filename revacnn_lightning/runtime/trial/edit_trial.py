@@ -16,15 +16,15 @@ from revacnn_lightning.protocol.trial_requests import TryEdits
 from revacnn_lightning.protocol.trial_state import TrialCost, TrialState
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.step_recording import AddResult
+from revacnn_lightning.runtime.trial.compared_networks import ComparedNetworks
 from revacnn_lightning.runtime.trial.paired_change import paired_change
 from revacnn_lightning.runtime.trial.training_values import TrainedTensors, TrainingValues
 from revacnn_lightning.runtime.trial.trial_loop import NO_LOOP, TrialLoop, optimizer_refusal
 from revacnn_lightning.runtime.trial.trial_steps import TrialStep, recording_trial_step
-from revacnn_lightning.runtime.trial.twins import Twins
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["UNDER_WAY", "TwinTrial"]
+__all__ = ["UNDER_WAY", "EditTrial"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class _EndedError(RevacnnError):
     """The trial was discarded while its twins were training; the message says why, or nothing."""
 
 
-class TwinTrial:
+class EditTrial:
     """At most one trial of a run at a time.
 
     Args:
@@ -81,7 +81,7 @@ class TwinTrial:
         self._must_end = must_end
         self._clock = clock
         self.state: TrialState | None = None
-        self._twins: Twins | None = None
+        self._twins: ComparedNetworks | None = None
         self._steps: list[TrialStep] = []
         self._failure = ""
         self._version = -1
@@ -140,7 +140,7 @@ class TwinTrial:
         """
         self._check_possible(command)
         assert self._loop is not None
-        twins = Twins(
+        twins = ComparedNetworks(
             self._model, self._editor, self._recorder, self._loop, command.edits, self._count_step
         )
         twins.rehearse(batch.make_probe())
