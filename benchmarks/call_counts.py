@@ -100,7 +100,9 @@ def extra_counts(net: nn.Module, **options: Any) -> Counts:
     try:
         shrink(monitored)
         monitored.begin_block()
-        monitored.callback._step = 10**6  # where the history samples a batch now and then
+        monitored.callback._continuation.step = (
+            10**6
+        )  # where the history samples a batch now and then
         for _ in range(SETTLED_STEPS):
             monitored.step()
         expected, counts = count(plain.step), [count(monitored.step) for _ in range(TRIES)]

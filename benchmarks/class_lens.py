@@ -135,7 +135,7 @@ def counts_of(training: MonitoredTraining) -> Counts:
     """Return what a step does; the smallest counts are those without a heartbeat."""
     shrink(training)
     training.begin_block()
-    training.callback._step = 10**6  # where the history samples a batch now and then
+    training.callback._continuation.step = 10**6  # where the history samples a batch now and then
     for _ in range(SETTLED_STEPS):
         training.step()
     counts = [count(training.step) for _ in range(TRIES)]

@@ -14,7 +14,6 @@ from shape_training import BATCH_SIZE, RATE, Outcome, Steering, Training, train
 from torch import nn
 
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError, LoopRun, Run, attach
-from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.requests import InspectGrowth
 
 __all__ = ["GROW_ARMS", "grow"]
@@ -90,15 +89,10 @@ class GrowByGain(Steering):
 
 
 def _train_and_choose(run: Run) -> str:
-    """Train some batches and return the layer with the highest gain.
-
-    That is `Run.growth_gains` for a paused run, which has to train in between.
-    """
-    run.command(InspectGrowth())
+    """Train some batches of a paused run and return the layer with the highest gain."""
+    run.command(InspectGrowth())  # so that one of these batches is recorded
     run.train(KNOWN_AFTER)
-    (found,) = run.take(lambda message: isinstance(message, GrowthGains))
-    names = [layer.name for layer in run.structure.layers]
-    gains = {name: gain for name, gain in zip(names, found.gains, strict=True) if gain == gain}
+    gains = run.growth_gains()
     return max(gains, key=gains.__getitem__)
 
 
