@@ -100,9 +100,8 @@ def extra_counts(net: nn.Module, **options: Any) -> Counts:
     try:
         shrink(monitored)
         monitored.begin_block()
-        monitored.callback._continuation.step = (
-            10**6
-        )  # where the history samples a batch now and then
+        # Where the history samples a batch now and then.
+        monitored.callback._continuation.step = 10**6
         for _ in range(SETTLED_STEPS):
             monitored.step()
         expected, counts = count(plain.step), [count(monitored.step) for _ in range(TRIES)]
