@@ -39,9 +39,9 @@ from revacnn_lightning.protocol.requests import InspectRanks
 from revacnn_lightning.protocol.snapshot import Snapshot
 from revacnn_lightning.steering.execution.peers import checksum
 
-# Of each process. An exchange may take tens of these short batches, so many follow the last
-# request, which stops the training.
-BATCHES = 600
+# Of each process, at most. An exchange may take tens of these short batches. The last request of
+# `SCRIPT` stops the training; after that of `SCRIPT_WITH_ERROR`, the few batches are trained.
+BATCHES, FEW_BATCHES = 6_000, 600
 FAILING_WIDTH = 9  # of conv1, with which the forward of the second process raises
 OUT_OF_STEP = 64  # batch before which a weight of the second process changes by itself
 RATE = SetHyperparameter(0, 0, "lr", 5e-3)
@@ -256,7 +256,7 @@ def run_script(strategy: str, folder: Path) -> None:
     callbacks = [revacnn, script, script.viewer]
     configured = DDPStrategy(**OPTIONS[strategy]) if strategy in OPTIONS else strategy
     trainer = make_trainer(folder, configured, callbacks)
-    trainer.fit(module, loader(BATCHES, 8))
+    trainer.fit(module, loader(BATCHES if requests is SCRIPT else FEW_BATCHES, 8))
     if is_started:
         assert module.conv1.out_channels == (4 if requests is SCRIPT_WITH_ERROR else 3)
     if requests is SCRIPT_WITH_ERROR:
@@ -275,7 +275,7 @@ def resume(folder: Path) -> None:
     [checkpoint] = (folder / "revacnn").glob("*.ckpt")
     strategy = DDPStrategy(start_method="fork")
     trainer = make_trainer(folder, strategy, [ReVACNN(), Loaded(checkpoint, folder), Stop()])
-    trainer.fit(Net(), loader(BATCHES, 8), ckpt_path=checkpoint)
+    trainer.fit(Net(), loader(FEW_BATCHES, 8), ckpt_path=checkpoint)
 
 
 if __name__ == "__main__":
