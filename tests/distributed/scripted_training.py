@@ -101,8 +101,16 @@ class BranchingNet(Net):
         self.spare = nn.Linear(36, 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        output = super().forward(images)
-        return output + self.spare(images.flatten(1)) if self.global_step % 2 else output
+        return self.run_all(images) if self.global_step % 2 else super().forward(images)
+
+    def run_all(self, images: Tensor) -> Tensor:
+        """Run the layer as well."""
+        return super().forward(images) + self.spare(images.flatten(1))
+
+
+def run_all_branches(module: BranchingNet, batch: Sequence[Tensor]) -> Tensor:
+    """Run what training may run: an edit is refused if a trained layer is missing in its trace."""
+    return module.run_all(batch[0])
 
 
 def is_same_everywhere(value: int) -> bool:
@@ -246,8 +254,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def run_script(strategy: str, folder: Path) -> None:
-    revacnn = ReVACNN()
-    module = BranchingNet() if "unused" in strategy else Net()
+    is_branching = "unused" in strategy
+    revacnn = ReVACNN(forward=run_all_branches if is_branching else None)  # type: ignore[arg-type]
+    module = BranchingNet() if is_branching else Net()
     is_started = strategy != "ddp"  # by Lightning, in new processes
     if is_started:
         revacnn.prepare(module)
