@@ -12,7 +12,7 @@ is one observation, and the table shows medians. The columns:
 - both: the last convolution and one class, at every batch.
 - limited: both, with the default ``max_overhead``, as in a run of a user.
 - off again: both were shown, and nobody shows them any more. Its operations and Python calls are
-  counted, too, and must be those of a training of which classes were never shown.
+  counted, too, and must be those of a training that has never shown classes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GOVERNED_STEPS = 200  # until the intervals of sampling have adapted
 
 
 class ShownClasses(MonitoredTraining):
-    """A monitored training of which classes are shown.
+    """A monitored training that shows classes.
 
     Args:
         net: the network to train.
@@ -83,7 +83,7 @@ class ShownClasses(MonitoredTraining):
 
 
 def make_ended(net: nn.Module) -> MonitoredTraining:
-    """Return a training of which classes are shown no more."""
+    """Return a training that shows classes no longer."""
     training = ShownClasses(net, has_class=True)
     training.begin_block()
     for _ in range(TRIES):
@@ -144,7 +144,7 @@ def counts_of(training: MonitoredTraining) -> Counts:
 
 
 def check_counts(report: Report) -> None:
-    """Check that a training of which classes were shown does what any other does."""
+    """Check that a training that has shown classes does what any other does."""
     net = narrow_network()
     made: Sequence[MonitoredTraining] = (
         MonitoredTraining(copy.deepcopy(net)), make_ended(copy.deepcopy(net))

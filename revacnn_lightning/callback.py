@@ -408,14 +408,20 @@ class ReVACNN(FreshCopies, Callback):
             forward_refusal(trainer, pl_module),
             is_split=self._is_split,
         )
-        if not trainer.is_global_zero:
-            return
-        self._session = self._make_session(trainer, pl_module, self._editor, self._forwards)
+        if trainer.is_global_zero:
+            session = self._make_session(trainer, pl_module, self._editor, self._forwards)
+            self._open_session(session, processes, pl_module)
+
+    def _open_session(
+        self, session: Session, processes: Processes, pl_module: LightningModule
+    ) -> None:
+        """Connect the session with the parts of the training, and log how to attach."""
+        self._session = session
         hooks = CheckpointHooks.of(pl_module)
         if hooks is not None:
-            hooks.check_can_save = self._session.trial.check_can_save
-        processes.publish_states(self._session.publish_rank_states)
-        for line in how_to_attach(self._session):
+            hooks.check_can_save = session.trial.check_can_save
+        processes.publish_states(session.publish_rank_states)
+        for line in how_to_attach(session):
             rank_zero_info(line)
         left_out = self._options.selection.left_out(pl_module)
         if left_out:
@@ -447,15 +453,7 @@ class ReVACNN(FreshCopies, Callback):
             options.make_recorder(pl_module),
             TrainerControls(trainer),
             options.endpoints,
-            sources=InspectionSources(
-                get_image=validation.image,
-                get_truth=validation.truth,
-                class_names=names,
-                find_preprocessing=validation.preprocessing,
-                forward=forwards.forward,
-                find_step_images=forwards.find_step_images,
-                refusal=inspection_refusal(trainer),
-            ),
+            sources=InspectionSources.of(validation, forwards, names, inspection_refusal(trainer)),
             lineage=lineage,
             history=history,
             recordings=options.recordings(Path(trainer.default_root_dir) / "revacnn"),

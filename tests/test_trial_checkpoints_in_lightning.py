@@ -65,7 +65,7 @@ def test_a_kept_trial_is_resumed_as_an_edit_is(
 
 
 class SavesDuringTrial(pl.Callback):
-    """Calls ``save`` once: after a step of a twin, or when the trial has reached a stage."""
+    """Calls ``save`` once: after a step of a trial, or when it has reached a stage."""
 
     def __init__(self, revacnn: ReVACNN, moment: str, save: Save) -> None:
         self.revacnn, self.moment, self.save = revacnn, moment, save
@@ -108,7 +108,7 @@ def tried_while(moment: str, save: Save) -> Tried:
 
 
 def saved_without_trial(path: Path, tried: Tried) -> Path:
-    """Return the checkpoint of an unedited training before the batch at which the twins trained."""
+    """Return the checkpoint of an unedited training before the batch of the trial."""
     Trained(Normed(), [*saving(path, tried.found.step + BATCHES), ReVACNN()])
     return path
 
@@ -128,7 +128,7 @@ def on_signal() -> Iterator[list[Callable[[], object]]]:
     signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_signal_handler_that_saves_a_checkpoint_saved_the_weights_of_a_twin(
+def test_a_signal_handler_that_saves_a_checkpoint_saved_the_weights_of_a_trial(
     on_signal: list[Callable[[], object]], tmp_path: Path
 ) -> None:
     """As Lightning's handler does before a cluster ends a job."""
@@ -144,7 +144,7 @@ def test_a_signal_handler_that_saves_a_checkpoint_saved_the_weights_of_a_twin(
     assert_same_training(saved, saved_without_trial(tmp_path / "plain.ckpt", tried))
 
 
-def test_a_checkpoint_of_a_twin_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_trial_is_refused(tmp_path: Path) -> None:
     """As from another thread."""
     saved, refusals = tmp_path / "during.ckpt", []
 

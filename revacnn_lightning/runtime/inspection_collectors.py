@@ -36,7 +36,9 @@ from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.rank_comparison import RankComparison
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.step_forwards import StepForwards
 from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
+from revacnn_lightning.runtime.validation_data import ValidationData
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
@@ -69,6 +71,25 @@ class InspectionSources:
     forward: Forward | None = None
     find_step_images: FindStepImages = find_no_images
     refusal: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        validation: ValidationData,
+        forwards: StepForwards,
+        class_names: Sequence[str],
+        refusal: str,
+    ) -> InspectionSources:
+        """Return the sources of a training with this validation data and these forwards."""
+        return cls(
+            validation.image,
+            validation.truth,
+            class_names,
+            validation.preprocessing,
+            forwards.forward,
+            forwards.find_step_images,
+            refusal,
+        )
 
 
 class InspectionCollectors:

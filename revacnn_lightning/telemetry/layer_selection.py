@@ -45,15 +45,20 @@ class LayerSelection:
         Layers that are split by tensor parallelism are left out: in hooks of one rank, an operation
         on their tensors would wait for the others.
         """
-        chosen = list(self._choose(model))
-        parallel = find_parallel(model, [layer for _, layer in chosen])
+        chosen, parallel = self._choose_and_split(model)
         return ((name, layer) for name, layer in chosen if layer not in parallel)
 
     def left_out(self, model: nn.Module) -> list[str]:
         """Return the names of the layers that are left out."""
-        chosen = list(self._choose(model))
-        parallel = find_parallel(model, [layer for _, layer in chosen])
+        chosen, parallel = self._choose_and_split(model)
         return [name for name, layer in chosen if layer in parallel]
+
+    def _choose_and_split(
+        self, model: nn.Module
+    ) -> tuple[list[tuple[str, UnitLayer]], set[nn.Module]]:
+        """Return the chosen layers, and those among them that tensor parallelism splits."""
+        chosen = list(self._choose(model))
+        return chosen, find_parallel(model, [layer for _, layer in chosen])
 
     def _choose(self, model: nn.Module) -> Iterator[tuple[str, UnitLayer]]:
         layers = [(name, each) for name, each in named_unit_layers(model) if filter_count(each) > 0]

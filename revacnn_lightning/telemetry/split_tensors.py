@@ -54,7 +54,7 @@ def has_split_parameters(model: nn.Module) -> bool:
 
 
 def find_parallel(model: nn.Module, modules: Iterable[nn.Module]) -> set[nn.Module]:
-    """Return those of ``modules`` of which each rank computes another part: by tensor parallelism.
+    """Return those of ``modules`` that tensor parallelism splits: each rank computes another part.
 
     FSDP also splits their weights, but puts them together for each forward.
     """

@@ -21,7 +21,7 @@ def test_the_next_run_of_a_module_continues_the_one_before():
     assert continued is history
 
 
-def test_a_run_of_another_module_begins_anew():
+def test_a_run_of_another_module_continues_nothing():
     modules = nn.Linear(2, 2), nn.Linear(2, 2)
     continuation = RunContinuation(keep_history=True)
     first, history = continuation.begin(modules[0])

@@ -49,7 +49,7 @@ class ComparedNetworks:
         recorder: has hooks in its modules, which are removed meanwhile.
         loop: trains it.
         edits: what to try.
-        on_step: is called after each step of a twin. It may raise to end the trial.
+        on_step: is called after each step of a compared network. It may raise to end the trial.
 
     Attributes:
         optimizer: trains the network.
@@ -183,7 +183,7 @@ class ComparedNetworks:
                     for tensor, gradient in gradients:
                         tensor.grad = gradient
 
-    # ------------------------------------------------------------------ a twin
+    # ------------------------------------------------------------------ a compared network
 
     def _train(self, steps: Sequence[TrialStep], *, is_edited: bool = False) -> list[Tensor]:
         """Train all steps, and return their losses."""
@@ -216,7 +216,7 @@ class ComparedNetworks:
     def _check(
         self, steps: Sequence[TrialStep], losses: list[Tensor], present: TrainingValues
     ) -> None:
-        """Check that the unedited twin is the training, bit by bit.
+        """Check that the unedited network is the training, bit by bit.
 
         Raises:
             EditRefusedError: it is not.

@@ -41,7 +41,7 @@ COPIES = 3  # of all values: at the start, at the end, and of the edited network
 
 
 class _EndedError(RevacnnError):
-    """The trial was discarded while its twins were training; the message says why, or nothing."""
+    """The trial was discarded while its networks trained; the message says why, or nothing."""
 
 
 class EditTrial:
@@ -54,7 +54,7 @@ class EditTrial:
         loop: trains it; None: its steps are not known.
         on_change: is called when `state` has changed.
         get_rate: returns how many batches are trained per second; 0 if that is unknown.
-        must_end: is called after each step of a twin; returns whether to discard the trial.
+        must_end: is called after each step of a trial; returns whether to discard it.
         clock: returns seconds.
 
     Attributes:
@@ -81,7 +81,7 @@ class EditTrial:
         self._must_end = must_end
         self._clock = clock
         self.state: TrialState | None = None
-        self._twins: ComparedNetworks | None = None
+        self._networks: ComparedNetworks | None = None
         self._steps: list[TrialStep] = []
         self._failure = ""
         self._version = -1
@@ -99,7 +99,7 @@ class EditTrial:
     @property
     def is_active(self) -> bool:
         """Whether a trial is under way."""
-        return self._twins is not None
+        return self._networks is not None
 
     @property
     def version(self) -> int:
@@ -110,9 +110,9 @@ class EditTrial:
         """Check that the network holds the values of the training, which a checkpoint must have.
 
         Raises:
-            SteeringError: it may hold those of a twin.
+            SteeringError: it may hold those of a compared network.
         """
-        if self._twins is not None and self._twins.is_apart:
+        if self._networks is not None and self._networks.is_apart:
             raise SteeringError(NOT_NOW)
 
     # ------------------------------------------------------------------ requests
@@ -140,14 +140,19 @@ class EditTrial:
         """
         self._check_possible(command)
         assert self._loop is not None
-        twins = ComparedNetworks(
+        networks = ComparedNetworks(
             self._model, self._editor, self._recorder, self._loop, command.edits, self._count_step
         )
-        twins.rehearse(batch.make_probe())
-        self._twins, self._steps, self._failure = twins, [], ""
+        networks.rehearse(batch.make_probe())
+        self._networks, self._steps, self._failure = networks, [], ""
         self._version = self._editor.version
         self.state = TrialState(
-            "recording", request_id, twins.titles, batch.step, command.batches, bytes=twins.nbytes
+            "recording",
+            request_id,
+            networks.titles,
+            batch.step,
+            command.batches,
+            bytes=networks.nbytes,
         )
         self._on_change()
         return f"Trying it on the next {command.batches} batches"
@@ -186,9 +191,9 @@ class EditTrial:
         Raises:
             SteeringError: no trial waits for that, or an edit fails.
         """
-        if self._twins is None or not self.is_undecided:
+        if self._networks is None or not self.is_undecided:
             raise EditRefusedError(NONE)
-        self._twins.keep(batch.make_probe(), set_value)
+        self._networks.keep(batch.make_probe(), set_value)
         return self._end("kept").titles
 
     def discard(self, note: str = "") -> str:
@@ -206,9 +211,9 @@ class EditTrial:
 
     def recording(self) -> AbstractContextManager[AddResult] | None:
         """Return what records the next training step; None if the trial does not need it."""
-        if not self.is_recording or self._twins is None or self._failure:
+        if not self.is_recording or self._networks is None or self._failure:
             return None
-        return recording_trial_step(self._model, self._twins.optimizer, self._add)
+        return recording_trial_step(self._model, self._networks.optimizer, self._add)
 
     def _add(self, step: TrialStep | str) -> None:
         if isinstance(step, str):
@@ -217,7 +222,7 @@ class EditTrial:
             self._steps.append(step)
 
     def advance(self, batch: TrainingBatch) -> None:
-        """Do what is due before a batch: train the twins once all steps are recorded."""
+        """Do what is due before a batch: train both networks once all steps are recorded."""
         if not self.is_recording or self.state is None:
             return
         is_same = self._editor.version == self._version and self._recorder.is_current
@@ -230,12 +235,12 @@ class EditTrial:
             self._train(batch)
 
     def _train(self, batch: TrainingBatch) -> None:
-        """Train the twins. Whatever happens, the training goes on as it was."""
-        assert self._twins is not None
+        """Train the compared networks. Whatever happens, the training goes on as it was."""
+        assert self._networks is not None
         start = self._clock()
         self._change(stage="training", done=0)
         try:
-            losses, edited = self._twins.train(self._steps, batch.make_probe())
+            losses, edited = self._networks.train(self._steps, batch.make_probe())
         except _EndedError as error:
             self._end("discarded", str(error))
         except RevacnnError as error:
@@ -254,13 +259,13 @@ class EditTrial:
                 low=found.low,
                 high=found.high,
                 seconds=self._clock() - start,
-                bytes=self._twins.nbytes,
+                bytes=self._networks.nbytes,
             )
 
     def _count_step(self) -> None:
         assert self.state is not None
         self.state = replace(self.state, done=self.state.done + 1)
-        if self._twins is not None and self._twins.is_interrupted:
+        if self._networks is not None and self._networks.is_interrupted:
             raise _EndedError(INTERRUPTED)
         if self._must_end():
             raise _EndedError
@@ -271,7 +276,7 @@ class EditTrial:
             self._end("failed", "the training has ended")
 
     def _end(self, stage: str, note: str = "") -> TrialState:
-        self._twins, self._steps = None, []
+        self._networks, self._steps = None, []
         return self._change(stage=stage, note=note)
 
     def _change(self, **changes: object) -> TrialState:

@@ -106,7 +106,7 @@ def _removal(
         # Nothing is new here to be filled: "zero" marks the columns that verification sets to zero.
         edit.fill = "zero" if carries_reads(context, name, dim, indices) else "copy"
         edits.append(with_gains(context, edit))
-    if balanced and found is None:
+    if balanced and found is None:  # after the loop, whose reasons say what can be removed instead
         raise EditRefusedError(
             f"these filters of {layer} cannot be removed: {why_divided(context, groups)}"
         )

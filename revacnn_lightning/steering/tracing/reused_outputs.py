@@ -68,7 +68,7 @@ class ReusedOutputs:
 
         Args:
             exact: whether the values that the forward computes matter.
-            last: whether no other forward follows. Others may follow nevertheless.
+            last: whether no other forward is expected; if one comes, it computes more itself.
         """
         self._forward += 1
         self._is_exact = exact
@@ -134,7 +134,7 @@ class ReusedOutputs:
         return self._ignored(func(*args, **kwargs), written)
 
     def _ignored(self, output: Any, written: Sequence[Tensor] = ()) -> Any:
-        """Return the output of an operation of the last forward, of which nothing is kept."""
+        """Return the output of an operation of the last forward, and keep nothing of it."""
         for tensor in (*written, *_tensors_in((output,))):
             if is_numbered(tensor):
                 self._numbers.ignore(tensor)

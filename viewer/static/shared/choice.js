@@ -1,7 +1,7 @@
 /** Choosing from a list. */
 
 /**
- * Call back when another option of a list is chosen. After a choice by pointer, the keys of the page work again at once; by
+ * Call back when another option of a list is chosen. After a choice by pointer, the keys of the page work again immediately; by
  * keyboard, the list keeps the focus, because each arrow key is a choice.
  * @param {HTMLSelectElement} list
  * @param {(value: string) => void} callback
