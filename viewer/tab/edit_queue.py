@@ -12,6 +12,7 @@ from revacnn_lightning.protocol.requests import (
     Command,
     Redo,
     RequestBody,
+    TryEdits,
     Undo,
 )
 
@@ -27,7 +28,7 @@ __all__ = ["EditQueue"]
 
 BUSY = "The last request of this page has no reply yet."
 NOTHING_STAGED = "Nothing is staged."
-NO_COST = "What the trial costs is not known yet."
+COST_AWAITED = "The trial begins as soon as its cost is known."
 REPLY_TIMEOUT_SECONDS = 60.0  # the next request is sent without the reply after this time
 
 
@@ -52,6 +53,7 @@ class EditQueue:
         self.trial = TrialPlan()
         self._queue: list[StagedChange] = []
         self._pending_id = ""  # id of the request whose reply is pending
+        self._tried: TryEdits | None = None  # to be sent once its cost is known
         self._groups = EditGroups()
         self._on_reply: Callable[[int], None] = self._groups.on_applied  # receives the version
 
@@ -90,7 +92,7 @@ class EditQueue:
     def reset(self) -> None:
         """Discard everything staged, pending or shown, because another run is shown."""
         self.staging.discard()
-        self._queue, self._pending_id, self.shown_reply = [], "", None
+        self._queue, self._pending_id, self.shown_reply, self._tried = [], "", None, None
         self.is_inserting = False
         self._groups = EditGroups()
 
@@ -114,16 +116,30 @@ class EditQueue:
 
     def try_staged(self, structure: Structure) -> None:
         """Send a trial of all staged changes together."""
-        changes = self.staging.in_send_order()
-        request = self.trial.request_for(changes, structure)
+        request = self.trial.request_for(self.staging.in_send_order(), structure)
         if self._shows_busy():
             return
-        if not self.can_apply() or self.trial.cost is None or request is None:
-            self.error = self.trial.refusal or (NO_COST if self.can_apply() else self.apply_hint())
+        if not self.can_apply() or self.trial.refusal or request is None:
+            self.error = self.trial.refusal or self.apply_hint()
             return
-        count = "it" if len(changes) == 1 else f"{len(changes)} changes"
-        self._send(request, f"Try {count} on {request.batches} batches", structure.version)
-        self.staging.discard()
+        self._tried, self.error = request, COST_AWAITED
+        self._send_tried(structure)
+
+    def _send_tried(self, structure: Structure) -> None:
+        """Send the trial once its cost is known, unless what is staged has changed meanwhile.
+
+        Whoever types a number of batches may press Try before the run has replied what they cost.
+        """
+        changes = self.staging.in_send_order()
+        request = self.trial.request_for(changes, structure)
+        if request != self._tried or self.trial.refusal or not self.can_apply():
+            self._tried, self.error = None, self.trial.refusal
+            self.revision += 1
+        elif request is not None and self.trial.knows_cost(request):
+            self._tried, self.error = None, ""
+            count = "it" if len(changes) == 1 else f"{len(changes)} changes"
+            self._send(request, f"Try {count} on {request.batches} batches", structure.version)
+            self.staging.discard()
 
     def undo(self, structure: Structure) -> None:
         """Request to undo the edits of the last Apply, or the last edit if others came since."""
@@ -169,6 +185,8 @@ class EditQueue:
             self.staging.in_send_order(), structure, self._run_selection.follower.preview
         )
         self.revision += self.trial.receive(state.requests.plans)
+        if self._tried is not None:
+            self._send_tried(structure)
         self._send_next(state, structure)
 
     def _request_plans(self, structure: Structure) -> None:

@@ -54,6 +54,10 @@ class TrialPlan:
             return None
         return TryEdits(edits, self.batches)
 
+    def knows_cost(self, request: TryEdits) -> bool:
+        """Return whether the cost is that of this request, not of an earlier one."""
+        return self.cost is not None and self._planned is not None and self._planned[0] == request
+
     def update(
         self,
         changes: Sequence[StagedChange],

@@ -66,6 +66,43 @@ def test_all_staged_changes_are_tried_together(tab: TabState, follower: InProces
     assert len(shown["losses"]) == len(shown["edited_losses"]) == 20
 
 
+def trials(follower: InProcessFollower) -> list[int]:
+    """Return the batches of each trial that was requested."""
+    bodies = [request.body for request in follower.requests if not request.dry_run]
+    return [body.batches for body in bodies if isinstance(body, TryEdits)]
+
+
+def test_a_trial_was_lost_if_its_cost_was_not_known_yet(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    """Try was pressed right after another number of batches was typed."""
+    send_command(tab, "stage_remove")
+    deliver(tab, follower)
+    send_command(tab, "set_trial_batches", batches=6)
+    tab.update()  # requests the new cost
+    send_command(tab, "try_staged")
+    assert trials(follower) == []
+    assert "as soon as its cost is known" in tab.edit_queue.error
+    deliver(tab, follower)
+    assert trials(follower) == [6]
+    assert tab.edit_queue.error == ""
+    assert not StagingBar(tab).content()["rows"]
+
+
+def test_a_trial_waits_for_its_own_cost_and_not_after_another_change(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "stage_remove")
+    deliver(tab, follower)
+    send_command(tab, "set_trial_batches", batches=6)
+    send_command(tab, "try_staged")
+    assert trials(follower) == []  # the known cost is that of 20 batches
+    send_command(tab, "set_trial_batches", batches=7)
+    deliver(tab, follower)
+    assert trials(follower) == []
+    assert tab.edit_queue.error == ""
+
+
 @pytest.mark.parametrize(
     ("command", "body"), [("keep_trial", KeepTrial()), ("discard_trial", DiscardTrial())]
 )
