@@ -205,7 +205,7 @@ def trial(page: Page) -> Any:
         batches = page.locator("#staging [data-key=batches]")
         batches.fill("60")
         batches.press("Tab")
-        page.locator("#staging button.try:enabled").click()
+        page.locator("#staging button.try[aria-disabled=false]").click()
     done.wait_for()
     return page.locator("#network")
 
@@ -291,7 +291,7 @@ def edit(page: Page, run: Run) -> None:
 
 
 def apply(page: Page) -> None:
-    page.locator("#staging button.apply:enabled").click()
+    page.locator("#staging button.apply[aria-disabled=false]").click()
     page.locator("#reply[data-state=applied]").wait_for()
 
 

@@ -39,7 +39,7 @@ def test_hovering_a_chart_shows_a_few_lines_however_many_edits_there_are(
     filters = width(page, "conv2")
     for edit in range(EDITS):
         page.click('.column[data-layer="conv2"] button.more')
-        page.wait_for_selector("#staging button.apply:not([disabled])")
+        page.wait_for_selector("#staging button.apply[aria-disabled=false]")
         page.click("#staging button.apply")
         page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=filters + edit + 1)
     page.wait_for_function("(n) => document.querySelectorAll('#records li').length >= n", arg=EDITS)
@@ -124,7 +124,7 @@ def test_a_zoomed_chart_keeps_its_range_until_all_is_shown(address: str, open_pa
 def test_an_enlarged_chart_fills_the_page_until_escape(address: str, open_page: Any) -> None:
     page = with_charts(open_page(address, viewport=SIZE))
     page.click('.column[data-layer="conv2"] button.more')
-    page.wait_for_selector("#staging button.apply:not([disabled])")
+    page.wait_for_selector("#staging button.apply[aria-disabled=false]")
     chart = page.locator(".chart[data-plot=layers_0]")
     chart.locator('button[data-chart-action="enlarge"]').click()
     page.wait_for_function("Bokeh.documents[0].get_model_by_name('layers_0').inner_width > 1200")

@@ -50,7 +50,7 @@ def test_keys_alone_change_a_filter(address: str, open_page: Any) -> None:
     page.wait_for_selector("#staging", state="hidden")
     page.keyboard.press("+")
     page.wait_for_selector("#staging .row[data-plan=planned]")
-    page.wait_for_selector("#staging button.apply:not([disabled])")
+    page.wait_for_selector("#staging button.apply[aria-disabled=false]")
     page.keyboard.press("a")
     page.wait_for_function("(n) => revacnn.nodes('conv2').length == n", arg=before + 1)
     page.keyboard.press("u")

@@ -276,7 +276,7 @@ def test_a_change_is_tried_and_decided_with_the_keyboard(digits: str, open_page:
     page = ready(open_page(digits))
     click_node(page, "conv1", 1)
     page.keyboard.press("Delete")
-    page.wait_for_selector("#staging button.try:not([disabled])")
+    page.wait_for_selector("#staging button.try[aria-disabled=false]")
     page.focus("#staging .batches input")
     page.keyboard.press("Control+a")
     page.keyboard.type("12")
@@ -284,7 +284,7 @@ def test_a_change_is_tried_and_decided_with_the_keyboard(digits: str, open_page:
     expect(page.locator("#staging button.try")).to_have_attribute(
         "title", re.compile("training waits")
     )
-    page.wait_for_selector("#staging button.try:not([disabled])")
+    page.wait_for_selector("#staging button.try[aria-disabled=false]")
     for decision in ("discard", "keep"):
         page.focus("#staging button.try")
         page.keyboard.press("Enter")
@@ -296,7 +296,7 @@ def test_a_change_is_tried_and_decided_with_the_keyboard(digits: str, open_page:
         page.keyboard.press("Enter")
         page.wait_for_selector("#trial", state="hidden")
         page.keyboard.press("Delete")
-        page.wait_for_selector("#staging button.try:not([disabled])")
+        page.wait_for_selector("#staging button.try[aria-disabled=false]")
     page.keyboard.press("Escape")
 
 

@@ -147,7 +147,7 @@ def test_a_server_that_hangs_is_not_mistaken_for_one_at_work(
     with training(tmp_path, "--net", "digits"), serve(tmp_path) as (address, process_id):
         page = ready(open_page(address))
         page.click('.column[data-layer="conv2"] button.more')
-        page.wait_for_selector("#staging button.apply:enabled")
+        page.wait_for_selector("#staging button.apply[aria-disabled=false]")
         title = page.title()
         os.kill(process_id, signal.SIGSTOP)
         page.wait_for_selector("#app[data-lost=true]")

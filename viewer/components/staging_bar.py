@@ -52,15 +52,17 @@ class StagingBar(HtmlPanel):
         if not changes or structure is None:
             return {"rows": []}
         refusal = self.tab.steering_refusal() or trial_under_way(self.tab)
+        can_apply = queue.can_apply() and not queue.is_busy and not refusal
+        hint = refusal or queue.apply_hint()
         return {
             "rows": [_row(change, structure) for change in changes],
             "when": "at the next batch",
             "summary": f"{len(changes)} changes at the next batch",
             "total": _total([change.plan for change in changes]),
             "busy": queue.is_busy,
-            "can_apply": queue.can_apply() and not queue.is_busy and not refusal,
-            "apply_hint": refusal or queue.apply_hint(),
-            **trial_data(queue, refusal or ("" if queue.can_apply() else queue.apply_hint())),
+            "can_apply": can_apply,
+            "apply_hint": hint,
+            **trial_data(queue, "" if can_apply else hint),
         }
 
 

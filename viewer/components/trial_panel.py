@@ -13,6 +13,7 @@ from .html_panel import HtmlPanel
 
 __all__ = ["TrialPanel", "trial_data", "trial_under_way"]
 
+UNPLANNED = "The training has not replied yet what the changes do."
 PURPOSE = "Train the edited and the unedited network on the same next batches, and decide then"
 
 
@@ -65,8 +66,8 @@ def trial_data(queue: EditQueue, refusal: str) -> dict[str, Any]:
     """Return for the staging bar what a trial of the changes costs, or why there can be none."""
     trial = queue.trial
     return {
-        "can_try": not refusal and not queue.is_busy and trial.cost is not None,
-        "try_hint": refusal or trial.refusal or PURPOSE,
+        "can_try": not refusal and trial.is_possible,
+        "try_hint": refusal or trial.refusal or (PURPOSE if trial.is_possible else UNPLANNED),
         "try_batches": trial.batches,
         "try_cost": "" if trial.cost is None else format_cost(trial.cost),
         "try_short_cost": "" if trial.cost is None else format_short_cost(trial.cost),

@@ -80,6 +80,8 @@ class EditQueue:
         """Return what Apply does, or why it does nothing, in words."""
         if not self.staging.changes:
             return NOTHING_STAGED
+        if self.is_busy:
+            return BUSY
         if self.needs_confirmation():
             return "Confirm the change of the output first"
         is_refused = any(isinstance(change.plan, Refused) for change in self.staging.changes)

@@ -54,6 +54,11 @@ class TrialPlan:
             return None
         return TryEdits(edits, self.batches)
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether the changes can be tried: their cost is known, or requested."""
+        return self._planned is not None and not self.refusal
+
     def knows_cost(self, request: TryEdits) -> bool:
         """Return whether the cost is that of this request, not of an earlier one."""
         return self.cost is not None and self._planned is not None and self._planned[0] == request

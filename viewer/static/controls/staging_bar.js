@@ -1,6 +1,6 @@
 /** The bar of staged changes. */
 
-import {byId, createElement, redrawChildren} from "../shared/dom.js"
+import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {joinFacts} from "../shared/format.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {drawUnlessPressed} from "../shared/press.js"
@@ -59,11 +59,10 @@ function discardButton({key, title}) {
 
 /** @param {StagingData} data */
 function actions(data) {
-  const {can_apply: canApply, apply_hint: hint, busy} = data
+  const {can_apply: canApply, apply_hint: hint = "", busy} = data
   return [
     ...trial(data),
-    createElement("button", {class: "apply", "data-key": "apply", disabled: !canApply, title: hint, onclick: () => sendCommand("apply")},
-      busy ? "Applying…" : "Apply"),
+    sendButton("apply", busy ? "Applying…" : "Apply", canApply ? "" : hint, hint, "apply"),
     createElement("button", {class: "discard", "data-key": "discard", title: "Discard all staged changes (Esc)", onclick: () => sendCommand("discard")},
       "Discard"),
   ]
@@ -80,8 +79,23 @@ function trial({can_try: canTry, try_hint: hint = "", try_cost: cost, try_short_
       createElement("input", {type: "number", min: 2, max: 200, value: typed ?? batches, "data-key": "batches", "aria-label": "Batches of a trial", oninput: keepTyped, onchange: sendTyped}),
       "batches",
       createElement("small", {}, shortCost ?? "")),
-    createElement("button", {class: "try", "data-key": "try", disabled: !canTry, title, onclick: () => sendCommand("try_staged")}, "Try"),
+    sendButton("try", "Try", canTry ? "" : hint, title, "try_staged"),
   ]
+}
+
+/**
+ * A button that keeps the focus while it is disabled.
+ * @param {string} name
+ * @param {string} text
+ * @param {string} reason empty where the button is enabled
+ * @param {string} title of the enabled button
+ * @param {string} command
+ */
+function sendButton(name, text, reason, title, command) {
+  const button = createElement("button", {class: name, "data-key": name}, text)
+  setButtonState(button, reason, title)
+  onEnabledClick(button, () => sendCommand(command))
+  return button
 }
 
 /** What is being typed, which a redraw must not change. @type {string | null} */

@@ -1,6 +1,6 @@
 /** The trial of edits that is under way: its progress, then its result and the decision. */
 
-import {announce, byId, createElement, createSvg, redrawChildren} from "../shared/dom.js"
+import {announce, byId, createElement, createSvg, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {drawUnlessPressed} from "../shared/press.js"
 
@@ -59,7 +59,10 @@ function buttons({stage, id, refusal}) {
  * @param {() => void} onclick
  */
 function button(name, text, refusal, title, onclick) {
-  return createElement("button", {class: name, "data-key": name, disabled: refusal !== "", title: refusal || title, onclick}, text)
+  const element = createElement("button", {class: name, "data-key": name}, text)
+  setButtonState(element, refusal, title)
+  onEnabledClick(element, onclick)
+  return element
 }
 
 /**
