@@ -36,6 +36,35 @@ def test_a_first_visit_has_hints_that_are_dismissed_for_good(address: str, open_
     assert page.is_hidden("#hints")
 
 
+# The edges of each output, and what covers or cuts them.
+HIDDEN_OUTPUTS = """() => {
+  const plot = document.getElementById("plot").getBoundingClientRect()
+  const title = document.getElementById("network-output-head").getBoundingClientRect()
+  const rows = [...document.querySelectorAll(".output")].map((row) => row.getBoundingClientRect())
+  return rows.flatMap((row, i) => [
+    row.bottom > plot.bottom + 1 && `${i} is cut`,
+    row.right > plot.right && `${i} is too wide`,
+    row.top < title.bottom - 1 && `${i} is below the title`,
+    i > 0 && row.top < rows[i - 1].bottom - 1 && `${i} is on another one`,
+  ]).filter(Boolean)
+}"""
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1280, 800), (1680, 960), (390, 844)])
+def test_the_last_class_was_hidden_below_all_that_can_be_open(
+    size: tuple[int, int], address: str, open_page: Any
+) -> None:
+    viewport = {"width": size[0], "height": size[1]}
+    page = ready(open_page(address, first_visit=True, viewport=viewport))
+    expect(page.locator(".output")).to_have_count(10)
+    page.click("#price-colors")
+    page.wait_for_selector("#automatic:not([hidden])")
+    page.locator(".column button.more").first.click()
+    page.wait_for_selector("#staging button.apply:enabled")
+    page.wait_for_function(f"({HIDDEN_OUTPUTS})().length == 0")
+    page.keyboard.press("Escape")
+
+
 def test_the_address_is_a_link_to_what_the_page_shows(address: str, open_page: Any) -> None:
     page = ready(open_page(address))
     page.wait_for_function("revacnn.parts.timeline.recorded > 20")

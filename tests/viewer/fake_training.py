@@ -248,7 +248,8 @@ class FakeTraining:
         elif self.trial is not None:
             stage = "kept" if isinstance(body, KeepTrial) else "discarded"
             self.trial = replace(self.trial, stage=stage)
-        return [Done(request.id, "done"), self.status()]
+        detail = f"started on the next {body.batches} batches" if isinstance(body, TryEdits) else ""
+        return [Done(request.id, detail), self.status()]
 
     def handle(self, request: Request) -> list[object]:
         """Return the replies to a request, and apply its edit."""

@@ -165,7 +165,10 @@ class ReplyPanel(HtmlPanel):
         record = queue.shown_reply
         if record is None:
             return {}
-        if record.state in ("applied", "done") and queue.reply_age > APPLIED_SECONDS:
+        is_over = record.state == "applied" and queue.reply_age > APPLIED_SECONDS
+        if record.state == "done":  # the trial that has started has a bar of its own
+            is_over = record.is_trial or queue.reply_age > APPLIED_SECONDS
+        if is_over:
             queue.shown_reply = None
             return {}
         return {
@@ -293,9 +296,13 @@ def _explain_who(outcome: RequestOutcome) -> str:
     )
 
 
+def _reply_text(record: RequestRecord | RequestOutcome) -> str:
+    return record.detail if isinstance(record, RequestOutcome) else record.text
+
+
 def _outcome(record: RequestRecord | RequestOutcome) -> str:
     if record.state == "applied":
         return f"applied at batch {format_count(record.step)}"
-    if record.state == "done":
-        return "done"
+    if record.state == "done":  # the reply says what was done, if that is not plain
+        return "" if _reply_text(record) else "done"
     return "refused" if record.state == "refused" else "sent, waiting for the next batch"

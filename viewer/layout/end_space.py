@@ -35,8 +35,8 @@ class EndSpace:
 
 NO_SPACE = EndSpace(0.0, 0.0, 0.0, 0.0)
 NARROW = EndSpace(56.0, 92.0, 34.0, 10.0, besides=56.0, extra=16.0, facts=92.0)
-MEDIUM = EndSpace(90.0, 118.0, 44.0, 22.0, besides=68.0, extra=48.0)
-WIDE = EndSpace(136.0, 172.0, 88.0, 28.0, besides=122.0, extra=60.0, has_words=True)
+MEDIUM = EndSpace(90.0, 118.0, 44.0, 22.0, besides=68.0, extra=84.0)
+WIDE = EndSpace(136.0, 172.0, 88.0, 28.0, besides=122.0, extra=110.0, has_words=True)
 MIN_MEDIUM = 520.0  # px: width of a view
 
 

@@ -31,6 +31,8 @@ OUTPUT_STRANDS = 36  # paths of a layer to the outputs, at most
 OUTPUT_PITCH = 23.0  # px between outputs
 MIN_OUTPUT_PITCH = 13.5  # px, where the height is small
 MORE_HEIGHT = 20.0  # px below the last output, for "+9 more"
+# px above the columns where the title of the outputs ends, which have no buttons below it
+BELOW_TITLE = {"roomy": 28.0, "normal": 16.0, "crowded": 0.0}
 SPREAD = 10.0  # px: ends of the paths to one output
 INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
 
@@ -115,8 +117,9 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     pitch = min(CHANNEL_PITCH, room / max(1, shape.channels))
     channel_y = _spread(shape.channels, pitch, of_input)
     output_x = layout.width - space.right + space.way
-    lowest = layout.height - space.facts - shape.has_more * MORE_HEIGHT
-    output_y = _output_y(shape.outputs, layout.top, lowest, middle)
+    end = layout.height - shape.has_more * MORE_HEIGHT
+    output_y = _output_y(shape.outputs, layout.top, end - space.facts, middle)
+    output_y = _inside(output_y, layout.top - BELOW_TITLE[layout.density], end)
     inputs, channels = _input_paths(layout, shape, channel_x, channel_y)
     outputs = _output_paths(layout, shape, output_x, output_y)
     paths = join_paths([*inputs, *outputs])
@@ -152,6 +155,17 @@ def _output_y(n: int, top: float, lowest: float, middle: float) -> np.ndarray:
     pitch = max(MIN_OUTPUT_PITCH, min(OUTPUT_PITCH, (lowest - top) / max(1, n)))
     half = (n - 1) / 2 * pitch
     return _spread(n, pitch, max(top + half, min(middle, lowest - half)))
+
+
+def _inside(places: np.ndarray, start: float, end: float) -> np.ndarray:
+    """Return the centers of the outputs, moved up and if need be together, so that none is cut."""
+    n = len(places)
+    if not n:
+        return places
+    pitch = min((end - start) / n, float(places[1] - places[0]) if n > 1 else MIN_OUTPUT_PITCH)
+    middle = float(places[0] + places[-1]) / 2
+    half = n * pitch / 2
+    return _spread(n, pitch, max(start + half, min(middle, end - half)))
 
 
 def _spread(n: int, pitch: float, middle: float) -> np.ndarray:

@@ -53,6 +53,7 @@ class RequestRecord(Struct):
         text: the new widths, or the reason for the refusal.
         plan: of an applied edit.
         output_change: relative change of the model's output on the batch before the edit.
+        is_trial: whether the reply only says that a trial of edits has started.
     """
 
     id: str
@@ -65,6 +66,7 @@ class RequestRecord(Struct):
     text: str = ""
     plan: PlanSummary | None = None
     output_change: float | None = None
+    is_trial: bool = False
 
 
 def _key(edit: EditMark | HistoryEdit) -> tuple[object, ...]:

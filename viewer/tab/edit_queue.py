@@ -139,8 +139,12 @@ class EditQueue:
             self.revision += 1
         elif request is not None and self.trial.knows_cost(request):
             self._tried, self.error = None, ""
-            count = "it" if len(changes) == 1 else f"{len(changes)} changes"
-            self._send(request, f"Try {count} on {request.batches} batches", structure.version)
+            what = f"{len(changes)} changes"
+            if len(changes) == 1:
+                what = f"{changes[0].verb} {changes[0].title(structure)}"
+            title = f"Trial on {request.batches} batches: {what}"
+            if self._send(request, title, structure.version) and self.shown_reply is not None:
+                self.shown_reply.is_trial = True
             self.staging.discard()
 
     def undo(self, structure: Structure) -> None:

@@ -155,7 +155,7 @@ class EditTrial:
             bytes=networks.nbytes,
         )
         self._on_change()
-        return f"Trying it on the next {command.batches} batches"
+        return f"started on the next {command.batches} batches"
 
     def _check_possible(self, command: TryEdits) -> None:
         """Check that a trial of these edits can be started now.

@@ -17,7 +17,7 @@ from revacnn_lightning.telemetry.inspection.global_hooks import global_hooks_sus
 from revacnn_lightning.telemetry.inspection.index_checks import IndexChecks
 from revacnn_lightning.telemetry.inspection.lone_norms import normalize_alone
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
-from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
+from revacnn_lightning.telemetry.inspection.tensor_state import TensorState, are_few
 from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
 
 __all__ = [
@@ -69,8 +69,9 @@ def side_effect_free(
 
     Args:
         training: the mode of all modules inside; None keeps the mode of each.
-        observe: observe every operation inside. False: the caller does, and passes what each one
-            writes to to `TensorState.copy_before_write`, which saves the time of a second mode.
+        observe: find out what the operations inside write to, except in a small model, whose
+            tensors are all copied. False: the caller does, and passes what each one writes to to
+            `TensorState.copy_before_write`, which saves the time of a second mode.
         objects: the objects of ``model`` as they are now, for several forwards in a row; None: they
             are searched for.
 
@@ -95,7 +96,8 @@ def _restoring(objects: ObjectState, training: bool | None, observe: bool) -> It
     token = _ACTIVE.set(True)
     try:
         with random_states_restored(objects.tensors), torch.no_grad():
-            tensors = TensorState(objects.tensors, at_once=is_compiled)
+            is_small = observe and are_few(objects.tensors)
+            tensors = TensorState(objects.tensors, at_once=is_compiled or is_small)
             try:
                 for module in objects.modules:
                     disable_logging(module)
@@ -105,7 +107,7 @@ def _restoring(objects: ObjectState, training: bool | None, observe: bool) -> It
                 with ExitStack() as stack:
                     if _cuda_devices(objects.tensors):
                         stack.enter_context(IndexChecks())
-                    if observe and not is_compiled:
+                    if observe and not tensors.are_all_copied:
                         stack.enter_context(tensors)
                     yield tensors
             finally:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from revacnn_lightning.telemetry.inspection import tensor_state
 from revacnn_lightning.telemetry.inspection.side_effects import (
     inside_side_effect_free,
     loading_restored,
@@ -19,6 +20,14 @@ from revacnn_lightning.telemetry.inspection.side_effects import (
     seed_random_states,
     side_effect_free,
 )
+
+
+@pytest.fixture(autouse=True, params=["copied", "observed"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Restore a model as a small one, whose tensors are copied first, and as a large one."""
+    if request.param == "observed":
+        monkeypatch.setattr(tensor_state, "COPIED_AT_ONCE", -1)
+    return str(request.param)
 
 
 def model_in_mixed_modes() -> nn.Sequential:
@@ -45,6 +54,20 @@ def test_buffers_are_restored() -> None:
     for name, buffer in norm.named_buffers():
         assert buffer is buffers[name]
         assert torch.equal(buffer, values[name])
+
+
+def test_weights_written_in_place_are_restored_also_through_views(way: str) -> None:
+    model = model_in_mixed_modes()
+    whole = torch.rand(8)
+    model.register_buffer("part", whole[2:5])
+    weight, part = model[0].weight.clone(), whole.clone()
+    with side_effect_free(model) as tensors:
+        assert tensors.are_all_copied == (way == "copied")
+        model[0].weight.mul_(2)
+        model.get_buffer("part").fill_(-1)
+        whole.add_(1)
+    assert torch.equal(model[0].weight, weight)
+    assert torch.equal(whole, part)
 
 
 def test_restoring_buffers_is_invisible_to_autograd() -> None:

@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.requests import DiscardTrial, KeepTrial, RemoveF
 from revacnn_lightning.protocol.trial_state import TrialState
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.staging_bar import StagingBar
+from viewer.components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
 from viewer.components.trial_panel import TrialPanel
 from viewer.tab.tab_state import TabState
 
@@ -67,6 +67,18 @@ def test_all_staged_changes_are_tried_together(tab: TabState, follower: InProces
     assert shown["stage"] == "undecided"
     assert shown["text"].startswith("Loss −0.0120 (95 % interval −0.0201 to −0.00390)")
     assert len(shown["losses"]) == len(shown["edited_losses"]) == 20
+
+
+def test_a_trial_that_had_begun_was_called_done(tab: TabState, follower: InProcessFollower) -> None:
+    send_command(tab, "stage_remove")
+    deliver(tab, follower)
+    send_command(tab, "try_staged")
+    deliver(tab, follower)
+    assert ReplyPanel(tab).content() == {}  # the trial has a bar of its own
+    [record] = ChangeListPanel(tab).content()["records"]
+    assert record["title"].startswith("Trial on 20 batches: Remove ")
+    assert record["state"] == "done"
+    assert record["text"] == "started on the next 20 batches"
 
 
 def trials(follower: InProcessFollower) -> list[int]:

@@ -51,6 +51,20 @@ def test_the_ends_stand_beside_the_columns_and_inside_the_view(
     assert set(nearest) == set(range(10))
 
 
+@pytest.mark.parametrize("height", [130, 170, 200, 300])
+@pytest.mark.parametrize("net", NETS)
+def test_the_last_outputs_were_hidden_in_a_low_view(net: str, height: float) -> None:
+    structure, layout = layout_of(net, 832, height)
+    last = len(structure.layers) - 1
+    for has_more in (False, True):
+        shape = EndShape((32, 48), 3, 10, (0,), (last,), has_more=has_more)
+        places = place_ends(layout, shape).output_y
+        pitch = places[1] - places[0]
+        assert pitch > 0
+        assert places[-1] + pitch / 2 <= height - has_more * 20 + 1e-9
+        assert places[0] - pitch / 2 >= layout.top - 28 - 1e-9
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4, 13, 16])
 def test_each_channel_has_paths_of_its_own_to_all_of_the_first_layer(channels: int) -> None:
     _, layout = layout_of("digits", 1118, 560)

@@ -18,6 +18,7 @@ const EDGE = 10 // px beside the border of the view
 const TOOLS_GAP = 8 // px below the picture
 const LIST_GAP = 12 // px below the last output
 const DENSE = 16 // px: outputs that are less apart have smaller letters
+const DENSEST = 13 // px: those have no bars
 const LOW = 0.005 // probabilities that are rounded to 0 %
 const CHANNEL_SIZE = [3.5, 9] // px: diameter of a node without and with the largest sum
 
@@ -72,7 +73,9 @@ export class NetworkEnds {
   /** @param {EndsData} data */
   #drawOutput({output, rows, has_words: isWide, output_y: outputY}) {
     byId("network-outputs").dataset.wide = String(isWide)
-    byId("network-outputs").dataset.dense = String(outputY.length > 1 && outputY[1] - outputY[0] < DENSE)
+    const pitch = outputY.length > 1 ? outputY[1] - outputY[0] : DENSE
+    byId("network-outputs").dataset.dense = String(pitch < DENSE)
+    byId("network-outputs").dataset.bars = String(pitch >= DENSEST)
     setText("network-output-title", output.title)
     setText("network-output-size", output.subtitle)
     setText("network-output-note", output.note)
