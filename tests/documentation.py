@@ -1,14 +1,29 @@
 """The documentation, its Python code and its shell commands."""
 
 from __future__ import annotations
+import __future__
 
+import builtins
+import dis
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
-from typing import NamedTuple
+from types import CodeType
+from typing import Any, NamedTuple
 
-__all__ = ["DOCUMENTS", "ROOT", "CodeBlock", "python_blocks", "shell_commands"]
+__all__ = [
+    "DOCUMENTS",
+    "ROOT",
+    "CodeBlock",
+    "compile_block",
+    "example_of",
+    "python_blocks",
+    "run_addition",
+    "shell_commands",
+    "undefined_names",
+]
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -55,6 +70,46 @@ def _block(text: str, match: re.Match[str]) -> CodeBlock:
     notes = {match["kind"]: match["note"]}
     line = text.count("\n", 0, match.start("code")) + 1
     return CodeBlock(dedent(match["code"]), line, notes.get("excerpt", ""), notes.get("in", ""))
+
+
+def compile_block(block: CodeBlock, document: Path) -> CodeType:
+    """Return the code of a block. Its errors name the document and the line."""
+    flags = __future__.annotations.compiler_flag if block.module else 0
+    lines = "\n" * (block.line - 1) + block.code
+    return compile(lines, str(document), "exec", flags, dont_inherit=True)
+
+
+def run_addition(block: CodeBlock, document: Path) -> dict[str, Any]:
+    """Run an addition to a module in a copy of it, and return the names of that copy."""
+    names = {**vars(import_module(block.module)), "__name__": "__main__"}
+    code = compile_block(block, document)
+    exec(code, names)
+    undefined = undefined_names(code, names)
+    assert not undefined, f"{document.name}:{block.line}: {undefined} are in no import"
+    return names
+
+
+def example_of(name: str) -> Any:
+    """Return what a block of CONTRIBUTING.md defines as an addition to a module."""
+    document = ROOT / "CONTRIBUTING.md"
+    [block] = [
+        one
+        for one in python_blocks(document)
+        if one.module and re.search(rf"^(?:class|def) {name}\b", one.code, re.MULTILINE)
+    ]
+    return run_addition(block, document)[name]
+
+
+def undefined_names(code: CodeType, names: dict[str, Any]) -> set[str]:
+    """Return the global names that ``code`` reads and neither ``names`` nor Python has.
+
+    Running a block finds those of functions only where it calls them.
+    """
+    loaded = {one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"}
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {name for name in loaded if name not in names and not hasattr(builtins, name)}.union(
+        *(undefined_names(one, names) for one in inner)
+    )
 
 
 def shell_commands(document: Path, prefix: str) -> Iterator[str]:
