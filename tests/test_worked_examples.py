@@ -15,6 +15,7 @@ from revacnn_lightning.steering.planning import planner
 from revacnn_lightning.steering.tracing.rules.table import RULES
 from revacnn_lightning.telemetry import STATISTICS, Recorder
 from revacnn_lightning.telemetry.recording import recorder as recorder_module
+from revacnn_lightning.telemetry.recording import sampling_schedule
 from revacnn_lightning.telemetry.recording.layer_statistics import SUM_AND_DIVISOR
 from tests.documentation import example_of
 
@@ -25,18 +26,21 @@ def two_convs() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
 
 
-def test_the_statistic_is_recorded(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_statistic_is_recorded(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype):
     monkeypatch.setattr(recorder_module, "STATISTICS", (*STATISTICS, "weight_max"))
+    monkeypatch.setattr(sampling_schedule, "ALL", (*STATISTICS, "weight_max"))
     monkeypatch.setitem(SUM_AND_DIVISOR, "weight_max", example_of("_weight_max"))
-    model = two_convs()
+    model = two_convs().to(dtype)
     recorder = Recorder(model, statistics=("gradient", "activation", "weight_max"))
     recorder.attach()
     recorder.begin_batch()
-    model(IMAGES).square().sum().backward()
+    model(IMAGES.to(dtype)).square().sum().backward()
     recording = recorder.end_batch()
     recorder.detach()
     rows = [row.detach() for conv in (model[0], model[2]) for row in conv.weight]
     expected = [float(row.abs().max()) for row in rows]
+    assert recording.values.dtype == np.float32
     values = recording.values[recording.names.index("weight_max")]
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
