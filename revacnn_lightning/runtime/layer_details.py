@@ -248,11 +248,15 @@ def encode_image(image: Tensor) -> np.ndarray:
     if image.dim() == 4:
         image = image[:, slice_index(image.shape[1], MIDDLE)]
     elif image.dim() == 2:
-        image = image.unsqueeze(0)
+        # Every so-many-th value: a mean would cancel out an oscillation, or mix channels.
+        rows, columns = (-(-size // MAX_IMAGE_SIDE) or 1 for size in image.shape)
+        image = image[None, ::rows, ::columns]
     if image.dim() != 3 or not image.numel():
         return EMPTY
     largest = max(image.shape[-2:])
     if largest > MAX_IMAGE_SIDE:
-        factor = MAX_IMAGE_SIDE / largest
-        image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
+        height, width = (
+            max(1, round(side * MAX_IMAGE_SIDE / largest)) for side in image.shape[-2:]
+        )
+        image = nn.functional.adaptive_avg_pool2d(image, (height, width))
     return normalized_half(image)

@@ -11,6 +11,7 @@ import torch
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError, RemoveFilters, Run
 from revacnn_lightning.protocol.inspections import ImagePrediction, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer
+from revacnn_lightning.runtime.layer_details import encode_image
 from tests.runtime.live_run import collect_until, train_with
 from tests.small import batches
 
@@ -39,6 +40,32 @@ def test_a_detail_holds_images_features_and_the_input_image(tmp_path):
     assert detail.image.shape == (1, 6, 6)
     assert detail.image_index is None
     assert np.abs(detail.coefficients.features).max() == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sent"),
+    [
+        ((2, 1024), (1, 2, 256)),
+        ((1, 44_100), (1, 1, 255)),
+        ((600, 3), (1, 200, 3)),
+        ((3, 1, 900), (3, 1, 256)),
+        ((1, 5, 2, 4000), (1, 1, 256)),
+        ((3, 300, 200), (3, 256, 171)),
+        ((3, 0, 8), (0,)),
+    ],
+)
+def test_a_long_and_thin_input_ended_the_monitoring(shape, sent):
+    """A signal of a few channels was scaled to zero rows."""
+    image = encode_image(torch.randn(shape))
+    assert image.shape == sent
+    assert image.size == 0 or np.abs(image).max() == pytest.approx(1, rel=1e-3)
+
+
+def test_a_long_signal_keeps_its_oscillation_and_its_channels():
+    wave = torch.sin(torch.arange(1024) * 0.7)
+    image = encode_image(torch.stack([wave, torch.zeros(1024)]))
+    assert np.abs(image[0, 0]).mean() > 0.5
+    assert not image[0, 1].any()
 
 
 def test_details_are_sent_immediately_while_the_run_is_paused(tmp_path):
