@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images, find_input
 from revacnn_lightning.runtime.image_class import class_names, find_class
 from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.input_images import refuse_image
@@ -49,7 +49,7 @@ class ValidationData:
         self._convert = convert
 
     def image(self, index: int) -> Tensor:
-        """Return image ``index``, on the model's device.
+        """Return image ``index``, on the model's device: a signal, volume or features if it is one.
 
         It has the type of those in a batch, such as bfloat16 with ``precision="bf16-true"``.
 
@@ -65,21 +65,22 @@ class ValidationData:
                 f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
             )
         device = self._get_device()
-        image = self._load_image(loader, index, device)
+        image = self._load_input(loader, index, device)
         if image is None:
             raise EditRefusedError(
-                f"item {index} of the validation data holds no image (channels, H, W); pass "
-                "the option images=lambda batch: ... to say where the images of a batch are"
+                f"item {index} of the validation data holds no image (channels, H, W), signal or "
+                "row of numbers; pass the option images=lambda batch: ... to say where the images "
+                "of a batch are"
             )
         return self._convert(image.to(device, copy=True))
 
-    def _load_image(self, loader: Any, index: int, device: torch.device) -> Tensor | None:
-        """Return the image of one item of a loader's dataset; None if the item holds none."""
+    def _load_input(self, loader: Any, index: int, device: torch.device) -> Tensor | None:
+        """Return the input of one item of a loader's dataset; None if the item holds none."""
         try:
             with loading_restored(loader.dataset, device):
                 sample = loader.dataset[index]
                 if self._images is None:
-                    return find_image(sample)
+                    return find_input(sample)
                 found = find_images(loader.collate_fn([sample]), self._images)
                 return next(iter(found or ()), None)
         except EditRefusedError:  # of the user's function of images
