@@ -21,6 +21,11 @@ __all__ = ["ValidationData", "names_in_data"]
 
 log = logging.getLogger(__name__)
 
+NOT_LOADED = (
+    "the Trainer loads the validation data right before the first validation; choose an image "
+    "after that, or validate earlier (check_val_every_n_epoch, num_sanity_val_steps)"
+)
+
 
 class ValidationData:
     """Reads single items of the dataset of a loader, without changing random states.
@@ -31,6 +36,7 @@ class ValidationData:
         images: the user's function that returns the images of a batch; None: they are searched for.
         get_class_names: returns the names of all classes; () if they are unknown.
         convert: gives an image the type of those in a batch.
+        is_expected: whether a loader will be there later.
     """
 
     def __init__(
@@ -41,12 +47,14 @@ class ValidationData:
         images: ImagesOfBatch | None = None,
         get_class_names: Callable[[], Sequence[str]] = tuple,
         convert: Callable[[Tensor], Tensor] = lambda image: image,
+        is_expected: Callable[[], bool] = lambda: False,
     ) -> None:
         self._get_loader = get_loader
         self._get_device = get_device
         self._images = images
         self._get_class_names = get_class_names
         self._convert = convert
+        self._is_expected = is_expected
 
     def image(self, index: int) -> Tensor:
         """Return image ``index``, on the model's device: a signal, volume or features if it is one.
@@ -57,6 +65,8 @@ class ValidationData:
             EditRefusedError: there is no validation data, or no such image in it.
         """
         loader = self._get_loader()
+        if loader is None and self._is_expected():
+            raise EditRefusedError(NOT_LOADED)
         dataset: Any = getattr(loader, "dataset", None)
         if not all(hasattr(dataset, name) for name in ("__getitem__", "__len__")):
             return refuse_image(index)

@@ -72,6 +72,12 @@ def test_a_validation_signal_was_refused_because_it_is_no_image(shape):
     assert validation_data(trainer(Signals())).image(2).shape == shape
 
 
+def test_a_training_was_said_to_have_no_validation_images_before_its_first_validation():
+    waiting = SimpleNamespace(val_dataloaders=None, enable_validation=True)
+    with pytest.raises(EditRefusedError, match="right before the first validation"):
+        validation_data(waiting).image(0)
+
+
 def test_the_class_of_a_validation_image_is_read_and_a_failing_dataset_has_none():
     class Named(RandomImages):
         classes = ("cat", "dog")
