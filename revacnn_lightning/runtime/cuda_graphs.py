@@ -40,7 +40,7 @@ class UnseenChanges:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        tensors = [p for p in model.parameters() if p.is_cuda]
+        tensors: list[Tensor] = [p for p in model.parameters() if p.is_cuda]
         tensors += [p.grad for p in tensors if p.grad is not None]
         self._before = [(tensor, tensor._version, _norm(tensor)) for tensor in tensors]
 

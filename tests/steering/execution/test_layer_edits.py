@@ -53,12 +53,13 @@ def test_inserting_a_dirac_conv_keeps_the_function(kind: type[nn.Module], layer:
 def test_an_insertion_seeded_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """The training drew other random numbers there afterwards, and so did the verification."""
 
+    _, editor, probe = nets.editor_of(nets.Plain)
+
     def seeded(seed: int) -> None:
         raise AssertionError
 
     monkeypatch.setattr(torch, "manual_seed", seeded)
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
-    _, editor, probe = nets.editor_of(nets.Plain)
     state = torch.get_rng_state()
     editor.apply(requests.InsertLayer("conv1"), probe)
     assert torch.equal(torch.get_rng_state(), state)
