@@ -17,11 +17,13 @@ __all__ = [
     "DOCUMENTS",
     "ROOT",
     "CodeBlock",
+    "blocks_of",
     "compile_block",
     "example_of",
     "python_blocks",
     "run_addition",
     "shell_commands",
+    "shell_lines",
     "undefined_names",
 ]
 
@@ -36,7 +38,7 @@ PYTHON = re.compile(
     r"^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-SHELL = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMENT = re.compile(r"\s+#\s.*")
 
@@ -112,14 +114,26 @@ def undefined_names(code: CodeType, names: dict[str, Any]) -> set[str]:
     )
 
 
+def blocks_of(document: Path, language: str) -> list[str]:
+    """Return the code of the blocks of a language."""
+    fence = rf"^(?P<indent> *)```{language}\n(?P<code>.*?)^(?P=indent)```$"
+    text = document.read_text(encoding="utf-8")
+    found = re.finditer(fence, text, re.MULTILINE | re.DOTALL)
+    return [dedent(match["code"]) for match in found]
+
+
+def shell_lines(document: Path) -> list[str]:
+    """Return the commands of the shell blocks of a document, without comments."""
+    lines = "".join(blocks_of(document, "bash")).splitlines()
+    return [COMMENT.sub("", line.strip()) for line in lines if line.strip()]
+
+
 def shell_commands(document: Path, prefix: str) -> Iterator[str]:
     """Iterate over the shell commands of a document that begin with a prefix and a space.
 
     They are lines of shell blocks, without comments, and code between backticks.
     """
-    text = document.read_text(encoding="utf-8")
-    lines = [line for block in SHELL.findall(text) for line in block.splitlines()]
-    for line in [*lines, *INLINE.findall(SHELL.sub("", text))]:
-        command = COMMENT.sub("", line.strip())
+    text = FENCED.sub("", document.read_text(encoding="utf-8"))
+    for command in [*shell_lines(document), *(one.strip() for one in INLINE.findall(text))]:
         if command.startswith(f"{prefix} "):
             yield command

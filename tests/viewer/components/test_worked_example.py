@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 
 import numpy as np
 import pytest
 
-from tests.documentation import ROOT, example_of
+from tests.documentation import ROOT, blocks_of, example_of
 from tests.static.test_script import find_node
 from viewer.tab.tab_state import TabState
 
-JAVASCRIPT = re.compile(r"^ *```js\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 PAGE = """
 const places = {"dead-filters": {textContent: ""}}
 const byId = id => places[id]
@@ -34,7 +32,7 @@ def test_the_panel_counts_dead_filters(tab: TabState, monkeypatch: pytest.Monkey
 
 
 def test_the_script_of_the_panel_shows_the_text():
-    [script] = JAVASCRIPT.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    [script] = blocks_of(ROOT / "CONTRIBUTING.md", "js")
     data = json.dumps({"text": "2 dead filters"})
     done = subprocess.run(
         [find_node(), "--input-type=module", "--eval", script + PAGE % data],
