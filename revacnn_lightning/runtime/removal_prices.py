@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 PRICED = (RemoveFilters, MergeFilters, Reinitialize)
 # Of the forwards before an edit; the number of images follows from it. The training and whoever has
 # clicked wait for as long again without the filters.
-MAX_SECONDS = 0.006
+MAX_SECONDS = 0.01
 
 NOT_FINITE = "the loss on these images is not finite"
 NOT_TRACED = "the network has not been traced yet"
