@@ -1,7 +1,7 @@
-"""Networks of timm, segmentation-models-pytorch and MONAI, for `benchmarks.steering_zoo`.
+"""Networks of timm, segmentation-models-pytorch, MONAI and ultralytics, for `steering_zoo`.
 
-They are the benchmark's own extra: ``pip install timm segmentation-models-pytorch monai``. Each is
-one of a family that torchvision lacks, with random weights and small inputs.
+They are the benchmark's own extra: ``pip install timm segmentation-models-pytorch monai
+ultralytics``. Each is one of a family that torchvision lacks, with random weights and small inputs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 __all__ = ["LIBRARIES"]
 
@@ -39,6 +40,36 @@ def _segmentation(name: str, **options: Any) -> tuple[Callable[[], nn.Module], S
 
 def _monai(name: str, shape: Shape, **options: Any) -> tuple[Callable[[], nn.Module], Shape]:
     return partial(_of, "monai.networks.nets", name, **options), shape
+
+
+class Predictions(nn.Module):
+    """The predictions of a YOLO network, as one tensor: in training raw, else decoded.
+
+    The network also returns the maps that its heads read. Their number of channels would be fixed,
+    as that of each output is.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.network(x)
+        if torch.is_tensor(output):
+            return output
+        if isinstance(output, dict):
+            heads = [output] if "boxes" in output else output.values()
+            raw = [v for head in heads for name, v in head.items() if name != "feats"]
+            return torch.cat([tensor.flatten(1) for tensor in raw], 1)
+        return output[0] if torch.is_tensor(output[0]) else output[0][0]
+
+
+def _yolo(config: str, task: str = "Detection") -> tuple[Callable[[], nn.Module], Shape]:
+    def make() -> nn.Module:
+        options = {"cfg": f"{config}.yaml", "ch": 3, "nc": 10, "verbose": False}
+        return Predictions(_of("ultralytics.nn.tasks", f"{task}Model", **options))
+
+    return make, (3, 64, 64)
 
 
 VOLUME = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2}
@@ -79,4 +110,15 @@ LIBRARIES: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
     "monai_basicunet": _monai(
         "BasicUNet", (1, 32, 32, 32), features=(8, 8, 16, 16, 32, 8), **VOLUME
     ),
+    "yolov3_tiny": _yolo("yolov3-tiny"),
+    "yolov5n": _yolo("yolov5n"),
+    "yolov8n": _yolo("yolov8n"),
+    "yolov9t": _yolo("yolov9t"),
+    "yolov10n": _yolo("yolov10n"),
+    "yolo11n": _yolo("yolo11n"),
+    "yolo11n_cls": _yolo("yolo11n-cls", "Classification"),
+    "yolo11n_seg": _yolo("yolo11n-seg", "Segmentation"),
+    "yolo11n_pose": _yolo("yolo11n-pose", "Pose"),
+    "yolo12n": _yolo("yolo12n"),
+    "yolo26n": _yolo("yolo26n"),
 }

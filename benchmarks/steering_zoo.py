@@ -330,7 +330,7 @@ def main() -> int:
     parser.add_argument(
         "--libraries",
         action="store_true",
-        help="networks of timm, segmentation-models-pytorch and MONAI, which must be installed",
+        help="those of timm, segmentation-models-pytorch, MONAI and ultralytics (to be installed)",
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

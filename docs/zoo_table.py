@@ -2,7 +2,7 @@
 
 It is made from ``docs/zoo.json``, the output of
 ``python -m benchmarks.steering_zoo --families --json docs/zoo.json``; the rows of timm,
-segmentation-models-pytorch and MONAI come from ``--libraries``.
+segmentation-models-pytorch, MONAI and ultralytics come from ``--libraries``.
 """
 
 from __future__ import annotations

@@ -17,13 +17,14 @@ from torch import Tensor
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_nesting import MAX_DEPTH, contents, is_sequence, leaves
 
-__all__ = ["Images", "ImagesOfBatch", "find_image", "find_images"]
+__all__ = ["Images", "ImagesOfBatch", "find_image", "find_images", "find_input"]
 
 Images = Tensor | Sequence[Tensor]  # (B, channels, H, W), or (channels, H, W) each
 ImagesOfBatch = Callable[[Any], Images]
 
 COLOR_CHANNELS = (3, 4)
 MAX_COLOR_CHANNELS = 4
+OTHER_DIMENSIONS = ((2, 4), (1,))  # signals (channels, length) and volumes, before features (n,)
 MAX_FIELDS = 3  # a list of more tensors of the same shape is a list of samples
 
 
@@ -121,6 +122,20 @@ def find_image(sample: Any) -> Tensor | None:
     """
     found = sorted(_tensors_by_name(sample), key=lambda each: (not each[0], not each[1]))
     return next((tensor for _, _, tensor in found if tensor.ndim == 3), None)
+
+
+def find_input(sample: Any) -> Tensor | None:
+    """Return the input of one sample of a dataset: its image if it has one.
+
+    Else it is the first floating-point tensor: a signal (channels, length), a volume (channels,
+    depth, H, W), or, if there is neither, features (n,). None if there is none.
+    """
+    image = find_image(sample)
+    if image is not None:
+        return image
+    others = [each for _, is_floating, each in _tensors_by_name(sample) if is_floating]
+    found = (each for sizes in OTHER_DIMENSIONS for each in others if each.ndim in sizes)
+    return next(found, None)
 
 
 def _tensors_by_name(

@@ -155,7 +155,8 @@ class LayerDetailCollector:
         self, samples: list[DetailSample], context: BatchContext, image: Tensor | None
     ) -> list[LayerDetail]:
         modules = dict(self._model.named_modules())
-        encoded = EMPTY if image is None else encode_image(image)
+        shown = context.batch.get_input() if image is None else image
+        encoded = EMPTY if shown is None else encode_image(shown)
         return [
             self._build_message(sample, modules[sample.layer], context, encoded)
             for sample in samples
@@ -241,18 +242,23 @@ def _map_view(maps: np.ndarray | None) -> FilterView:
 def encode_image(image: Tensor) -> np.ndarray:
     """Return an input (channels, H, W) as it is sent: float16, downsampled if it is large.
 
-    A signal (channels, L) is an image with one row per channel. Of a volume (channels, D, H, W) it
-    is the middle slice.
+    A signal (channels, L) is an image with one row per channel, a row of numbers (n,) is one with
+    a single row. Of a volume (channels, D, H, W) it is the middle slice.
     """
     image = image.detach().float()
     if image.dim() == 4:
         image = image[:, slice_index(image.shape[1], MIDDLE)]
-    elif image.dim() == 2:
-        image = image.unsqueeze(0)
+    elif image.dim() in (1, 2):
+        image = torch.atleast_2d(image)
+        # Every so-many-th value: a mean would cancel out an oscillation, or mix channels.
+        rows, columns = (-(-size // MAX_IMAGE_SIDE) or 1 for size in image.shape)
+        image = image[None, ::rows, ::columns]
     if image.dim() != 3 or not image.numel():
         return EMPTY
     largest = max(image.shape[-2:])
     if largest > MAX_IMAGE_SIDE:
-        factor = MAX_IMAGE_SIDE / largest
-        image = nn.functional.interpolate(image[None], scale_factor=factor, mode="area")[0]
+        height, width = (
+            max(1, round(side * MAX_IMAGE_SIDE / largest)) for side in image.shape[-2:]
+        )
+        image = nn.functional.adaptive_avg_pool2d(image, (height, width))
     return normalized_half(image)

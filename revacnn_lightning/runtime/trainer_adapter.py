@@ -97,6 +97,7 @@ def validation_data(
         images=images,
         get_class_names=lambda: names or data_class_names(trainer),
         convert=lambda image: trainer.precision_plugin.convert_input(image),
+        is_expected=lambda: bool(getattr(trainer, "enable_validation", False)),
     )
 
 

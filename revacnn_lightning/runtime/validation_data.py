@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_image, find_images
+from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images, find_input
 from revacnn_lightning.runtime.image_class import class_names, find_class
 from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.input_images import refuse_image
@@ -20,6 +20,11 @@ from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
 __all__ = ["ValidationData", "names_in_data"]
 
 log = logging.getLogger(__name__)
+
+NOT_LOADED = (
+    "the Trainer loads the validation data right before the first validation; choose an image "
+    "after that, or validate earlier (check_val_every_n_epoch, num_sanity_val_steps)"
+)
 
 
 class ValidationData:
@@ -31,6 +36,7 @@ class ValidationData:
         images: the user's function that returns the images of a batch; None: they are searched for.
         get_class_names: returns the names of all classes; () if they are unknown.
         convert: gives an image the type of those in a batch.
+        is_expected: whether a loader will be there later.
     """
 
     def __init__(
@@ -41,15 +47,17 @@ class ValidationData:
         images: ImagesOfBatch | None = None,
         get_class_names: Callable[[], Sequence[str]] = tuple,
         convert: Callable[[Tensor], Tensor] = lambda image: image,
+        is_expected: Callable[[], bool] = lambda: False,
     ) -> None:
         self._get_loader = get_loader
         self._get_device = get_device
         self._images = images
         self._get_class_names = get_class_names
         self._convert = convert
+        self._is_expected = is_expected
 
     def image(self, index: int) -> Tensor:
-        """Return image ``index``, on the model's device.
+        """Return image ``index``, on the model's device: a signal, volume or features if it is one.
 
         It has the type of those in a batch, such as bfloat16 with ``precision="bf16-true"``.
 
@@ -57,6 +65,8 @@ class ValidationData:
             EditRefusedError: there is no validation data, or no such image in it.
         """
         loader = self._get_loader()
+        if loader is None and self._is_expected():
+            raise EditRefusedError(NOT_LOADED)
         dataset: Any = getattr(loader, "dataset", None)
         if not all(hasattr(dataset, name) for name in ("__getitem__", "__len__")):
             return refuse_image(index)
@@ -65,21 +75,22 @@ class ValidationData:
                 f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"
             )
         device = self._get_device()
-        image = self._load_image(loader, index, device)
+        image = self._load_input(loader, index, device)
         if image is None:
             raise EditRefusedError(
-                f"item {index} of the validation data holds no image (channels, H, W); pass "
-                "the option images=lambda batch: ... to say where the images of a batch are"
+                f"item {index} of the validation data holds no image (channels, H, W), signal or "
+                "row of numbers; pass the option images=lambda batch: ... to say where the images "
+                "of a batch are"
             )
         return self._convert(image.to(device, copy=True))
 
-    def _load_image(self, loader: Any, index: int, device: torch.device) -> Tensor | None:
-        """Return the image of one item of a loader's dataset; None if the item holds none."""
+    def _load_input(self, loader: Any, index: int, device: torch.device) -> Tensor | None:
+        """Return the input of one item of a loader's dataset; None if the item holds none."""
         try:
             with loading_restored(loader.dataset, device):
                 sample = loader.dataset[index]
                 if self._images is None:
-                    return find_image(sample)
+                    return find_input(sample)
                 found = find_images(loader.collate_fn([sample]), self._images)
                 return next(iter(found or ()), None)
         except EditRefusedError:  # of the user's function of images

@@ -105,6 +105,14 @@ WITH_GENERATED = """() => {
   revacnn.deliver("ends", {...revacnn.parts.ends, generated: null}, atlas)
   return [...shown, picture.checkVisibility()]
 }"""
+# The same while the editor is open: the shape of its canvas, and the gray right of its middle.
+EDITED = """() => {
+  const atlas = Object.assign(new Uint8Array(96).fill(200, 0, 48), {shape: [2, 4, 4, 3]})
+  revacnn.deliver("ends", {...revacnn.parts.ends, generated: [200, 300, 240, 340]}, atlas)
+  const {width, height} = document.getElementById("editor-image")
+  const context = document.getElementById("editor-image").getContext("2d")
+  return [width / height, context.getImageData(0.9 * width, height / 2, 1, 1).data[0]]
+}"""
 NAMES = """() => [...document.querySelectorAll(".output")].map((row) => {
   const name = row.querySelector(".name"), {top, bottom, right} = row.getBoundingClientRect()
   const text = {cut: name.scrollWidth > name.clientWidth, text: name.textContent}
@@ -118,6 +126,17 @@ def test_a_generated_image_stands_where_its_readers_are(address: str, open_page:
     is_shown, pixels, left, top, width, is_shown_later = page.evaluate(WITH_GENERATED)
     assert (is_shown, pixels, is_shown_later) == (True, 4, False)
     assert (left, top, width) == pytest.approx((200, 300, 40), abs=0.2)
+
+
+def test_the_image_to_paint_over_had_the_generated_one_beside_it(
+    address: str, open_page: Any
+) -> None:
+    """Each tile was painted at another place than where it was clicked."""
+    page = ready(open_page(address))
+    expect(page.locator("#network-input-source")).to_have_text("batch")
+    page.click("#edit-input")
+    expect(page.locator("#image-editor")).to_be_visible()
+    assert page.evaluate(EDITED) == [1, 200]
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (1680, 960)])

@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError, RemoveFilters, Run
 from revacnn_lightning.protocol.inspections import ImagePrediction, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer
+from revacnn_lightning.runtime.layer_details import encode_image
 from tests.runtime.live_run import collect_until, train_with
-from tests.small import batches
+from tests.small import TwoConvs, batches
 
 
 def details(run: Run, request: InspectLayer, count: int = 1) -> list[LayerDetail]:
@@ -39,6 +42,53 @@ def test_a_detail_holds_images_features_and_the_input_image(tmp_path):
     assert detail.image.shape == (1, 6, 6)
     assert detail.image_index is None
     assert np.abs(detail.coefficients.features).max() == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sent"),
+    [
+        ((2, 1024), (1, 2, 256)),
+        ((1, 44_100), (1, 1, 255)),
+        ((600, 3), (1, 200, 3)),
+        ((20,), (1, 1, 20)),
+        ((3, 1, 900), (3, 1, 256)),
+        ((1, 5, 2, 4000), (1, 1, 256)),
+        ((3, 300, 200), (3, 256, 171)),
+        ((3, 0, 8), (0,)),
+    ],
+)
+def test_a_long_and_thin_input_ended_the_monitoring(shape, sent):
+    """A signal of a few channels was scaled to zero rows."""
+    image = encode_image(torch.randn(shape))
+    assert image.shape == sent
+    assert image.size == 0 or np.abs(image).max() == pytest.approx(1, rel=1e-3)
+
+
+def test_a_long_signal_keeps_its_oscillation_and_its_channels():
+    wave = torch.sin(torch.arange(1024) * 0.7)
+    image = encode_image(torch.stack([wave, torch.zeros(1024)]))
+    assert np.abs(image[0, 0]).mean() > 0.5
+    assert not image[0, 1].any()
+
+
+def test_an_input_of_numbers_was_said_to_be_missing(tmp_path):
+    class Table(TwoConvs):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv1d(1, 3, 3), nn.Conv1d(3, 4, 3)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv2(self.conv1(x[:, None])).mean(2))
+
+    def client(run: Run) -> dict:
+        seen = {"detail": details(run, InspectLayer("conv2"))[-1]}
+        run.command(ControlRun("stop"))
+        return seen
+
+    rows = TensorDataset(torch.randn(8, 20, dtype=torch.float64), torch.zeros(8, dtype=torch.int64))
+    seen, _ = train_with(client, tmp_path, Table().double(), data=DataLoader(rows, batch_size=4))
+    assert seen["detail"].image.shape == (1, 1, 20)
 
 
 def test_details_are_sent_immediately_while_the_run_is_paused(tmp_path):

@@ -63,6 +63,21 @@ def test_missing_validation_images_are_refused_with_the_reason():
         validation_data(trainer(Texts())).image(0)
 
 
+@pytest.mark.parametrize("shape", [(2, 50), (1, 4, 8, 8), (20,)])
+def test_a_validation_signal_was_refused_because_it_is_no_image(shape):
+    class Signals(RandomImages):
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return torch.rand(shape), index
+
+    assert validation_data(trainer(Signals())).image(2).shape == shape
+
+
+def test_a_training_was_said_to_have_no_validation_images_before_its_first_validation():
+    waiting = SimpleNamespace(val_dataloaders=None, enable_validation=True)
+    with pytest.raises(EditRefusedError, match="right before the first validation"):
+        validation_data(waiting).image(0)
+
+
 def test_the_class_of_a_validation_image_is_read_and_a_failing_dataset_has_none():
     class Named(RandomImages):
         classes = ("cat", "dog")

@@ -192,18 +192,19 @@ class InputImage:
         tab = self.tab
         if tab.pane != "maps" or tab.selection is None:
             return False
-        layer = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
+        details = tab.follower.layer_details
+        layer = details.mark_visible(tab.selection.layer, tab.method)
         drawn, refusal = self._drawn
-        if layer.detail is None or (layer.detail is drawn and layer.image_refusal == refusal):
+        if layer.detail is None or (layer.detail is drawn and details.image_refusal == refusal):
             return False
-        self._drawn = layer.detail, layer.image_refusal
+        self._drawn = layer.detail, details.image_refusal
         self.root.atlas = tile = image_tile(layer.detail.image)
         index = layer.detail.image_index
         self.root.data = {
             "title": f"Input · {image_name(index)}",
             "step": layer.detail.step,
             "waiting": layer.image != index,
-            "note": layer.image_refusal or ("" if len(tile) else NO_IMAGE),
+            "note": details.image_refusal or ("" if len(tile) else NO_IMAGE),
             "prediction": describe_prediction(layer.detail),
         }
         return True

@@ -43,8 +43,8 @@ class NetworkEnds:
         if tab.main_view != "network":
             return False
         passed, passes = shown_pass(tab), tab.follower.image_passes
-        own = tab.follower.own_images
-        key = (ends, passes.revision, passes.is_waiting, passes.refused, own.revision)
+        own, refusal = tab.follower.own_images, self._refusal()
+        key = (ends, passes.revision, passes.is_waiting, refusal, own.revision)
         if key == self._shown:
             return False
         self._shown = key
@@ -69,7 +69,7 @@ class NetworkEnds:
             "generated": None if ends.generated is None else _edges(ends.generated),
             "signal": np.zeros((0, 0), np.float32) if passed is None else end_data.signal(passed),
             "input": {
-                **end_data.input_facts(passed, passes.refused, is_waiting=passes.is_waiting),
+                **end_data.input_facts(passed, self._refusal(), is_waiting=passes.is_waiting),
                 "paint": self._paint_facts(),
             },
             "channel_x": ends.channel_x,
@@ -80,6 +80,11 @@ class NetworkEnds:
             "output_y": ends.output_y.tolist(),
             "rows": [] if passed is None else end_data.output_rows(passed),
         }
+
+    def _refusal(self) -> str:
+        """Return why the input, or the image that was selected last, is not shown; "" if it is."""
+        follower = self.tab.follower
+        return follower.image_passes.refused or follower.layer_details.image_refusal
 
     def _paint_facts(self) -> dict[str, Any]:
         """Return what is under the paint of the shown image, and why an image was refused."""

@@ -12,6 +12,7 @@ __all__ = ["attribution_tile", "build_tiles", "image_tile"]
 
 MAX_SIZE = 32  # pixels of the longer side
 STRIP_RATIO = 4  # a row of values is drawn as a strip, this many times as long as it is high
+FEW_ROWS = 8  # an input of fewer, long rows is a signal, and is drawn as a strip, too
 MIN_RELATIVE_RANGE = 0.12  # of the layer's maximum: weaker activation maps remain dim
 
 
@@ -57,7 +58,8 @@ def image_tile(image: np.ndarray) -> np.ndarray:
         values = np.repeat(values.mean(axis=0, keepdims=True), 3, axis=0)
     low, high = float(values.min()), float(values.max())
     levels = (values - low) / (high - low if high > low else 1.0)
-    return _as_strips(np.rint(255 * levels).astype(np.uint8).transpose(1, 2, 0)[None])
+    tile = np.rint(255 * levels).astype(np.uint8).transpose(1, 2, 0)[None]
+    return _as_strips(tile, max_rows=FEW_ROWS - 1)
 
 
 def attribution_tile(values: np.ndarray) -> np.ndarray:
@@ -76,10 +78,17 @@ def attribution_tile(values: np.ndarray) -> np.ndarray:
     return levels.transpose(1, 2, 0)[None] if len(levels) == 3 else levels
 
 
-def _as_strips(tiles: np.ndarray) -> np.ndarray:
-    """Return tiles (n, 1, w, ...) of one row with more equal rows; others as they are."""
+def _as_strips(tiles: np.ndarray, max_rows: int = 1) -> np.ndarray:
+    """Return tiles (n, h, w, ...) of few and long rows with each row repeated; others as they are.
+
+    Args:
+        tiles: to be shown.
+        max_rows: of a strip.
+    """
     height, width = tiles.shape[1:3]
-    return tiles.repeat(max(1, width // STRIP_RATIO), axis=1) if height == 1 else tiles
+    if height > max_rows:
+        return tiles
+    return tiles.repeat(max(1, width // (STRIP_RATIO * height)), axis=1)
 
 
 def _downsample(images: np.ndarray) -> np.ndarray:

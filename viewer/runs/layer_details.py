@@ -48,7 +48,6 @@ class LayerDetailRecord(Struct):
         kernel_slice: shown of filters with many inputs.
         depth: of the slice that is shown of volumes, from 0 for the first to 1 for the last.
         refused: why the training refuses details; "" if it does not.
-        image_refusal: why the image that was selected last cannot be shown; "" if it can.
         last_requested: when details were last requested (monotonic).
         last_visible: when a tab last showed the layer (monotonic), per projection method.
         last_needed: when a tab last showed other details than its views (monotonic).
@@ -66,7 +65,6 @@ class LayerDetailRecord(Struct):
     kernel_slice: KernelSlice = "strongest"
     depth: float = 0.5
     refused: str = ""
-    image_refusal: str = ""
     last_requested: float = 0.0
     last_visible: dict[str, float] = {}
     last_needed: float = 0.0
@@ -83,6 +81,7 @@ class LayerDetails:
     Attributes:
         projections: of the views of all layers.
         image: index of the image that is selected in all layers; None for the current batch.
+        image_refusal: why the image that was selected last cannot be shown; "" if it can.
     """
 
     def __init__(self, make_worker: Callable[[], EmbeddingWorker] = EmbeddingWorker) -> None:
@@ -90,6 +89,7 @@ class LayerDetails:
         self._layers: dict[str, LayerDetailRecord] = {}
         self._requests: dict[str, tuple[str, int | None]] = {}  # request id -> layer, image
         self.image: int | None = None
+        self.image_refusal = ""
 
     def start(self) -> None:
         """Start the projection worker, which takes some seconds to warm up."""
@@ -128,10 +128,10 @@ class LayerDetails:
 
     def show_image(self, image: int | None) -> None:
         """Show another image, which the training has, in all layers."""
-        self.image = image
+        self.image, self.image_refusal = image, ""
         for state in self._layers.values():
             if state.image != image:
-                state.image, state.last_requested, state.image_refusal = image, 0.0, ""
+                state.image, state.last_requested = image, 0.0
 
     def replace_image(self, image: int, other: int | None) -> None:
         """Show another image where this one was selected, which the training does not have."""
@@ -178,7 +178,7 @@ class LayerDetails:
             name, image = self._requests.pop(message.id)
             layer = self._layers.get(name)
             if layer is not None and _receive_refusal(layer, image, message.reason):
-                self.image = layer.image
+                self.image, self.image_refusal = layer.image, message.reason
                 for other in self._layers.values():
                     other.image = layer.image
 
@@ -251,7 +251,6 @@ def _receive_refusal(layer: LayerDetailRecord, image: int | None, reason: str) -
     shown = None if layer.detail is None else layer.detail.image_index
     if layer.detail is not None and image == layer.image != shown:
         layer.image, layer.last_requested = layer.detail.image_index, 0.0
-        layer.image_refusal = reason
         return True
     return False
 

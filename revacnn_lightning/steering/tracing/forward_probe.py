@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -33,6 +34,9 @@ __all__ = [
     "run_forward",
     "trace",
 ]
+
+
+log = logging.getLogger(__name__)
 
 
 class ForwardFailedError(SteeringError):
@@ -91,7 +95,9 @@ def trace(
 ) -> ChannelGroups:
     """Trace every forward of the probe in training mode and return the channel groups.
 
-    If some layer was not run, a second round in evaluation mode follows. A model that is training
+    If some layer was not run, a second round in evaluation mode follows, of those forwards that can
+    be run in it: a training step may not, such as that of a detector, which returns other tensors
+    then. A model that is training
     keeps the mode of each of its modules, so batch norms that the user froze stay frozen. A model
     with attention heads is traced again with the sizes that it reads from shapes.
 
@@ -128,9 +134,15 @@ def _trace_once(
     tracer: Tracer, model: nn.Module, probe: ForwardProbe, training: bool | None
 ) -> None:
     with _restored(model, probe, training) as tensors:
-        for forward in probe.forwards:
+        for index, forward in enumerate(probe.forwards):
             with tracer.tracing(_runner(probe, tensors, exact=False)):
-                output = run_forward(forward, probe.hint)
+                try:
+                    output = run_forward(forward, probe.hint)
+                except ForwardFailedError:
+                    if training is not False or index == 0:
+                        raise
+                    log.debug("A forward does not run in evaluation mode", exc_info=True)
+                    continue
                 if isinstance(output, ForwardOutput):
                     for tensor, reason in output.fixed:
                         tracer.trace.fix_tensor(tensor, reason)

@@ -102,6 +102,33 @@ def test_a_layer_that_runs_in_evaluation_only_is_edited():
     assert ("c.weight", 1) in [(edit.tensor, edit.dim) for edit in plan.tensors]
 
 
+class Detector(nn.Module):
+    """Returns raw maps in training, and in evaluation also what ``decode`` makes of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.decode = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        raw = self.b(self.a(x).relu())
+        return [raw] if self.training else [self.decode(raw), raw]
+
+
+def test_a_detector_whose_step_does_not_fit_evaluation_was_refused():
+    model = Detector()
+
+    def replay() -> Tensor:
+        (raw,) = model(X)
+        return raw.mean()
+
+    editor, probe = Editor(model), ForwardProbe([partial(model, X), replay])
+    editor.apply(requests.RemoveFilters("a", [1]), probe)
+    editor.apply(requests.AddFilters("a", 2), probe)
+    assert model(X)[0].shape == (2, 4, 6, 6)
+    with pytest.raises(EditRefusedError, match="reach the model's output"):
+        editor.plan(requests.RemoveFilters("b", [1]), probe)
+
+
 def test_a_copy_that_is_edited_along_is_no_unused_layer():
     model = Branches(nn.Conv2d(8, 4, 1))
     model.c = copy.deepcopy(model.b).requires_grad_(False)

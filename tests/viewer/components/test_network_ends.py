@@ -158,6 +158,20 @@ def test_a_batch_without_an_input_says_so_in_one_line(shown: Shown) -> None:
     assert len(shown.data["output_y"]) == 0
 
 
+def test_why_an_image_cannot_be_chosen_was_gone_with_the_next_pass(shown: Shown) -> None:
+    details = shown.follower.layer_details
+    layer = shown.follower.training.convs[0].name
+    shown.deliver()
+    details.image_refusal = "this training has no validation images"
+    shown.update()
+    shown.deliver(channel_sums=[1.0, 1.0, 1.0])
+    assert shown.data["input"]["note"] == "this training has no validation images"
+    details.mark_visible(layer, "tsne")
+    details.select_image(layer, None)
+    shown.update()
+    assert shown.data["input"]["note"] == ""
+
+
 def test_of_many_classes_the_top_ones_and_the_truth_are_shown(
     make_follower: Callable[..., InProcessFollower],
 ) -> None:

@@ -114,6 +114,15 @@ def test_a_row_of_values_is_a_strip() -> None:
     assert image_tile(np.zeros((1, 1, 100))).shape == (1, 25, 100, 3)
 
 
+def test_the_input_of_a_signal_was_a_line_of_two_pixels() -> None:
+    signal = np.stack([np.linspace(-1, 1, 256), np.zeros(256)])[None]
+    tile = image_tile(signal)
+    assert tile.shape == (1, 64, 256, 3)
+    assert (tile[:, :32] == tile[:, :1]).all()
+    assert (tile[:, 32:] == tile[:, -1:]).all()
+    assert image_tile(np.zeros((3, 32, 400))).shape == (1, 32, 400, 3)  # an image of a line of text
+
+
 @pytest.mark.parametrize("signed", [True, False])
 def test_single_values_are_compared_with_the_largest_of_all(signed: bool) -> None:
     tiles = build_tiles(np.array([1.0, 0.5, 0.0]).reshape(3, 1, 1), signed=signed)

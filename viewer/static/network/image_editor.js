@@ -1,6 +1,6 @@
 /** The panel in which a person opens a picture of their own, or erases and paints tiles of the shown image. */
 
-import {context2d, paintAtlas} from "../layer/tile_atlas.js"
+import {context2d, paintAtlas, tileBox} from "../layer/tile_atlas.js"
 import {announce, buttonsWith, byId, pressButton} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
@@ -9,6 +9,7 @@ import {placePopover} from "../shared/popover.js"
 import {colorOf, PaintedTiles, tilesBetween} from "./painted_tiles.js"
 import {imageIn, sendPicture} from "./picture_file.js"
 
+/** @import {TileAtlas} from "../layer/tile_atlas.js" */
 /** @import {EndsData, WireArray} from "../shared/parts.js" */
 /** @import {Color, Tile} from "./painted_tiles.js" */
 
@@ -21,8 +22,8 @@ const STEPS = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRig
 const tiles = new PaintedTiles()
 /** @type {EndsData["input"] | null} */
 let input = null
-/** @type {HTMLCanvasElement | null} */
-let picture = null
+/** @type {TileAtlas | null} */
+let picture = null // its first tile; behind it is the image that the network generates, if any
 /** @type {Tile} */
 let cursor = {row: 0, column: 0}
 /** @type {Tile | null} */
@@ -100,7 +101,7 @@ function startPainting(view) {
  */
 function receive(data, atlas) {
   input = data.input ?? null
-  picture = input == null ? null : paintAtlas(atlas, "gray")?.canvas ?? null
+  picture = input == null ? null : paintAtlas(atlas, "gray")
   isPending &&= timer != null || input?.paint.is_waiting === true
   const [rows, columns] = input?.grid ?? [0, 0], current = input?.paint.origin ?? ""
   if (current !== origin || rows !== tiles.rows || columns !== tiles.columns) tiles.reset(rows, columns)
@@ -137,7 +138,7 @@ function draw() {
   view.height = Math.round(view.width * ratio)
   const context = context2d(view)
   context.imageSmoothingEnabled = false
-  if (picture != null) context.drawImage(picture, 0, 0, view.width, view.height)
+  if (picture != null) context.drawImage(picture.canvas, ...tileBox(picture, 0), 0, 0, view.width, view.height)
   const height = view.height / tiles.rows, width = view.width / tiles.columns
   for (const {top, left, color} of isPending ? tiles.patches() : []) {
     context.fillStyle = color == null ? ERASED : `rgb(${color.join(" ")})`
