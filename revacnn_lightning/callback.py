@@ -440,6 +440,7 @@ class ReVACNN(FreshCopies, Callback):
     ) -> Session:
         options = self._options
         names = options.names_of_classes
+        refusal = inspection_refusal(trainer, pl_module)
         validation = validation_data(trainer, options.images, names)
         lineage, history = self._continuation.begin(pl_module)
         diagnostics = RunDiagnostics(
@@ -453,7 +454,7 @@ class ReVACNN(FreshCopies, Callback):
             options.make_recorder(pl_module),
             TrainerControls(trainer),
             options.endpoints,
-            sources=InspectionSources.of(validation, forwards, names, inspection_refusal(trainer)),
+            sources=InspectionSources.of(validation, forwards, names, refusal),
             lineage=lineage,
             history=history,
             recordings=options.recordings(Path(trainer.default_root_dir) / "revacnn"),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.compiled import LIMIT, relative_difference
-from revacnn_lightning import AddFilters, InsertLayer, ReVACNN, Undo, monitor
+from revacnn_lightning import AddFilters, Freeze, InsertLayer, ReVACNN, Undo, monitor
 from revacnn_lightning.protocol.requests import InspectImage, InspectLayer
 from revacnn_lightning.runtime.compilations import Compilations
 from tests.small import At, fit
@@ -131,6 +131,34 @@ def test_looking_at_a_compiled_network_compiles_nothing_again():
         assert session is not None
         assert session._compilations.count == 1
     assert all(reply.result() for reply in replies)
+
+
+def test_frozen_statistics_of_a_compiled_network_stay():
+    """No hook may restore them between forward and backward, which asserts that nothing has."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 2))
+    called = torch.compile(net, backend="aot_eager", fullgraph=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    images, labels = batch()
+    with monitor(called, optimizer) as run:
+        before: dict[str, Tensor] = {}
+        for index in range(6):
+            with run.batch((images, labels)):
+                loss = nn.functional.cross_entropy(called(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                run.log(loss=loss)
+            if index == 1:
+                reply = run.steer(Freeze("0", [2]))
+            if index == 2:
+                before = {name: value.clone() for name, value in norm.state_dict().items()}
+        reply.result()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        now = norm.state_dict()[name]
+        assert torch.equal(now[2], before[name][2]), name
+        assert not torch.equal(now, before[name]), name
 
 
 class Compiled(pl.LightningModule):

@@ -24,6 +24,7 @@ from revacnn_lightning.runtime.inspection_collectors import InspectionSources
 from revacnn_lightning.runtime.loop_state import LoopState
 from revacnn_lightning.runtime.nested import map_leaves
 from revacnn_lightning.runtime.ranks.rank_zero import RankZero
+from revacnn_lightning.runtime.ranks.training_refusals import SPLIT
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_continuation import RunContinuation
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
@@ -36,6 +37,7 @@ from revacnn_lightning.runtime.validation_data import ValidationData, names_in_d
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
+from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
 __all__ = ["LoopControls", "LoopMonitor"]
 
@@ -128,7 +130,8 @@ class LoopMonitor:
             find_journal(state.model),
         )
         size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        self._edit_refusal = MANY_PROCESSES if size > 1 else ""
+        is_split = has_split_parameters(state.model)
+        self._edit_refusal = MANY_PROCESSES if size > 1 else SPLIT if is_split else ""
         self._forwards = StepForwards(
             state.model,
             self._editor,

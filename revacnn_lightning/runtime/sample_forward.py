@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples
+from revacnn_lightning.runtime.cuda_graphs import UnseenChanges, graphed_module_refusal
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
 from revacnn_lightning.runtime.step_images import StepImages, replay_images
 from revacnn_lightning.runtime.step_recorder import StepRecorder
@@ -87,6 +88,7 @@ class SampleForwards:
         self._version = -1  # structure version of the last recorded step
         self._images_failure = ""  # why forward cannot be run on images alone
         self._step_failure = ""  # why no step can be recorded
+        self._replayed_graph = ""  # why the network cannot be edited, as the last step shows
 
     @property
     def is_ready(self) -> bool:
@@ -115,9 +117,13 @@ class SampleForwards:
     def recording(self, batch: Any, version: int) -> AbstractContextManager[AddResult]:
         """Record the training step that runs inside; see `recording_step`."""
 
+        changes = UnseenChanges(self._module)
+
         def finish(step: RecordedStep | None, failure: str) -> None:
             self._pending, self._version = step, version
             self._step_failure = failure or self._step_failure
+            if step is not None:
+                self._replayed_graph = "" if step.runs_modules else changes.refusal()
 
         return recording_step(lambda: self._make_recorder(batch), finish)
 
@@ -182,6 +188,9 @@ class SampleForwards:
                 "how training_step uses the network is known only after the next batch; train one, "
                 "then repeat the request"
             )
+        graphs = self._replayed_graph or graphed_module_refusal(self._module)
+        if graphs:
+            raise EditRefusedError(graphs)
         module, small = self._module, self._copy(batch)
         samples = max(1, min(SAMPLES, self._batch_size(batch)))
         user_forward = self._user_forward

@@ -113,10 +113,16 @@ def run_all_branches(module: BranchingNet, batch: Sequence[Tensor]) -> Tensor:
     return module.run_all(batch[0])
 
 
+def device_of_group() -> str:
+    """Return the kind of device whose tensors the processes exchange."""
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+
+
 def is_same_everywhere(value: int) -> bool:
     """Return whether all processes pass the same value."""
-    found = [torch.zeros(1, dtype=torch.int64) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(found, torch.tensor([value]))
+    own = torch.tensor([value], device=device_of_group())
+    found = [torch.zeros_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(found, own)
     return len({int(each) for each in found}) == 1
 
 
@@ -232,9 +238,9 @@ def loader(batches: int, size: int) -> DataLoader[Any]:
 
 
 def make_trainer(folder: Path, strategy: Any, callbacks: list[Any], **options: Any) -> pl.Trainer:
-    defaults = {"max_epochs": 1, "devices": 2}
+    defaults = {"max_epochs": 1, "accelerator": "cpu", "devices": 2}
     return pl.Trainer(
-        accelerator="cpu", strategy=strategy, logger=False, enable_checkpointing=False,
+        strategy=strategy, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
         callbacks=callbacks, **{**defaults, **options},
     )  # fmt: skip

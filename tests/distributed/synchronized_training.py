@@ -1,11 +1,12 @@
-"""A training in two processes whose batch norms average over both, and the same one in one process.
+"""A training whose batch norms average over its processes, and the same one in one process.
 
-``python -m tests.distributed.synchronized_training FOLDER`` edits both before the same batches, and
-writes by how much their weights differ.
+``python -m tests.distributed.synchronized_training WHERE FOLDER`` edits both before the same
+batches, and writes by how much their weights differ. See `OPTIONS` for where it trains.
 
 torch synchronizes batch norms on GPUs only. `forward` computes the same on CPUs, with a collective
-in the forward and one in the backward, as torch's own. So this shows that no forward of ReVACNN
-calls it in one process alone, and that edits leave it as it is, but not that torch's own works.
+in the forward and one in the backward, as torch's own. So on CPUs this shows that no forward of
+ReVACNN calls it in one process alone, and that edits leave it as it is, but not that torch's own
+works.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
@@ -28,11 +30,28 @@ from revacnn_lightning import AddFilters, Freeze, InsertLayer, Redo, RemoveFilte
 from revacnn_lightning.runtime.ranks import agreement
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.execution.peers import checksum
-from tests.distributed.scripted_training import Net, is_same_everywhere, loader, make_trainer
+from tests.distributed.scripted_training import (
+    Net,
+    device_of_group,
+    is_same_everywhere,
+    loader,
+    make_trainer,
+)
 
 BATCHES = 4000  # at most
-SIZE = 8  # of a batch of both processes
+SIZE = 8  # of a batch of all processes
 STEPS_AFTER = 20  # the last edit
+# A node is started with NODE_RANK, MASTER_ADDR and MASTER_PORT. NCCL takes one process per GPU, so
+# that the nodes on one GPU exchange by gloo.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "two processes": {"strategy": "ddp"},
+    "two nodes": {"strategy": "ddp", "devices": 1, "num_nodes": 2},
+    "all GPUs": {"strategy": "ddp", "accelerator": "gpu", "devices": -1},
+    "two nodes on one GPU": {
+        "strategy": DDPStrategy(process_group_backend="gloo"),
+        "accelerator": "gpu", "devices": 1, "num_nodes": 2,
+    },
+}  # fmt: skip
 EDITS = [
     AddFilters("conv1", 2),
     Freeze("conv1", [0]),
@@ -100,48 +119,55 @@ class Script(pl.Callback):
             not is_same_everywhere(hash(buffers))
         ):
             self.different.append(args[2])
-        is_over = torch.tensor(int(len(self.replies) == len(EDITS)))
+        is_over = torch.tensor(int(len(self.replies) == len(EDITS)), device=device_of_group())
         distributed.broadcast(is_over, 0)
         self.steps_after += int(is_over)
         trainer.should_stop = self.steps_after == STEPS_AFTER
 
 
-def train_alone(edits: dict[int, Any], steps: int) -> dict[str, Tensor]:
+def train_alone(
+    edits: dict[int, Any], steps: int, processes: int, device: torch.device
+) -> dict[str, Tensor]:
     """Train in one process with batch norms of torch, edited before the same batches."""
-    model = DoubleNet()
+    model = DoubleNet().to(device)
     optimizer = model.configure_optimizers()
     editor = Editor(model, [optimizer])
-    images, labels = loader(BATCHES, SIZE).dataset.tensors  # type: ignore[attr-defined]
+    tensors = loader(BATCHES, SIZE).dataset.tensors  # type: ignore[attr-defined]
+    images, labels = (each.to(device) for each in tensors)
     for step in range(steps):
         first = step * SIZE
         at = slice(first, first + SIZE)
         if step in edits:
-            samples = images[[first, first + 2]]  # the first two of the first process
+            samples = images[[first, first + processes]]  # the first two of the first process
             editor.apply(edits[step], ForwardProbe([lambda samples=samples: model(samples)]))  # type: ignore[misc]
         optimizer.zero_grad()
         F.cross_entropy(model(images[at]), labels[at]).backward()
         optimizer.step()
-    return model.state_dict()
+    return {name: value.cpu() for name, value in model.state_dict().items()}
 
 
-def run(folder: Path) -> None:
+def run(where: str, folder: Path) -> None:
     agreement.IDLE_SECONDS_BETWEEN = 0.02  # no viewer is attached
-    synchronize_on_cpus()
+    if "GPU" not in where:
+        synchronize_on_cpus()
     revacnn, module = ReVACNN(), DoubleNet()
     script = Script(revacnn)
     trainer = make_trainer(
-        folder, "ddp", [revacnn, script], sync_batchnorm=True, use_distributed_sampler=False
-    )
+        folder, callbacks=[revacnn, script], sync_batchnorm=True, use_distributed_sampler=False,
+        **OPTIONS[where],
+    )  # fmt: skip
+    processes, device = trainer.world_size, trainer.strategy.root_device
     sampler = PartOfProcess(BATCHES * SIZE)  # Lightning's own would shuffle
     data = loader(BATCHES, SIZE).dataset
-    trainer.fit(module, DataLoader(data, batch_size=SIZE // 2, sampler=sampler))
+    trainer.fit(module, DataLoader(data, batch_size=SIZE // processes, sampler=sampler))
     report: dict[str, Any] = {"different": script.different, "step": trainer.global_step}
     if trainer.is_global_zero:
         report["outcomes"] = [
             [type(reply).__name__, getattr(reply, "reason", "")] for reply in script.replies
         ]
         steps = [reply.step for reply in script.replies if hasattr(reply, "plan")]
-        alone = train_alone(dict(zip(steps, EDITS, strict=False)), trainer.global_step)
+        edits = dict(zip(steps, EDITS, strict=False))
+        alone = train_alone(edits, trainer.global_step, processes, device)
         found = module.state_dict()
         report["names"] = [sorted(found), sorted(alone)]
         report["difference"] = max(
@@ -156,4 +182,4 @@ def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    run(sys.argv[1], Path(sys.argv[2]))

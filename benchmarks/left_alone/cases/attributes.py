@@ -110,7 +110,8 @@ class Cached(Classifier):
 
     def forward(self, images: Tensor) -> Tensor:
         if self.grid is None or self.grid.shape != images.shape:
-            self.grid = torch.linspace(-1, 1, images.shape[-1]).expand_as(images)
+            row = torch.linspace(-1, 1, images.shape[-1], device=images.device)
+            self.grid = row.expand_as(images)
         x = self.net[2](self.net[1](self.net[0](images + self.grid)))
         return self.net[3:](x * self.gain.to(x))
 

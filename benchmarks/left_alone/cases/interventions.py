@@ -88,7 +88,7 @@ class ReplacedLayer(Classifier):
 
     def on_train_epoch_start(self) -> None:
         if self.current_epoch == 1:
-            self.net[7] = nn.Linear(self.net[7].in_features, 3)
+            self.net[7] = nn.Linear(self.net[7].in_features, 3, device=self.device)
             self.trainer.optimizers = [optim.Adam(self.parameters(), 0.01)]
 
 
@@ -102,7 +102,7 @@ class AddedLayer(Classifier):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx == 1:
-            layer = nn.Conv2d(1, 1, 3, padding=1)
+            layer = nn.Conv2d(1, 1, 3, padding=1, device=self.device)
             self.net = nn.Sequential(layer, *self.net)
             self.optimizers().add_param_group({"params": list(layer.parameters())})
 
@@ -194,7 +194,7 @@ def nested_training(run: Training) -> None:
 class Predicts(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for images, _ in batches(1):
-            trainer.lightning_module.kept = pl_module(images).detach()
+            trainer.lightning_module.kept = pl_module(images.to(pl_module.device)).detach()
 
 
 @case()

@@ -3,7 +3,8 @@
 Rank 0 decides, one exchange ahead: an asynchronous broadcast of a few numbers starts at one batch
 and is waited for at a later one, when it has arrived long since. Exchanges are at least
 `SECONDS_BETWEEN` apart, so that their cost does not depend on how short the batches are. With no
-viewer attached, hardly any request arrives, and they are `IDLE_SECONDS_BETWEEN` apart.
+viewer attached, hardly any request arrives, and they are `IDLE_SECONDS_BETWEEN` apart. Where an
+exchange takes long, as on a busy machine or between nodes, they are rarer: see `MAX_SHARE`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ class Signal(IntEnum):
 SECONDS_BETWEEN = 0.05
 IDLE_SECONDS_BETWEEN = 0.2
 MAX_BATCHES_BETWEEN = 64
+# Exchanges take at most this share of the training, unless they would be further apart than this.
+MAX_SHARE = 0.004
+MAX_SECONDS_BETWEEN = 0.25
+SMOOTHING = 0.1  # weight of the newest exchange in their mean duration
+LONGEST_MEASURED = (
+    0.01  # seconds; longer ones have waited for a rank, which is no cost of their own
+)
 
 
 class Agreement:
@@ -64,6 +72,8 @@ class Agreement:
         self._batches_left = 0  # until the exchange that has begun is waited for
         self._batches = 0  # since the last exchange
         self._last = clock()  # when the last exchange was
+        self._start_seconds = 0.0  # that it took to start the last exchange
+        self._cost = 0.0  # mean duration of an exchange, in seconds
 
     def arrive(self) -> Signal | None:
         """Return what all processes do before this batch; None: no exchange is due."""
@@ -74,7 +84,9 @@ class Agreement:
         self._batches_left = 1
         if self._work is None:
             return Signal.NOTHING
+        begun = self._clock()
         self._group.wait(self._work)
+        self._add_cost(self._clock() - begun)
         signal, self._batches_left, *shared = self._numbers.tolist()
         self.sharing = Sharing(*shared)
         return Signal(signal)
@@ -95,17 +107,25 @@ class Agreement:
             is_idle: of rank 0: whether no request is expected.
             sharing: of rank 0: what all ranks do with their statistics.
         """
+        begun = self._clock()
         gap = 1 if is_urgent else self._gap(IDLE_SECONDS_BETWEEN if is_idle else SECONDS_BETWEEN)
-        self._batches, self._last = 0, self._clock()
+        self._batches, self._last = 0, begun
         self._numbers[:] = (next_signal, gap, *(sharing or Sharing()))
         self._work = self._group.start_broadcast(self._values)
+        self._start_seconds = self._clock() - begun
 
     def hurry(self) -> None:
         """Let the exchange that is about to start be due at the next batch. All call it."""
         self._batches_left = 1
 
+    def _add_cost(self, waited: float) -> None:
+        """Add the duration of an exchange to their mean."""
+        seconds = min(self._start_seconds + waited, LONGEST_MEASURED)
+        self._cost += SMOOTHING * (seconds - self._cost)
+
     def _gap(self, wanted: float) -> int:
-        """Return how many batches take ``wanted`` seconds, as the last ones took."""
+        """Return how many batches take ``wanted`` seconds, as the last ones took, or longer."""
+        wanted = max(wanted, min(self._cost / MAX_SHARE, MAX_SECONDS_BETWEEN))
         seconds = (self._clock() - self._last) / max(self._batches, 1)
         return max(1, min(MAX_BATCHES_BETWEEN, int(wanted / max(seconds, 1e-6))))
 

@@ -10,7 +10,13 @@ from revacnn_lightning.runtime.ranks.started_processes import adopts_edits, was_
 from revacnn_lightning.telemetry.inspection.lone_norms import find_waiting_norm
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
-__all__ = ["edit_refusal", "forward_refusal", "inspection_refusal", "is_split"]
+__all__ = ["SPLIT", "edit_refusal", "forward_refusal", "inspection_refusal", "is_split"]
+
+# FSDP2 gathers parameters by hooks of its own, which another forward in between would confuse.
+SPLIT = (
+    "the parameters of this network are split, and are whole only during the forwards of the "
+    "training"
+)
 
 # Strategies that split the parameters among the processes, also if there is only one.
 MODEL_PARALLEL = "ModelParallelStrategy"
@@ -56,12 +62,12 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
 
 
 def is_split(trainer: Any, module: nn.Module) -> bool:
-    """Return whether FSDP2 or tensor parallelism split the parameters among several processes.
+    """Return whether FSDP2 or tensor parallelism split the parameters, also if to one process.
 
     Then filters can be frozen, though not be edited otherwise.
     """
     is_parallel = _is_kind(getattr(trainer, "strategy", None), MODEL_PARALLEL)
-    return is_parallel and trainer.world_size > 1 and has_split_parameters(module)
+    return is_parallel and has_split_parameters(module)
 
 
 def _is_kind(strategy: Any, name: str) -> bool:
@@ -83,18 +89,18 @@ def _optimizer_refusal(trainer: Any) -> str:
 def forward_refusal(trainer: Any, module: nn.Module) -> str:
     """Return why this process must not run a forward of its own between two batches; "" if it may.
 
-    With sharded parameters, or batch norms that others have synchronized, it would wait for the
+    With split parameters, or batch norms that others have synchronized, it would wait for the
     other processes.
     """
     is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
     if is_replicated and not find_waiting_norm(module):
         return ""
-    return inspection_refusal(trainer)
+    return inspection_refusal(trainer, module)
 
 
-def inspection_refusal(trainer: Any) -> str:
+def inspection_refusal(trainer: Any, module: nn.Module) -> str:
     """Return why this process must not run a backward between two batches; "" if it may."""
     if trainer.world_size > 1:
         count = trainer.world_size
         return f"this training runs in {count} processes, which must run the network together"
-    return ""
+    return SPLIT if has_split_parameters(module) else ""

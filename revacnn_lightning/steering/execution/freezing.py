@@ -3,7 +3,7 @@
 Setting gradients to zero is not enough: weight decay and momentum change a weight without one.
 Therefore hooks before and after each optimizer step restore the frozen entries of weights and of
 optimizer state, and hooks of each batch norm restore its frozen running statistics after every
-forward.
+forward. If a compiler traces the forward, they are restored after the optimizer step.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Freezer:
         self._handles: list[Any] = []
         self._slices: list[_FrozenSlice] = []
         self._hooked: WeakSet[Optimizer] = WeakSet()
+        self._statistics: list[_FrozenStatistics] = []
         self._saved: dict[int, list[tuple[_FrozenSlice, Tensor, dict[str, Tensor]]]] = {}
 
     def refresh(self) -> None:
@@ -102,6 +103,7 @@ class Freezer:
             handle.remove()
         self._handles.clear()
         self._slices.clear()
+        self._statistics.clear()
         self._hooked.clear()
         self._saved.clear()
 
@@ -140,7 +142,8 @@ class Freezer:
         self._slices.append(_FrozenSlice(self._stored.of(tensor), dim, indices))
 
     def _keep_statistics(self, norm: nn.Module, at: Tensor) -> None:
-        statistics = _FrozenStatistics(at)
+        statistics = _FrozenStatistics(norm, at)
+        self._statistics.append(statistics)
         self._handles.append(norm.register_forward_pre_hook(statistics.save))
         self._handles.append(norm.register_forward_hook(statistics.restore))
 
@@ -168,6 +171,8 @@ class Freezer:
             for frozen, values, state in self._saved.pop(id(optimizer), []):
                 frozen.assign(frozen.tensor, values)
                 _restore_state(optimizer, frozen, state)
+            for statistics in self._statistics:
+                statistics.restore_after_step()
 
 
 def _call_before_each_step(freezer: Freezer) -> RemovableHandle:
@@ -212,22 +217,42 @@ def _restore_state(optimizer: Optimizer, frozen: _FrozenSlice, saved: dict[str, 
 
 
 class _FrozenStatistics:
-    """Forward hooks of a batch norm that restore frozen entries of its running statistics."""
+    """Restores frozen entries of the running statistics of a batch norm.
 
-    def __init__(self, at: Tensor) -> None:
+    `save` and `restore` are forward hooks. A compiler would make them a part of its code, whose
+    backward asserts that the statistics have not changed. So they do nothing where it traces them,
+    and `restore_after_step` does it instead.
+    """
+
+    def __init__(self, norm: nn.Module, at: Tensor) -> None:
+        self.norm = norm
         self.at = at
-        self.saved: list[Tensor] = []
+        self.has_restored = False  # since the last optimizer step
+        self.saved = self._select()
+
+    def _select(self) -> list[Tensor]:
+        return [statistic.index_select(0, self.at) for statistic in _statistics(self.norm)]
 
     def save(self, module: nn.Module, args: Any) -> None:
-        if module.training and not inside_side_effect_free():
-            self.saved = [s.index_select(0, self.at) for s in _statistics(module)]
+        if not torch.compiler.is_compiling() and module.training and not inside_side_effect_free():
+            self.saved = self._select()
 
     def restore(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module.training and not inside_side_effect_free():
-            for statistic, saved in zip(_statistics(module), self.saved, strict=True):
-                # Through .data, invisible to autograd: backward asserts that the statistics have
-                # not changed since the forward, although in training mode it never reads them.
-                statistic.data.index_copy_(0, self.at, saved)
+        if not torch.compiler.is_compiling() and module.training and not inside_side_effect_free():
+            self._assign()
+            self.has_restored = True
+
+    def restore_after_step(self) -> None:
+        """Restore the entries unless the hooks have done it since the last step."""
+        if not self.has_restored:
+            self._assign()
+        self.has_restored = False
+
+    def _assign(self) -> None:
+        for statistic, saved in zip(_statistics(self.norm), self.saved, strict=True):
+            # Through .data, invisible to autograd: backward asserts that the statistics have not
+            # changed since the forward, although in training mode it never reads them.
+            statistic.data.index_copy_(0, self.at, saved)
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:

@@ -15,7 +15,10 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.computed_tensors import tensor_of_shape
-from revacnn_lightning.telemetry.inspection.side_effects import random_states_restored
+from revacnn_lightning.telemetry.inspection.side_effects import (
+    random_states_restored,
+    seed_random_states,
+)
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["Initialization", "Initializer"]
@@ -65,8 +68,8 @@ class Initializer:
             return default_values(owner, like, self.generator)
         layer = _copy_of(owner, name, default_values(owner, like, self.generator))
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        with random_states_restored(), torch.no_grad():
-            torch.default_generator.manual_seed(seed)
+        with random_states_restored([like]), torch.no_grad():
+            seed_random_states(seed, [like])
             np.random.seed(seed)
             random.seed(seed)
             if is_own:

@@ -118,9 +118,12 @@ def _insert(
 
 
 def _seeded(initializer: Initializer, make: Callable[[], nn.Module]) -> nn.Module:
-    """Build a module with the seed of ``initializer``; torch's random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(initializer.generator.initial_seed())
+    """Build a module with the seed of ``initializer``; torch's random states stay as they are.
+
+    ``torch.manual_seed`` would also seed the GPUs, from whose random state the training goes on.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(initializer.generator.initial_seed())
         return make()
 
 

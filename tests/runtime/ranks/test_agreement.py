@@ -11,13 +11,34 @@ from revacnn_lightning.runtime.ranks.agreement import Agreement, Signal
 
 
 class Group:
-    """A group in which every exchange has arrived immediately."""
+    """A group in which every exchange has arrived immediately.
+
+    Args:
+        now: the time, which an exchange advances.
+        seconds: that an exchange takes in all.
+    """
+
+    def __init__(self, now: list[float], seconds: float = 0.0) -> None:
+        self.now, self.seconds = now, seconds
 
     def start_broadcast(self, values: Any) -> Any:
+        self.now[0] += self.seconds / 2
         return object()
 
     def wait(self, work: Any) -> None:
-        pass
+        self.now[0] += self.seconds / 2
+
+
+def gaps_of(group: Group, seconds: float, is_idle: bool) -> set[int]:
+    """Return the batches between exchanges once these have been measured."""
+    agreement = Agreement(group, lambda: group.now[0])  # type: ignore[arg-type]
+    exchanged = []
+    for batch in range(4000):
+        if agreement.arrive() is not None:
+            exchanged.append(batch)
+            agreement.start(Signal.NOTHING, is_idle=is_idle)
+        group.now[0] += seconds
+    return {b - a for a, b in itertools.pairwise(exchanged[len(exchanged) // 2 :])}
 
 
 @pytest.mark.parametrize(
@@ -25,13 +46,17 @@ class Group:
     [(0.0099, False, 5), (0.0099, True, 20), (0.3, True, 1), (1e-4, True, 64)],
 )
 def test_exchanges_are_rarer_while_nobody_is_attached(seconds: float, is_idle: bool, batches: int):
-    now = [100.0]
-    agreement = Agreement(Group(), lambda: now[0])  # type: ignore[arg-type]
-    exchanged = []
-    for batch in range(200):
-        if agreement.arrive() is not None:
-            exchanged.append(batch)
-            agreement.start(Signal.NOTHING, is_idle=is_idle)
-        now[0] += seconds
-    gaps = {b - a for a, b in itertools.pairwise(exchanged[2:])}
-    assert gaps == {batches}
+    assert gaps_of(Group([100.0]), seconds, is_idle) == {batches}
+
+
+@pytest.mark.parametrize(
+    ("cost", "least"),
+    [
+        (0.0004, 0.1),  # a share of 0.4 %
+        (0.1, 0.25),  # a rank that is waited for: not further apart than this
+    ],
+)
+def test_exchanges_are_rarer_where_they_take_long(cost: float, least: float):
+    step = 0.004
+    gaps = gaps_of(Group([100.0], cost), step, is_idle=False)
+    assert all(gap * step + cost == pytest.approx(least, abs=2 * step) for gap in gaps)

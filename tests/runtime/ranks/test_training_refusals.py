@@ -83,8 +83,9 @@ def test_strategies_are_known_by_the_names_that_lightning_gives_them(name: str):
 
 
 def test_a_backward_of_one_process_is_refused():
-    assert inspection_refusal(SimpleNamespace(world_size=1)) == ""
-    assert "2 processes" in inspection_refusal(SimpleNamespace(world_size=2))
+    network = nn.Linear(2, 2)
+    assert inspection_refusal(SimpleNamespace(world_size=1), network) == ""
+    assert "2 processes" in inspection_refusal(SimpleNamespace(world_size=2), network)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,21 @@ def test_inserting_a_dirac_conv_keeps_the_function(kind: type[nn.Module], layer:
     assert torch.allclose(nets.output(model), before, rtol=1e-12)
 
 
+def test_an_insertion_seeded_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training drew other random numbers there afterwards, and so did the verification."""
+
+    _, editor, probe = nets.editor_of(nets.Plain)
+
+    def seeded(seed: int) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch, "manual_seed", seeded)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
+    state = torch.get_rng_state()
+    editor.apply(requests.InsertLayer("conv1"), probe)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_inserted_blocks_can_be_trained_edited_and_copied() -> None:
     model, editor, probe = nets.editor_of(nets.Plain)
     (optimizer,) = editor.optimizers
