@@ -113,6 +113,20 @@ def test_edits_of_a_detector_were_rolled_back_as_it_returns_no_losses_in_evaluat
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize("features", [(3, 6, 6), (5,)])
+def test_an_edit_was_verified_with_an_empty_batch_whose_outputs_are_all_equal(features):
+    empty = (torch.randn(0, *features), torch.zeros(0, dtype=torch.int64))
+    forwards = forwards_of(WithForward())
+    assert forwards.is_empty(empty)
+    assert not forwards.is_empty(BATCH)
+    assert not forwards.is_empty("no batch of tensors")
+    [step] = forwards.make_probe(empty).forwards
+    assert step().tensors[0].isfinite()
+    of_user = forwards_of(WithForward(), user_forward=lambda module, batch: module(batch[0]))
+    with pytest.raises(EditRefusedError, match="this batch holds no sample"):
+        of_user.make_probe(empty)
+
+
 def test_a_forward_that_fails_on_images_alone_does_not_veto():
     class Picky(WithForward):
         def forward(self, images, scale=None):
