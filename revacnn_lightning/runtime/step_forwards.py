@@ -129,10 +129,7 @@ class StepForwards:
         """
         version = self._editor.version
         if self._samples.needs_step(version):
-            batch = self._prepare(self._batch)
-            return (
-                None if self._samples.is_empty(batch) else self._samples.recording(batch, version)
-            )
+            return self._samples.recording(self._prepare(self._batch), version)
         if self.replay.needs_step(version, step):
             return self.replay.recording(self._prepare(self._batch), version, step)
         return None

@@ -127,6 +127,14 @@ def test_an_edit_was_verified_with_an_empty_batch_whose_outputs_are_all_equal(fe
         of_user.make_probe(empty)
 
 
+def test_no_step_is_recorded_of_a_batch_without_a_sample():
+    empty = (torch.randn(0, 3, 6, 6), torch.zeros(0, dtype=torch.int64))
+    forwards = forwards_of(WithForward(), empty)
+    assert forwards.needs_step(0)
+    with pytest.raises(EditRefusedError, match="only after the next batch"):
+        forwards.make_probe(BATCH)
+
+
 def test_a_forward_that_fails_on_images_alone_does_not_veto():
     class Picky(WithForward):
         def forward(self, images, scale=None):
