@@ -1,6 +1,6 @@
 # make demo    set everything up, train a small CNN and open the viewer
 # make test    set everything up and run the tests
-# make check   run lint, type checks, the documentation and tests, as CI does
+# make check   run lint, type checks, the documentation and tests with their coverage, as CI does
 # make docs    build the documentation into site/; open site/index.html
 # make test-versions  run the tests with the oldest and the newest versions that are supported
 # make dist    build the wheel and the source distribution, install and try them
@@ -31,10 +31,17 @@ demo: $(VENV)/.demo
 # for each other. The tests of a file share servers and trainings, so they run in one process.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
+UNITS = $(PYTEST) --ignore tests/browser
+
 test: test-units test-browser
 
 test-units: $(VENV)/.dev
-	$(PYTEST) --ignore tests/browser $(ARGS)
+	$(UNITS) $(ARGS)
+
+# The same tests. Prints which lines and branches they leave out, in this process and its workers,
+# and fails below the share in pyproject.toml.
+coverage: $(VENV)/.dev
+	$(UNITS) --cov --cov-report term $(ARGS)
 
 # In processes of their own: Playwright leaves an event loop running, in which asyncio.run() fails.
 # They run a browser, servers and trainings beside each other, which keep all processors busy. One
@@ -43,11 +50,8 @@ test-browser: PROCESSES := auto
 test-browser: $(VENV)/.dev browser
 	$(PYTEST) tests/browser --reruns 1 -rR $(ARGS)
 
-# The lines and branches that the tests without a browser run, in this process and its workers.
-coverage: $(VENV)/.dev
-	$(PYTEST) --ignore tests/browser --cov --cov-report term $(ARGS)
-
-check: lint types docs test
+# The tests of `make test`, those without a browser once, with their coverage.
+check: lint types docs coverage test-browser
 
 lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff check .

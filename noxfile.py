@@ -10,6 +10,7 @@ lines of each session name the versions.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -92,7 +93,8 @@ def train_oldest(session: nox.Session) -> None:
 def installed(session: nox.Session, part: str, kind: str) -> None:
     """Install a package that ``make dist`` has built, and use it from an empty folder."""
     [package] = DIST.glob("*.whl" if kind == "wheel" else "*.tar.gz")
-    session.install(f"revacnn-lightning{PARTS[part]} @ {package.resolve().as_uri()}")
+    requirement = f"revacnn-lightning{PARTS[part]} @ {package.resolve().as_uri()}"
+    session.install("--reinstall-package", "revacnn-lightning", requirement)
     check = Path(".ci", "installed.py").resolve()
     with session.chdir(session.create_tmp()):
         session.run("python", "-I", str(check), part)
@@ -100,11 +102,19 @@ def installed(session: nox.Session, part: str, kind: str) -> None:
 
 @nox.session
 def sdist_tests(session: nox.Session) -> None:
-    """Unpack the source distribution and run its own tests of the parts without a browser."""
+    """Unpack the source distribution and run its own tests without a browser: ten minutes.
+
+    Those with a browser are only imported: `make check` runs them.
+    """
     [package] = DIST.glob("*.tar.gz")
     folder = Path(session.create_tmp())
+    for earlier in folder.glob("revacnn_lightning-*"):  # may have files that this one lacks
+        shutil.rmtree(earlier)
     session.run("tar", "--extract", f"--file={package}", f"--directory={folder}", external=True)
     [sources] = folder.glob("revacnn_lightning-*")
     with session.chdir(sources):
         session.install("torch", "torchvision", "--editable", ".[dev]")
+        session.run(
+            "python", "-m", "pytest", "--collect-only", "--quiet", "--quiet", "tests/browser"
+        )
         run_tests(session, ["tests", "--ignore", "tests/browser"])

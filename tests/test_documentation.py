@@ -12,6 +12,7 @@ import pytest
 
 import revacnn_lightning
 from revacnn_lightning import cli
+from revacnn_lightning.telemetry.statistics import STATISTICS
 from tests.documentation import DOCUMENTS, ROOT, python_blocks, shell_commands
 
 # Documents may omit the top-level package of a path.
@@ -78,6 +79,11 @@ def test_the_page_of_the_command_has_all_commands_options_and_variables():
     code = "".join(source.read_text(encoding="utf-8") for source in sources)
     variables = set(re.findall(r"REVACNN_[A-Z_]+", code))
     assert {name for name in variables if f"`{name}`" not in page} == set()
+
+
+def test_how_it_works_has_all_statistics():
+    page = (ROOT / "docs" / "how_it_works.md").read_text(encoding="utf-8")
+    assert {name for name in STATISTICS if f'`"{name}"`' not in page} == set()
 
 
 @pytest.mark.parametrize("script", ["zoo_table", "comparison_table"])

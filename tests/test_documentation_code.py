@@ -1,7 +1,6 @@
 """The Python code in the documentation runs."""
 
 from __future__ import annotations
-import __future__
 
 import os
 import subprocess
@@ -9,7 +8,6 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,15 @@ from torch.utils.data import DataLoader, TensorDataset
 import revacnn_lightning
 from revacnn_lightning import AddFilters, ReVACNN
 from revacnn_lightning.client import embedded_viewer
-from revacnn_lightning.steering.tracing.rules.table import RULES, fix_inputs
-from tests.documentation import DOCUMENTS, ROOT, CodeBlock, python_blocks
+from revacnn_lightning.steering.tracing.rules.table import RULES
+from tests.documentation import (
+    DOCUMENTS,
+    ROOT,
+    compile_block,
+    python_blocks,
+    run_addition,
+    undefined_names,
+)
 from tests.small import At
 from tests.test_documentation import name
 
@@ -102,6 +107,15 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             process.kill()
 
 
+@pytest.fixture
+def rules_of_examples() -> Iterator[None]:
+    """Remove the rules that examples add to the tracer."""
+    before = dict(RULES)
+    yield
+    RULES.clear()
+    RULES.update(before)
+
+
 @contextmanager
 def cleaned(namespace: dict[str, Any]) -> Iterator[None]:
     """End what the code of a document has started."""
@@ -124,11 +138,11 @@ def test_the_code_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
+    rules_of_examples: None,
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes that the code starts
     monkeypatch.setattr(pl, "Trainer", ShortTrainer)
-    monkeypatch.setitem(RULES, "cumsum", fix_inputs)  # the rule of an example is removed again
     [script] = python_blocks(ROOT / "docs" / "quickstart.md")[:1]
     (tmp_path / "train.py").write_text(script.code, encoding="utf-8")
     blocks = [block for block in python_blocks(document) if not block.excerpt]
@@ -145,16 +159,10 @@ def test_the_code_runs(
         revacnn_lightning.attach(wait=120).close()
     with cleaned(namespace):
         for block in blocks:
-            run_block(block, document, namespace)
-
-
-def run_block(block: CodeBlock, document: Path, namespace: dict[str, Any]) -> None:
-    """Run a block. Errors name the document and the line."""
-    flags = __future__.annotations.compiler_flag if block.module else 0
-    lines = "\n" * (block.line - 1) + block.code
-    code = compile(lines, str(document), "exec", flags, dont_inherit=True)
-    if not block.module:
-        exec(code, namespace)
-        return
-    module = vars(import_module(block.module))
-    exec(code, {**module, "__name__": "__main__"})
+            if block.module:
+                run_addition(block, document)
+            else:
+                exec(compile_block(block, document), namespace)
+        for block in blocks:
+            undefined = undefined_names(compile_block(block, document), namespace)
+            assert block.module or not undefined, f"{document.name}:{block.line}"

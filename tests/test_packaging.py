@@ -13,12 +13,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+def build(kind: str, folder: Path) -> None:
+    """Build a package. Environments that uv makes have no pip, so that hatchling is called."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", kind]
+    subprocess.run([*command, "--directory", str(folder)], cwd=ROOT, check=True, timeout=240)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from this checkout."""
     target = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", str(target), str(ROOT)], check=True, timeout=240)
+    build("wheel", target)
     [wheel] = target.glob("*.whl")
     return wheel
 
@@ -58,8 +63,7 @@ def test_source_distribution_contains_all_files_in_git(tmp_path: Path):
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "sdist"]
-    subprocess.run([*build, "--directory", str(tmp_path)], cwd=ROOT, check=True, timeout=240)
+    build("sdist", tmp_path)
     [archive] = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as files:
         names = {name.partition("/")[2] for name in files.getnames()}

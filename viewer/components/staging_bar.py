@@ -84,9 +84,8 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
     elif isinstance(change.plan, Planned):
         plan = change.plan.plan
         is_said = plan.confirmation and plan.output_effect == "output changes"  # by the question
-        effect = "" if is_said else plan.output_effect
-        output = " · ".join(filter(None, [price_text(plan), effect]))
-        row.update(plan="planned", detail=_costs(plan), output=output)
+        parts = [price_text(plan), "" if is_said else plan.output_effect]
+        row.update(plan="planned", detail=_costs(plan), output=" · ".join(filter(None, parts)))
         row.update(coupling=_coupling(plan, change.layer))
     return row
 

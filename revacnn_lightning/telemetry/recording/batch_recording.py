@@ -219,7 +219,7 @@ def _lay_out(
                 value, divisor = None, np.nan  # the conv's ``out_channels`` is wrong
             start = 0 if value is None else buffer.offset_of(value)
             if value is not None and start is None:
-                extras.append(value)
+                extras.append(value.float())  # of a network in double precision, too
                 start, end = end, end + layer.width
             assert start is not None
             positions.append(np.arange(layer.width) * (value is not None) + start)

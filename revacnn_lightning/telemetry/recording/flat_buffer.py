@@ -63,8 +63,8 @@ class FlatBuffer:
         return self._offsets.get(id(slot))
 
     def rows_until(self, names: set[str]) -> Tensor:
-        """Return the beginning of `values` that contains these rows."""
-        count = max((ROWS.index(name) + 1 for name in names), default=0)
+        """Return the beginning of `values` with these rows. Names without a row are ignored."""
+        count = max((ROWS.index(name) + 1 for name in names if name in ROWS), default=0)
         return self.values[: 1 + count * self._width]
 
     def offset(self, row: str) -> int:
