@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def check_installation(part: str) -> None:
-    """Check where the package lies, its version, its typed marker and what it brought along."""
+    """Check where the package lies, its metadata, its typed marker and what it brought along."""
     import revacnn_lightning
 
     installed = Path(revacnn_lightning.__file__).parent
@@ -68,6 +68,10 @@ def check_installation(part: str) -> None:
     assert (installed / "py.typed").is_file(), "the package has no typed marker"
     printed = run(COMMAND, "--version").split()
     assert printed == ["revacnn", version("revacnn-lightning")], printed
+    fields = metadata("revacnn-lightning")
+    assert fields["Requires-Python"] == ">=3.10", fields["Requires-Python"]
+    assert fields["Description-Content-Type"] == "text/markdown", "the README is not shown"
+    assert "Typing :: Typed" in fields.get_all("Classifier", [])
     has_torch = importlib.util.find_spec("torch") is not None
     assert has_torch == (part != "viewer"), f"torch is installed: {has_torch}"
 
@@ -78,14 +82,14 @@ def check_training(folder: Path) -> None:
     script.write_text(TRAINING, encoding="utf-8")
     with process(sys.executable, script):
         edit(folder, second_block())
+        print(run(COMMAND, "doctor"))
 
 
 def check_viewer(folder: Path) -> None:
     """Open the page with its token, and be refused without."""
     with process(COMMAND, "view", "--no-open") as output:
         open_page(output)
-    findings = run(COMMAND, "doctor")
-    print(findings)
+        print(run(COMMAND, "doctor"))
 
 
 def check_quickstart(folder: Path) -> None:

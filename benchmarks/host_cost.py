@@ -66,13 +66,20 @@ def _seconds(training: PlainTraining, clock: Callable[[], float]) -> float:
     return elapsed / STEPS
 
 
+def _without_viewer(net: nn.Module) -> PlainTraining:
+    training = MonitoredTraining(net, clients=0)
+    training.skip_first_batches()
+    return training
+
+
 def measure_narrow(report: Report, rounds: int, clock: Callable[[], float]) -> None:
     """Add the cost of the narrow network per convolution, and the counted figures."""
     torch.set_num_threads(1)
     variants: dict[str, Callable[[nn.Module], PlainTraining]] = {
         "default": MonitoredTraining,
         "all": lambda net: MonitoredTraining(net, statistics=STATISTICS),
-        "no viewer": lambda net: MonitoredTraining(net, clients=0),
+        "no viewer": _without_viewer,
+        "no viewer, first batches": lambda net: MonitoredTraining(net, clients=0),
         "hooks": HandWrittenHooks,
     }
     for name, make in variants.items():

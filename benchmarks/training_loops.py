@@ -255,6 +255,14 @@ class MonitoredTraining(PlainTraining):
             if time.monotonic() > deadline:
                 raise RequestTimeoutError(f"no client attached within {ATTACH_SECONDS} s")
 
+    def skip_first_batches(self) -> None:
+        """Go on as after a million batches.
+
+        Without a viewer, the history samples many of the first hundreds of batches, and one of
+        thousands later.
+        """
+        self.callback._continuation.step = 10**6
+
     @property
     def session(self) -> Session:
         """The callback's session.

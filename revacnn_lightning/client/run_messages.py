@@ -14,7 +14,7 @@ from revacnn_lightning.client.unanswered_requests import UnansweredRequests
 from revacnn_lightning.client.unread_messages import UnreadMessages
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.diagnostics.verdicts import Verdict
-from revacnn_lightning.errors import ConnectionFileError
+from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
@@ -87,6 +87,7 @@ class RunMessages:
         self._unread = UnreadMessages()  # received while waiting for something else
         self._unanswered = UnansweredRequests()
         self._connections = 0  # that the requests and the state were sent to
+        self._state_request = ""  # id of the newest one
         self._request_state()
 
     # ------------------------------------------------------------------ messages
@@ -290,4 +291,8 @@ class RunMessages:
 
     def _request_state(self) -> None:
         self._state_request_time = time.monotonic()
-        self._state_request = self.request(SEND_STATE)
+        try:
+            self._state_request = self.request(SEND_STATE)
+        except ProtocolError:
+            if not self.is_key_refused():  # else there is nobody to send to: see `check_admitted`
+                raise

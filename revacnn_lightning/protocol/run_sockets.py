@@ -106,6 +106,11 @@ class Publisher(FloodableSocket):
             self._receive_subscription(self._socket.recv(NOBLOCK))
         return bool(self._topics)
 
+    @property
+    def had_subscribers(self) -> bool:
+        """Whether there was a subscriber when `has_subscribers` was last called."""
+        return bool(self._topics)
+
     def publish(self, message: Message) -> None:
         """Send a copy of a message to all subscribers; see `publish_frames`."""
         self.publish_frames(encode(message))

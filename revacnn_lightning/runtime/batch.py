@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import Tensor
@@ -101,15 +101,13 @@ class TrainingBatch:
 
     def without_data(self) -> TrainingBatch:
         """Return the batch without references to its tensors."""
-        return replace(
-            self,
-            make_probe=no_probe,
-            get_images=lambda: None,
-            get_input=lambda: None,
-            get_truth=ImageTruth,
-            get_classes=BatchClasses,
-            get_nbytes=int,
-            loss_scale=1.0,
+        return TrainingBatch(
+            self.progress,
+            is_probe_ready=self.is_probe_ready,
+            is_loss_ready=self.is_loss_ready,
+            can_edit=self.can_edit,
+            edit_refusal=self.edit_refusal,
+            can_freeze=self.can_freeze,
         )
 
 

@@ -19,7 +19,7 @@ from revacnn_lightning.runtime.batch_nesting import (
     with_contents,
 )
 
-__all__ = ["batch_of_image", "batch_size", "find_images", "first_samples"]
+__all__ = ["batch_of_image", "batch_size", "find_images", "first_samples", "is_empty"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,14 @@ def batch_size(batch: Any, images: ImagesOfBatch | None = None) -> int:
     if found is not None:
         return len(found)
     return next((len(leaf) for leaf in leaves(batch) if _is_array(leaf)), 0)
+
+
+def is_empty(batch: Any, images: ImagesOfBatch | None = None) -> bool:
+    """Return whether a batch holds images or arrays, but not one sample."""
+    found = find_images(batch, images)
+    if found is not None:
+        return not len(found)
+    return any(_is_array(leaf) for leaf in leaves(batch)) and not batch_size(batch)
 
 
 def first_samples(batch: Any, count: int, images: ImagesOfBatch | None = None) -> Any:

@@ -255,7 +255,7 @@ class InspectionCollector:
             receptive_field=self._attributor.receptive_field(layer, image),
             response=None if attribution is None else attribution.response,
             box=(0, 0, 0, 0) if attribution is None else attribution.box,
-            image_size=(0, 0) if image is None else (image.shape[-2], image.shape[-1]),
+            image_size=_size(image),
             image_index=inspected.image_index,
             attribution_refusal=result if isinstance(result, str) else result.refusal,
             preferred=preferred,
@@ -266,6 +266,14 @@ class InspectionCollector:
         if self._recorder.observed.get(layer, True):
             return ""
         return "the layer's activation maps cannot be observed: no hook receives them"
+
+
+def _size(image: Tensor | None) -> tuple[int, int]:
+    """Return the height and width of an input; that of a row of numbers is 1, of none 0."""
+    if image is None:
+        return (0, 0)
+    height, width = (1, *image.shape)[-2:]
+    return height, width
 
 
 def _why_not_images(images: Images | None) -> str:

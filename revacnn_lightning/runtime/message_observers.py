@@ -34,8 +34,13 @@ class MessageObservers:
 
     def need_batch(self, step: int) -> bool:
         """Return whether an observer needs the batch. All are called."""
-        needed = [self._call(one, one.needs_batch, step) for one in list(self._observers)]
-        return any(needed)
+        is_needed = False
+        for observer in list(self._observers):
+            try:
+                is_needed |= bool(observer.needs_batch(step))
+            except Exception:  # noqa: BLE001 - a bug of this package must not stop the training
+                self._end(observer)
+        return is_needed
 
     def receive(self, message: Message, frames: Sequence[Any]) -> None:
         """Pass a message to all observers."""
@@ -51,11 +56,15 @@ class MessageObservers:
     def _call(self, observer: MessageObserver, method: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return method(*arguments)
-        except Exception:  # a bug of this package must not stop the training
-            log.warning(
-                "Internal error in ReVACNN: %s ends, training continues",
-                type(observer).__name__,
-                exc_info=True,
-            )
-            self._observers.remove(observer)
+        except Exception:  # noqa: BLE001 - a bug of this package must not stop the training
+            self._end(observer)
             return None
+
+    def _end(self, observer: MessageObserver) -> None:
+        """Log the exception that is handled, and call this observer no longer."""
+        log.warning(
+            "Internal error in ReVACNN: %s ends, training continues",
+            type(observer).__name__,
+            exc_info=True,
+        )
+        self._observers.remove(observer)

@@ -12,12 +12,14 @@ and the channels that enter it must not be edited.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from revacnn_lightning.runtime.module_modes import modes_of, modes_set
 from revacnn_lightning.runtime.nested import map_leaves, tensors_in
 from revacnn_lightning.runtime.recorded_call import RecordedCall, Reference
 from revacnn_lightning.steering.tracing.forward_probe import ForwardOutput
@@ -65,6 +67,7 @@ class RecordedStep:
         self.unseen = ""
         self._results: list[int] = []
         self._fixed: dict[int, str] = {}
+        self._modes: dict[str, bool] = {}  # of the modules in the training
 
     @property
     def runs_modules(self) -> bool:
@@ -84,9 +87,12 @@ class RecordedStep:
     def replay(self, model: nn.Module) -> ForwardOutput:
         """Run the calls on copies of the constants.
 
+        Of a model in evaluation mode, those that return other tensors then, such as the detections
+        of a detector instead of its losses, are run in training mode.
+
         Call it inside `side_effect_free`. It raises what the called modules raise.
         """
-        tensors = self.run_calls(model, self.copied_constants())
+        tensors = self.run_calls(model, self.copied_constants(), modes=self._modes)
         return ForwardOutput(
             [tensors[index] for index in self._results],
             [(tensors[index], reason) for index, reason in self._fixed.items()],
@@ -115,12 +121,18 @@ class RecordedStep:
         return {index: value.clone() for index, value in self.constants.items()}
 
     def run_calls(
-        self, model: nn.Module, constants: dict[int, Tensor], *, as_recorded: bool = False
+        self,
+        model: nn.Module,
+        constants: dict[int, Tensor],
+        *,
+        as_recorded: bool = False,
+        modes: Mapping[str, bool] | None = None,
     ) -> dict[int, Tensor]:
         """Run the calls on these constants, and return all tensors by their index; see `replay`.
 
         Args:
             as_recorded: enable gradients for those calls only that had some in the step.
+            modes: of the modules, for calls that return other tensors in the present ones.
         """
         tensors = dict(constants)
         for call in self.calls:
@@ -129,6 +141,9 @@ class RecordedStep:
             else:
                 with torch.set_grad_enabled(call.has_gradient) if as_recorded else nullcontext():
                     outs = tensors_in(self._run(call, model, tensors))
+                if len(outs) != len(call.outputs) and modes is not None:
+                    with modes_set(model, modes):
+                        outs = tensors_in(self._run(call, model, tensors))
                 if len(outs) != len(call.outputs):
                     raise RuntimeError(f"{call.name} returned {len(outs)} tensors on a replay")
             tensors.update((i, t) for i, t in zip(call.outputs, outs, strict=True) if i is not None)
@@ -140,6 +155,7 @@ class RecordedStep:
         Call it inside `side_effect_free`, before the model is edited.
         """
         self._drop_bookkeeping()
+        self._modes = modes_of(model)
         tensors = self.copied_constants()
         for call in self.calls:
             outs = [value.clone() for value in call.values]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
-from revacnn_lightning.runtime.batch_samples import batch_size, first_samples
+from revacnn_lightning.runtime.batch_samples import batch_size, first_samples, is_empty
 from revacnn_lightning.runtime.cuda_graphs import UnseenChanges, graphed_module_refusal
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
 from revacnn_lightning.runtime.step_images import StepImages, replay_images
@@ -81,6 +81,7 @@ class SampleForwards:
         self._find_images = functools.partial(find_images, images=images)
         self._copy = functools.partial(first_samples, count=SAMPLES, images=images)
         self._batch_size = functools.partial(batch_size, images=images)
+        self._holds_no_sample = functools.partial(is_empty, images=images)
         self._keeps_whole_batch = False  # in recorded steps
         self._pending: RecordedStep | None = None  # recorded, not prepared yet
         self._step: RecordedStep | None = None
@@ -94,6 +95,13 @@ class SampleForwards:
     def is_ready(self) -> bool:
         """Whether `make_probe` knows how training uses the network."""
         return self._step is not None or not self._can_record()
+
+    def is_empty(self, batch: Any) -> bool:
+        """Return whether a batch holds no sample: a step on it does not show how layers depend."""
+        try:
+            return self._holds_no_sample(batch)
+        except EditRefusedError:  # of the user's function: a request is refused for the same reason
+            return False
 
     def needs_step(self, version: int) -> bool:
         """Return whether to record the next training step, at this structure version."""
@@ -116,6 +124,8 @@ class SampleForwards:
 
     def recording(self, batch: Any, version: int) -> AbstractContextManager[AddResult]:
         """Record the training step that runs inside; see `recording_step`."""
+        if self.is_empty(batch):
+            return nullcontext(lambda _: None)  # the next one shows it
 
         changes = UnseenChanges(self._module)
 
@@ -191,6 +201,8 @@ class SampleForwards:
         graphs = self._replayed_graph or graphed_module_refusal(self._module)
         if graphs:
             raise EditRefusedError(graphs)
+        if (self._user_forward is not None or self._step is None) and self.is_empty(batch):
+            raise EditRefusedError("this batch holds no sample; repeat the request with the next")
         module, small = self._module, self._copy(batch)
         samples = max(1, min(SAMPLES, self._batch_size(batch)))
         user_forward = self._user_forward
@@ -200,7 +212,8 @@ class SampleForwards:
                 [lambda: user_forward(module, self._copy(small))], samples, USER_HINT
             )
         steps = []
-        has_images = self._find_images(small) is not None and accepts_images(module)
+        images = self._find_images(small)
+        has_images = images is not None and len(images) > 0 and accepts_images(module)
         if has_images and not self._images_failure:
             steps.append(lambda: module(self._find_images(self._copy(small))))
         step = self._step

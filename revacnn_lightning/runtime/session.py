@@ -54,6 +54,7 @@ from revacnn_lightning.runtime.compilations import Compilations
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.growth_planting import GrowthPlanting
+from revacnn_lightning.runtime.idle_polling import IdlePolling
 from revacnn_lightning.runtime.inspection_collectors import (
     InspectionCollectors,
     InspectionSources,
@@ -159,6 +160,8 @@ class Session:
         self._had_viewer = False
         self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
+        self._polling = IdlePolling()
+        self._is_polling = True  # whether the sockets are polled before this batch
         self._controller = RunController(self.run, controls, self._ranks)
         sources = InspectionSources() if sources is None else sources
         self.inspections = inspections = InspectionCollectors(
@@ -295,6 +298,9 @@ class Session:
         """Handle requests, wait while the run is paused, then start recording the batch."""
         self._batch = batch
         self._status.step = batch.step
+        if self.server.publisher.had_subscribers:
+            self._polling.note_client()
+        self._is_polling = self._polling.is_due()
         is_first = batch.progress.batch_index == 0
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
             self._status.repeat_heartbeat()
@@ -370,16 +376,19 @@ class Session:
                 is_known = is_known and batch.is_loss_ready()
             return is_known and (batch.can_edit or request.dry_run)
 
-        self.receive_requests()
+        if is_paused or self._is_polling:
+            self.receive_requests()
         if not is_paused:
             if self._automatic.needs_statistics(batch.step):
                 self._batches.publish_pending()
             self._automatic.advance(batch, self._status.version)
         is_due = is_first or time.monotonic() >= self._next_layer_check
-        if is_due or self._queue.has_work(can_plan()):
+        if is_due or (not self._queue.is_empty and self._queue.has_work(can_plan())):
             self._adopt_replaced_layers()
 
         def handle() -> bool:
+            if self._queue.is_empty:
+                return False
             return self._queue.handle(lambda one: self._handle(one, batch), can_handle, can_plan)
 
         # A person applies an edit while its plan is made. The edit needs not wait for a batch more.
@@ -496,10 +505,14 @@ class Session:
             self._observers.need_batch(self._batch.step)  # first: all are called for each batch
             or self._status.structure is None
             or self.inspections.growth.is_wanted
-            or self.server.publisher.has_subscribers()
+            or self._has_subscribers()
             or bool(self.recorder.details.layers or self.recorder.responses.filters)
             or bool(self.recorder.pooled_maps.layers)
         )
+
+    def _has_subscribers(self) -> bool:
+        publisher = self.server.publisher
+        return publisher.has_subscribers() if self._is_polling else publisher.had_subscribers
 
     # ------------------------------------------------------------------ requests
 
@@ -507,6 +520,8 @@ class Session:
         """Queue the requests that have arrived; send the state to viewers that attach."""
         self._key_commands.end_expired()
         self._queue.receive(self._send_state)
+        if not self._queue.is_empty:
+            self._polling.note_client()
 
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request from inside the process, from any thread."""
@@ -515,11 +530,18 @@ class Session:
     def _submit_for_present(self, body: RequestBody) -> PendingRequest:
         return self._queue.submit(body, version=self._status.version, key=AUTOMATIC)
 
-    def _send_state(self, client: Sender) -> None:
-        self._had_viewer = True
+    def _send_state(self, client: Sender) -> bool:
+        """Send the state to a client; return whether it is the first one.
+
+        The next batch is needed then to know how training uses the network: a pause that arrived
+        together with the client must not come before it.
+        """
+        is_first, self._had_viewer = not self._had_viewer, True
+        self._polling.note_client()
         access = Access(client.key.name, client.key.role, client.key.expires)
         for message in (access, *self._status.initial_messages()):
             self.server.request_server.reply(client, message)
+        return is_first
 
     # ------------------------------------------------------------------ publishing
 

@@ -9,12 +9,15 @@ import pytest
 from msgspec.structs import replace
 
 from benchmarks.network_cut import CuttableNetwork
+from revacnn_lightning import attach
 from revacnn_lightning.client import run_messages
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
+from revacnn_lightning.errors import KeyRefusedError, ProtocolError
 from revacnn_lightning.protocol import base_socket
 from revacnn_lightning.protocol.messages import LayerInfo, Request
 from revacnn_lightning.protocol.requests import ControlRun
+from revacnn_lightning.protocol.viewer_sockets import Requester
 from tests.client.simulated_run import SimulatedRun, layer, snapshot, status, structure
 
 
@@ -89,6 +92,23 @@ def test_a_client_knows_that_the_network_is_cut_and_catches_up_afterwards(traini
         training.until(has_caught_up)
         assert {one.id for one in received if one.body == ControlRun("pause")} == {sent}
         assert run.seconds_unreachable() == 0
+
+
+def test_a_key_that_was_refused_early_made_the_run_seem_unreachable(
+    training: SimulatedRun, monkeypatch: pytest.MonkeyPatch
+):
+    """The run may refuse a key before the first request is sent."""
+
+    def send(requester: Requester, request: Request) -> None:
+        raise ProtocolError("the run is unreachable")
+
+    monkeypatch.setattr(Requester, "send", send)
+    monkeypatch.setattr(Requester, "is_key_refused", lambda _: True)
+    with pytest.raises(KeyRefusedError):
+        attach(training.connection)
+    monkeypatch.setattr(Requester, "is_key_refused", lambda _: False)
+    with pytest.raises(ProtocolError, match="unreachable"):
+        attach(training.connection)
 
 
 def test_slow_batches_are_no_silence(training: SimulatedRun, monkeypatch: pytest.MonkeyPatch):

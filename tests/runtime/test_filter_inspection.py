@@ -295,6 +295,17 @@ def test_batches_without_an_image_per_map_have_no_top_images(
     assert why in sent.top_images_note
 
 
+@pytest.mark.parametrize(("shape", "size"), [((20,), (1, 20)), ((2, 9), (2, 9))])
+def test_an_inspection_of_a_chosen_row_of_numbers_ended_the_monitoring(
+    run: InspectedRun, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], size: Any
+):
+    monkeypatch.setattr(run.collector._images, "_get_image", lambda _: torch.rand(shape))
+    run.collector.select(InspectFilter("0", 2, image_index=0))
+    [sent] = run.train_batch()
+    assert sent.image_size == size
+    assert "signal or a volume" in sent.attribution_refusal
+
+
 def test_nan_responses_are_ignored(run: InspectedRun):
     run.collector.select(InspectFilter("0", 2))
     images = torch.randn(6, 3, 10, 10)

@@ -7,9 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from revacnn_lightning import EditRefusedError
+from revacnn_lightning import AddFilters, EditRefusedError, RemoveFilters, Undo
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.sample_forward import SampleForwards
+from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, evaluate, trace
 
 BATCH = (torch.randn(8, 3, 6, 6), torch.arange(8) % 2)
@@ -71,6 +72,67 @@ def test_a_forward_that_takes_the_batch_is_replayed_as_training_calls_it():
     module = TakesTheBatch()
     [step] = forwards_of(module).make_probe(BATCH).forwards
     assert step().tensors[0].ndim == 0
+
+
+class DetectorNet(nn.Module):
+    """Returns its losses in training, and what it detects in each image in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm, self.conv2 = (
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(4, 2, 3),
+        )
+
+    def forward(self, images, labels):
+        maps = self.conv2(self.norm(self.conv1(images)).relu())
+        if not self.training:
+            return [{"boxes": each.amax(0), "scores": each.mean(0)} for each in maps]
+        loss = nn.functional.cross_entropy(maps.mean((2, 3)), labels)
+        return {"class": loss, "size": maps.square().mean()}
+
+
+class TrainsDetector(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = DetectorNet()
+
+    def training_step(self, batch, batch_idx):
+        return sum(self.net(*batch).values())
+
+
+def test_edits_of_a_detector_were_rolled_back_as_it_returns_no_losses_in_evaluation():
+    module = TrainsDetector()
+    probe, editor = forwards_of(module).make_probe(BATCH), Editor(module)
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    editor.apply(RemoveFilters("net.conv1", [1]), probe)
+    editor.apply(AddFilters("net.conv1"), probe)
+    editor.apply(Undo(2), probe)
+    assert all(each.training for each in module.modules())
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("features", [(3, 6, 6), (5,)])
+def test_an_edit_was_verified_with_an_empty_batch_whose_outputs_are_all_equal(features):
+    empty = (torch.randn(0, *features), torch.zeros(0, dtype=torch.int64))
+    forwards = forwards_of(WithForward())
+    assert forwards.is_empty(empty)
+    assert not forwards.is_empty(BATCH)
+    assert not forwards.is_empty("no batch of tensors")
+    [step] = forwards.make_probe(empty).forwards
+    assert step().tensors[0].isfinite()
+    of_user = forwards_of(WithForward(), user_forward=lambda module, batch: module(batch[0]))
+    with pytest.raises(EditRefusedError, match="this batch holds no sample"):
+        of_user.make_probe(empty)
+
+
+def test_no_step_is_recorded_of_a_batch_without_a_sample():
+    empty = (torch.randn(0, 3, 6, 6), torch.zeros(0, dtype=torch.int64))
+    forwards = forwards_of(WithForward(), empty)
+    assert forwards.needs_step(0)
+    with pytest.raises(EditRefusedError, match="only after the next batch"):
+        forwards.make_probe(BATCH)
 
 
 def test_a_forward_that_fails_on_images_alone_does_not_veto():

@@ -122,10 +122,9 @@ class ActivationMeter:
         self._stopwatch.add(CLASSES, start)
 
         def on_gradient(gradient: Tensor) -> None:
-            if self._batch.is_recording:
-                start = self._stopwatch.now()
-                self._pooled_maps.add_gradient(layer.name, layer.conv, gradient)
-                self._stopwatch.add(CLASSES, start)
+            start = self._stopwatch.now()
+            self._pooled_maps.add_gradient(layer.name, layer.conv, gradient)
+            self._stopwatch.add(CLASSES, start)
 
         if output.requires_grad and self._pooled_maps.needs_gradient(layer.name):
             output.register_hook(self._batch.guarded(on_gradient))
@@ -138,13 +137,12 @@ class ActivationMeter:
         per_image = "signal_to_noise" in sampled
 
         def on_gradient(gradient: Tensor) -> None:
-            if self._batch.is_recording:
-                self._batch.touch(layer)
-                start = self._stopwatch.now()
-                maps = to_maps(layer.conv, gradient.detach())
-                assert maps is not None  # it has the shape of the output
-                sums.add_gradient(maps, magnitude, per_image)
-                self._stopwatch.add("map gradients", start)
+            self._batch.touch(layer)
+            start = self._stopwatch.now()
+            maps = to_maps(layer.conv, gradient.detach())
+            assert maps is not None  # it has the shape of the output
+            sums.add_gradient(maps, magnitude, per_image)
+            self._stopwatch.add("map gradients", start)
 
         return self._batch.guarded(on_gradient)
 
@@ -161,8 +159,6 @@ class ActivationMeter:
         version = maps._version
 
         def on_gradient(gradient: Tensor) -> None:
-            if not self._batch.is_recording:
-                return
             start = self._stopwatch.now()
             if maps._version != version:
                 sums.is_overwritten = True

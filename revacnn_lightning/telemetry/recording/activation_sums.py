@@ -1,8 +1,9 @@
 """Sums over the activation maps of one module.
 
-A map is summed within the forward hook. Keeping maps in order to sum several in a row would save
-some cold instructions but cost far more: by then they have left the cache, and memory that is
-withheld from the allocator makes it request more from the system.
+A map is summed within the forward hook. Keeping large maps in order to sum several in a row would
+save some cold instructions but cost far more: by then they have left the cache, and memory that is
+withheld from the allocator makes it request more from the system. For small ones see
+`deferred_maps`.
 """
 
 from __future__ import annotations

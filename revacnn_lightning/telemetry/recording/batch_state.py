@@ -36,6 +36,7 @@ class BatchState:
         is_regular: whether that is all that has happened.
         must_compile: whether a compiled hook did not find what it was compiled for.
         paths: of the maps, by layer, that the hooks of this batch are compiled for.
+        sum_deferred: sums the maps of the batch that wait to be summed together.
         touched: layers whose sums are those of this batch. What the sums of another layer hold is
             of an earlier batch.
     """
@@ -51,6 +52,7 @@ class BatchState:
     is_regular: bool = True
     must_compile: bool = False
     paths: Mapping[ObservedLayer, MapPath] = field(default_factory=dict)
+    sum_deferred: Callable[[], None] = lambda: None
     touched: set[ObservedLayer] = field(default_factory=set)
 
     def begin(self, start: Any, loss_scale: Tensor | float) -> None:
@@ -67,6 +69,8 @@ class BatchState:
     def touch(self, layer: ObservedLayer) -> None:
         """Prepare the sums of a layer for what is not an event."""
         self.is_regular = False
+        if layer not in self.touched:
+            self.sum_deferred()
         if layer in self.touched:
             return
         self.touched.add(layer)
@@ -87,10 +91,12 @@ class BatchState:
     def guarded(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         """Return a hook whose errors end the recording of the batch, but not the user's step.
 
-        `Recorder.end_batch` raises them.
+        `Recorder.end_batch` raises them. Outside a recorded batch, the hook does nothing.
         """
 
         def call(*args: Any) -> Any:
+            if not self.is_recording:
+                return None
             try:
                 return hook(*args)
             except Exception as error:  # noqa: BLE001 - a bug here must not stop the training

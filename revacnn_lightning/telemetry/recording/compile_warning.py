@@ -20,6 +20,11 @@ class CompileWarningFilter:
     def __init__(self) -> None:
         self._filter: Any = None
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether the model has compiled modules."""
+        return self._filter is not None
+
     def install(self, model: nn.Module) -> None:
         """Add the filter if the model has compiled modules."""
         # The attribute is checked because importing the class would import the compiler.

@@ -2,9 +2,9 @@
 
 Which modules are called, with maps of which shape, and where their sums go is known from an
 earlier batch. A compiled hook handles the first call of its module in a batch by one reduction
-straight into the slots of the layer. Then the general hook takes its place until the next batch; it
-also handles a map that is not as expected, and all maps of a layer of which it has handled one
-(`BatchState.touch`).
+straight into the slots of the layer, or keeps a small map, which is reduced with others
+(`DeferredMaps`). Then the general hook takes its place until the next batch; it also handles a map
+that is not as expected, and all maps of a layer of which it has handled one (`BatchState.touch`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,31 @@ from torch.compiler import is_compiling
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.batch_hooks import Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
+from revacnn_lightning.telemetry.recording.deferred_maps import DeferredMaps, is_kept_by_autograd
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.slot_reductions import (
     gradient_reductions,
     is_never_negative,
+    is_small,
     map_reductions,
 )
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 
-__all__ = ["MapPath", "conv_hook", "feeder_hook", "gradient_hook", "nonlinearity_hook", "timed"]
+__all__ = [
+    "MapPath",
+    "OnTheirWay",
+    "conv_hook",
+    "feeder_hook",
+    "gradient_hook",
+    "nonlinearity_hook",
+    "timed",
+]
 
 Replace = Callable[[Hook], None]  # installs another hook until the end of the batch
+# Maps on their way to the non-linearity, by their id: with the version that they had before it,
+# which rises when something writes to them.
+OnTheirWay = dict[int, tuple["MapPath", Tensor, int]]
 
 
 class MapPath:
@@ -47,11 +60,12 @@ class MapPath:
         sums: of the map.
         shape: of the map.
         counts_positive: whether the reductions count positive pixels, too.
+        is_never_negative: whether all pixels but zeros are positive.
+        is_deferrable: whether the map may be summed later, with others (`DeferredMaps`), if it
+            requires a gradient.
         reductions: sum the map.
         on_gradient: sums the gradient of the map; None if that is not sampled.
         awaits_gradient: whether it is the first one of the batch.
-        output: the map on its way to the non-linearity; None at any other time.
-        version: of ``output``; it rises when something writes to it.
         fed, measured, returned: the events of the layer, see `BatchState.events`: its map has been
             returned by the feeder, and summed, and its gradient has.
     """
@@ -64,6 +78,7 @@ class MapPath:
         assert self.sums.shape is not None
         self.shape = self.sums.shape
         self.counts_positive = "firing" in sampled
+        self.is_never_negative = "activation" in sampled and is_never_negative(layer.source)
         slots = self.sums.slots
         self.reductions = map_reductions(
             self.shape,
@@ -71,10 +86,12 @@ class MapPath:
             slots["activation"],
             slots["firing"] if self.counts_positive else None,
             absolute=self.sums.absolute,
-            never_negative="activation" in sampled and is_never_negative(layer.source),
+            never_negative=self.is_never_negative,
         )
-        self.output: Tensor | None = None
-        self.version = 0
+        is_few = self.sums.slots["activation"].device.type == "cpu" and is_small(
+            self.shape, slots["activation"]
+        )
+        self.is_deferrable = is_few and is_kept_by_autograd(layer.source)
         self.fed, self.measured, self.returned = (
             (layer, event) for event in ("fed", "measured", "returned")
         )
@@ -105,7 +122,7 @@ def gradient_hook(
         if not batch.is_recording:
             return
         is_expected = path.awaits_gradient and gradient.shape == shape
-        if not is_expected or type(gradient) is not Tensor or path.layer in touched:
+        if not is_expected or type(gradient) is not Tensor or (touched and path.layer in touched):
             general(gradient)
             return
         path.awaits_gradient = False
@@ -134,7 +151,8 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
         if is_compiling():
             return
         replace(general)
-        if type(output) is not Tensor or output.shape != shape or path.layer in touched:
+        is_expected = type(output) is Tensor and output.shape == shape
+        if not is_expected or (touched and path.layer in touched):
             general(module, args, output)
             return
         with_gradients = torch.is_grad_enabled()
@@ -157,7 +175,7 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
 def feeder_hook(
     batch: BatchState,
     path: MapPath,
-    on_their_way: dict[int, MapPath],
+    on_their_way: OnTheirWay,
     general: Hook,
     replace: Replace,
 ) -> Hook:
@@ -166,7 +184,7 @@ def feeder_hook(
     Args:
         batch: the batch under way.
         path: of the layer's map.
-        on_their_way: receives the path, by the id of the map.
+        on_their_way: receives the map.
         general: the general hook.
         replace: installs it.
     """
@@ -176,45 +194,52 @@ def feeder_hook(
         if is_compiling():
             return
         replace(general)
-        if type(output) is not Tensor or output.is_inference() or path.layer in touched:
+        is_expected = type(output) is Tensor and not output.is_inference()
+        if not is_expected or (touched and path.layer in touched):
             general(module, args, output)
             return
-        path.output, path.version = output, output._version
-        on_their_way[id(output)] = path
+        on_their_way[id(output)] = path, output, output._version
         record(event)
 
     return hook
 
 
 def nonlinearity_hook(
-    batch: BatchState, meter: ActivationMeter, on_their_way: dict[int, MapPath], general: Hook
+    batch: BatchState,
+    meter: ActivationMeter,
+    on_their_way: OnTheirWay,
+    deferred: DeferredMaps,
+    general: Hook,
 ) -> Hook:
     """Return the hook of a non-linearity, which returns the maps of one layer or of several."""
-    record, touched = batch.events.append, batch.touched
+    record, touched, defer = batch.events.append, batch.touched, deferred.add
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if is_compiling():
             return
-        path = on_their_way.pop(id(args[0]), None) if args else None
-        if path is None:
+        found = on_their_way.pop(id(args[0]), None) if args else None
+        if found is None:
             general(module, args, output)
             return
-        received, path.output = args[0], None  # the very tensor that the feeder has returned
-        is_lost = received._version - path.version != (output is received)
+        path, received, version = found  # the very tensor that the feeder has returned
+        is_lost = received._version - version != (output is received)
         if is_lost or not isinstance(output, Tensor):
             return  # something else has written to the map, or it is none
         with_gradients = torch.is_grad_enabled()
         try:
             is_expected = type(output) is Tensor and output.shape == path.shape
-            if not is_expected or path.layer in touched:
+            if not is_expected or (touched and path.layer in touched):
                 meter.measure(path.layer, path.sums, output)
                 return
             if path.on_gradient is not None and output.requires_grad:
                 path.awaits_gradient = True
                 output.register_hook(path.on_gradient)
-            torch._C._set_grad_enabled(False)
-            for reduce in path.reductions:
-                reduce(output)
+            if path.is_deferrable and output.requires_grad:
+                defer((path, output, output._version))
+            else:
+                torch._C._set_grad_enabled(False)
+                for reduce in path.reductions:
+                    reduce(output)
             record(path.measured)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)

@@ -9,6 +9,7 @@ backward pass produces. (The hook must not keep that tensor: autograd would then
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -44,7 +45,10 @@ class GradientReader:
         self._grouping = grouping
         # Whether another party modifies .grad at the end of the backward pass.
         self._must_sum_in_hooks = False
+        # Whose .grad is to be read after the first backward pass of the batch, and after others.
         self._pending: list[WeightSums] = []
+        self._pending_later: list[WeightSums] = []
+        self._is_first = True  # no backward pass of the batch has been read
         self._weights: Sequence[WeightSums] = []  # of this batch
 
     def hook(self, sums: WeightSums) -> None:
@@ -79,40 +83,48 @@ class GradientReader:
         self._must_sum_in_hooks = (
             torch.distributed.is_available() and torch.distributed.is_initialized()
         )
-        self._pending.clear()
+        self._clear()
         self._weights = all_weights
+        self._is_first = True
         for sums in all_weights:
             sums.has_gradient = False
+            if sums.must_sum_in_hook:
+                self._is_first = False  # then each hook has to check
             sums.finished_sum = sums.grad_sum = sums.grad = None
             if sums.plain is None and sums.effective.is_in_use:
                 sums.effective.begin_batch()
 
     def end_batch(self) -> None:
         """Discard gradients that were not read. May be called repeatedly."""
-        self._pending.clear()
+        self._clear()
         for sums in self._weights:
             if sums.plain is None and sums.effective.is_in_use:
                 sums.effective.end_batch()
         self._weights = []
 
+    def _clear(self) -> None:
+        self._pending.clear()
+        self._pending_later.clear()
+
     def _gradient_hook(self, sums: WeightSums, weight: Tensor) -> Callable[[Tensor], None]:
-        """Return the hook of a weight."""
-        batch, pending = self._batch, self._pending
-        general = batch.guarded(self._on_gradient)
+        """Return the hook of a weight. It is called for each weight in each backward pass."""
+        general = functools.partial(self._batch.guarded(self._on_gradient), sums)
+        if sums.plain is not weight:
+            return general
+        pending = self._pending
 
         def hook(gradient: Tensor) -> None:
-            if not batch.is_recording:
-                return
-            is_first = pending and weight.grad is None and not sums.has_gradient
-            if is_first and sums.plain is weight and not sums.must_sum_in_hook:
-                sums.has_gradient = True
+            # Not the first weight of the first backward pass, for which ``general`` has checked
+            # what holds for all of them.
+            if pending and weight.grad is None:
                 pending.append(sums)  # .grad will hold this gradient and nothing else
             else:
-                general(sums, gradient)
+                general(gradient)
 
         return hook
 
     def _on_gradient(self, sums: WeightSums, gradient: Tensor) -> None:
+        self._batch.sum_deferred()  # the forward is over
         sums.has_gradient = True
         if sums.effective.is_observed:
             return  # the gradient of the weight that was computed from this parameter counts
@@ -120,13 +132,16 @@ class GradientReader:
             self._batch.is_regular = False
             sums.add_gradient(gradient)
             return
-        if not self._pending:
+        if not self._pending and not self._pending_later:
             Variable._execution_engine.queue_callback(self._batch.guarded(self._read_pending))
-        self._pending.append(sums)
+        (self._pending if self._is_first else self._pending_later).append(sums)
 
     def _read_pending(self) -> None:
-        pending = dict.fromkeys(self._pending)
-        self._pending.clear()
+        pending = dict.fromkeys([*self._pending, *self._pending_later])
+        self._clear()
+        self._is_first = False
+        for sums in pending:
+            sums.has_gradient = True
         start = self._stopwatch.now()
         with torch.no_grad():
             read_gradients(self._grouping, self._grouping.of(list(pending)))

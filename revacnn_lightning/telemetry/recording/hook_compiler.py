@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook, 
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compiled_hooks import (
     MapPath,
+    OnTheirWay,
     conv_hook,
     feeder_hook,
     gradient_hook,
@@ -20,6 +21,7 @@ from revacnn_lightning.telemetry.recording.compiled_hooks import (
     timed,
 )
 from revacnn_lightning.telemetry.recording.computed_weights import weight_source
+from revacnn_lightning.telemetry.recording.deferred_maps import MAX_DEFERRED, DeferredMaps
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
@@ -73,18 +75,20 @@ class HookCompiler:
         self._meter = meter
         self._stopwatch = stopwatch
         self._batch_hooks = batch_hooks
-        self._on_their_way: dict[int, MapPath] = {}  # to the non-linearity, by the id of the map
+        self._on_their_way: OnTheirWay = {}
         self._kept: dict[Any, CompiledHooks] = {}
+        self._deferred = DeferredMaps(batch, stopwatch)
+        batch.sum_deferred = self._deferred.sum
 
     def forget(self) -> None:
         """Compile new hooks: layers, slots or shapes are others."""
         self._kept.clear()
+        self._deferred.forget()
 
     def end_batch(self) -> None:
         """Release the maps that reached no non-linearity."""
-        for path in self._on_their_way.values():
-            path.output = None
         self._on_their_way.clear()
+        self._deferred.clear()
         if self._batch.must_compile:
             self.forget()
 
@@ -127,6 +131,8 @@ class HookCompiler:
         """Return hooks for the maps of these layers, and the general hooks of other modules."""
         images = self._make_images(layers)
         paths = {layer: self._make_path(layer, images) for layer in layers}
+        self._limit_deferred(paths.values())
+        self._deferred.buffer = self.buffer
         hooks, timed_hooks = dict(general), dict(general)
         for layer, path in paths.items():
             compiled = self._hooks_of(path, general)
@@ -136,6 +142,13 @@ class HookCompiler:
             timed_hooks[layer.source] = timed(compiled[layer.source], self._stopwatch)
         prepare = self._batch_hooks.prepare
         return CompiledHooks(paths, prepare(hooks), prepare(timed_hooks), images)
+
+    def _limit_deferred(self, paths: Iterable[MapPath]) -> None:
+        """Let no more maps be summed later than may be kept."""
+        size = 0
+        for path in paths:
+            size += path.shape.numel() if path.is_deferrable else 0
+            path.is_deferrable = path.is_deferrable and size <= MAX_DEFERRED
 
     def _make_images(self, layers: Sequence[ObservedLayer]) -> ImageGradients | None:
         """Return slots for the gradients of each image, if this batch samples them."""
@@ -167,5 +180,7 @@ class HookCompiler:
         replace, on_their_way = self._batch_hooks.replacer(feeder), self._on_their_way
         return {
             feeder: feeder_hook(batch, path, on_their_way, general[feeder], replace),
-            source: nonlinearity_hook(batch, self._meter, on_their_way, general[source]),
+            source: nonlinearity_hook(
+                batch, self._meter, on_their_way, self._deferred, general[source]
+            ),
         }

@@ -65,6 +65,7 @@ class ModuleHooks:
         self._stopwatch = stopwatch
         self.images: ImageGradients | None = None
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
+        self._needs_global_hook = False  # in the next batch
         self._batch_hooks = BatchHooks()
         self._compiler = HookCompiler(batch, meter, stopwatch, self._batch_hooks)
         self._owners = MapOwners()
@@ -102,10 +103,23 @@ class ModuleHooks:
         there are any, the hook on all modules stays.
         """
         self._compiler.forget()
-        is_compiled = any(layer.is_compiled for layer in self._layers)
-        only_some = not self._is_discovering and not is_compiled
+        only_some = not self._is_discovering and not self._is_compiled
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
-        self._set_global_hook(not only_some or not is_installed)
+        self._needs_global_hook = not only_some or not is_installed
+        self._set_global_hook(self._needs_global_hook)
+
+    @property
+    def _is_compiled(self) -> bool:
+        """Whether some layer runs in a compiled region."""
+        return any(layer.is_compiled for layer in self._layers)
+
+    def suspend(self) -> None:
+        """Remove the hook on all modules, which slows each call of one, until the next batch.
+
+        Hooks on some modules need not be removed: their tables are empty between batches.
+        """
+        if not self._is_compiled:
+            self._set_global_hook(False)
 
     def release_modules(self) -> None:
         """Give the modules their own hook tables back, until `attach`."""
@@ -120,6 +134,7 @@ class ModuleHooks:
 
     def begin_batch(self) -> None:
         """Enable the hooks."""
+        self._set_global_hook(self._needs_global_hook)
         self._discovery.begin_batch()
         if not self._batch_hooks.is_installed:
             self._batch.paths, self.images = {}, None

@@ -89,7 +89,7 @@ class OptimizerHooks:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         """Copy the weights, unless the optimizer's state will show how it changed them."""
-        if not self._batch.is_recording or "update_ratio" not in self.pending:
+        if "update_ratio" not in self.pending:
             return None
         to_copy: list[Copy] = []
         for group, weights in self._groups_of(optimizer):
@@ -125,7 +125,7 @@ class OptimizerHooks:
         self._stopwatch.add("update_ratio", start)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if not self._batch.is_recording or not self.pending:
+        if not self.pending:
             return
         groups = self._groups_of(optimizer)
         if not groups:

@@ -304,6 +304,8 @@ class Recorder:
             return
         self._slots = SlotAllocation(self._layers)
         self._unhooked = self._all_weights = [layer.weights for layer in self._layers]
+        for weights in self._all_weights:
+            self._gradients.suspend(weights)  # the hook depends on whether a weight has slots
         self._hook_weights()
         self._grouping.begin(self._slots.buffer)
         self._optimizer_hooks.update_structure(self._layers)
@@ -357,17 +359,20 @@ class Recorder:
         return recording
 
     def release_tensors(self) -> None:
-        """Release the tensors of the last batch, above all its gradients, and all hooks on weights.
+        """Release the tensors of the last batch, above all its gradients, and what hooks cost.
 
-        Call it when the next batches are not recorded.
+        Call it when the next batches are not recorded. No weight has a hook of ours until one is,
+        and all modules together have none, unless the network would be compiled again for it.
         """
         self._unhooked = self._all_weights
         for layer in self._layers:
             self._gradients.suspend(layer.weights)
             layer.weights.begin_batch()
             layer.weights.effective.reset()
+            layer.weights.norm = None  # no hook shows the steps that leave a weight's version
             layer.begin_batch()
-        self._signature = None
+        if not self._warning_filter.is_installed:
+            self._module_hooks.suspend()
 
     @property
     def has_pending(self) -> bool:
@@ -389,6 +394,7 @@ class Recorder:
 
     def _send(self, grad_scale: float, loss: Tensor | None, metadata: Any) -> Recording | None:
         """Finish the sums and start to copy them to the host."""
+        self._batch.sum_deferred()
         start = self._stopwatch.now()
         if "weight_norm" in self._batch.statistics:
             measure_norms(self._grouping, self._grouping.of(self._all_weights))

@@ -215,3 +215,110 @@ def test_no_hook_of_a_weight_remains_while_nothing_is_recorded() -> None:
     assert np.isfinite(again.values).all()
     assert before.layers == again.layers
     recorder.detach()
+
+
+def test_a_batch_recorded_alone_was_evaluated_although_it_was_like_the_last_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The history samples a batch now and then, and batches without a viewer between them."""
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    recorder = Recorder(net)
+    recorder.attach()
+    for _ in range(3):
+        train(net, optimizer, recorder, IMAGES)
+    recorder.release_tensors()
+
+    def fails(*_: Any) -> bool:
+        raise AssertionError
+
+    monkeypatch.setattr(RecordingAssembler, "update_layout", fails)
+    alone = train(net, optimizer, recorder, IMAGES)
+    for layer in (net.first, net.second):
+        norm = layer.weight.detach().flatten(1).norm(dim=1)
+        name = "first" if layer is net.first else "second"
+        np.testing.assert_allclose(of_layer(alone, "weight_norm", name), norm, rtol=1e-5)
+    recorder.detach()
+
+
+def test_all_modules_kept_a_hook_while_nothing_was_recorded() -> None:
+    """Where the path changes, a hook on all modules records. It slows all of their calls."""
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    recorder = Recorder(net)
+    recorder.attach()
+    for path in (plain_path, written_to, plain_path):
+        net.path = path
+        train(net, optimizer, recorder, IMAGES)
+    assert torch.nn.modules.module._global_forward_hooks
+    recorder.release_tensors()
+    assert not torch.nn.modules.module._global_forward_hooks
+    alone = train(net, optimizer, recorder, IMAGES)
+    assert np.isfinite(alone.values).all()
+    recorder.detach()
+
+
+def test_a_norm_was_that_of_before_weights_changed_while_nothing_was_recorded() -> None:
+    """A step through ``.data`` leaves the version of a weight as it is."""
+    net = Net()
+    recorder = Recorder(net)
+    recorder.attach()
+    for factor in (1, 3):
+        recorder.begin_batch()
+        reference.train_step(net, IMAGES)
+        recording = recorder.end_batch()
+        norm = net.first.weight.detach().flatten(1).norm(dim=1)
+        np.testing.assert_allclose(of_layer(recording, "weight_norm", "first"), norm, rtol=1e-5)
+        recorder.release_tensors()
+        net.first.weight.data.mul_(factor + 1)
+    recorder.detach()
+
+
+def written_to_later(net: Net, x: Tensor) -> Tensor:
+    y = plain_path(net, x)
+    with torch.no_grad():
+        y.mul_(3)
+    return y.detach()  # autograd would refuse to go back through it
+
+
+def test_a_map_that_waited_for_others_was_summed_with_what_something_wrote_to_it() -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    recorder = Recorder(net)
+    recorder.attach()
+    for batch in range(5):
+        net.path = written_to_later if batch == 2 else plain_path
+        expected = plain_path(net.train(), IMAGES).sum((0, 2, 3)) / len(IMAGES)
+        recording = train(net, optimizer, recorder, IMAGES)
+        values = of_layer(recording, "activation", "first")
+        if batch == 2:
+            expected = torch.full((4,), torch.nan)
+        np.testing.assert_allclose(values, expected.detach(), rtol=1e-5, err_msg=f"batch {batch}")
+    recorder.detach()
+
+
+def test_small_maps_are_summed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = []
+    join = torch.cat
+
+    def note(tensors: Any, *args: Any, **options: Any) -> Tensor:
+        together.append((len(tensors), *args))
+        return join(tensors, *args, **options)
+
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()) for _ in range(5)]
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), *layers)
+    recorder = Recorder(net, statistics=STATISTICS)
+    recorder.attach()
+    for batch in range(3):
+        recorder.begin_batch()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "cat", note)
+            net(IMAGES).sum().backward()
+        expected = net[:3](IMAGES).detach()
+        recording = recorder.end_batch()
+        for name, values in {"activation": expected, "firing": (expected > 0).float()}.items():
+            mean = values.sum((0, 2, 3)) / len(IMAGES) / (1 if name == "activation" else 100)
+            np.testing.assert_allclose(of_layer(recording, name, "2.0"), mean, rtol=1e-5)
+        assert ((5, 1) in together) == (batch > 0)  # 5 maps, filters side by side
+    recorder.detach()
