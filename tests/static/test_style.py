@@ -22,6 +22,8 @@ ALLOWED = {
     '#app[data-run="unknown"] > :is(main, aside, footer)',
     '.column[data-lane="true"][data-density="normal"] > span',
     '.column.block-header[data-density="crowded"] > span',
+    "#network:has(#cheapest:not([hidden])) #hints",
+    "#network:has(#of-class:not([hidden])) #hints",
 }
 
 

@@ -9,6 +9,7 @@ from bokeh.models import Column
 from ..components import Component
 from ..components.address import Address
 from ..components.automatic_panel import AutomaticPanel
+from ..components.change_list import ChangeListPanel, ReplyPanel
 from ..components.chart import Chart
 from ..components.chart_choices import ChartChoices
 from ..components.chart_places import ChartPlaces
@@ -34,7 +35,7 @@ from ..components.network_ends import NetworkEnds
 from ..components.price_panel import PricePanel
 from ..components.rank_panel import RankPanel
 from ..components.selection_panel import SelectionPanel
-from ..components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
+from ..components.staging_bar import StagingBar
 from ..components.statistics_pane import StatisticsPane
 from ..components.time_chart import TimeChart
 from ..components.timeline import Timeline

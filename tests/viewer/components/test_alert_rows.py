@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.alerts import Alert
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.alert_rows import insert_alerts
-from viewer.components.staging_bar import ChangeListPanel
+from viewer.components.change_list import ChangeListPanel
 from viewer.runs.request_log import EditMark, RequestRecord
 from viewer.tab.tab_state import TabState
 

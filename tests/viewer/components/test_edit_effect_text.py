@@ -10,8 +10,8 @@ from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
+from viewer.components.change_list import ChangeListPanel
 from viewer.components.edit_effect_text import describe_effect, explain_effect
-from viewer.components.staging_bar import ChangeListPanel
 from viewer.runs.edit_effects import EditEffect, Level
 from viewer.runs.request_log import REPLY_SECONDS
 from viewer.tab.tab_state import TabState

@@ -13,12 +13,13 @@ from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import ParameterGroup, Planned, PlanSummary
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
+from viewer.components.change_list import ChangeListPanel, ReplyPanel
 from viewer.components.controls import ControlsPanel
 from viewer.components.header import Header
 from viewer.components.layer_panel import LayerPanel
 from viewer.components.network import NetworkView
 from viewer.components.selection_panel import SelectionPanel
-from viewer.components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
+from viewer.components.staging_bar import StagingBar
 from viewer.components.timeline import LAYER_MEANS_ONLY, Timeline
 from viewer.runs.run_follower import RunFollower
 from viewer.tab.page_link import PageLink

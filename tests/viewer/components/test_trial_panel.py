@@ -11,7 +11,8 @@ from revacnn_lightning.protocol.requests import DiscardTrial, KeepTrial, RemoveF
 from revacnn_lightning.protocol.trial_state import TrialState
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.staging_bar import ChangeListPanel, ReplyPanel, StagingBar
+from viewer.components.change_list import ChangeListPanel, ReplyPanel
+from viewer.components.staging_bar import StagingBar
 from viewer.components.trial_panel import TrialPanel
 from viewer.tab.tab_state import TabState
 

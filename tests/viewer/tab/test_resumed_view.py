@@ -7,7 +7,7 @@ from revacnn_lightning.protocol.requests import RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_training import FakeTraining
 from tests.viewer.tab.actions import send_command
-from viewer.components.staging_bar import ReplyPanel
+from viewer.components.change_list import ReplyPanel
 from viewer.runs.run_state import RunState
 from viewer.tab.tab_state import TabState
 
