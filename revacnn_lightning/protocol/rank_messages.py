@@ -42,8 +42,9 @@ class RankValues(Struct, frozen=True, tag="rank_values"):
     """What each rank has recorded of one layer, over the same batches up to ``step``.
 
     ``values`` is float32 of shape (ranks, len(statistics), filters); NaN where a rank has recorded
-    nothing. ``losses`` are means over these batches; NaN also if a loss was. A rank is in step if
-    its weights and its optimizer state are those of rank 0, bit for bit.
+    nothing. ``losses`` are means over these batches, NaN if a loss was; None where none is known,
+    as right after an edit. A rank is in step if its weights and its optimizer state are those of
+    rank 0, bit for bit.
     """
 
     run: str
@@ -51,7 +52,7 @@ class RankValues(Struct, frozen=True, tag="rank_values"):
     step: int
     layer: str
     statistics: list[str]
-    losses: list[float]
+    losses: list[float | None]
     in_step: list[bool]
     nonfinite_weights: list[int]  # of the whole network: how many are infinite or NaN
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
@@ -67,7 +68,7 @@ class RankValues(Struct, frozen=True, tag="rank_values"):
                 texts.append("out of step: its weights are not those of rank 0")
             if self.nonfinite_weights[rank]:
                 texts.append(f"{self.nonfinite_weights[rank]:,} weights are infinite or NaN")
-            if not np.isfinite(loss):
+            if loss is not None and not np.isfinite(loss):
                 texts.append("its loss is infinite or NaN")
             if own := sorted(set(dead[rank]) - shared):
                 texts.append(f"silent in this rank only: {', '.join(map(str, own[:10]))}")

@@ -43,7 +43,8 @@ def _table(values: RankValues) -> dict[str, Any]:
     for rank, loss in enumerate(values.losses):
         means = [_mean(row) for row in values.values[rank]]
         note = "; ".join(differences.get(rank, []))
-        rows.append({"cells": [str(rank), format_number(loss), *means], "note": note})
+        shown_loss = "–" if loss is None else format_number(loss)
+        rows.append({"cells": [str(rank), shown_loss, *means], "note": note})
     count = len(differences)
     verdict = {0: "no rank differs", 1: f"rank {min(differences, default=0)} differs"}
     text = (

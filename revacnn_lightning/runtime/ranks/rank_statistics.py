@@ -38,14 +38,14 @@ class OfEachRank:
     Attributes:
         statistics: the S names.
         values: float32 (ranks, S, filters): means over the same batches.
-        losses: of each rank; NaN if unknown.
+        losses: mean of each rank; None if unknown.
         checksums: of its weights and optimizer state.
         nonfinite_weights: how many of its weights are infinite or NaN.
     """
 
     statistics: list[str]
     values: np.ndarray
-    losses: list[float]
+    losses: list[float | None]
     checksums: list[int]
     nonfinite_weights: list[int]
 
@@ -92,8 +92,8 @@ class Reduction:
         rows = len(self.statistics)
         return OfEachRank(
             self.statistics,
-            np.stack([table[:-1].reshape(rows, -1) for table in tables]),
-            [float(table[-1]) for table in tables],
+            np.stack([table[:-2].reshape(rows, -1) for table in tables]),
+            [float(table[-2] / table[-1]) if table[-1] else None for table in tables],
             [int(facts[0]) for facts in self._facts],
             [int(facts[1]) for facts in self._facts],
         )
@@ -153,9 +153,8 @@ class RankStatistics:
         gathered: list[Tensor] = []
         facts: list[Tensor] = []
         if sharing.width:
-            own = np.append(
-                sums.means(sharing.first_column, sharing.width).ravel(), np.float32(sums.loss)
-            )
+            means = sums.means(sharing.first_column, sharing.width)
+            own = np.append(means.ravel(), sums.losses)
             work, gathered = self._group.start_gather(torch.from_numpy(own))
             another, facts = self._group.start_gather(torch.tensor(self.get_facts()))
             works += [work, another]

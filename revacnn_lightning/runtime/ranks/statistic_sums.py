@@ -59,10 +59,9 @@ class StatisticSums:
         return int(self._scalars[3])
 
     @property
-    def loss(self) -> float:
-        """The mean loss of this rank; NaN if unknown."""
-        with np.errstate(all="ignore"):
-            return float(self._scalars[0] / self._scalars[1])
+    def losses(self) -> np.ndarray:
+        """The sum of the losses of this rank, and how many there are, (2,)."""
+        return self._scalars[:2]
 
     def means(self, first: int, count: int) -> np.ndarray:
         """Return the means of some columns, (S, count); NaN where nothing was recorded."""

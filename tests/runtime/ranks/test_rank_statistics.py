@@ -202,3 +202,17 @@ def test_which_rank_differs_is_known_on_demand(ranks: list[RankStatistics]):
             "silent in this rank only: 1",
         ]
     }
+
+
+def test_the_loss_of_no_batch_is_unknown(ranks: list[RankStatistics]):
+    class Recorder:
+        layers = ("a", "b")
+
+    comparison = RankComparison(ranks[0], Recorder(), lambda: 0.0)  # type: ignore[arg-type]
+    ranks[0].wanted_layer = "b"
+    begin(ranks)
+    record(ranks[0], ["a", "b"], [[0, 1, 2], [0, 1, 2]], loss=0.5)
+    comparison.receive(reduce(ranks), snapshot(4, [[0] * 3] * 3))
+    [found] = comparison._arrived
+    assert found.losses == [0.5, None]
+    assert found.differences() == {}

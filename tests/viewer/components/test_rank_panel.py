@@ -45,3 +45,20 @@ def test_the_values_of_each_rank_are_requested_only_while_they_are_shown(
     first, second = (row["cells"] for row in content["rows"])
     assert (first, second) == (["0", "0.500", "2.00"], ["1", "0.250", "2.00"])
     assert content["rows"][1]["note"] == "out of step: its weights are not those of rank 0"
+
+
+def test_ranks_of_unknown_loss_were_said_to_have_an_infinite_one(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    """Right after an edit, no batch has been recorded."""
+    train_in_two_ranks(tab)
+    send_command(tab, "toggle_ranks")
+    layer = tab.layer_names()[0]
+    values = np.full((2, 1, 2), np.nan, np.float32)
+    found = RankValues(
+        "run", 0, 7, layer, ["gradient"], [None, np.nan], [True, True], [0, 0], values
+    )
+    follower.ranks.receive(found)
+    first, second = RankPanel(tab).content()["rows"]
+    assert (first["cells"][1], first["note"]) == ("–", "")
+    assert second["note"] == "its loss is infinite or NaN"
