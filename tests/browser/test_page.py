@@ -300,6 +300,20 @@ def test_a_change_is_tried_and_decided_with_the_keyboard(digits: str, open_page:
     page.keyboard.press("Escape")
 
 
+def test_a_redraw_kept_the_focus_but_not_the_selected_text(digits: str, open_page: Any) -> None:
+    """What was typed over the number of batches was added to it: 12 became 2012."""
+    page = ready(open_page(digits))
+    click_node(page, "conv1", 1)
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#staging button.try[aria-disabled=false]")
+    page.focus("#staging .batches input")
+    page.keyboard.press("Control+a")
+    page.evaluate("revacnn.deliver('staging', revacnn.parts.staging)")
+    page.keyboard.type("12")
+    expect(page.locator("#staging .batches input")).to_have_value("12")
+    page.keyboard.press("Escape")
+
+
 def test_add_filters_with_the_buttons_of_the_header(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))
     before = width(page, "conv1")

@@ -76,7 +76,7 @@ function trial({can_try: canTry, try_hint: hint = "", try_cost: cost, try_short_
   const title = cost ? `${hint}: ${cost}` : hint
   return [
     createElement("label", {class: "batches", title: cost || "How many batches a trial trains"},
-      createElement("input", {type: "number", min: 2, max: 200, value: typed ?? batches, "data-key": "batches", "aria-label": "Batches of a trial", oninput: keepTyped, onchange: sendTyped}),
+      createElement("input", {inputmode: "numeric", autocomplete: "off", value: typed ?? batches, "data-key": "batches", "aria-label": "Batches of a trial", oninput: keepTyped, onchange: sendTyped}),
       "batches",
       createElement("small", {}, shortCost ?? "")),
     sendButton("try", "Try", canTry ? "" : hint, title, "try_staged"),

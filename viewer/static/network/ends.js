@@ -75,13 +75,14 @@ export class NetworkEnds {
     byId("network-outputs").dataset.wide = String(isWide)
     const pitch = outputY.length > 1 ? outputY[1] - outputY[0] : DENSE
     byId("network-outputs").dataset.dense = String(pitch < DENSE)
-    byId("network-outputs").dataset.bars = String(pitch >= DENSEST)
+    const hasBars = pitch >= DENSEST
+    byId("network-outputs").dataset.bars = String(hasBars)
     setText("network-output-title", output.title)
     setText("network-output-size", output.subtitle)
     setText("network-output-note", output.note)
     const shapes = (output.shapes ?? []).map((shape) => createElement("div", {class: "output shape", title: output.details ?? ""},
       createElement("i"), createElement("b", {}, shape)))
-    this.#rows = rows.length > 0 ? rows.map((row) => outputRow(row, isWide)) : shapes.slice(0, 1)
+    this.#rows = rows.length > 0 ? rows.map((row) => outputRow(row, isWide, hasBars)) : shapes.slice(0, 1)
     byId("network-outputs").replaceChildren(...this.#rows)
     const others = rows.length > 0 ? [] : (output.shapes ?? []).slice(1).map((shape) => createElement("div", {}, shape))
     const facts = output.loss.map(({label, value, title}) => createElement("div", {title}, label, createElement("b", {}, value)))
@@ -210,12 +211,13 @@ function setText(id, text) {
  * whether it is the truth.
  * @param {OutputRow} row
  * @param {boolean} isWide
+ * @param {boolean} hasBars
  */
-function outputRow({name, probability, predicted, true: isTrue}, isWide) {
+function outputRow({name, probability, predicted, true: isTrue}, isWide, hasBars) {
   const facts = [predicted && "predicted", isTrue && "truth"].filter(Boolean).join(", ")
   const label = `${name} ${percent(probability)}${facts && `, ${facts}`}`
   const mark = predicted ? isTrue == null ? "" : isTrue ? "✓" : "✗" : isTrue ? "truth" : ""
-  const level = createElement("span", {class: "level"}, createElement("i", {}))
+  const level = createElement("span", {class: "level", hidden: !hasBars}, createElement("i", {}))
   const filled = /** @type {HTMLElement} */ (level.firstChild)
   filled.style.width = `${(100 * probability).toFixed(1)}%`
   return createElement("div", {

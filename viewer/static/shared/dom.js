@@ -121,7 +121,8 @@ const TAB_STOPS = "button, input, select, textarea, a[href], [tabindex]"
 
 /**
  * Replace the children of an element, whose new ones are drawn from newer data. The focus moves to the
- * new tab stop of the same `data-key`. A tab stop without a key is found by its place among all.
+ * new tab stop of the same `data-key`, with the selected part of its text. A tab stop without a key is found by its
+ * place among all.
  * @param {HTMLElement} box
  * @param {...(Node | string)} children
  */
@@ -131,8 +132,10 @@ export function redrawChildren(box, ...children) {
   box.replaceChildren(...children)
   if (place < 0) return
   const drawn = [...box.querySelectorAll(TAB_STOPS)]
+  const [start, end] = active instanceof HTMLInputElement ? [active.selectionStart, active.selectionEnd] : []
   const same = key == null ? drawn[place] : drawn.find((stop) => stop.getAttribute("data-key") === key)
   if (same instanceof HTMLElement) same.focus({preventScroll: true})
+  if (same instanceof HTMLInputElement && start != null) same.setSelectionRange(start, end ?? start)
 }
 
 /**
