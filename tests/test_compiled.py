@@ -61,19 +61,25 @@ def compiled(net: nn.Sequential, how: str) -> nn.Module:
     return net
 
 
+def train_batch(run: Any, called: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Train the network that a run monitors on one batch."""
+    images, labels = batch()
+    with run.batch((images, labels)):
+        loss = nn.functional.cross_entropy(called(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        run.log(loss=loss)
+
+
 def train(net: nn.Module, called: nn.Module, edits: list[Any]) -> dict[str, Any]:
     """Train a network in a loop that edits it after every third batch."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    images, labels = batch()
+    images, _ = batch()
     replies, differences, status = [], [], None
     with monitor(called, optimizer, keep_batches=3) as run:
         for index in range(3 * len(edits) + 3):
-            with run.batch((images, labels)):
-                loss = nn.functional.cross_entropy(called(images), labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                run.log(loss=loss)
+            train_batch(run, called, optimizer)
             differences.append(relative_difference(called, images))
             if index % 3 == 0 and index // 3 < len(edits):
                 replies.append(run.steer(edits[index // 3]))
@@ -140,16 +146,10 @@ def test_frozen_statistics_of_a_compiled_network_stay():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 2))
     called = torch.compile(net, backend="aot_eager", fullgraph=True)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    images, labels = batch()
     with monitor(called, optimizer) as run:
         before: dict[str, Tensor] = {}
         for index in range(6):
-            with run.batch((images, labels)):
-                loss = nn.functional.cross_entropy(called(images), labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                run.log(loss=loss)
+            train_batch(run, called, optimizer)
             if index == 1:
                 reply = run.steer(Freeze("0", [2]))
             if index == 2:

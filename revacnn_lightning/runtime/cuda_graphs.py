@@ -42,6 +42,7 @@ class UnseenChanges:
     def __init__(self, model: nn.Module) -> None:
         tensors: list[Tensor] = [p for p in model.parameters() if p.is_cuda]
         tensors += [p.grad for p in tensors if p.grad is not None]
+        tensors = [each for each in tensors if each.layout is torch.strided]
         self._before = [(tensor, tensor._version, _norm(tensor)) for tensor in tensors]
 
     def refusal(self) -> str:

@@ -34,7 +34,7 @@ class MessageObservers:
 
     def need_batch(self, step: int) -> bool:
         """Return whether an observer needs the batch. All are called."""
-        is_needed = False
+        is_needed = False  # every batch asks, so without the calls of `_call`
         for observer in list(self._observers):
             try:
                 is_needed |= bool(observer.needs_batch(step))

@@ -89,6 +89,7 @@ class SampleForwards:
         self._version = -1  # structure version of the last recorded step
         self._images_failure = ""  # why forward cannot be run on images alone
         self._step_failure = ""  # why no step can be recorded
+        self._changes: UnseenChanges | None = None  # by the step that is being recorded
         self._replayed_graph = ""  # why the network cannot be edited, as the last step shows
 
     @property
@@ -127,17 +128,17 @@ class SampleForwards:
         if self.is_empty(batch):
             return nullcontext(lambda _: None)  # the next one shows it
 
-        changes = UnseenChanges(self._module)
-
         def finish(step: RecordedStep | None, failure: str) -> None:
             self._pending, self._version = step, version
             self._step_failure = failure or self._step_failure
-            if step is not None:
+            changes, self._changes = self._changes, None
+            if step is not None and changes is not None:
                 self._replayed_graph = "" if step.runs_modules else changes.refusal()
 
         return recording_step(lambda: self._make_recorder(batch), finish)
 
     def _make_recorder(self, batch: Any) -> StepRecorder:
+        self._changes = UnseenChanges(self._module)
         try:
             images = self._find_images(batch)
             self._pending_images = self._find_images(self._copy(batch))

@@ -272,13 +272,18 @@ def test_remove_a_filter(digits: str, open_page: Any) -> None:
     expect(page.locator("#records li >> nth=0")).to_contain_text("applied at batch")
 
 
-def test_a_change_is_tried_and_decided_with_the_keyboard(digits: str, open_page: Any) -> None:
-    page = ready(open_page(digits))
+def select_batches_of_a_trial(page: Any) -> None:
+    """Stage a removal, and select the text of the field beside Try."""
     click_node(page, "conv1", 1)
     page.keyboard.press("Delete")
     page.wait_for_selector("#staging button.try[aria-disabled=false]")
     page.focus("#staging .batches input")
     page.keyboard.press("Control+a")
+
+
+def test_a_change_is_tried_and_decided_with_the_keyboard(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    select_batches_of_a_trial(page)
     page.keyboard.type("12")
     page.keyboard.press("Tab")
     expect(page.locator("#staging button.try")).to_have_attribute(
@@ -303,14 +308,12 @@ def test_a_change_is_tried_and_decided_with_the_keyboard(digits: str, open_page:
 def test_a_redraw_kept_the_focus_but_not_the_selected_text(digits: str, open_page: Any) -> None:
     """What was typed over the number of batches was added to it: 12 became 2012."""
     page = ready(open_page(digits))
-    click_node(page, "conv1", 1)
-    page.keyboard.press("Delete")
-    page.wait_for_selector("#staging button.try[aria-disabled=false]")
-    page.focus("#staging .batches input")
-    page.keyboard.press("Control+a")
+    select_batches_of_a_trial(page)
     page.evaluate("revacnn.deliver('staging', revacnn.parts.staging)")
     page.keyboard.type("12")
     expect(page.locator("#staging .batches input")).to_have_value("12")
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#staging .batches input")).to_have_value("13")
     page.keyboard.press("Escape")
 
 

@@ -72,6 +72,12 @@ def test_a_gradient_that_no_operation_has_changed_shows_a_graph(linear: nn.Linea
     assert changes.refusal() == cuda_graphs.REPLAYED
 
 
+def test_sparse_gradients_are_left_out(linear: nn.Linear) -> None:
+    """A norm of them raises, which must not reach the training."""
+    linear.weight.grad = torch.ones(2, 3).to_sparse()
+    assert UnseenChanges(linear).refusal() == ""
+
+
 def test_an_eager_step_shows_no_graph(linear: nn.Linear) -> None:
     changes = UnseenChanges(linear)
     linear(torch.ones(1, 3)).sum().backward()

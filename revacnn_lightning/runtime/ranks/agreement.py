@@ -42,9 +42,8 @@ MAX_BATCHES_BETWEEN = 64
 MAX_SHARE = 0.004
 MAX_SECONDS_BETWEEN = 0.25
 SMOOTHING = 0.1  # weight of the newest exchange in their mean duration
-LONGEST_MEASURED = (
-    0.01  # seconds; longer ones have waited for a rank, which is no cost of their own
-)
+# Seconds; a longer exchange has waited for a slow rank, which rarer exchanges would not save.
+LONGEST_MEASURED = 0.01
 
 
 class Agreement:

@@ -97,9 +97,9 @@ def trace(
 
     If some layer was not run, a second round in evaluation mode follows, of those forwards that can
     be run in it: a training step may not, such as that of a detector, which returns other tensors
-    then. A model that is training
-    keeps the mode of each of its modules, so batch norms that the user froze stay frozen. A model
-    with attention heads is traced again with the sizes that it reads from shapes.
+    then. A model that is training keeps the mode of each of its modules, so batch norms that the
+    user froze stay frozen. A model with attention heads is traced again with the sizes that it
+    reads from shapes.
 
     Args:
         new_filters: (tensor, dim, index) of new filters whose activity is recorded.

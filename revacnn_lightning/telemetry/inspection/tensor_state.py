@@ -25,9 +25,9 @@ from revacnn_lightning.telemetry.inspection.written_tensors import written_tenso
 __all__ = ["TensorState", "are_few"]
 
 COPIED_FIRST = 1 << 14  # elements; smaller buffers are copied before the forward
-# Bytes of a model that are copied at once. Copying and comparing so many takes about 0.1 ms, and
+# Bytes of a model that is copied whole. Copying and comparing so many takes about 0.1 ms, and
 # observing a forward of 20 operations 0.35 ms.
-COPIED_AT_ONCE = 1 << 19
+COPIED_WHOLE = 1 << 19
 
 _PLAIN = (Tensor, nn.Parameter)
 _shapes = attrgetter("shape")
@@ -131,7 +131,7 @@ class TensorState(LightDispatchMode):
 
 def are_few(tensors: Iterable[Tensor]) -> bool:
     """Return whether copying all of these takes less time than observing a forward."""
-    return sum(each.numel() * each.element_size() for each in tensors) <= COPIED_AT_ONCE
+    return sum(each.numel() * each.element_size() for each in tensors) <= COPIED_WHOLE
 
 
 def _is_all_of_small(alias: Tensor) -> bool:

@@ -26,7 +26,7 @@ from revacnn_lightning.telemetry.inspection.side_effects import (
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Restore a model as a small one, whose tensors are copied first, and as a large one."""
     if request.param == "observed":
-        monkeypatch.setattr(tensor_state, "COPIED_AT_ONCE", -1)
+        monkeypatch.setattr(tensor_state, "COPIED_WHOLE", -1)
     return str(request.param)
 
 

@@ -76,7 +76,7 @@ function trial({can_try: canTry, try_hint: hint = "", try_cost: cost, try_short_
   const title = cost ? `${hint}: ${cost}` : hint
   return [
     createElement("label", {class: "batches", title: cost || "How many batches a trial trains"},
-      createElement("input", {inputmode: "numeric", autocomplete: "off", value: typed ?? batches, "data-key": "batches", "aria-label": "Batches of a trial", oninput: keepTyped, onchange: sendTyped}),
+      createElement("input", {inputmode: "numeric", autocomplete: "off", value: typed ?? batches, "data-key": "batches", "aria-label": "Batches of a trial", oninput: keepTyped, onchange: sendTyped, onkeydown: stepTyped}),
       "batches",
       createElement("small", {}, shortCost ?? "")),
     sendButton("try", "Try", canTry ? "" : hint, title, "try_staged"),
@@ -104,6 +104,18 @@ let typed = null
 /** @param {{target: HTMLInputElement}} event */
 function keepTyped({target}) {
   typed = target.value
+}
+
+/**
+ * The arrow keys count up and down, as in a field for numbers, whose selected text a redraw could not keep.
+ * @param {KeyboardEvent & {target: HTMLInputElement}} event
+ */
+function stepTyped(event) {
+  const step = event.key === "ArrowUp" ? 1 : event.key === "ArrowDown" ? -1 : 0
+  if (step === 0) return
+  event.preventDefault()
+  typed = event.target.value = String(Number(event.target.value) + step)
+  sendTyped()
 }
 
 function sendTyped() {
