@@ -313,6 +313,11 @@ def test_a_redraw_kept_the_focus_but_not_the_selected_text(digits: str, open_pag
     page.keyboard.type("12")
     expect(page.locator("#staging .batches input")).to_have_value("12")
     page.keyboard.press("ArrowUp")
+    page.keyboard.press("Tab")
+    page.wait_for_function(
+        "() => { const {try_batches: n, try_cost: cost} = revacnn.parts.staging; "
+        "return n == 13 && cost != '' }"
+    )
     expect(page.locator("#staging .batches input")).to_have_value("13")
     page.keyboard.press("Escape")
 

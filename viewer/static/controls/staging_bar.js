@@ -118,7 +118,9 @@ function stepTyped(event) {
   sendTyped()
 }
 
+/** Send what was typed. A field that is redrawn may report its change once more. */
 function sendTyped() {
+  if (typed == null) return
   const batches = Math.min(200, Math.max(2, Math.trunc(Number(typed)) || 2))
   typed = null
   sendCommand("set_trial_batches", {batches})
