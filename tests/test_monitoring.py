@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ from revacnn_lightning import (
     load_edited,
     monitor,
 )
+from revacnn_lightning.protocol.messages import Applied
 from revacnn_lightning.runtime import loop_monitor
 
 
@@ -247,6 +249,34 @@ def test_a_break_ends_a_batch_that_was_trained():
         for _ in run.batches(data()):
             break  # before it has trained the batch
         assert (run.step, run.epoch) == (2, 1)
+
+
+def test_a_run_that_is_paused_in_a_validation_can_be_edited():
+    """No batch had trained since the first viewer: the run did not know how it uses the network."""
+    training = Training()
+    has_paused = threading.Event()
+
+    def client() -> Applied:
+        with attach(timeout=60) as run:
+            try:
+                run.command(ControlRun("pause"))
+                has_paused.set()
+                return run.apply(AddFilters("0"))
+            finally:
+                has_paused.set()
+                run.request(ControlRun("stop"))
+
+    with training.run as run, ThreadPoolExecutor(1) as executor:
+        for batch in run.batches(data()):
+            run.log(loss=step(training.model, training.optimizer, batch))
+        applied = executor.submit(client)
+        while not has_paused.wait(0.01):
+            run.respond()
+        for batch in run.batches(data(1_000)):
+            run.log(loss=step(training.model, training.optimizer, batch))
+            if run.should_stop:
+                break
+        assert applied.result().step == 5  # after the batch that has shown it
 
 
 def test_requests_are_handled_in_a_validation():

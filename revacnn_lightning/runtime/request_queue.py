@@ -113,20 +113,18 @@ class RequestQueue:
         """Return whether such a request is pending."""
         return any(is_wanted(queued.request) for queued in list(self._pending))
 
-    def receive(self, send_state: Callable[[Sender], bool | None]) -> None:
+    def receive(self, send_state: Callable[[Sender], object]) -> None:
         """Queue the requests that have arrived.
 
-        A client that requests the state of the run gets it immediately, by ``send_state``. If that
-        returns True, the requests behind it are received by the next call. Requests that the
-        client's key does not permit are refused, and commands about keys are executed.
+        A client that requests the state of the run gets it immediately, by ``send_state``. Requests
+        that the client's key does not permit are refused, and commands about keys are executed.
         """
         server = self._server
         if server is None:
             return
         for sender, request in server.receive():
             if request.body == ControlRun("send_state") and not request.dry_run:
-                if send_state(sender):
-                    return
+                send_state(sender)
             elif refusal := self._refuse(sender, request):
                 server.reply(sender, refusal)
                 self._on_reply(sender, request, refusal)

@@ -158,6 +158,7 @@ class Session:
         )  # fmt: skip
         self._batch = TrainingBatch()
         self._had_viewer = False
+        self._has_trained_for_viewer = False  # a batch, since the first viewer attached
         self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
         self._polling = IdlePolling()
@@ -315,15 +316,22 @@ class Session:
             self._ranks.wait()
             time.sleep(PAUSE_POLL_SECONDS)
             self._handle_requests(batch, is_paused=True)
+        self._has_trained_for_viewer = self._had_viewer
         is_needed = self._needs_recording()
         self._is_needed = is_needed and self._status.structure is not None
         self._batches.begin(batch, is_needed=is_needed)
         self._compilations.watch()  # an edit resets the compiler
 
     def _must_wait(self, batch: TrainingBatch) -> bool:
-        """Return whether the next batch must wait: a trial needs its batches, then a decision."""
+        """Return whether the next batch must wait: a trial needs its batches, then a decision.
+
+        The first batch after the first viewer never waits. It shows how training uses the network,
+        without which a paused run could not be edited.
+        """
         if self.trial.is_active:
             return self.trial.is_undecided
+        if self._had_viewer and not self._has_trained_for_viewer and not batch.is_probe_ready():
+            return False
         return self._controller.must_wait(batch.progress.epoch)
 
     def _must_end_trial(self) -> bool:
@@ -530,18 +538,12 @@ class Session:
     def _submit_for_present(self, body: RequestBody) -> PendingRequest:
         return self._queue.submit(body, version=self._status.version, key=AUTOMATIC)
 
-    def _send_state(self, client: Sender) -> bool:
-        """Send the state to a client; return whether it is the first one.
-
-        The next batch is needed then to know how training uses the network: a pause that arrived
-        together with the client must not come before it.
-        """
-        is_first, self._had_viewer = not self._had_viewer, True
+    def _send_state(self, client: Sender) -> None:
+        self._had_viewer = True
         self._polling.note_client()
         access = Access(client.key.name, client.key.role, client.key.expires)
         for message in (access, *self._status.initial_messages()):
             self.server.request_server.reply(client, message)
-        return is_first
 
     # ------------------------------------------------------------------ publishing
 

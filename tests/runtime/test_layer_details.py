@@ -251,7 +251,6 @@ def test_invalid_requests_are_refused_with_the_reason(
 def test_the_prediction_for_the_chosen_image_is_compared_before_and_after_an_edit(tmp_path):
     def client(run: Run) -> dict:
         run.command(ControlRun("pause"))
-        run.train(1)  # before the first batch, no edit can be planned
         run.poll()
         request = InspectLayer("conv1", image_index=3)
         chosen = details(run, request)[-1]

@@ -52,17 +52,6 @@ def test_requests_that_cannot_be_handled_yet_stay_in_order() -> None:
     assert queue.is_empty
 
 
-def test_a_pause_that_arrived_with_its_client_kept_the_training_from_being_traced() -> None:
-    """The batch after a client attaches shows how training uses the network."""
-    server = Server(Request("state", ControlRun("send_state")), Request("1", ControlRun("pause")))
-    queue = RequestQueue(server)  # type: ignore[arg-type]
-    queue.receive(lambda _: True)
-    assert queue.is_empty
-    queue.receive(lambda _: True)
-    queue.handle(done, lambda _: True)
-    assert [reply.id for reply in server.replies] == ["1"]
-
-
 def test_requests_are_refused_immediately_after_the_end() -> None:
     """One from another thread may arrive while the run ends."""
     queue = RequestQueue()
