@@ -136,9 +136,16 @@ class Script(pl.Callback):
         self.outcomes: list[list[Any]] = []
         self.different: list[int] = []  # batches
         self.version = 0
+        self.resumption: threading.Timer | None = None
 
     def is_due(self, batch: int) -> bool:
-        """Return whether a request is due: the last one when the viewer has seen the difference."""
+        """Return whether a request is due.
+
+        The first one after a pause is due after the resumption, the last one when the viewer has
+        seen the difference.
+        """
+        if self.resumption is not None and self.resumption.is_alive():
+            return False
         is_last = len(self.left) == 1
         is_early = (
             is_last
@@ -166,7 +173,8 @@ class Script(pl.Callback):
                 self.revacnn._stop_monitoring("Monitoring stopped", "a bug of ours")
             self.request(body)
             if getattr(body, "action", "") == "step":
-                threading.Timer(0.5, self.request, [ControlRun("resume")]).start()
+                self.resumption = threading.Timer(0.5, self.request, [ControlRun("resume")])
+                self.resumption.start()
         if batch_idx == OUT_OF_STEP and self.script == SCRIPT and trainer.global_rank == 1:
             with torch.no_grad():
                 pl_module.linear.weight[0, 0] += 0.5
@@ -174,9 +182,9 @@ class Script(pl.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         if not is_same_everywhere(checksum(pl_module, trainer.optimizers)):
             self.different.append(args[2])
-        done = [each for each in self.pending if each[1].reply is not None]
-        self.pending = [each for each in self.pending if each[1].reply is None]
-        for name, pending in done:
+        for each in [each for each in self.pending if each[1].reply is not None]:
+            self.pending.remove(each)  # the timer's thread may append
+            name, pending = each
             reply = pending.reply
             text = getattr(reply, "reason", "") or getattr(reply, "detail", "")
             self.outcomes.append([name, type(reply).__name__, text, args[2]])
