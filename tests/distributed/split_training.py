@@ -186,16 +186,20 @@ class Script(pl.Callback):
         self.revacnn, self.viewer, self.left = revacnn, viewer, dict(SCRIPT)
         self.pending: list[Any] = []
         self.rates: list[float] = []
+        self.resumption: threading.Timer | None = None
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         is_waiting = len(self.left) == 1 and not self.viewer.is_done and batch_idx < BATCHES - 50
+        if self.resumption is not None and self.resumption.is_alive():
+            return  # the next request comes after it
         if trainer.is_global_zero and self.left and min(self.left) <= batch_idx and not is_waiting:
             body = self.left.pop(min(self.left))
             self.request(body)
             if getattr(body, "action", "") == "step":
-                threading.Timer(0.3, self.request, [ControlRun("resume")]).start()
+                self.resumption = threading.Timer(0.3, self.request, [ControlRun("resume")])
+                self.resumption.start()
 
     def request(self, body: Any) -> None:
         self.pending.append((type(body).__name__, self.revacnn.steer(body)))
