@@ -16,9 +16,12 @@ from revacnn_lightning.runtime.ranks import agreement
 
 __all__ = ["costs"]
 
+EDITED = "net.layer1.0.conv1"
+EDITS_FROM_END = (17, 14, 11, 8, 5)  # batches before the end
+
 
 def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
-    """Measure agreement in batches without a request, then an edit of a ResNet-18."""
+    """Measure agreement in batches without a request, then some edits of a ResNet-18."""
     alone, shown = agreement.IDLE_SECONDS_BETWEEN, agreement.SECONDS_BETWEEN
     for label, make_net, count, gap in (
         ("small network", normalized_net, 10 * steps, alone),
@@ -27,7 +30,8 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
     ):
         agreement.IDLE_SECONDS_BETWEEN = gap  # also of the processes that are started
         module = Module(make_net)
-        edits = {count - 12: AddFilters("net.layer1.0.conv1", 1)} if label == "resnet18" else {}
+        is_edited = label == "resnet18"
+        edits = {count - each: AddFilters(EDITED, 1) for each in EDITS_FROM_END if is_edited}
         driver = new_driver(folder, lambda batch, _, edits=edits: edits.get(batch))
         data = loader(count, 4 * processes, torch.float32, processes)
         results = train(module, data, folder / label, processes, driver)
@@ -44,7 +48,11 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
             for reason in first["refused"]:
                 report.add_note(f"{name}: refused: {reason}")
             seconds = [each for _, _, each in first["applied"]] or [float("inf")]
-            report.add_note(f"{name}: the edit took {seconds[0] * 1e3:.0f} ms")
+            listed = ", ".join(f"{each * 1e3:.0f}" for each in seconds)
+            report.add_note(f"{name}: the edits took {listed} ms")
             report.check_at_most(f"{name}: new wrapper, s", max(first["wraps"] or seconds), 0.6)
-            report.check_at_most(f"{name}: edit, in steps", seconds[0] / step, 1.0)
+            report.check_at_most(
+                f"{name}: edit, in steps, median", statistics.median(seconds) / step, 1.0
+            )
+            report.check_at_most(f"{name}: first edit, in steps", seconds[0] / step, 1.0)
     agreement.IDLE_SECONDS_BETWEEN = alone

@@ -30,6 +30,7 @@ __all__ = ["lost_rank"]
 LIMIT = 3.0  # seconds until a client names a rank
 LAYER = "net.0"
 TIMEOUT = 120.0
+ATTEMPTS = 3
 
 
 class Ranks(pl.Callback):
@@ -68,20 +69,48 @@ def train(folder: Path) -> None:
 
 
 def lost_rank(report: Report, seconds: float, folder: Path) -> None:
-    """Stop a rank for ``seconds``, then kill it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Stop a rank for ``seconds``, then kill it.
+
+    Every five seconds, Lightning kills rank 0 if another rank has ended. Where that comes before
+    the error of rank 0, there is no network to compare: the measurement is repeated.
+    """
+    for attempt in range(ATTEMPTS):
+        if _measure(report, seconds, folder / str(attempt)):
+            return
+        report.add_note("Lightning has killed rank 0 before its error: measured again")
+    report.check_at_least("killed rank: the error of rank 0 was seen", 0, 1)
+
+
+def _measure(report: Report, seconds: float, folder: Path) -> bool:
+    """Return whether rank 0 has ended with an error."""
+    folder.mkdir(parents=True)
     command = [sys.executable, "-m", "benchmarks.distributed.lost_rank", str(folder)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _stop_and_kill(report, seconds, folder)
+        stopped, killed, before, is_in_all = _stop_and_kill(seconds, folder)
         process.wait(TIMEOUT)
     finally:
         process.kill()
+    if process.returncode == -signal.SIGKILL and not (folder / "widths0").exists():
+        return False
+    widths = json.loads((folder / "widths0").read_text())
+    report.add_note(f"a rank stopped for {seconds:.0f} s was named after {stopped:.2f} s")
+    report.add_note(f"a killed rank was named after {killed:.2f} s")
+    report.check_at_most("stopped rank: seconds until it is named", stopped, LIMIT)
+    report.check_at_least("stopped rank: the edit is in all ranks", is_in_all, 1)
+    report.check_at_most("killed rank: seconds until it is named", killed, LIMIT)
+    is_whole = len(set(widths)) == 1 and widths[0] > before
+    report.check_at_least("killed rank: the edit is whole or absent", is_whole, 1)
     report.check_at_least("killed rank: Lightning ends the training", process.returncode != 0, 1)
+    return True
 
 
-def _stop_and_kill(report: Report, seconds: float, folder: Path) -> None:
+def _stop_and_kill(seconds: float, folder: Path) -> tuple[float, float, int, bool]:
+    """Return the seconds until a stopped and a killed rank are named, and about an edit meanwhile.
+
+    These are the layer's width before, and whether all ranks have the edit of the stop.
+    """
     wait_for(lambda: (folder / "pid1").exists() and (folder / "run.json").exists())
     pid = int((folder / "pid1").read_text())
     with attach(folder / "run.json") as run:
@@ -117,15 +146,7 @@ def _stop_and_kill(report: Report, seconds: float, folder: Path) -> None:
         start = time.monotonic()
         wait_for(names_the_rank)
         killed = time.monotonic() - start
-    wait_for(lambda: (folder / "widths0").exists())
-    widths = json.loads((folder / "widths0").read_text())
-    report.add_note(f"a rank stopped for {seconds:.0f} s was named after {stopped:.2f} s")
-    report.add_note(f"a killed rank was named after {killed:.2f} s")
-    report.check_at_most("stopped rank: seconds until it is named", stopped, LIMIT)
-    report.check_at_least("stopped rank: the edit is in all ranks", same * is_waiting, 1)
-    report.check_at_most("killed rank: seconds until it is named", killed, LIMIT)
-    is_whole = len(set(widths)) == 1 and widths[0] > before
-    report.check_at_least("killed rank: the edit is whole or absent", is_whole, 1)
+    return stopped, killed, before, bool(same and is_waiting)
 
 
 def wait_for(condition: Callable[[], Any]) -> None:

@@ -4,7 +4,8 @@ Rank 0 decides, one exchange ahead: an asynchronous broadcast of a few numbers s
 and is waited for at a later one, when it has arrived long since. Exchanges are at least
 `SECONDS_BETWEEN` apart, so that their cost does not depend on how short the batches are. With no
 viewer attached, hardly any request arrives, and they are `IDLE_SECONDS_BETWEEN` apart. Where an
-exchange takes long, as on a busy machine or between nodes, they are rarer: see `MAX_SHARE`.
+exchange takes long, as on a busy machine or between nodes, they are rarer: see `MAX_SHARE` and
+`MAX_BATCH_SECONDS`.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ class Signal(IntEnum):
 SECONDS_BETWEEN = 0.05
 IDLE_SECONDS_BETWEEN = 0.2
 MAX_BATCHES_BETWEEN = 64
-# Exchanges take at most this share of the training, unless they would be further apart than this.
-MAX_SHARE = 0.004
+# What exchanges take of the training, and of a batch on average, unless they would be further apart
+# than these seconds.
+MAX_SHARE = 0.0025
+MAX_BATCH_SECONDS = 0.00015
 MAX_SECONDS_BETWEEN = 0.25
+MAX_IDLE_SECONDS_BETWEEN = 1.0
+USUAL_SECONDS = 0.0003  # of an exchange, until some have been measured
 SMOOTHING = 0.1  # weight of the newest exchange in their mean duration
 # Seconds; a longer exchange has waited for a slow rank, which rarer exchanges would not save.
 LONGEST_MEASURED = 0.01
@@ -72,7 +77,7 @@ class Agreement:
         self._batches = 0  # since the last exchange
         self._last = clock()  # when the last exchange was
         self._start_seconds = 0.0  # that it took to start the last exchange
-        self._cost = 0.0  # mean duration of an exchange, in seconds
+        self._cost = USUAL_SECONDS  # mean duration of an exchange
 
     def arrive(self) -> Signal | None:
         """Return what all processes do before this batch; None: no exchange is due."""
@@ -107,7 +112,7 @@ class Agreement:
             sharing: of rank 0: what all ranks do with their statistics.
         """
         begun = self._clock()
-        gap = 1 if is_urgent else self._gap(IDLE_SECONDS_BETWEEN if is_idle else SECONDS_BETWEEN)
+        gap = 1 if is_urgent else self._gap(is_idle=is_idle)
         self._batches, self._last = 0, begun
         self._numbers[:] = (next_signal, gap, *(sharing or Sharing()))
         self._work = self._group.start_broadcast(self._values)
@@ -122,11 +127,14 @@ class Agreement:
         seconds = min(self._start_seconds + waited, LONGEST_MEASURED)
         self._cost += SMOOTHING * (seconds - self._cost)
 
-    def _gap(self, wanted: float) -> int:
-        """Return how many batches take ``wanted`` seconds, as the last ones took, or longer."""
-        wanted = max(wanted, min(self._cost / MAX_SHARE, MAX_SECONDS_BETWEEN))
-        seconds = (self._clock() - self._last) / max(self._batches, 1)
-        return max(1, min(MAX_BATCHES_BETWEEN, int(wanted / max(seconds, 1e-6))))
+    def _gap(self, *, is_idle: bool) -> int:
+        """Return how many batches lie before the next exchange, if they are as long as the last."""
+        seconds = max((self._clock() - self._last) / max(self._batches, 1), 1e-6)
+        wanted = IDLE_SECONDS_BETWEEN if is_idle else SECONDS_BETWEEN
+        longest = MAX_IDLE_SECONDS_BETWEEN if is_idle else MAX_SECONDS_BETWEEN
+        cheap = max(self._cost / MAX_SHARE, self._cost / MAX_BATCH_SECONDS * seconds)
+        wanted = max(wanted, min(cheap, longest))
+        return max(1, min(MAX_BATCHES_BETWEEN, int(wanted / seconds)))
 
     def finish(self) -> None:
         """Wait for the exchange that has begun, if any: no batch follows."""

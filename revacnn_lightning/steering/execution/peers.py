@@ -24,7 +24,8 @@ __all__ = ["Peers", "checksum", "confirm", "shape_checksum", "weight_facts"]
 
 log = logging.getLogger(__name__)
 
-ROW = 61  # entries of a tensor at a distance of a multiple of this may swap without being noticed
+ROW = 1021  # words of a tensor at a distance of a multiple of this may swap without being noticed
+WORD = 8  # bytes: sums of smaller integers would convert each of them first
 MODULUS = (1 << 61) - 1
 
 
@@ -155,14 +156,18 @@ def weight_facts(model: nn.Module, optimizers: Sequence[Optimizer]) -> tuple[int
 
 
 def _sum_of(tensor: Tensor) -> Tensor:
-    """Return a sum over the bits of a tensor that depends on their positions."""
+    """Return a sum over the bits of a tensor that depends on their positions; it may overflow."""
     flat = tensor.detach().reshape(-1)
     size = flat.element_size()
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(size, torch.int64)
     bits = flat.view(integers).reshape(-1)
-    whole = len(bits) - len(bits) % ROW
-    columns = bits[:whole].view(-1, ROW).sum(0, dtype=torch.int64)
-    rest = bits[whole:].to(torch.int64)
-    columns[: len(rest)] += rest
+    if bits.storage_offset() * size % WORD:
+        bits = bits.clone()  # words begin at multiples of their size
+    paired = len(bits) - len(bits) % max(WORD // size, 1)
+    words, rest = bits[:paired].view(torch.int64), bits[paired:].to(torch.int64)
+    whole = len(words) - len(words) % ROW
+    columns = words[:whole].view(-1, ROW).sum(0)
+    columns[: len(words) - whole] += words[whole:]
+    columns[ROW - len(rest) :] += rest
     weights = torch.arange(1, ROW + 1, device=bits.device) * 7_919
     return (columns * weights).sum()

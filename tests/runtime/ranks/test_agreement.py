@@ -50,13 +50,16 @@ def test_exchanges_are_rarer_while_nobody_is_attached(seconds: float, is_idle: b
 
 
 @pytest.mark.parametrize(
-    ("cost", "least"),
+    ("cost", "step", "is_idle", "least"),
     [
-        (0.0004, 0.1),  # a share of 0.4 %
-        (0.1, 0.25),  # a rank that is waited for: not further apart than this
+        (0.00025, 0.004, False, 0.1),  # a share of 0.25 %
+        (0.0006, 0.15, True, 0.6),  # 0.15 ms of a batch
+        (0.1, 0.004, False, 0.25),  # a rank that is waited for: not further apart than this
+        (0.1, 0.04, True, 1.0),
     ],
 )
-def test_exchanges_are_rarer_where_they_take_long(cost: float, least: float):
-    step = 0.004
-    gaps = gaps_of(Group([100.0], cost), step, is_idle=False)
+def test_exchanges_are_rarer_where_they_take_long(
+    cost: float, step: float, is_idle: bool, least: float
+):
+    gaps = gaps_of(Group([100.0], cost), step, is_idle=is_idle)
     assert all(gap * step + cost == pytest.approx(least, abs=2 * step) for gap in gaps)
