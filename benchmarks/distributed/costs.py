@@ -26,7 +26,7 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
     for label, make_net, count, gap in (
         ("small network", normalized_net, 10 * steps, alone),
         ("small network, as with a viewer", normalized_net, 10 * steps, shown),
-        ("resnet18", resnet18, steps, alone),
+        ("resnet18", resnet18, 3 * steps, alone),
     ):
         agreement.IDLE_SECONDS_BETWEEN = gap  # also of the processes that are started
         module = Module(make_net)

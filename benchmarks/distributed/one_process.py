@@ -19,7 +19,7 @@ from revacnn_lightning import AddFilters, Freeze, InsertLayer, Redo, RemoveFilte
 __all__ = ["against_one_process"]
 
 STEPS = 50
-EDITED = 100  # batches before, during which the edits are made
+EDITED = 1_000  # batches before, during which the edits are made
 # Requests by batch.
 SCRIPT: dict[int, Any] = {
     4: AddFilters("net.0", 2),

@@ -41,10 +41,10 @@ IDLE_SECONDS_BETWEEN = 0.2
 MAX_BATCHES_BETWEEN = 64
 # What exchanges take of the training, and of a batch on average, unless they would be further apart
 # than these seconds.
-MAX_SHARE = 0.0025
+MAX_SHARE = 0.0015
 MAX_BATCH_SECONDS = 0.00015
 MAX_SECONDS_BETWEEN = 0.25
-MAX_IDLE_SECONDS_BETWEEN = 1.0
+MAX_IDLE_SECONDS_BETWEEN = 2.0
 USUAL_SECONDS = 0.0003  # of an exchange, until some have been measured
 SMOOTHING = 0.1  # weight of the newest exchange in their mean duration
 # Seconds; a longer exchange has waited for a slow rank, which rarer exchanges would not save.
