@@ -43,6 +43,7 @@ HIDDEN_OUTPUTS = """() => {
   const rows = [...document.querySelectorAll(".output")].map((row) => row.getBoundingClientRect())
   return rows.flatMap((row, i) => [
     row.bottom > plot.bottom + 1 && `${i} is cut`,
+    plot.height < 180 && `the network is only ${plot.height} px high`,
     row.right > plot.right && `${i} is too wide`,
     row.top < title.bottom - 1 && `${i} is below the title`,
     i > 0 && row.top < rows[i - 1].bottom - 1 && `${i} is on another one`,
