@@ -1,7 +1,8 @@
 """Decides when the next frame may be sent to a page.
 
-The page confirms each frame once it has painted it. While a confirmation is pending, no further
-frame is sent, so a slow page receives fewer frames instead of a growing backlog.
+The page confirms a frame once it has painted it. While a confirmation is pending, no further
+frame is sent, so a slow page receives fewer frames instead of a growing backlog. A confirmation
+costs the server as much as a frame does, so a page that paints in time confirms one of several.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ FRAME_INTERVAL = 0.08  # average between frames with new statistics: training at
 EARLY_TOLERANCE = 0.04  # statistics that arrive this much early are sent without a delay
 MIN_GAP = 0.04  # between any frame and the next one without new statistics
 PAINT_TIMEOUT = 5.0  # a confirmation that takes longer counts as lost
+SHORT_LAG = 0.06  # a page with at most this lag has painted a frame before the next one is due
+MAX_UNCONFIRMED = 3  # frames in a row: what a page that becomes slow may have to catch up with
+PAINT_FACTOR = 1.25  # an unconfirmed frame counts as painted after this many times the lag
 # Minimum intervals of secondary content. Drawing one chart, or the images of a layer, takes the
 # page as long as everything else in a frame.
 SECONDARY_INTERVALS = {"chart": 0.2, "images": 0.25}
@@ -38,13 +42,15 @@ class FrameScheduler:
 
     Attributes:
         lag: seconds from sending a frame until the page has painted it, smoothed.
+        painted_at: when an unconfirmed frame counts as painted; any time in the past otherwise.
     """
 
     def __init__(self) -> None:
-        self.lag = 0.0
+        self.lag, self.painted_at = 0.0, float("-inf")
         self._statistics_due_at = self._sent_at = float("-inf")
         self._secondary_sent_at = dict.fromkeys(SECONDARY_INTERVALS, float("-inf"))
         self._is_pending = False
+        self._n_unconfirmed = MAX_UNCONFIRMED  # frames in a row; the first frame is confirmed
         self._pending = Awaited.NOTHING  # what the unconfirmed frame shows
 
     def delay(
@@ -60,7 +66,12 @@ class FrameScheduler:
         if self._is_paint_pending(now):
             return None
         due_at = self._statistics_due_at if new_statistics else self._sent_at + MIN_GAP
-        return max(0.0, due_at - now)
+        return max(0.0, due_at - now, self.painted_at - now)
+
+    def needs_confirmation(self, now: float, awaited: Awaited = Awaited.NOTHING) -> bool:
+        """Return whether the page is to confirm a frame that is sent now."""
+        is_late = self._is_pending or self.lag > SHORT_LAG
+        return is_late or awaited > Awaited.NOTHING or self._n_unconfirmed >= MAX_UNCONFIRMED
 
     def frame_sent(
         self,
@@ -68,13 +79,16 @@ class FrameScheduler:
         *,
         new_statistics: bool,
         awaited: Awaited = Awaited.NOTHING,
+        is_confirmed: bool = True,
     ) -> None:
-        """Record that a frame was sent."""
+        """Record that a frame was sent; the page confirms it only if ``is_confirmed``."""
         still_pending = self._pending if self._is_paint_pending(now) else Awaited.NOTHING
         self._pending = max(awaited, still_pending)
         if awaited == Awaited.EDIT:  # removed filters have to disappear from the images as well
             self._secondary_sent_at["images"] = float("-inf")
-        self._sent_at, self._is_pending = now, True
+        self._sent_at, self._is_pending = now, is_confirmed
+        self._n_unconfirmed = 0 if is_confirmed else self._n_unconfirmed + 1
+        self.painted_at = now if is_confirmed else now + PAINT_FACTOR * self.lag
         if new_statistics:  # a frame sent early delays the next one, so the average rate holds
             due_at = min(max(self._statistics_due_at, now - EARLY_TOLERANCE), now)
             self._statistics_due_at = due_at + FRAME_INTERVAL
@@ -93,7 +107,8 @@ class FrameScheduler:
         """
         interval = max(SECONDARY_INTERVALS[kind], LAG_FACTOR * self.lag)
         interval = min(MAX_SECONDARY_INTERVAL, interval)
-        return not self._is_paint_pending(now) and now - self._secondary_sent_at[kind] >= interval
+        is_painted = not self._is_paint_pending(now) and now >= self.painted_at
+        return is_painted and now - self._secondary_sent_at[kind] >= interval
 
     def secondary_sent(self, kind: str, now: float) -> None:
         """Record that a chart or the images were sent, or that nothing about them was new."""

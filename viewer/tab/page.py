@@ -42,7 +42,7 @@ class Page:
 
     Attributes:
         components: everything that the page shows.
-        frames_sent: number of frames that the page confirms.
+        frames_sent: number of frames that the page may have to confirm.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Page:
         self._scheduler = FrameScheduler()
         self._updated_at = self._panels_updated_at = 0.0
         self._titled_at = 0.0
+        # Copies of the link's, which are read at each message: a default costs 20 µs there.
+        self._is_in_view, self._is_drawing = bool(self.link.visible), False
         self._sent_at = time.monotonic()
         self._next_update_at = NEVER  # when the next scheduled update runs
         # Keys of what the page shows
@@ -146,8 +148,22 @@ class Page:
         components = self.components
         if self._update_all(components.primary if are_panels_due else components.drawings):
             self.frames_sent += 1
-            self._send()
-            self._scheduler.frame_sent(now, new_statistics=new_statistics, awaited=awaited)
+            is_confirmed = self._scheduler.needs_confirmation(now, awaited)
+            self._send(is_confirmed=is_confirmed)
+            self._scheduler.frame_sent(
+                now, new_statistics=new_statistics, awaited=awaited, is_confirmed=is_confirmed
+            )
+            if not is_confirmed:
+                self._schedule_secondary(now)
+
+    def _schedule_secondary(self, now: float) -> None:
+        """Update the images or a chart, if one is due, once the last frame counts as painted."""
+        document, painted_at = self.link.document, self._scheduler.painted_at
+        if document is None:
+            return
+        if any(self._scheduler.is_secondary_due(kind, painted_at) for kind in SECONDARY_INTERVALS):
+            milliseconds = 1 + int(1000 * (painted_at - now))
+            document.add_timeout_callback(self._update_secondary, milliseconds)
 
     def _update_title(self) -> None:
         """Set the title of the browser tab, also of a hidden one: there it is all that is seen."""
@@ -182,7 +198,7 @@ class Page:
 
     def _is_visible(self) -> bool:
         """Return whether the tab is visible and ready for its first frame."""
-        return bool(self.link.visible) and self.link.seen >= 0
+        return self._is_in_view and self._is_drawing
 
     def _is_update_due(self, now: float) -> bool:
         """Return whether there is something new, or the last update is REFRESH_SECONDS ago."""
@@ -223,13 +239,17 @@ class Page:
 
     # Communication
 
-    def _send(self) -> None:
-        """Send all changed parts in one frame, after the Bokeh models that they refer to."""
+    def _send(self, *, is_confirmed: bool = False) -> None:
+        """Send all changed parts in one frame, after the Bokeh models that they refer to.
+
+        The page replies once it has painted a frame that is ``is_confirmed``.
+        """
         state, timestamps = self.tab.state, []
         if state is not None and state.snapshot is not None:
             timestamps = [state.snapshot.time, state.snapshot_time, time.time()]
         self._sent_at = time.monotonic()
-        frame = encode_frame(self.components.parts(), sent=self.frames_sent, stamps=timestamps)
+        header = {"sent": self.frames_sent, "stamps": timestamps, "confirm": is_confirmed}
+        frame = encode_frame(self.components.parts(), **header)
         self.link.frame = (next(self._frame_serials), frame)
 
     def _send_beat(self) -> None:
@@ -238,12 +258,14 @@ class Page:
 
     def _on_seen(self, _attribute: str, _old: object, _new: object) -> None:
         """Handle the confirmation that the page has painted a frame."""
+        self._is_drawing = self.link.seen >= 0
         if self.link.seen >= self.frames_sent:
             self._scheduler.frame_painted(time.monotonic())
         self.on_update()
 
     def _on_view(self, _attribute: str, _old: object, _new: object) -> None:
         """Handle a change of the page's size or visibility."""
+        self._is_in_view = bool(self.link.visible)
         self._updated_at = float("-inf")
         self.on_update()
 

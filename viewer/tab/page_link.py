@@ -28,8 +28,8 @@ class PageCommand(msgspec.Struct, frozen=True):
 class PageLink(DataModel):
     """The link between a tab and the server; ``viewer/static/shared/link.js`` is the other end.
 
-    The server numbers its frames, and the page replies with ``seen`` once one is painted: the
-    credit without which no more are sent.
+    The server numbers its frames, and the page replies with ``seen`` once one is painted that says
+    ``confirm``: the credit without which no more are sent.
     """
 
     # Its serial number, and the bytes of viewer/rendering/frame_codec.py. BokehJS compares a new

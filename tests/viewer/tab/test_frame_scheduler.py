@@ -5,6 +5,7 @@ import pytest
 from viewer.tab.frame_scheduler import (
     FRAME_INTERVAL,
     MAX_SECONDARY_INTERVAL,
+    MAX_UNCONFIRMED,
     PAINT_TIMEOUT,
     SECONDARY_INTERVALS,
     Awaited,
@@ -125,3 +126,48 @@ def test_images_are_due_immediately_after_an_edit() -> None:
     scheduler.frame_sent(0.0, new_statistics=False, awaited=Awaited.EDIT)
     scheduler.frame_painted(0.03)
     assert scheduler.is_secondary_due("images", 0.03)
+
+
+def confirmations(lag: float, frames: int = 40) -> list[bool]:
+    """Return which frames at 10 Hz a page confirms that paints each after ``lag``."""
+    scheduler, asked = FrameScheduler(), []
+    for i in range(frames):
+        now = 0.1 * i
+        if scheduler.delay(now, new_statistics=True) != 0:
+            continue
+        asked.append(scheduler.needs_confirmation(now))
+        scheduler.frame_sent(now, new_statistics=True, is_confirmed=asked[-1])
+        if asked[-1]:
+            scheduler.frame_painted(now + lag)
+    return asked
+
+
+def test_a_page_that_paints_in_time_confirmed_every_frame() -> None:
+    """The confirmations cost the server as much as the frames."""
+    asked = confirmations(0.03)
+    assert len(asked) == 40  # none was delayed
+    assert asked == [i % (1 + MAX_UNCONFIRMED) == 0 for i in range(40)]
+
+
+def test_a_page_that_paints_late_confirms_every_frame() -> None:
+    asked = confirmations(0.095)
+    assert all(asked[20:])
+
+
+def test_a_frame_that_a_person_waits_for_is_confirmed() -> None:
+    scheduler = FrameScheduler()
+    scheduler.frame_sent(0.0, new_statistics=True)
+    scheduler.frame_painted(0.02)
+    assert not scheduler.needs_confirmation(0.1)
+    assert scheduler.needs_confirmation(0.1, Awaited.REPLY)
+
+
+def test_charts_wait_until_an_unconfirmed_frame_can_be_painted() -> None:
+    scheduler = FrameScheduler()
+    for i in range(30):
+        scheduler.frame_sent(i, new_statistics=True)
+        scheduler.frame_painted(i + 0.04)
+    scheduler.frame_sent(30.0, new_statistics=True, is_confirmed=False)
+    assert not scheduler.is_secondary_due("chart", 30.03)
+    assert scheduler.is_secondary_due("chart", scheduler.painted_at)
+    assert scheduler.painted_at == pytest.approx(30.05, abs=1e-3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bokeh.document import Document
+from bokeh.server.callbacks import TimeoutCallback
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
@@ -80,8 +81,9 @@ def test_page_sends_only_after_confirmation(
 
     assert step(0.1) == 1
     assert step(0.1) == 1  # not painted yet
+    clock[0] += 0.2  # a slow page: it confirms every frame
     page.link.seen = 1
-    assert step(0.03) == 2  # a little early
+    assert step(0.03) == 2
     page.link.seen = 2
     assert step(0.01) == 2  # too early for the average rate
     assert step(0.1) == 3
@@ -89,6 +91,26 @@ def test_page_sends_only_after_confirmation(
     assert step(5.0) == 4  # the confirmation was lost
     page.link.seen, page.link.visible = 4, False
     assert step(60.0) == 4  # the tab is hidden
+
+
+def test_charts_follow_frames_that_the_page_does_not_confirm(
+    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
+    page, document = Page(follower), Document()
+    page.open(document)
+    page.link.seen = 0
+    scheduled = []
+    for _ in range(4):  # of which the page confirms the first
+        follower.train()
+        page.update()
+        page.link.seen = 1
+        callbacks = document.session_callbacks
+        scheduled.append(sum(isinstance(one, TimeoutCallback) for one in callbacks))
+        clock[0] += 0.1
+    assert page.frames_sent == 4
+    assert scheduled == [0, 1, 2, 3]
 
 
 def test_texts_rest_while_only_statistics_are_new(

@@ -13,7 +13,8 @@
 /**
  * @typedef {object} Frame
  * @property {PagePart[]} parts
- * @property {number} sent serial number; the same as before for a frame that needs no acknowledgement
+ * @property {number} sent serial number; the same as before for a chart or the reply to a command
+ * @property {boolean} [confirm] whether the server waits until this frame is painted
  * @property {number[]} stamps Unix times (s) at which the newest snapshot was published, read and sent
  */
 

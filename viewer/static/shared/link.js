@@ -1,5 +1,5 @@
 /** The link to the server: frames arrive, are shared out among the parts of the page, and are acknowledged once they are
- * painted; commands leave. `PageLink` in viewer/tab/page_link.py is the other end. */
+ * painted, where the server waits for it; commands leave. `PageLink` in viewer/tab/page_link.py is the other end. */
 
 import {decodeFrame} from "./frame.js"
 import {recordPaint} from "./paint_times.js"
@@ -40,7 +40,7 @@ let received = 0
 let isServerLost = false
 /** @type {(() => void)[]} */
 const beatCallbacks = []
-/** @type {{sent: number, stamps: number[]}} */
+/** @type {{sent: number, stamps: number[], confirm?: boolean}} */
 let lastFrame = {sent: -1, stamps: []}
 
 /**
@@ -59,7 +59,7 @@ export function connect(model) {
     const before = lastFrame.sent
     const arrived = Date.now()
     receive()
-    if (lastFrame.sent === before) return // a chart or the reply to a command: not to be acknowledged
+    if (lastFrame.sent === before) return // a chart or the reply to a command
     received += 1
     const frame = lastFrame
     requestAnimationFrame(() => {
@@ -74,7 +74,7 @@ export function acceptFrames() {
   if (link != null) link.seen = lastFrame.sent
 }
 
-/** How many frames have arrived that the page acknowledges. */
+/** How many frames have arrived that the page may have to acknowledge. */
 export const receivedFrames = () => received
 
 /**
@@ -86,13 +86,13 @@ export function acknowledgeAfter(canvas) {
 }
 
 /**
- * @param {{sent: number, stamps: number[]}} frame
+ * @param {{sent: number, stamps: number[], confirm?: boolean}} frame
  * @param {number} arrived Unix time, ms
  */
-function acknowledge({sent, stamps}, arrived) {
+function acknowledge({sent, stamps, confirm}, arrived) {
   const painted = Date.now()
   const finish = () => {
-    if (link != null) link.seen = sent
+    if (link != null && confirm) link.seen = sent
     recordPaint(stamps, arrived, Math.max(painted, slowCanvas?.drawnAt ?? 0))
   }
   if (slowCanvas == null) finish()
@@ -101,9 +101,9 @@ function acknowledge({sent, stamps}, arrived) {
 
 function receive() {
   if (link?.frame == null) return
-  const {parts, sent, stamps} = decodeFrame(link.frame[1])
+  const {parts, sent, stamps, confirm} = decodeFrame(link.frame[1])
   for (const {part, data, atlas} of parts) deliver(part, data, atlas)
-  lastFrame = {sent, stamps}
+  lastFrame = {sent, stamps, confirm}
   for (const callback of frameCallbacks) callback()
   noteBeat()
 }
