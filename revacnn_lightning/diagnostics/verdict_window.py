@@ -30,6 +30,7 @@ class VerdictWindow:
         self._is_complete = True  # every batch since the first one of the run was added
         self._nonfinite: Verdict | None = None
         self._measured: set[tuple[str, str]] = set()
+        self._is_all_measured = False  # the set holds every layer of this network
 
     def update_structure(
         self, layers: Sequence[str], offsets: np.ndarray, source: np.ndarray
@@ -41,7 +42,7 @@ class VerdictWindow:
             offsets: index of each layer's first filter, (layers + 1,).
             source: previous index of each filter, -1 for new ones, (filters,).
         """
-        self._layers, self._offsets = list(layers), offsets
+        self._layers, self._offsets, self._is_all_measured = list(layers), offsets, False
         moved, kept = np.zeros(len(source)), source >= 0
         if len(self._moved):
             moved[kept] = self._moved[source[kept]]
@@ -75,7 +76,9 @@ class VerdictWindow:
             return
         if np.isfinite(activation.sum() + gradient.sum()):
             self._nonfinite = None
-            self._measured |= {(n, s) for n in self._layers for s in ("activation", "gradient")}
+            if not self._is_all_measured:
+                self._measured |= {(n, s) for n in self._layers for s in ("activation", "gradient")}
+                self._is_all_measured = True
         elif self._nonfinite is None:
             parts = [self._measured_parts(name, row) for name, row in
                      (("activation", activation), ("gradient", gradient))]  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,12 +20,15 @@ from . import network_data
 from .end_data import channel_weights, end_shape, inner_readers, name_width
 from .network_headers import network_header_data
 from .node_tones import node_tones, tone_key
+from .shared_results import shared_result
 
 __all__ = ["NetworkView"]
 
 DEFAULT_SIZE = (1040, 560)  # px, until the page reports its own
 STATISTICS = ("gradient", "activation", "weight_norm")  # shown of the nodes, where published
 STROKE_INTERVAL = 2  # frames: the paths are the most expensive part of the picture
+
+T = TypeVar("T")
 
 
 class NetworkView:
@@ -53,6 +57,7 @@ class NetworkView:
         self.selection = PagePart("selection")
         self._layout_key: tuple[Any, ...] = ()
         self._starts = np.zeros(0, np.int64)  # of each node, its first filter in the flat arrays
+        self._nodes_key = b"", b""  # of the filters and the layer of each node
         self._shown: tuple[Any, ...] = ()
         self._shown_numbers: tuple[Any, ...] = ()
         self._selection_key: tuple[Any, ...] = ()
@@ -156,6 +161,7 @@ class NetworkView:
 
     def _show_layout(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         self.layout, self._starts = layout, layout.first_filters(state.offsets)
+        self._nodes_key = self._starts.tobytes(), layout.node_offsets.tobytes()
         self.ends = None  # those of another layout
         for layer in structure.layers:
             self._layer_keys.setdefault(layer.name, len(self._layer_keys) + 1)
@@ -184,12 +190,8 @@ class NetworkView:
         layout = self.layout
         if layout is None or self.ends is None:
             return
-        starts, values = self._starts, self.tab.values()
-        means = {
-            name: network_data.node_means(values[name], starts)
-            for name in STATISTICS
-            if name in values
-        }
+        starts = self._starts
+        means = self._shared("means", state, self._node_means)
         gradient = means.get("gradient", np.zeros(len(starts), np.float32))
         dead = self.tab.playback.dead_mask(state)
         states = network_data.node_states(state, structure, self.tab.staging.changes, starts, dead)
@@ -198,21 +200,46 @@ class NetworkView:
         numbers = (self.tab.statistics_key(), state, state.structure_revision, colors)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
-            amplitude = network_data.amplitude(gradient)
+            amplitude = self._shared("amplitude", state, lambda: network_data.amplitude(gradient))
             tones = node_tones(self.tab, starts)
             self.numbers.data = {"state": states, "amplitude": amplitude, **tones, **means}
-        activation = means.get("activation")
-        self._show_strokes(layout, self.ends, activation, states, is_new_layout=is_new_layout)
+        relative = self._relative_activation(state, layout, means.get("activation"))
+        self._show_strokes(layout, self.ends, relative, states, is_new_layout=is_new_layout)
         key = (is_new_layout, *self.tab.actions_key(), self.tab.hovered, self.tab.selection)
         if is_new_layout or key != self._selection_key:
             self._selection_key = key
             self._show_selection(state, structure, layout)
 
+    def _shared(self, name: str, state: RunState, compute: Callable[[], T]) -> T:
+        """Return what all tabs with these nodes show of the batch; the first one computes it."""
+        key = (name, self.tab.statistics_key(), state.structure_revision, self._nodes_key)
+        return shared_result(state, key, compute)
+
+    def _node_means(self) -> dict[str, np.ndarray]:
+        values = self.tab.values()
+        return {
+            name: network_data.node_means(values[name], self._starts)
+            for name in STATISTICS
+            if name in values
+        }
+
+    def _relative_activation(
+        self, state: RunState, layout: NetworkLayout, activation: np.ndarray | None
+    ) -> Callable[[], np.ndarray]:
+        """Return what computes the relative activation of each node, which few frames need."""
+        offsets = layout.node_offsets
+        if activation is None:
+            return lambda: np.zeros(int(offsets[-1]), np.float32)
+        known = activation
+        return lambda: self._shared(
+            "relative", state, lambda: network_data.relative_activation(known, offsets)
+        )
+
     def _show_strokes(
         self,
         layout: NetworkLayout,
         ends: Ends,
-        activation: np.ndarray | None,
+        relative: Callable[[], np.ndarray],
         states: np.ndarray,
         *,
         is_new_layout: bool,
@@ -227,10 +254,7 @@ class NetworkView:
         is_due = is_new_layout or not is_same_input or self._frames % STROKE_INTERVAL == 0
         if not is_due and np.array_equal(staged, self.strokes.data["staged"]):
             return
-        relative = np.zeros(int(layout.node_offsets[-1]), np.float32)
-        if activation is not None:
-            relative = network_data.relative_activation(activation, layout.node_offsets)
-        weight, arc_weight = network_data.path_weights(layout, ends, relative, channels)
+        weight, arc_weight = network_data.path_weights(layout, ends, relative(), channels)
         self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
 
     def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:

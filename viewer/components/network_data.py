@@ -14,6 +14,7 @@ from ..layout.paths import join_paths
 from ..rendering.prices import price_text
 from ..runs.run_state import RunState
 from ..tab.staged_change import StagedChange
+from .shared_results import shared_result
 
 __all__ = [
     "amplitude",
@@ -111,10 +112,13 @@ def node_states(
     ``dead`` says which filters are dead, bool (filters,).
     """
     staged, coupled = _staged_filters(state, structure, rows)
+    frozen = shared_result(
+        state, ("frozen", state.structure_revision), lambda: _frozen_filters(state, structure)
+    )
     states = np.zeros(len(starts), np.uint8)
     for mask, combine, node_state in (
         (dead, np.logical_and, NodeState.DEAD),
-        (_frozen_filters(state, structure), np.logical_and, NodeState.FROZEN),
+        (frozen, np.logical_and, NodeState.FROZEN),
         (state.new_mask(), np.logical_or, NodeState.NEW),
         (coupled, np.logical_or, NodeState.COUPLED),
         (staged, np.logical_or, NodeState.STAGED),

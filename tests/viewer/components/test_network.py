@@ -29,6 +29,30 @@ def test_network_shows_every_filter(tab: TabState, follower: InProcessFollower) 
     assert view.selection.data["node"] == 0
 
 
+def test_each_tab_computed_again_what_all_show_of_a_batch(
+    tab: TabState, follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(gradient: np.ndarray) -> np.ndarray:
+        calls.append(len(gradient))
+        return amplitude(gradient)
+
+    monkeypatch.setattr("viewer.components.network_data.amplitude", counted)
+    other = TabState(follower, PageLink(width=300, height=150))
+    views = [NetworkView(tab), NetworkView(TabState(follower, PageLink())), NetworkView(other)]
+    for batches in range(1, 3):
+        follower.train()
+        for view in views:
+            view.tab.update()
+            view.update()
+        first, same, narrow = (view.numbers.data["amplitude"] for view in views)
+        assert first is same
+        np.testing.assert_array_equal(first, amplitude(views[0].numbers.data["gradient"]))
+        sizes = {len(first), len(narrow)}  # a smaller view may have fewer nodes
+        assert len(calls) == batches * len(sizes)
+
+
 def test_network_shows_all_selected_filters(tab: TabState) -> None:
     view = NetworkView(tab)
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]

@@ -1,0 +1,36 @@
+"""Results that are the same in all tabs that show a run: each is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from ..runs.run_state import RunState
+
+__all__ = ["shared_result"]
+
+KEPT = 16  # results of a run: those of a batch, for tabs of several sizes
+
+T = TypeVar("T")
+
+_results: WeakKeyDictionary[RunState, dict[Hashable, Any]] = WeakKeyDictionary()
+
+
+def shared_result(state: RunState, key: Hashable, compute: Callable[[], T]) -> T:
+    """Return the result of ``compute``, or that of an earlier call with the same key.
+
+    Nobody may change it.
+
+    Args:
+        state: of the run; its results are dropped with it.
+        key: of everything that the result depends on, besides ``state``.
+        compute: called without arguments.
+    """
+    results = _results.setdefault(state, {})
+    if key not in results:
+        results[key] = compute()
+        while len(results) > KEPT:
+            del results[next(iter(results))]
+    found: T = results[key]
+    return found
