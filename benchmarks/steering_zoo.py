@@ -68,8 +68,8 @@ MIN_ANNOUNCED = 0.95  # share of a family's layers that are exact or announced
 MIN_EXACT = 0.8  # share of a family's removals that are exact, of those that could be
 # Where layers are tested that are not watched by default: a linear layer that computes maps.
 ALL_LAYERS = {"gan"}
-# Eight shuffles in a row are in ShuffleNet's third stage. Behind them, a few more filters would
-# take others to the other half.
+# In the third stage of shufflenet_v2_x0_5, with halves of 48 channels, a new filter would have to
+# pass its eight shuffles on a way that no present filter passes. Larger models have filters on all.
 KNOWN_LIMITS = {"shufflenet"}
 # Families with attention, layer norms over channels or channel shuffle. The others are plain.
 NOT_PLAIN = {"convnext", "maxvit", "shufflenet", "swin", "vit", *FAMILIES, *LIBRARIES}

@@ -2,10 +2,15 @@
 
 It is an integer program, with one variable for each group of coupled channels: whether it is
 chosen. Each part of a division must change by as many channels as the others.
+
+Behind a shuffle, a split decides by the position of a channel in which part it is, and the next
+shuffle moves it from there. So a channel of a row takes a path of parts through a series of
+shuffles. It stays in its parts if as many channels as before, and their copies, take each path.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,8 +20,10 @@ from revacnn_lightning.steering.tracing.records import EqualParts
 
 __all__ = ["choices"]
 
-MAX_EACH = 4  # channels of each part of a shuffle that are chosen
+MAX_SHARE = 0.5  # of the channels of each part of a shuffle that are chosen
 MAX_NODES = 1000  # of the search
+
+Shuffle = tuple[EqualParts, EqualParts]  # into rows, and the split of the transposed rows
 
 
 def choices(
@@ -35,20 +42,21 @@ def choices(
         copies: how many copies of each channel are added; -1: they are removed.
     """
     shuffles = _shuffles(divisions)
-    for each in range(1, MAX_EACH + 1) if shuffles else (0,):
+    paths = _Paths(shuffles)
+    smallest = min((len(rows.parts[0]) for rows, _ in shuffles), default=0)
+    for each in range(1, int(MAX_SHARE * smallest) + 1) if shuffles else (0,):
         program = _Program(groups, divisions, copies)
         own = groups.groups_of_filters(layer, filters or range(len(groups.filters[layer])))
         program.choose(own, at_least=len(own) if filters else 1)
         for division in divisions:
             program.divide(division)
-        for rows, split in shuffles:
-            program.shuffle(rows, split, each)
+        program.shuffle(shuffles, paths, each)
         found = program.solve()
         if found is not None:
             yield found
 
 
-def _shuffles(divisions: Sequence[EqualParts]) -> list[tuple[EqualParts, EqualParts]]:
+def _shuffles(divisions: Sequence[EqualParts]) -> list[Shuffle]:
     """Return the pairs of a division into rows and a split of the channels transposed by it."""
     pairs = []
     for rows in divisions:
@@ -105,18 +113,16 @@ class _Program:
         self._require(last, 1 - sizes[-1], np.inf)
         self._require(self._with_size(last, at), 1 - len(sizes) - sizes[-1], -sizes[-1])
 
-    def shuffle(self, rows: EqualParts, split: EqualParts, each: int) -> None:
-        """Require that channels of transposed rows, ``each`` fewer in a row, keep their parts."""
-        count, parts = len(rows.parts), len(split.parts)
-        for r, row in enumerate(rows.parts):
-            for p, part in enumerate(split.parts):
-                old, new = (
-                    _transposed_count(size, count, r, p, parts)
-                    for size in (len(row), len(row) + self._copies * each)
-                )
-                wanted, rest = divmod(new - old, self._copies)
+    def shuffle(self, shuffles: Sequence[Shuffle], paths: _Paths, each: int) -> None:
+        """Require that the channels of all rows, ``each`` of which are chosen, keep their paths."""
+        before, after = paths.of_rows(0), paths.of_rows(self._copies * each)
+        for (at, r), old in before.items():
+            row, sizes = shuffles[at][0].parts[r], Counter(after[at, r])
+            for path in dict.fromkeys((*old, *sizes)):
+                own = row[[each == path for each in old]]
+                wanted, rest = divmod(sizes[path] - len(own), self._copies)
                 self._is_possible &= rest == 0 and wanted >= 0
-                self._require(self._count(np.intersect1d(row, part)), wanted, wanted)
+                self._require(self._count(own), wanted, wanted)
 
     def solve(self) -> list[int] | None:
         """Return the chosen groups of the fewest filters; None if there is no such choice."""
@@ -168,9 +174,47 @@ class _Program:
         return self._count(owners[np.isin(found, self._chosen)])
 
 
-def _transposed_count(size: int, rows: int, row: int, part: int, parts: int) -> int:
-    """Return how many channels of a row of ``size`` are in a part of the transposed rows."""
-    total = rows * size
-    length = -(-total // parts)
-    first, end = part * length, min((part + 1) * length, total)
-    return max(0, -(-(end - row) // rows) - max(0, -(-(first - row) // rows)))
+class _Paths:
+    """The paths of channels through a series of shuffles.
+
+    A path is the part that the channel is in behind each shuffle, as long as the part is a row of
+    another shuffle.
+    """
+
+    def __init__(self, shuffles: Sequence[Shuffle]) -> None:
+        self._shuffles = shuffles
+        self._following = [
+            [_shuffle_of(shuffles, part) for part in split.parts] for _, split in shuffles
+        ]
+
+    def of_rows(self, added: int) -> dict[tuple[int, int], list[tuple[int, ...]]]:
+        """Return, by (shuffle, row), the path of each channel if each row has so many more."""
+        known: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+        for at, (rows, _) in enumerate(self._shuffles):
+            for row in range(len(rows.parts)):
+                self._find(at, row, added, known)
+        return known
+
+    def _find(
+        self, at: int, row: int, added: int, known: dict[tuple[int, int], list[tuple[int, ...]]]
+    ) -> list[tuple[int, ...]]:
+        if (at, row) in known:
+            return known[at, row]
+        found = known[at, row] = []  # also where shuffles end in the order that they began with
+        rows, split = self._shuffles[at]
+        count, size = len(rows.parts), len(rows.parts[row]) + added
+        length = -(-count * size // len(split.parts))  # as ``chunk`` does
+        behind = [[] if to is None else self._find(*to, added, known) for to in self._following[at]]
+        for position in range(row, count * size, count):
+            part, place = divmod(position, length)
+            found.append((part, *(behind[part][place] if place < len(behind[part]) else ())))
+        return found
+
+
+def _shuffle_of(shuffles: Sequence[Shuffle], part: np.ndarray) -> tuple[int, int] | None:
+    """Return which shuffle has these channels as a row, and which row; None if there is none."""
+    for at, (rows, _) in enumerate(shuffles):
+        for r, row in enumerate(rows.parts):
+            if np.array_equal(row, part):
+                return at, r
+    return None

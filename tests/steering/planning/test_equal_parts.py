@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,6 +98,30 @@ def test_what_a_shuffle_removes_is_exact_or_refused(index: int) -> None:
         editor.apply(request, probe)
         assert (eval_output(model, unseen) - expected).abs().max() < 1e-12
         editor.apply(Undo(), probe)
+
+
+@pytest.mark.parametrize(("width", "added", "removed"), [(14, 2, 1), (22, 2, 0), (30, 2, 4)])
+def test_channels_behind_a_series_of_shuffles_keep_the_parts_of_all(
+    width: int, added: int, removed: int
+) -> None:
+    """The order behind one shuffle decides in which part a channel is behind the next one."""
+    model = nets.build(partial(Shuffles, 5, width))
+    editor, probe, unseen = Editor(model), nets.probe_of(model), nets.images(seed=5)
+    before = eval_output(model, unseen)
+    layer = model.get_submodule("units.1.0")
+    editor.apply(AddFilters("units.1.0"), probe)
+    assert layer.out_channels == width + added
+    assert (eval_output(model, unseen) - before).abs().max() < 1e-12
+    editor.apply(Undo(), probe)
+    request = RemoveFilters("units.1.0", [3])
+    if not removed:
+        with pytest.raises(EditRefusedError, match="parts of equal size"):
+            editor.plan(request, probe)
+        return
+    expected = zeroed_output(model, editor.plan(request, probe), unseen)
+    editor.apply(request, probe)
+    assert layer.out_channels == width - removed
+    assert (eval_output(model, unseen) - expected).abs().max() < 1e-12
 
 
 def test_growth_that_a_series_of_shuffles_would_carry_elsewhere_is_refused() -> None:
