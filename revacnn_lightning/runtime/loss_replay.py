@@ -4,7 +4,9 @@ Only training_step knows the loss, and it is never run for this. One real step i
 runs (`step_recorder`), with the calls that lead to the tensor that it returned as the loss: modules
 of the network, and torch functions such as ``cross_entropy``. Replaying these calls gives the loss
 of the same images with the present weights, whatever the loss is. The replay runs in evaluation
-mode: batch norms use their running statistics, and dropout is off.
+mode: batch norms use their running statistics, and dropout is off. So it is also in a module that
+returns its losses in training mode only, such as a detector of torchvision; the rest of it runs in
+that mode then, and draws the same random numbers each time.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -137,11 +139,21 @@ class LossReplay:
         except EditRefusedError:  # of the user's function
             found = None
         if found is not None and not isinstance(found, Tensor):
-            return StepRecorder(self._module, 0, len(found))  # a list: no tensor is a batch
+            return self._recorder_of_list(found)
         size = batch_size(batch) if found is None else len(found)
         each = 1 if found is None else max(1, found[:1].numel())
         self._limit = max(2, min(IMAGES, MAX_ELEMENTS // each))
         return StepRecorder(self._module, size, min(self._limit, size or self._limit))
+
+    def _recorder_of_list(self, images: Sequence[Tensor]) -> StepRecorder:
+        """Return the recorder of a step on a list of images: no tensor is a batch."""
+        count = len(images)
+        recorder = StepRecorder(self._module, 0, count)
+        recorder.step.images = count
+        each = max((image.numel() for image in images), default=0)
+        limit = min(IMAGES, MAX_ELEMENTS // max(1, each))
+        self._limit = max(count + 1, limit)  # two steps at least, so that there is a spread
+        return recorder
 
     def finish_recording(self) -> None:
         """Prepare the step that was recorded, if one was. Call it between batches."""

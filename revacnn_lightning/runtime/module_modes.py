@@ -6,13 +6,33 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["modes_of", "modes_set"]
+__all__ = ["modes_of", "modes_set", "modes_without_noise"]
 
 
 def modes_of(model: nn.Module) -> dict[str, bool]:
     """Return whether each module is in training mode, by its name."""
     return {name: module.training for name, module in model.named_modules()}
+
+
+DROPOUTS = (
+    nn.AlphaDropout,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.FeatureAlphaDropout,
+)
+
+
+def modes_without_noise(model: nn.Module) -> dict[str, bool]:
+    """Return the modes of all modules, but evaluation mode for norms of batches and for dropout."""
+    modules = model.named_modules()
+    return {
+        name: module.training and not isinstance(module, (_NormBase, *DROPOUTS))
+        for name, module in modules
+    }
 
 
 @contextmanager

@@ -64,6 +64,8 @@ class RecordedCall:
         has_modules: whether it runs modules of the network.
         is_of_model: whether it calls the network itself, not a part of it.
         has_gradient: whether a gradient may flow back through what it returns.
+        is_in_training: whether it is replayed in the modes of the step, because it returns other
+            tensors in evaluation mode.
         failure: why it is opaque; "" if it can be replayed.
     """
 
@@ -75,6 +77,7 @@ class RecordedCall:
     has_modules: bool = False
     is_of_model: bool = False
     has_gradient: bool = False
+    is_in_training: bool = False
     failure: str = ""
     outputs: list[int | None] = field(default_factory=list)
     changed: list[int] = field(default_factory=list)

@@ -12,8 +12,8 @@ and the channels that enter it must not be edited.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,13 +22,12 @@ from torch import Tensor, nn
 from revacnn_lightning.runtime.module_modes import modes_of, modes_set
 from revacnn_lightning.runtime.nested import map_leaves, tensors_in
 from revacnn_lightning.runtime.recorded_call import RecordedCall, Reference
+from revacnn_lightning.runtime.sample_sizes import map_sizes
 from revacnn_lightning.steering.tracing.forward_probe import ForwardOutput
 
-__all__ = ["TRANSFORMED", "RecordedStep", "count_batches", "cut"]
+__all__ = ["TRANSFORMED", "RecordedStep"]
 
 log = logging.getLogger(__name__)
-
-MAX_BATCHES = 4
 
 TRANSFORMED = (
     "are used inside a transform of torch.func (such as vmap or grad) in training_step, which "
@@ -46,8 +45,10 @@ class RecordedStep:
         of_parameters: index of the tensors that depend on nothing but parameters.
         returned: index of the tensors that training_step returned.
         loss: index of the loss among these; None if it is not known.
-        batch_size: of the step.
+        batch_size: of the step; 0 if its samples are a list.
         samples: to which the batch dimension is cut.
+        images: how many images that list has; 0 if that is unknown.
+        training_modes: of the modules in the step, by their name; see `modes_without_noise`.
         transformed: index of the tensors that transforms of torch.func read.
         transforms_modules: whether a transform of torch.func has called modules of the network.
         unseen: why not all uses of the network's tensors are recorded; "" if they are.
@@ -62,6 +63,8 @@ class RecordedStep:
         self.loss: int | None = None
         self.batch_size = batch_size
         self.samples = samples
+        self.images = 0
+        self.training_modes: dict[str, bool] = {}
         self.transformed: set[int] = set()
         self.transforms_modules = False
         self.unseen = ""
@@ -139,7 +142,8 @@ class RecordedStep:
             if call.is_opaque:
                 outs = [value.clone() for value in call.values]
             else:
-                with torch.set_grad_enabled(call.has_gradient) if as_recorded else nullcontext():
+                gradients = torch.set_grad_enabled(call.has_gradient) if as_recorded else None
+                with gradients or nullcontext(), self._modes_for(call, model):
                     outs = tensors_in(self._run(call, model, tensors))
                 if len(outs) != len(call.outputs) and modes is not None:
                     with modes_set(model, modes):
@@ -197,10 +201,22 @@ class RecordedStep:
         with call.autocast.context():
             return call.function(model, *args, **kwargs)
 
+    @contextmanager
+    def _modes_for(self, call: RecordedCall, model: nn.Module) -> Iterator[None]:
+        """Give the modules the modes of the step, if the call needs them."""
+        if not call.is_in_training:
+            yield
+            return
+        with modes_set(model, self.training_modes):
+            yield
+
     def _try(
         self, call: RecordedCall, model: nn.Module, tensors: dict[int, Tensor]
     ) -> list[Tensor]:
         """Run a call as recorded or, if that does not fit, with sizes of fewer samples.
+
+        A call of a module in evaluation mode that does not return what it has returned in the step,
+        such as that of a detector, is run as in the step.
 
         Raises:
             Exception: of the call, or because what it returns has another shape.
@@ -209,12 +225,28 @@ class RecordedStep:
             outs = tensors_in(self._run(call, model, tensors))
             self._check_shapes(call, outs)
         except Exception:
-            arguments = _map_sizes(call.arguments, self.batch_size, self.samples)
+            if call.has_modules and not model.training and any(self.training_modes.values()):
+                return self._try_in_training(call, model, tensors)
+            arguments = map_sizes(call.arguments, self.batch_size, self.samples)
             if call.has_modules or arguments is None:
                 raise
             call.arguments = arguments
             outs = tensors_in(self._run(call, model, tensors))
             self._check_shapes(call, outs)
+        return outs
+
+    def _try_in_training(
+        self, call: RecordedCall, model: nn.Module, tensors: dict[int, Tensor]
+    ) -> list[Tensor]:
+        """Run a call in the modes of the step; it raises as `_try` does."""
+        call.is_in_training = True
+        try:
+            with self._modes_for(call, model):
+                outs = tensors_in(self._run(call, model, tensors))
+            self._check_shapes(call, outs)
+        except Exception:
+            call.is_in_training = False
+            raise
         return outs
 
     def _check_shapes(self, call: RecordedCall, outs: list[Tensor]) -> None:
@@ -258,43 +290,7 @@ class RecordedStep:
             self._fixed.pop(index, None)
 
 
-def cut(tensor: Tensor, batch_size: int, samples: int) -> Tensor:
-    """Return a copy of the first samples of a tensor, of each batch if it holds several."""
-    tensor = tensor.detach()
-    batches = count_batches(tensor.shape, batch_size)
-    if not batches or samples >= batch_size:
-        return tensor.clone()
-    return tensor.unflatten(0, (batches, batch_size))[:, :samples].flatten(0, 1).clone()
-
-
-def count_batches(shape: torch.Size, batch_size: int) -> int:
-    """Return how many batches a tensor of this shape holds one after the other; 0 if none.
-
-    Two views of each image are often concatenated. A larger multiple is rather a coincidence.
-    """
-    if not shape or not batch_size or shape[0] % batch_size:
-        return 0
-    batches = shape[0] // batch_size
-    return batches if batches <= MAX_BATCHES else 0
-
-
 def _resolve(arguments: Any, tensors: dict[int, Tensor]) -> Any:
     return map_leaves(
         arguments, lambda leaf: tensors[leaf.index] if isinstance(leaf, Reference) else leaf
     )
-
-
-def _map_sizes(arguments: Any, batch_size: int, samples: int) -> Any:
-    """Return the arguments with numbers that count samples changed; None if there are none."""
-    found = False
-
-    def map_size(leaf: Any) -> Any:
-        nonlocal found
-        if isinstance(leaf, torch.Size):
-            return tuple(map_size(each) for each in leaf)
-        counts = type(leaf) is int and leaf > 0 and leaf % batch_size == 0
-        found = found or counts
-        return leaf // batch_size * samples if counts else leaf
-
-    mapped = map_leaves(arguments, map_size) if 0 < samples < batch_size else None
-    return mapped if found else None

@@ -30,7 +30,7 @@ def split_step(step: RecordedStep) -> list[ReplayGroup]:
     size, samples = _group_size(step), step.samples
     step.samples = size
     if size == samples:
-        return [ReplayGroup(step, step.constants, size if step.batch_size else 0)]
+        return [ReplayGroup(step, step.constants, size if step.batch_size else step.images)]
     groups = []
     for start in range(0, samples - size + 1, size):
         rows = slice(start, start + size)

@@ -33,9 +33,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from revacnn_lightning.runtime.function_calls import FunctionCallMode
 from revacnn_lightning.runtime.functional_transforms import is_transformed, unwrapped
 from revacnn_lightning.runtime.module_calls import module_calls_replaced
+from revacnn_lightning.runtime.module_modes import modes_without_noise
 from revacnn_lightning.runtime.nested import UnsupportedValueError, map_tensors, tensors_in
 from revacnn_lightning.runtime.recorded_call import Autocast, RecordedCall, Reference
-from revacnn_lightning.runtime.recorded_step import RecordedStep, count_batches, cut
+from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.replay_functions import (
     is_in_place,
     name_of,
@@ -43,6 +44,7 @@ from revacnn_lightning.runtime.replay_functions import (
     replay_of_submodule,
     without_model,
 )
+from revacnn_lightning.runtime.sample_sizes import count_batches, cut
 
 __all__ = ["StepRecorder"]
 
@@ -82,6 +84,7 @@ class StepRecorder:
         self._held = {id(t): t for t in (*model.parameters(), *model.buffers())}
         self._indices = WeakTensorKeyDictionary()  # tensors of recorded calls
         self._outside = WeakTensorKeyDictionary()  # others -> whether they are gradients
+        self.step.training_modes = modes_without_noise(model)
         self._count = 0
         self._thread = threading.get_ident()
         self._is_paused = False

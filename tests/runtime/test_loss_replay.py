@@ -8,8 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from revacnn_lightning import RemoveFilters
 from revacnn_lightning.runtime import loss_replay
 from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.steering import Editor, ForwardProbe
 
 IMAGES, LABELS = torch.randn(40, 3, 6, 6), torch.arange(40) % 2
 
@@ -172,3 +175,91 @@ def test_compiled_networks_are_left_alone():
     assert not replay.needs_step(0, 0)
     assert replay.is_ready(0)
     assert replay.note == loss_replay.COMPILED
+
+
+class Detector(nn.Module):
+    """Returns losses in training mode and detections in evaluation mode, as torchvision's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Conv2d(4, 4, 1)
+        )
+        self.head = nn.Conv2d(4, 5, 1)
+
+    def forward(self, images, targets=None):
+        maps = [self.head(self.body(image[None])).mean((0, 2, 3)) for image in images]
+        if not self.training:
+            return [{"boxes": each[None, :4], "scores": each[4:]} for each in maps]
+        boxes = [F.l1_loss(m[:4], t["boxes"][0]) for m, t in zip(maps, targets, strict=True)]
+        noise = torch.rand(len(maps))  # such as the choice of proposals
+        scores = [n * m[4].square() for n, m in zip(noise, maps, strict=True)]
+        return {"boxes": torch.stack(boxes).mean(), "scores": torch.stack(scores).mean()}
+
+
+class Detection(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = Detector()
+
+    def training_step(self, batch, batch_idx):
+        return sum(self.net(*batch).values())
+
+
+def detection_batch(seed: int, count: int = 3):
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.randn(3, 6 + i, 7, generator=generator) for i in range(count)]
+    targets = [{"boxes": torch.rand(1, 4, generator=generator)} for _ in images]
+    return images, targets
+
+
+def record_detection(replay: LossReplay, module: Detection, step: int) -> None:
+    batch = detection_batch(step)
+    replay.record(batch, 0, step, lambda: module.training_step(batch, 0))
+    replay.finish_recording()
+
+
+def test_the_loss_of_a_detector_is_that_of_training_without_dropout_and_batch_statistics():
+    module = Detection().train()
+    replay = LossReplay(module)
+    replay.want()
+    record_detection(replay, module, 7)
+    assert replay.note == ""
+    assert replay.needs_step(0, 8)  # another one, so that there is a spread
+    record_detection(replay, module, 8)
+    assert (replay.group_count, replay.images) == (2, 6)
+    random, state = torch.get_rng_state(), [t.clone() for t in module.state_dict().values()]
+    losses = replay.losses()
+    assert losses == replay.losses()
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(map(torch.equal, module.state_dict().values(), state))
+    assert all(each.training for each in module.modules())
+    for each in module.net.body:
+        each.eval()
+    for seed, loss in zip((8, 7), losses, strict=True):
+        with torch.no_grad():
+            torch.manual_seed(0)
+            assert loss == pytest.approx(float(module.training_step(detection_batch(seed), 0)))
+
+
+def test_the_price_of_a_filter_of_a_detector_is_the_change_of_its_loss():
+    module = Detection().train()
+    replay = LossReplay(module)
+    replay.want()
+    record_detection(replay, module, 7)
+    record_detection(replay, module, 8)
+    editor = Editor(module)
+    images, targets = detection_batch(7)
+    probe = ForwardProbe([lambda: module.net(images, targets)])
+    plan = editor.plan(RemoveFilters("net.body.0", [1]), probe)
+    price = RemovalPrices(editor, replay).of_plan(plan, 0)
+    assert not isinstance(price, str), price
+    before = replay.losses()
+    with torch.no_grad():
+        module.net.body[4].weight[:, 1] = 0
+    after = replay.losses()
+    expected = [b - a for a, b in zip(before, after, strict=True)]
+    assert price.change == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert price.images == 6
+    assert price.error > 0

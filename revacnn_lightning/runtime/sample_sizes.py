@@ -1,0 +1,50 @@
+"""The tensors and the sizes of a recorded step, on fewer samples than the step had."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revacnn_lightning.runtime.nested import map_leaves
+
+__all__ = ["count_batches", "cut", "map_sizes"]
+
+MAX_BATCHES = 4
+
+
+def cut(tensor: Tensor, batch_size: int, samples: int) -> Tensor:
+    """Return a copy of the first samples of a tensor, of each batch if it holds several."""
+    tensor = tensor.detach()
+    batches = count_batches(tensor.shape, batch_size)
+    if not batches or samples >= batch_size:
+        return tensor.clone()
+    return tensor.unflatten(0, (batches, batch_size))[:, :samples].flatten(0, 1).clone()
+
+
+def count_batches(shape: torch.Size, batch_size: int) -> int:
+    """Return how many batches a tensor of this shape holds one after the other; 0 if none.
+
+    Two views of each image are often concatenated. A larger multiple is rather a coincidence.
+    """
+    if not shape or not batch_size or shape[0] % batch_size:
+        return 0
+    batches = shape[0] // batch_size
+    return batches if batches <= MAX_BATCHES else 0
+
+
+def map_sizes(arguments: Any, batch_size: int, samples: int) -> Any:
+    """Return the arguments with numbers that count samples changed; None if there are none."""
+    found = False
+
+    def map_size(leaf: Any) -> Any:
+        nonlocal found
+        if isinstance(leaf, torch.Size):
+            return tuple(map_size(each) for each in leaf)
+        counts = type(leaf) is int and leaf > 0 and leaf % batch_size == 0
+        found = found or counts
+        return leaf // batch_size * samples if counts else leaf
+
+    mapped = map_leaves(arguments, map_size) if 0 < samples < batch_size else None
+    return mapped if found else None
