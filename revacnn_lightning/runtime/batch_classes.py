@@ -68,7 +68,7 @@ def find_classes(batch: Any, images: ImagesOfBatch | None = None) -> BatchClasse
         target = _as_tensor(candidate)
         if target is None or id(candidate) in inputs or not size or len(target) != size:
             continue
-        labels, reason = _read(target.detach().cpu())
+        labels, reason = _read(target.detach())
         if labels is not None:
             return BatchClasses(labels.long(), "")
         note = reason if note == NO_CLASSES else note
@@ -123,10 +123,10 @@ def _read(target: Tensor) -> tuple[Tensor | None, str]:
     if target.ndim == 1 or target[0].numel() == 1:
         if is_number or is_flag:
             return None, NUMBERS if is_number else SEVERAL
-        return target.flatten(), ""
+        return target.flatten().cpu(), ""
     if target.ndim > 2:
         return None, NUMBERS if is_number else PIXELS
-    values = target.double()
+    values = target.cpu().double()
     ones, zeros = (values == 1).sum(1), (values == 0).sum(1)
     if ((ones == 1) & (zeros == values.shape[1] - 1)).all():
         return values.argmax(1), ""

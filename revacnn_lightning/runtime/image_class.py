@@ -1,4 +1,7 @@
-"""The class of a sample of the validation data, and the scores that a model gives to classes."""
+"""The class of a sample of the validation data, and the scores that a model gives to classes.
+
+A network for segmentation returns a map of scores for each class.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from revacnn_lightning.runtime.batch_nesting import contents, leaves
 
 __all__ = [
     "MAX_WRAPPERS",
+    "class_map_probabilities",
     "class_names",
     "class_probabilities",
     "find_class",
@@ -90,6 +94,37 @@ def class_probabilities(output: Any) -> tuple[Tensor | None, str]:
         return None, "The model's scores are not finite."
     is_normalized = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
     return (scores if is_normalized else scores.softmax(0)), ""
+
+
+def class_map_probabilities(
+    output: Any, classes: int | None
+) -> tuple[Tensor | None, tuple[int, ...]]:
+    """Return the mean probability of each class (C,) over the positions of its map.
+
+    Args:
+        output: for one image. The maps are its first floating-point tensor (1, C, ...) of several
+            channels and positions.
+        classes: how many there are, if that is known: other tensors are no maps of classes.
+
+    Returns:
+        The probabilities, or None, and the shape of a map. Scores become probabilities by a softmax
+        over the channels, unless they are probabilities already.
+    """
+    tensors = [leaf for leaf in leaves(output) if isinstance(leaf, Tensor)]
+    found = next((each for each in tensors if _is_class_maps(each, classes)), None)
+    if found is None or not found.isfinite().all():
+        return None, ()
+    scores = found.detach()[0].flatten(1).float()
+    is_normalized = bool((scores >= 0).all()) and bool(((scores.sum(0) - 1).abs() < 1e-3).all())
+    probabilities = scores if is_normalized else scores.softmax(0)
+    return probabilities.mean(1), tuple(found.shape[2:])
+
+
+def _is_class_maps(tensor: Tensor, classes: int | None) -> bool:
+    if not tensor.is_floating_point() or tensor.ndim < 3 or tensor.shape[0] != 1:
+        return False
+    channels = tensor.shape[1]
+    return tensor[0, :1].numel() > 1 and channels > 1 and classes in (None, channels)
 
 
 def _is_scores(tensor: Tensor) -> bool:

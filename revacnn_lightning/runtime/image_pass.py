@@ -6,14 +6,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from revacnn_lightning.protocol.inspections import (
-    ClassScore,
     ImagePass,
     ImagePrediction,
     PassedModule,
@@ -22,7 +19,7 @@ from revacnn_lightning.protocol.requests import InspectImage
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_input import channel_sums, encode_input
 from revacnn_lightning.runtime.batch_nesting import leaves
-from revacnn_lightning.runtime.image_class import class_probabilities, listed_classes
+from revacnn_lightning.runtime.image_outcome import Outcome, OutcomeReader
 from revacnn_lightning.runtime.image_predictions import Forward, ImageTruth
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.layer_details import EMPTY
@@ -41,7 +38,6 @@ PASS_SECONDS = 1.0  # minimum time between two passes
 MAX_TIME_SHARE = 0.005  # of the time; if a pass takes longer, there are fewer
 CHANGE_TIME_SHARE = 0.03  # of the time, while a viewer chooses or paints one image after another
 RETRY_SECONDS = 30.0  # after a forward that has failed
-MAX_OUTPUTS = 4  # tensors whose shapes are sent
 NO_INPUT = (
     "This batch holds no image, signal or row of numbers. The option images=... says where its "
     "images are."
@@ -53,19 +49,6 @@ NO_FORWARD = (
 SEVERAL_NETWORKS = (
     "The training step uses several networks, so there is no output of this input alone."
 )
-
-
-@dataclass
-class _Outcome:
-    """What a forward has shown; see `ImagePass`."""
-
-    prediction: ImagePrediction | None = None
-    class_count: int = 0
-    names_note: str = ""
-    loss: float | None = None
-    shapes: list[list[int]] = field(default_factory=list)
-    generated: np.ndarray | None = None
-    has_failed: bool = False
 
 
 class ImagePassCollector:
@@ -98,7 +81,7 @@ class ImagePassCollector:
         self._model = model
         self._images = images
         self._forward = forward
-        self._class_names = tuple(class_names)
+        self._reader = OutcomeReader(class_names)
         self._clock = clock
         self._find_step_images = find_step_images
         self._index: int | None = None
@@ -110,7 +93,6 @@ class ImagePassCollector:
         self._flow: FlowResult | None = None  # of this structure
         self._is_new_flow = False  # not sent yet
         self._shown_paused: tuple[Any, ...] = ()
-        self._has_warned = False
 
     def select(self, request: InspectImage) -> None:
         """Send an input through the network for the next few seconds.
@@ -158,7 +140,7 @@ class ImagePassCollector:
 
     def _pass(self, context: BatchContext) -> ImagePass:
         values = self._chosen if self._index is not None else context.batch.get_input()
-        outcome = _Outcome()
+        outcome = Outcome()
         if values is not None and self._index is None:
             self._images.remember_shown_input(values, context.batch.get_truth())
         if values is not None:
@@ -183,12 +165,13 @@ class ImagePassCollector:
             output_layers=[name for name in flow.order if name in flow.output_sources],
             modules=self._modules(flow, context.version),
             generated=outcome.generated,
+            class_map_shape=list(outcome.class_map_shape),
         )
 
-    def _run(self, values: Tensor, context: BatchContext) -> _Outcome:
+    def _run(self, values: Tensor, context: BatchContext) -> Outcome:
         """Run the model or, where it cannot be run on the input alone, the training step."""
         step, version = context.step, context.version
-        outcome = _Outcome(ImagePrediction(step, version, note=NO_FORWARD), has_failed=True)
+        outcome = Outcome(ImagePrediction(step, version, note=NO_FORWARD), has_failed=True)
         if self._forward is not None:
             outcome = self._run_forward(self._forward, values, context)
         images = self._replay_step(values) if outcome.has_failed else None
@@ -198,18 +181,18 @@ class ImagePassCollector:
         self._flow = images.flow
         generated = None if images.generated is None else encode_input(images.generated)
         prediction = ImagePrediction(step, version, note=SEVERAL_NETWORKS)
-        return _Outcome(prediction, generated=generated)
+        return Outcome(prediction, generated=generated)
 
-    def _run_forward(self, forward: Forward, values: Tensor, context: BatchContext) -> _Outcome:
+    def _run_forward(self, forward: Forward, values: Tensor, context: BatchContext) -> Outcome:
         """Run the model; an exception of the user's code becomes a note."""
         step, version = context.step, context.version
         try:
             output = self._observe(forward, values)
-            return self._read(output, self._truth_of(context), step, version)
+            return self._reader.read(output, self._truth_of(context), context)
         except Exception as error:  # the user's forward may raise anything
             log.info("Cannot run the network on the shown input", exc_info=True)
             reason = f"The network cannot be run on this input alone: {type(error).__name__}."
-            return _Outcome(ImagePrediction(step, version, note=reason), has_failed=True)
+            return Outcome(ImagePrediction(step, version, note=reason), has_failed=True)
 
     def _replay_step(self, values: Tensor) -> StepImages | None:
         """Return who reads inputs like this one in the training step; None if that is not known."""
@@ -246,30 +229,6 @@ class ImagePassCollector:
             return self._truth
         return context.batch.get_truth()
 
-    def _read(self, output: Any, truth: ImageTruth, step: int, version: int) -> _Outcome:
-        tensors = [leaf for leaf in leaves(output) if isinstance(leaf, Tensor)]
-        outcome = _Outcome(shapes=[list(each.shape[1:]) for each in tensors[:MAX_OUTPUTS]])
-        probabilities, note = class_probabilities(output)
-        if probabilities is None:
-            outcome.prediction = ImagePrediction(step, version, note=note)
-            return outcome
-        outcome.class_count = len(probabilities)
-        names, outcome.names_note = self._names(truth, len(probabilities))
-        classes, true_class = listed_classes(probabilities, truth.index, names)
-        outcome.prediction = ImagePrediction(step, version, classes, true_class)
-        outcome.loss = _cross_entropy(true_class)
-        return outcome
-
-    def _names(self, truth: ImageTruth, count: int) -> tuple[Sequence[str], str]:
-        """Return the names of the classes, and why those of the user are not used."""
-        if not self._class_names or len(self._class_names) == count:
-            return self._class_names or truth.names, ""
-        note = f"class_names has {len(self._class_names)} names for {count} outputs"
-        if not self._has_warned:
-            log.warning("ReVACNN: %s, so the indices of the classes are shown", note)
-        self._has_warned = True
-        return (), note
-
     def _modules(self, flow: FlowResult, version: int) -> list[PassedModule] | None:
         if self._known_modules == version and not self._is_new_flow:
             return None
@@ -285,10 +244,3 @@ class ImagePassCollector:
             for one in flow.passed
             if one.sources  # others process neither the input nor what is computed from it
         ]
-
-
-def _cross_entropy(truth: ClassScore | None) -> float | None:
-    """Return -ln p of the true class; None if it is unknown."""
-    if truth is None:
-        return None
-    return -math.log(max(truth.probability, float(np.finfo(np.float32).tiny)))

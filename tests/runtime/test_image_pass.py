@@ -22,6 +22,7 @@ from revacnn_lightning import (
 from revacnn_lightning.protocol.inspections import ImagePass
 from revacnn_lightning.protocol.requests import InspectImage
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
+from revacnn_lightning.runtime.batch_classes import NO_CLASSES, PIXELS, BatchClasses
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.image_predictions import ImageTruth, no_truth
 from revacnn_lightning.runtime.input_images import InputImages
@@ -320,3 +321,69 @@ def test_a_training_sends_the_batch_and_chosen_images(tmp_path):
     assert (seen["batch"].image_index, seen["chosen"].image_index) == (None, 3)
     assert seen["edited"].version == 1
     assert [one.name for one in seen["batch"].modules] == ["relu1", "relu2", "linear"]
+
+
+class Segmentation(nn.Module):
+    """Returns a map of scores for each of four classes, and an auxiliary one, as torchvision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.conv(images)
+        return {"out": maps, "aux": 2 * maps}
+
+
+def classes_of_maps(world: World, classes: BatchClasses) -> ImagePass:
+    world.collector.select(InspectImage(known_modules=-1))
+    batch = TrainingBatch(
+        Progress(7),
+        get_input=lambda: world.input,
+        get_truth=lambda: world.truth,
+        get_classes=lambda: classes,
+    )
+    (sent,) = world.collector.collect(BatchContext("run", world.version, batch))
+    return sent
+
+
+def test_class_maps_have_the_names_of_the_classes_and_mean_probabilities() -> None:
+    world = World(Segmentation())
+    sent = classes_of_maps(world, BatchClasses(note=PIXELS))
+    assert sent.prediction is not None
+    assert world.input is not None
+    with torch.no_grad():
+        expected = world.model(world.input[None])["out"].softmax(1).mean((0, 2, 3))
+    found = [score.probability for score in sent.prediction.classes]
+    assert found == pytest.approx(expected.tolist(), rel=1e-5)
+    assert [score.name for score in sent.prediction.classes] == ["a", "b", "c", "d"]
+    assert (sent.class_count, sent.class_map_shape) == (4, [6, 6])
+    assert (sent.prediction.truth, sent.loss) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "note", "expected"),
+    [
+        ((), PIXELS, ["", "", "", ""]),
+        ((), NO_CLASSES, None),  # such as of an autoencoder
+        (("a", "b"), NO_CLASSES, None),
+        (("a", "b", "c", "d"), NO_CLASSES, ["a", "b", "c", "d"]),
+    ],
+)
+def test_maps_are_those_of_classes_only_where_names_or_targets_say_so(
+    names: tuple[str, ...], note: str, expected: list[str] | None
+) -> None:
+    world = World(Segmentation())
+    world.truth = ImageTruth(None, names)
+    sent = classes_of_maps(world, BatchClasses(note=note))
+    assert sent.prediction is not None
+    found = [score.name for score in sent.prediction.classes]
+    assert found == (expected or [])
+    assert sent.class_map_shape == ([6, 6] if expected else [])
+
+
+def test_maps_of_a_network_whose_images_have_a_class_are_not_those_of_classes() -> None:
+    sent = classes_of_maps(World(Segmentation()), BatchClasses(torch.tensor([2]), ""))
+    assert sent.prediction is not None
+    assert sent.prediction.classes == []

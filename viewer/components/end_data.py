@@ -192,7 +192,9 @@ def output_rows(passed: ImagePass) -> list[Data]:
     if prediction is None or not prediction.classes:
         return []
     truth = None if prediction.truth is None else prediction.truth.index
-    best = max(prediction.classes, key=lambda score: score.probability).index
+    best: int | None = max(prediction.classes, key=lambda score: score.probability).index
+    if passed.class_map_shape:
+        best = None  # each position has a prediction of its own
     return [
         {
             "name": score.name or str(score.index),
@@ -230,9 +232,13 @@ def output_facts(passed: ImagePass | None, batch_loss: float | None) -> Data:
         loss.append(_loss("image", passed.loss, "Cross-entropy of this input: −ln p(truth)"))
     if batch_loss is not None:
         loss.append(_loss("batch", batch_loss, "The loss of the whole training batch"))
+    subtitle = f"{format_count(count)} classes" if rows else ""
+    if rows and passed.class_map_shape:
+        subtitle += f", {'×'.join(map(str, passed.class_map_shape))}"
     return {
         "title": "Output",
-        "subtitle": f"{format_count(count)} classes" if rows else "",
+        "subtitle": subtitle,
+        "of_maps": bool(passed.class_map_shape),
         "shapes": [] if rows else shapes,
         "note": passed.class_names_note or (passed.prediction.note if not shapes else ""),
         "details": passed.prediction.note,

@@ -329,3 +329,14 @@ def test_the_room_for_the_names_of_classes_stays(shown: Shown) -> None:
     nodes = shown.network.nodes.data
     shown.deliver(prediction=ImagePrediction(1, 0, note="failed"), class_count=0)
     assert shown.network.nodes.data is nodes
+
+
+def test_classes_that_have_a_map_are_named_and_none_is_the_prediction(shown: Shown) -> None:
+    sent = shown.sent_pass(image=None)
+    assert sent.prediction is not None
+    prediction = replace(sent.prediction, truth=None)
+    shown.receive(replace(sent, prediction=prediction, loss=None, class_map_shape=[64, 48]))
+    assert shown.data["output"]["subtitle"] == "10 classes, 64×48"
+    assert shown.data["output"]["of_maps"]
+    assert [row["name"] for row in shown.data["rows"]][3] == "cat"
+    assert not any(row["predicted"] or row["true"] for row in shown.data["rows"])

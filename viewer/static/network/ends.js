@@ -82,7 +82,7 @@ export class NetworkEnds {
     setText("network-output-note", output.note)
     const shapes = (output.shapes ?? []).map((shape) => createElement("div", {class: "output shape", title: output.details ?? ""},
       createElement("i"), createElement("b", {}, shape)))
-    this.#rows = rows.length > 0 ? rows.map((row) => outputRow(row, isWide, hasBars)) : shapes.slice(0, 1)
+    this.#rows = rows.length > 0 ? rows.map((row) => outputRow(row, isWide, hasBars, output.of_maps)) : shapes.slice(0, 1)
     byId("network-outputs").replaceChildren(...this.#rows)
     const others = rows.length > 0 ? [] : (output.shapes ?? []).slice(1).map((shape) => createElement("div", {}, shape))
     const facts = output.loss.map(({label, value, title}) => createElement("div", {title}, label, createElement("b", {}, value)))
@@ -212,9 +212,10 @@ function setText(id, text) {
  * @param {OutputRow} row
  * @param {boolean} isWide
  * @param {boolean} hasBars
+ * @param {boolean} [isMean] whether the probability is the mean over all positions of a map
  */
-function outputRow({name, probability, predicted, true: isTrue}, isWide, hasBars) {
-  const facts = [predicted && "predicted", isTrue && "truth"].filter(Boolean).join(", ")
+function outputRow({name, probability, predicted, true: isTrue}, isWide, hasBars, isMean = false) {
+  const facts = [predicted && "predicted", isTrue && "truth", isMean && "on average over its map"].filter(Boolean).join(", ")
   const label = `${name} ${percent(probability)}${facts && `, ${facts}`}`
   const mark = predicted ? isTrue == null ? "" : isTrue ? "✓" : "✗" : isTrue ? "truth" : ""
   const level = createElement("span", {class: "level", hidden: !hasBars}, createElement("i", {}))
