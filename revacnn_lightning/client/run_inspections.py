@@ -145,27 +145,35 @@ class RunInspections(RunClasses):
         return found
 
     def inspect(
-        self, layer: str, filter: int, *, image_index: int | None = None, timeout: float = 60.0
+        self,
+        layer: str,
+        filter: int,
+        *,
+        image_index: int | None = None,
+        depth: float = 0.5,
+        timeout: float = 60.0,
     ) -> FilterInspection:
         """Return what activates a filter: its top training images and an attribution.
 
-        The run collects top images for about ten seconds after each call, so a later call returns
-        more of them.
+        Signals or volumes take the place of images; see `FilterInspection`. The run collects top
+        images for about ten seconds after each call, so a later call returns more of them.
 
         Args:
             layer: name of a convolution or a linear layer.
             filter: index of one of its filters in the current `structure`.
             image_index: of the image to attribute the filter's response to, as in `detail`; None:
                 the first image of the batch.
+            depth: of the slice that is returned of volumes, from 0 for the first of the receptive
+                field to 1 for the last.
             timeout: seconds to wait. A running training replies within a batch or two seconds.
 
         Raises as `apply` does.
         """
-        body = InspectFilter(layer, filter, image_index)
+        body = InspectFilter(layer, filter, image_index, depth=depth)
 
         def is_wanted(message: Message) -> bool:
             return isinstance(message, FilterInspection) and body == InspectFilter(
-                message.layer, message.filter, message.image_index
+                message.layer, message.filter, message.image_index, depth=message.depth
             )
 
         inspection = self._request_and_wait(body, is_wanted, f"inspection of {layer}", timeout)
@@ -173,7 +181,13 @@ class RunInspections(RunClasses):
         return inspection
 
     def preferred_image(
-        self, layer: str, filter: int, *, steps: int = 150, timeout: float = 600.0
+        self,
+        layer: str,
+        filter: int,
+        *,
+        steps: int = 150,
+        depth: float = 0.5,
+        timeout: float = 600.0,
     ) -> PreferredImage:
         """Return the image that a filter responds to most, after this many steps of ascent.
 
@@ -183,11 +197,12 @@ class RunInspections(RunClasses):
             layer: name of a convolution or a linear layer.
             filter: index of one of its filters in the current `structure`.
             steps: after which the image is returned; after about 150 it hardly changes.
+            depth: of the slice that is returned of volumes, as in `inspect`.
             timeout: seconds to wait.
 
         Raises as `apply` does; `EditRefusedError` also if no image can be found.
         """
-        body, known = InspectFilter(layer, filter, ascent=1), 0
+        body, known = InspectFilter(layer, filter, ascent=1, depth=depth), 0
         deadline, due = time.monotonic() + timeout, 0.0
         while time.monotonic() < deadline:
             if time.monotonic() >= due:
@@ -213,6 +228,7 @@ class RunInspections(RunClasses):
             lambda message: (
                 isinstance(message, FilterInspection)
                 and (message.layer, message.filter) == (body.layer, body.filter)
+                and message.depth == body.depth
             )
         )
         return [message for message in taken if isinstance(message, FilterInspection)]

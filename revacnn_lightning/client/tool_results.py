@@ -13,7 +13,7 @@ from msgspec import Struct
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.inspections import FilterInspection
+from revacnn_lightning.protocol.inspections import FilterInspection, VolumeSlice
 
 __all__ = [
     "describe_run", "inspection", "plain", "statistics", "status", "structure",
@@ -103,7 +103,11 @@ def _summary(values: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def inspection(found: FilterInspection) -> dict[str, Any]:
-    """Return what activates a filter, without the pixels."""
+    """Return what activates a filter, without the pixels.
+
+    A signal is an image with a height of 1. Of volumes, the slices of each box are added.
+    """
+    of_volumes = {} if found.volume is None else _of_volumes(found, found.volume)
     return {
         "step": found.step,
         "version": found.version,
@@ -115,10 +119,25 @@ def inspection(found: FilterInspection) -> dict[str, Any]:
         "image_size": list(found.image_size),
         "top_images": [
             {"step": one.step, "response": _number(one.response), "box": list(one.box)}
+            | _slices(one.volume)
             for one in found.top_images
         ],
         "notes": [note for note in (found.top_images_note, found.attribution_refusal) if note],
+        **of_volumes,
     }
+
+
+def _of_volumes(found: FilterInspection, volume: VolumeSlice) -> dict[str, Any]:
+    return {
+        "receptive_field_depth": found.receptive_field_depth,
+        "image_depth": volume.count,
+        **_slices(volume),
+    }
+
+
+def _slices(volume: VolumeSlice | None) -> dict[str, Any]:
+    """Return the first slice of a box, and the one behind its last."""
+    return {} if volume is None else {"slices": [volume.front, volume.back]}
 
 
 def _number(value: Any) -> float | None:

@@ -79,7 +79,11 @@ class GetStatistics(Struct, forbid_unknown_fields=True):
 
 
 class InspectFilterTool(Struct, forbid_unknown_fields=True):
-    """Return what activates a filter: its response and its top training images, in numbers."""
+    """Return what activates a filter: its response and its top training images, in numbers.
+
+    A box is the top, left, bottom and right of the part of an image that activates it. A signal is
+    an image with a height of 1. Of volumes, the first slice is added, and the one behind the last.
+    """
 
     layer: str
     filter: int

@@ -66,12 +66,14 @@ class InspectFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     A viewer repeats this request while it shows the filter. ``image_index`` selects the image to
     attribute the filter's response to, as in `InspectLayer`. With an ``ascent`` other than 0, the
     image that the filter responds to most is searched; a larger number starts the search again.
+    ``depth`` selects the slice that is sent of volumes, from 0 for the first to 1 for the last.
     """
 
     layer: str
     filter: int
     image_index: int | None = None
     ascent: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    depth: Annotated[float, Meta(ge=0, le=1)] = 0.5
 
 
 class InspectImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

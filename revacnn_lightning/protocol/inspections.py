@@ -24,6 +24,7 @@ __all__ = [
     "PassedModule",
     "PreferredImage",
     "TopImage",
+    "VolumeSlice",
 ]
 
 
@@ -101,6 +102,19 @@ class LayerDetail(Struct, frozen=True, tag="layer_detail"):
     after_edit: ImagePrediction | None = None
 
 
+class VolumeSlice(Struct, frozen=True):
+    """Which slice of a volume is sent: number ``index`` of ``count``.
+
+    The box reaches from slice ``front`` up to ``back``, which it does not contain. ``index`` is one
+    of its slices.
+    """
+
+    index: int
+    count: int
+    front: int
+    back: int
+
+
 class TopImage(Struct, frozen=True):
     """A training image that strongly activates a filter.
 
@@ -108,6 +122,9 @@ class TopImage(Struct, frozen=True):
     normalized to the range of the image and downsampled if it is large. ``box`` is its (top, left,
     bottom, right) in pixels of the image, and ``image_size`` the image's (H, W). ``step`` is the
     training batch that contained the image.
+
+    Where the inputs are signals, it is one, with a height of 1: ``crop`` is (channels, 1, l). Where
+    they are volumes, ``crop`` is a slice, and ``volume`` says which.
     """
 
     crop: np.ndarray
@@ -115,6 +132,7 @@ class TopImage(Struct, frozen=True):
     image_size: tuple[int, int]
     response: float
     step: int
+    volume: VolumeSlice | None = None
 
 
 class PreferredImage(Struct, frozen=True):
@@ -123,6 +141,9 @@ class PreferredImage(Struct, frozen=True):
     ``pixels`` (channels, h, w), float16 of magnitude at most 1, are those of ``box`` (top, left,
     bottom, right), the receptive field of a unit in the middle of the map. Its ``response``, before
     the non-linearity, has increased for ``steps``; after ``total_steps`` the image hardly changes.
+
+    Where the inputs are signals, it is one, with a height of 1. Where they are volumes, ``pixels``
+    are a slice, and ``volume`` says which.
     """
 
     pixels: np.ndarray
@@ -130,6 +151,11 @@ class PreferredImage(Struct, frozen=True):
     response: float
     steps: int
     total_steps: int
+    volume: VolumeSlice | None = None
+
+
+def _nothing() -> np.ndarray:
+    return np.zeros(0, np.float16)
 
 
 class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
@@ -138,11 +164,16 @@ class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
     ``top_images`` holds up to nine training images of recent batches, strongest response first.
     ``top_images_note`` says why there are none, or why they are not cropped.
 
-    ``image`` is the input image, as in `LayerDetail`; the original has ``image_size``. The
-    strongest ``response`` to it originates from ``box`` of the original. ``deconvolution`` and
-    ``guided_backpropagation`` (channels, h, w) attribute the response to these pixels, as float16
-    of magnitude at most 1. Their shape is (0,) if there is no attribution, for the reason in
-    ``attribution_refusal``.
+    ``image`` is the input image, float16 (channels, h, w) of magnitude at most 1, downsampled if it
+    is large; the original has ``image_size``. The strongest ``response`` to it originates from
+    ``box`` of the original. ``deconvolution`` and ``guided_backpropagation`` (channels, h, w)
+    attribute the response to these pixels, as float16 of magnitude at most 1. Their shape is (0,)
+    if there is no attribution, for the reason in ``attribution_refusal``.
+
+    A signal is an image with a height of 1, and ``response_map`` is then the filter's map (l,) of
+    it, float16 of magnitude at most 1. Of a volume, everything is a slice: ``volume`` says which
+    one of the input, and its attribution is that of these pixels. It lies in the box, whose slices
+    ``depth`` of the request runs through.
     """
 
     run: str
@@ -163,6 +194,10 @@ class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
     attribution_refusal: str = ""
     preferred: PreferredImage | None = None  # if the request has an ``ascent``
     preferred_refusal: str = ""  # why there is no such image
+    response_map: np.ndarray = field(default_factory=_nothing)
+    volume: VolumeSlice | None = None
+    receptive_field_depth: int = 1  # of a volume, in slices
+    depth: float = 0.5  # as requested
 
 
 class PassedModule(Struct, frozen=True):
@@ -191,7 +226,9 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     ``prediction`` has all classes in their order if they are few, else the most probable ones.
     ``class_count`` is the number of classes that the model knows; without class scores it is 0, and
     ``output_shapes`` are the shapes of the first tensors that it returns, without the batch's
-    dimension. ``loss`` is the cross-entropy -ln p of the true class.
+    dimension. ``loss`` is the cross-entropy -ln p of the true class. Of a network that returns a
+    map of scores for each class, ``class_map_shape`` is that of a map, and a probability is the
+    mean over its positions.
 
     ``readers`` are the layers that read the input, and ``output_layers`` those from whose outputs
     alone the model's output is computed. If the model cannot be run on the input alone, they are
@@ -218,6 +255,7 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     output_layers: list[str] = field(default_factory=list)
     modules: list[PassedModule] | None = None
     generated: np.ndarray | None = None
+    class_map_shape: list[int] = field(default_factory=list)
 
 
 Inspected = (

@@ -19,9 +19,11 @@ from revacnn_lightning.runtime.batch_nesting import MAX_DEPTH, contents, is_sequ
 
 __all__ = ["Images", "ImagesOfBatch", "find_image", "find_images", "find_input"]
 
-Images = Tensor | Sequence[Tensor]  # (B, channels, H, W), or (channels, H, W) each
+# (B, channels, H, W), or (channels, H, W) each; the same of signals (channels, L) or of volumes
+Images = Tensor | Sequence[Tensor]
 ImagesOfBatch = Callable[[Any], Images]
 
+DIMENSIONS_OF_BATCH = (3, 4, 5)  # of signals, images, volumes
 COLOR_CHANNELS = (3, 4)
 MAX_COLOR_CHANNELS = 4
 OTHER_DIMENSIONS = ((2, 4), (1,))  # signals (channels, length) and volumes, before features (n,)
@@ -71,16 +73,17 @@ def _call_users_function(images: ImagesOfBatch, batch: Any) -> Images:
             f"the function of the option images=... raised {type(error).__name__}: {error}"
         ) from error
     if isinstance(found, Tensor):
-        is_right = found.ndim == 4
+        is_right = found.ndim in DIMENSIONS_OF_BATCH
     else:
         is_right = is_sequence(found) and all(
-            isinstance(image, Tensor) and image.ndim == 3 for image in found
+            isinstance(image, Tensor) and image.ndim + 1 in DIMENSIONS_OF_BATCH for image in found
         )
     if not is_right:
         what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise EditRefusedError(
             "the function of the option images=... must return a tensor (B, channels, H, W) or a "
-            f"list of tensors (channels, H, W), but returned {what}"
+            "list of tensors (channels, H, W), or signals (channels, L) or volumes in their place, "
+            f"but returned {what}"
         )
     return found
 

@@ -11,19 +11,28 @@ import numpy as np
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.inspections import FilterInspection, TopImage
+from revacnn_lightning.protocol.inspections import FilterInspection
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
-from revacnn_lightning.runtime.image_attribution import NO_IMAGES, NOT_AN_IMAGE, ImageAttributor
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, why_not_shown
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.input_images import InputImages
-from revacnn_lightning.runtime.layer_details import EMPTY, encode_image
+from revacnn_lightning.runtime.inspected_input import (
+    edges,
+    encode_crop,
+    encode_input,
+    encode_response_map,
+    encode_top_image,
+    input_size,
+    volume_slice,
+    whole_box,
+)
 from revacnn_lightning.runtime.preferred_images import PreferredImages
 from revacnn_lightning.runtime.time_share import TimeShare
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
-from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
+from revacnn_lightning.telemetry.inspection.map_images import MIDDLE
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 from revacnn_lightning.telemetry.inspection.responses import Responses
 from revacnn_lightning.telemetry.inspection.top_images import MAX_IMAGES, TopImages
@@ -52,13 +61,7 @@ class _InspectedFilter:
     note: str = ""  # why there are no top images
     due_at: float = -math.inf
     duration: float = 0.0  # of the last inspection
-
-    def top_image_messages(self, step: int) -> list[TopImage]:
-        """Return the top images as of ``step``, highest response first."""
-        return [
-            TopImage(found.crop, found.box, found.image_size, found.response, found.step)
-            for found in self.top_images.ranked(step)
-        ]
+    depth: float = MIDDLE  # of the slice that is sent of volumes
 
 
 class InspectionCollector:
@@ -105,6 +108,8 @@ class InspectionCollector:
         if index != inspected.image_index:
             inspected.pinned_image = None if index is None else self._images.image(index)
             inspected.image_index, inspected.due_at = index, -math.inf
+        if request.depth != inspected.depth:
+            inspected.depth, inspected.due_at = request.depth, -math.inf
         inspected.expires_at = self._clock() + SELECTION_SECONDS
         self._inspected[key] = inspected
         if self._preferred.select(key, request.ascent):
@@ -174,18 +179,18 @@ class InspectionCollector:
 
     def _add_responses(self, context: BatchContext) -> None:
         """Copy the responses of the batch to the host, without waiting for the copies."""
-        images = context.images
+        images, first = context.images, _first_input(context)
         for key, responses in self._recorder.responses.pop_responses().items():
             inspected = self._inspected.get(key)
             if inspected is None:
                 continue
-            inspected.note = _why_no_top_images(images, responses)
+            inspected.note = _why_no_top_images(images, first, responses)
             if images is not None and not inspected.note:
                 self._host_copy.send(
                     responses.peaks,
                     self._make_receiver(key, context.step, responses.map_size, images),
                 )
-        note = _why_not_images(images)
+        note = why_not_shown(first)
         if note:  # known before the first responses are sampled
             for inspected in self._inspected.values():
                 inspected.note = note
@@ -199,8 +204,8 @@ class InspectionCollector:
             image = images[index]
             traced = self._attributor.trace(key[0], image)
             if isinstance(traced, str) or traced.map_size != map_size:
-                return PixelBox(0, 0, *image.shape[1:])
-            return traced.receptive_field.box(*divmod(position, map_size[1]))
+                return whole_box(image)
+            return traced.box(*divmod(position, map_size[1]))
 
         def receive(responses: np.ndarray) -> None:
             inspected = self._inspected.get(key)
@@ -216,8 +221,8 @@ class InspectionCollector:
     ) -> FilterInspection:
         began = self._clock()
         image = inspected.pinned_image
-        if image is None and context.images is not None:
-            image = context.images[0]
+        if image is None:
+            image = _first_input(context)
         message = self._build_message(key, inspected, context, image)
         last_duration, inspected.duration = inspected.duration, self._clock() - began
         # The shorter of two: a single one may be delayed by an import or another process.
@@ -237,29 +242,39 @@ class InspectionCollector:
         image: Tensor | None,
     ) -> FilterInspection:
         layer, filter = key
+        depth = inspected.depth
         result = self._attributor.attribute(layer, filter, image)
-        attribution = result if isinstance(result, Attribution) else None
-        guided = None if attribution is None else attribution.guided_backpropagation
-        preferred, preferred_refusal = self._preferred.describe(key)
+        found = result if isinstance(result, Attribution) else None
+        box = None if found is None else found.box
+        guided = None if found is None else found.guided_backpropagation
+        response_map = None if found is None else found.response_map
+        volume = volume_slice(() if image is None else image.shape, box, depth)
+        field = self._attributor.receptive_field(layer, image)
+        ranked = inspected.top_images.ranked(context.step)
+        preferred, preferred_refusal = self._preferred.describe(key, depth)
         return FilterInspection(
             run=context.run,
             version=context.version,
             step=context.step,
             layer=layer,
             filter=filter,
-            image=EMPTY if image is None else encode_image(image),
-            deconvolution=_encode(None if attribution is None else attribution.deconvolution),
-            guided_backpropagation=_encode(guided),
-            top_images=inspected.top_image_messages(context.step),
+            image=encode_input(image, volume),
+            deconvolution=encode_crop(None if found is None else found.deconvolution, depth),
+            guided_backpropagation=encode_crop(guided, depth),
+            top_images=[encode_top_image(each, depth) for each in ranked],
             top_images_note=inspected.note or self._why_unobserved(layer),
-            receptive_field=self._attributor.receptive_field(layer, image),
-            response=None if attribution is None else attribution.response,
-            box=(0, 0, 0, 0) if attribution is None else attribution.box,
-            image_size=_size(image),
+            receptive_field=(0, 0) if field is None else field.size,
+            response=None if found is None else found.response,
+            box=(0, 0, 0, 0) if box is None else edges(box),
+            image_size=input_size(image),
             image_index=inspected.image_index,
             attribution_refusal=result if isinstance(result, str) else result.refusal,
             preferred=preferred,
             preferred_refusal=preferred_refusal,
+            response_map=encode_response_map(image, response_map),
+            volume=volume,
+            receptive_field_depth=1 if field is None else field.depth,
+            depth=depth,
         )
 
     def _why_unobserved(self, layer: str) -> str:
@@ -268,31 +283,17 @@ class InspectionCollector:
         return "the layer's activation maps cannot be observed: no hook receives them"
 
 
-def _size(image: Tensor | None) -> tuple[int, int]:
-    """Return the height and width of an input; that of a row of numbers is 1, of none 0."""
-    if image is None:
-        return (0, 0)
-    height, width = (1, *image.shape)[-2:]
-    return height, width
+def _first_input(context: BatchContext) -> Tensor | None:
+    """Return the first image, signal or volume of a batch, or what else its first sample is."""
+    return context.batch.get_input() if context.images is None else context.images[0]
 
 
-def _why_not_images(images: Images | None) -> str:
-    """Say why the samples of a batch are no images; "" if they are."""
-    if images is None:
-        return NO_IMAGES
-    return NOT_AN_IMAGE if len(images) and images[0].dim() != 3 else ""
-
-
-def _why_no_top_images(images: Images | None, responses: Responses) -> str:
+def _why_no_top_images(images: Images | None, first: Tensor | None, responses: Responses) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
-    note = _why_not_images(images)
+    note = why_not_shown(first)
     if note or images is None:
-        return note
+        return note or NO_IMAGES
     maps = responses.peaks.shape[1]
     if maps == len(images):
         return ""
     return f"cannot match {maps} activation maps to {len(images)} images"
-
-
-def _encode(values: Tensor | None) -> np.ndarray:
-    return EMPTY if values is None else normalized_half(values)

@@ -1,4 +1,7 @@
-"""What of an image activates a filter, or the reason why that cannot be computed."""
+"""What of an input activates a filter, or the reason why that cannot be computed.
+
+The input is an image (channels, H, W), a signal (channels, L) or a volume (channels, D, H, W).
+"""
 
 from __future__ import annotations
 
@@ -14,34 +17,46 @@ from revacnn_lightning.telemetry.inspection.attribution import (
     attribute,
     trace_activation,
 )
+from revacnn_lightning.telemetry.inspection.receptive_field import ReceptiveField
 
-__all__ = ["NO_IMAGES", "ImageAttributor"]
+__all__ = ["NO_IMAGES", "ImageAttributor", "why_not_shown"]
 
 log = logging.getLogger(__name__)
 
 MAX_TRACES = 16  # cached pairs of layer and image size
 
 NO_FORWARD = (
-    "the module's forward does not accept an image alone; pass the option forward=... to say how "
+    "the module's forward does not accept an input alone; pass the option forward=... to say how "
     "to run it"
 )
 NO_IMAGES = (
-    "the batch holds no images (B, channels, H, W) to show; if it does, pass "
-    "the option images=lambda batch: ... to say where"
+    "the batch holds no images (B, channels, H, W), signals (B, channels, L) or volumes to show; "
+    "if it does, pass the option images=lambda batch: ... to say where"
 )
-NOT_AN_IMAGE = (
-    "what activates a filter is shown in images (channels, H, W); the input here is a signal or a "
-    "volume"
+NO_POSITIONS = (
+    "what activates a filter is a part of an image, a signal or a volume; the input here is a row "
+    "of numbers, which has no parts"
 )
 COMPILED = "part of the network is compiled and must not be run in another way meanwhile"
 
 
+def why_not_shown(values: Tensor | None) -> str:
+    """Say why nothing is shown in an input; "" if it is an image, a signal or a volume."""
+    if values is None:
+        return NO_IMAGES
+    if values.dim() < 2:
+        return NO_POSITIONS
+    if values.dim() > 4:
+        return f"an input of {values.dim() - 1} dimensions besides its channels cannot be shown"
+    return "" if values.numel() else "the input is empty"
+
+
 class ImageAttributor:
-    """Runs the model on single images. All results may be a refusal in words instead.
+    """Runs the model on single inputs. All results may be a refusal in words instead.
 
     Args:
         model: the network.
-        forward: runs it on a batch of one image; None: this is not possible.
+        forward: runs it on a batch of one input; None: this is not possible.
         refusal: why the model must not be run between two batches; "" if it may be.
     """
 
@@ -56,11 +71,10 @@ class ImageAttributor:
         self._traces.clear()
 
     def attribute(self, layer: str, filter: int, image: Tensor | None) -> Attribution | str:
-        """Attribute the response of a filter to the pixels of an image (channels, H, W)."""
-        if image is None:
-            return NO_IMAGES
-        if image.dim() != 3:
-            return NOT_AN_IMAGE
+        """Attribute the response of a filter to the pixels of an input."""
+        refusal = why_not_shown(image)
+        if refusal or image is None:
+            return refusal
         traced = self.trace(layer, image)
         if isinstance(traced, str) or self._forward is None:
             return traced if isinstance(traced, str) else NO_FORWARD
@@ -70,15 +84,17 @@ class ImageAttributor:
             log.info("Cannot attribute %s · %d", layer, filter, exc_info=True)
             return _describe_failure(error)
 
-    def receptive_field(self, layer: str, image: Tensor | None) -> tuple[int, int]:
-        """Return height and width of the layer's receptive field; (0, 0) if unknown."""
-        traced = "" if image is None or image.dim() != 3 else self.trace(layer, image)
+    def receptive_field(self, layer: str, image: Tensor | None) -> ReceptiveField | None:
+        """Return the layer's receptive fields; None if unknown."""
+        if image is None or why_not_shown(image):
+            return None
+        traced = self.trace(layer, image)
         if isinstance(traced, str) or not traced.has_receptive_field:
-            return (0, 0)
-        return traced.receptive_field.size
+            return None
+        return traced.receptive_field
 
     def trace(self, layer: str, image: Tensor) -> TracedActivation | str:
-        """Trace how the pixels of an image of this size reach the layer."""
+        """Trace how the pixels of an input of this size reach the layer."""
         key = layer, tuple(image.shape)
         if key not in self._traces:
             if len(self._traces) >= MAX_TRACES:
@@ -97,8 +113,8 @@ class ImageAttributor:
         except Exception as error:  # of the user's forward
             log.info("Cannot trace the input of %s", layer, exc_info=True)
             return _describe_failure(error)
-        return traced or "the forward of one image does not reach this layer"
+        return traced or "the forward of one input does not reach this layer"
 
 
 def _describe_failure(error: Exception) -> str:
-    return f"the forward of one image failed ({type(error).__name__}: {error})"
+    return f"the forward of one input failed ({type(error).__name__}: {error})"

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from revacnn_lightning.protocol.inspections import PreferredImage
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.batch_images import Images
-from revacnn_lightning.runtime.image_attribution import NO_IMAGES, NOT_AN_IMAGE, ImageAttributor
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, why_not_shown
 from revacnn_lightning.runtime.image_predictions import Forward
-from revacnn_lightning.runtime.layer_details import encode_image
+from revacnn_lightning.runtime.inspected_input import edges, encode_crop, volume_slice
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import device_of, filter_rows
 from revacnn_lightning.telemetry.inspection.image_ascent import ImageAscent, PixelStatistics
@@ -55,7 +54,7 @@ class PreferredImages:
     Args:
         recorder: knows the weights, and what everything may cost.
         model: the network.
-        forward: runs it on a batch of one image; None: this is not possible.
+        forward: runs it on a batch of one input; None: this is not possible.
         attributor: traces the layers.
         clock: returns monotonic seconds.
     """
@@ -110,16 +109,23 @@ class PreferredImages:
         seconds = self._clock() - began
         self._due_at = self._clock() + seconds / self._time_share
 
-    def describe(self, key: FilterKey) -> tuple[PreferredImage | None, str]:
-        """Return the image of a filter so far, or why there is none."""
+    def describe(self, key: FilterKey, depth: float) -> tuple[PreferredImage | None, str]:
+        """Return the image of a filter so far, of a volume a slice, or why there is none."""
         search = self._searches.get(key)
         ascent = None if search is None else search.ascent
         response = None if ascent is None else ascent.response
         refusal = "" if search is None else search.refusal
         if ascent is None or response is None or refusal:
             return None, refusal
-        pixels = encode_image(ascent.image())
-        return PreferredImage(pixels, ascent.box, response, ascent.steps, TOTAL_STEPS), ""
+        found = PreferredImage(
+            encode_crop(ascent.image(), depth),
+            edges(ascent.box),
+            response,
+            ascent.steps,
+            TOTAL_STEPS,
+            volume_slice(ascent.shape, ascent.box, depth),
+        )
+        return found, ""
 
     def is_searching(self, key: FilterKey) -> bool:
         """Return whether the image of a filter still changes much."""
@@ -132,17 +138,20 @@ class PreferredImages:
     def _advance(self, key: FilterKey, search: _Search, context: BatchContext) -> None:
         try:
             if search.ascent is None or self._has_changed(key, search):
-                self._start(key, search, context.images)
+                self._start(key, search, context)
             if search.ascent is not None:
                 self._step(search, search.ascent)
         except Exception as error:  # of the user's forward
             log.info("Cannot search the image of %s · %d", *key, exc_info=True)
             search.refusal = f"the network cannot be run for it ({type(error).__name__}: {error})"
 
-    def _start(self, key: FilterKey, search: _Search, images: Images | None) -> None:
+    def _start(self, key: FilterKey, search: _Search, context: BatchContext) -> None:
         search.ascent = None
-        if images is None or images[0].dim() != 3:
-            search.refusal = NO_IMAGES if images is None else NOT_AN_IMAGE
+        images = context.images
+        search.refusal = why_not_shown(context.batch.get_input() if images is None else images[0])
+        if images is None:
+            search.refusal = search.refusal or NO_IMAGES
+        if search.refusal or images is None:
             return
         traced = self._attributor.trace(key[0], images[0])
         if isinstance(traced, str) or self._forward is None:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import get_args
 
 import msgspec
+import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from revacnn_lightning import EditRefusedError
-from revacnn_lightning.client import tools
+from revacnn_lightning.client import tool_results, tools
 from revacnn_lightning.client.tools import Toolbox
 from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol.inspections import FilterInspection, TopImage, VolumeSlice
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
@@ -192,3 +195,21 @@ def test_schemas_accept_what_the_structs_accept():
     for tool in Toolbox(is_operator=True).tools.values():
         assert tool.schema["additionalProperties"] is False
         assert msgspec.json.decode(msgspec.json.encode(tool.schema)) == tool.schema
+
+
+def test_the_slices_of_volumes_are_part_of_an_inspection() -> None:
+    nothing, volume = np.zeros(0, np.float16), VolumeSlice(5, 16, 3, 8)
+    crop = np.zeros((1, 2, 3), np.uint8)
+    top = TopImage(crop, (0, 1, 2, 4), (8, 9), 2.5, 7, VolumeSlice(1, 16, 0, 3))
+    found = FilterInspection(
+        "run", 0, 9, "conv", 1, nothing, nothing, nothing, [top], response=3.0, box=(1, 2, 3, 4),
+        image_size=(8, 9), volume=volume, receptive_field=(2, 3), receptive_field_depth=5,
+    )  # fmt: skip
+    result = tool_results.inspection(found)
+    assert (result["slices"], result["image_depth"], result["receptive_field_depth"]) == (
+        [3, 8],
+        16,
+        5,
+    )
+    assert result["top_images"][0]["slices"] == [0, 3]
+    assert "slices" not in tool_results.inspection(replace(found, volume=None))

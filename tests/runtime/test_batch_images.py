@@ -105,7 +105,7 @@ def test_a_sample_of_bytes_has_an_image():
     assert find_image((torch.rand(4), 1)) is None
 
 
-@pytest.mark.parametrize("returned", [None, 3, torch.rand(3, 8, 8), [torch.rand(1, 3, 8, 8)]])
+@pytest.mark.parametrize("returned", [None, 3, torch.rand(8, 8), [torch.rand(2, 1, 3, 8, 8)]])
 def test_what_the_users_function_returns_must_be_images(returned):
     with pytest.raises(EditRefusedError, match=r"must return a tensor \(B, channels, H, W\)"):
         find_images((IMAGES,), lambda batch: returned)

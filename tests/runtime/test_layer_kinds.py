@@ -104,6 +104,10 @@ def test_no_view_of_a_layer_is_missing_without_a_reason(name: str, tmp_path) -> 
         assert inspection.top_images_note or inspection.response is not None
     first = found[f"net.{kind.layers[0]}"]
     assert (first.activations.images.shape, first.coefficients.images.shape) == SHAPES[name]
+    if name in ("1D", "3D"):
+        inspection = found[f"net.{kind.layers[0]}", 1]
+        assert (inspection.attribution_refusal, inspection.top_images_note) == ("", "")
+        assert (inspection.volume is None) == (name == "1D")
     assert found["applied"].plan.output_effect == "output unchanged"
 
 

@@ -95,7 +95,7 @@ def test_the_search_takes_its_share_of_the_time_and_a_paused_run_has_time() -> N
 
 @pytest.mark.parametrize(
     ("images", "reason"),
-    [(None, "holds no images"), (torch.zeros(6, 3, 10), "images (channels, H, W)")],
+    [(None, "holds no images"), (torch.zeros(6, 0, 4), "the input is empty")],
 )
 def test_why_there_is_no_image_is_said(images: Any, reason: str) -> None:
     run = InspectedRun()

@@ -12,12 +12,21 @@ from revacnn_lightning.protocol.inspections import FilterInspection, PreferredIm
 from ..rendering.formatting import format_number
 from ..rendering.frame_codec import PagePart
 from ..rendering.image_names import image_name
+from ..rendering.inspected_inputs import (
+    attribution,
+    curve,
+    describe_place,
+    describe_receptive_field,
+    is_curve,
+    picture,
+    rows_as_drawn,
+)
 from ..rendering.palette import Palette
-from ..rendering.thumbnails import attribution_tile, image_tile
 from ..tab.tab_state import TabState
 
 __all__ = ["FilterInspectionPane"]
 
+MIDDLE = 0.5  # of the slices of a volume
 NO_TOP_IMAGES = "No image has activated this filter since the pane was opened."
 WAITING = "Waiting for the next training batch"
 NOT_RECORDED = "This filter was not inspected before the run ended."
@@ -41,11 +50,17 @@ class FilterInspectionPane:
             return False
         layer, filter_id = tab.selection.layer, tab.selection.filter_id
         image = tab.follower.layer_details.selected_image(layer)
-        inspected = tab.follower.inspections.mark_visible(layer, filter_id, image)
+        details = tab.follower.layer_details.get(layer)
+        depth = MIDDLE if details is None else details.depth
+        inspected = tab.follower.inspections.mark_visible(layer, filter_id, image, depth)
         result = inspected.inspection
         status = inspected.refused or (NOT_RECORDED if tab.ended_reason() else "")
-        version = None if result is None else (result.version, result.step, result.image_index)
-        key = (tab.state, layer, filter_id, image, version, status)
+        version = (
+            None
+            if result is None
+            else (result.version, result.step, result.image_index, result.depth)
+        )
+        key = (tab.state, layer, filter_id, image, depth, version, status)
         if key == self._shown_key:
             return False
         self._shown_key = key
@@ -64,12 +79,16 @@ class FilterInspectionPane:
 
 
 def _top_images(result: FilterInspection) -> dict[str, Any]:
-    height, width = result.receptive_field
-    note = f"cropped to the {height}×{width} receptive field" if height else "not cropped"
     missing = "" if result.top_images else NO_TOP_IMAGES
+    is_signal = _is_signal(result.image_size)
     return {
-        "crop_note": note,
-        "receptive_field": [height, width],
+        "crop_note": describe_receptive_field(
+            result.receptive_field,
+            result.receptive_field_depth,
+            is_signal=is_signal,
+            is_volume=result.volume is not None,
+        ),
+        "receptive_field": list(_drawn_size(result.receptive_field, result.image)),
         "no_top_images": result.top_images_note or missing,
         "top_images": [_top_image(image, result.step) for image in result.top_images],
     }
@@ -77,14 +96,35 @@ def _top_images(result: FilterInspection) -> dict[str, Any]:
 
 def _top_image(image: TopImage, step: int) -> dict[str, Any]:
     age = step - image.step
-    crop = image.crop
+    crop, size = image.crop, image.image_size
+    is_signal = _is_signal(size)
     return {
-        "pixels": crop.transpose(1, 2, 0)[None] if len(crop) == 3 else crop,
-        "box": list(image.box),
-        "size": list(image.image_size),
+        "pixels": picture(crop) if is_signal else _tile(crop),
+        "box": _drawn_box(image.box, crop),
+        "place": describe_place(image.box, size, image.volume, is_signal=is_signal),
         "response": format_number(image.response),
         "age": "this batch" if age <= 0 else f"{age} batch{'es' if age > 1 else ''} ago",
     }
+
+
+def _tile(crop: np.ndarray) -> np.ndarray:
+    """Return levels (1 or 3, h, w) as a tile."""
+    return crop.transpose(1, 2, 0)[None] if len(crop) == 3 else crop
+
+
+def _is_signal(size: tuple[int, int]) -> bool:
+    return size[0] == 1 and size[1] > 1
+
+
+def _drawn_size(size: tuple[int, int], values: np.ndarray) -> tuple[int, int]:
+    """Return a height and width as they are drawn: a signal may have a row per channel."""
+    rows = rows_as_drawn(values)
+    return size if rows is None or size[0] != 1 else (rows, size[1])
+
+
+def _drawn_box(box: tuple[int, int, int, int], values: np.ndarray) -> list[int]:
+    rows = rows_as_drawn(values)
+    return list(box if rows is None else (0, box[1], rows, box[3]))
 
 
 def _preferred(found: PreferredImage | None) -> dict[str, Any] | None:
@@ -92,8 +132,8 @@ def _preferred(found: PreferredImage | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {
-        "pixels": image_tile(found.pixels),
-        "box": list(found.box),
+        "pixels": picture(found.pixels),
+        "box": _drawn_box(found.box, found.pixels),
         "response": format_number(found.response),
         "share": min(1.0, found.steps / max(1, found.total_steps)),
         "steps": found.steps,
@@ -101,29 +141,45 @@ def _preferred(found: PreferredImage | None) -> dict[str, Any] | None:
 
 
 def _image(result: FilterInspection) -> dict[str, Any]:
-    index = result.image_index
-    whole = image_tile(result.image)
-    has_response = result.response is not None and len(whole) > 0
+    index, volume, image = result.image_index, result.volume, result.image
+    whole = picture(image)
+    has_response = result.response is not None and image.size > 0
+    title = image_name(index)
+    if volume is not None:
+        title += f", slice {volume.index} of {volume.count}"
     return {
-        "title": image_name(index),
+        "title": title,
         "image": whole,
-        "box": list(result.box),
-        "size": list(result.image_size),
-        "crop": _crop(whole, result) if has_response else whole[:0],
+        "box": _drawn_box(result.box, image),
+        "size": list(_drawn_size(result.image_size, image)),
+        "crop": _crop(result, whole) if has_response else whole[:0],
         "response": format_number(result.response) if has_response else "",
+        "response_map": _response_map(result),
         "inactive": result.response is not None and not result.response > 0,
-        "deconvolution": attribution_tile(result.deconvolution),
-        "guided": attribution_tile(result.guided_backpropagation),
+        "deconvolution": attribution(result.deconvolution),
+        "guided": attribution(result.guided_backpropagation),
         "refused": result.attribution_refusal,
     }
 
 
-def _crop(whole: np.ndarray, result: FilterInspection) -> np.ndarray:
-    """Crop the box from the image (1, h, w[, 3]), which may be smaller than the original."""
-    scale_y = whole.shape[1] / max(1, result.image_size[0])
-    scale_x = whole.shape[2] / max(1, result.image_size[1])
-    top, left, bottom, right = result.box
-    first_row, first_column = round(top * scale_y), round(left * scale_x)
-    last_row = max(first_row + 1, round(bottom * scale_y))
-    last_column = max(first_column + 1, round(right * scale_x))
-    return whole[:, first_row:last_row, first_column:last_column]
+def _response_map(result: FilterInspection) -> np.ndarray | None:
+    """Return the filter's map of a signal that is drawn as a curve, as a curve."""
+    if not result.response_map.size or not is_curve(result.image):
+        return None
+    return curve(result.response_map[None])
+
+
+def _crop(result: FilterInspection, whole: np.ndarray) -> np.ndarray:
+    """Crop the box from the input as it is drawn, which may be smaller than the original."""
+    image, (height, width) = result.image, _drawn_size(result.image_size, result.image)
+    top, left, bottom, right = _drawn_box(result.box, image)
+    if is_curve(image):
+        return curve(image[:, 0], _shown(left, right, image.shape[2] / width))
+    rows = _shown(top, bottom, whole.shape[1] / max(1, height))
+    return whole[:, rows, _shown(left, right, whole.shape[2] / max(1, width))]
+
+
+def _shown(first: int, last: int, scale: float) -> slice:
+    """Return which pixels show those from ``first`` to ``last`` of the original: at least one."""
+    start = round(first * scale)
+    return slice(start, max(start + 1, round(last * scale)))

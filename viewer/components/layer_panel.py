@@ -84,9 +84,13 @@ class LayerPanel(HtmlPanel):
         return known.kernel_slice
 
     def _depth(self, layer: LayerInfo) -> float | None:
-        """Return which slice of volumes is shown, 0 to 1; None if the layer has none."""
-        known = self.tab.follower.layer_details.get(layer.name)
-        return None if known is None or len(layer.kernel_size) != 3 else known.depth
+        """Return which slice of volumes is shown, 0 to 1; None if there is none."""
+        tab, known = self.tab, self.tab.follower.layer_details.get(layer.name)
+        has_slices = len(layer.kernel_size) == 3
+        if tab.pane == "inspection" and tab.selection is not None:
+            filter_id = tab.selection.filter_id
+            has_slices |= tab.follower.inspections.reads_volumes(layer.name, filter_id)
+        return known.depth if known is not None and has_slices else None
 
 
 def _dead_ids(tab: TabState, layer: LayerInfo, layer_index: int) -> list[int]:

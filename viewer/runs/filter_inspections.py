@@ -31,6 +31,7 @@ class FilterInspectionRecord(Struct):
     Attributes:
         inspection: the newest; None before the first.
         image: index of the image to inspect; None for the current batch.
+        depth: of the slice to show of volumes, as in `InspectFilter`.
         ascent: number of the search of the image that the filter responds to most.
         refused: why the training refuses the inspection; "" if it does not.
         last_visible: when a tab last showed the filter (monotonic).
@@ -40,6 +41,7 @@ class FilterInspectionRecord(Struct):
 
     inspection: FilterInspection | None = None
     image: int | None = None
+    depth: float = 0.5
     ascent: int = 1
     refused: str = ""
     last_visible: float = 0.0
@@ -54,16 +56,24 @@ class FilterInspections:
         self._filters: dict[Key, FilterInspectionRecord] = {}
         self._requests: dict[str, tuple[Key, int]] = {}  # request id -> filter, version
 
-    def mark_visible(self, layer: str, filter_id: int, image: int | None) -> FilterInspectionRecord:
+    def mark_visible(
+        self, layer: str, filter_id: int, image: int | None, depth: float = 0.5
+    ) -> FilterInspectionRecord:
         """Mark a filter as visible in a tab, and return what is known about it.
 
         Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.
         """
         filter_ = self._filters.setdefault((layer, filter_id), FilterInspectionRecord())
         filter_.last_visible = time.monotonic()
-        if filter_.image != image:
-            filter_.image, filter_.last_requested = image, 0.0
+        if (filter_.image, filter_.depth) != (image, depth):
+            filter_.image, filter_.depth, filter_.last_requested = image, depth, 0.0
         return filter_
+
+    def reads_volumes(self, layer: str, filter_id: int) -> bool:
+        """Return whether slices are shown of what activates a filter."""
+        filter_ = self._filters.get((layer, filter_id))
+        inspection = None if filter_ is None else filter_.inspection
+        return inspection is not None and inspection.volume is not None
 
     def restart_ascent(self, layer: str, filter_id: int) -> None:
         """Search the image that a filter responds to most from the beginning."""
@@ -85,7 +95,7 @@ class FilterInspections:
             is_due = now - filter_.last_requested > REQUEST_SECONDS
             if is_due or filter_.version != structure.version:
                 filter_.last_requested, filter_.version = now, structure.version
-                request = InspectFilter(key[0], index, filter_.image, filter_.ascent)
+                request = InspectFilter(key[0], index, filter_.image, filter_.ascent, filter_.depth)
                 self._request(key, filter_, request, send)
 
     def receive(self, message: Message, state: RunState) -> None:

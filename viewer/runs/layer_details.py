@@ -152,10 +152,9 @@ class LayerDetails:
             state.kernel_slice, state.last_requested = kernel_slice, 0.0
 
     def select_depth(self, layer: str, depth: float) -> None:
-        """Show another slice of a layer whose kernels and maps are volumes."""
-        state = self._layers.get(layer)
-        if state is not None and state.depth != depth:
-            state.depth, state.last_requested = depth, 0.0
+        """Show another slice of a layer whose kernels, maps or inputs are volumes."""
+        state = self._layers.setdefault(layer, LayerDetailRecord(image=self.image))
+        state.depth, state.last_requested, state.image_last_used = depth, 0.0, time.monotonic()
 
     def tick(self, state: RunState | None, send: Send) -> None:
         """Request details of visible layers, submit new features, and collect projections."""

@@ -1,4 +1,6 @@
-"""Attribution of a filter's strongest response to the pixels of an image.
+"""Attribution of a filter's strongest response to the values of an input.
+
+The input is an image, a signal or a volume; its values are called pixels.
 
 Two gradient-based methods, both computed by captum:
 
@@ -29,6 +31,7 @@ from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
 from revacnn_lightning.telemetry.inspection.receptive_field import (
     PixelBox,
     ReceptiveField,
+    as_volume,
     compute_receptive_field,
 )
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
@@ -43,7 +46,7 @@ __all__ = [
     "trace_activation",
 ]
 
-Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> whatever the model returns
+Forward = Callable[[Tensor], Any]  # (1, channels, ...) -> whatever the model returns
 
 NO_CAPTUM = (
     "deconvolution and guided backpropagation need captum where the training runs: "
@@ -53,17 +56,18 @@ NO_CAPTUM = (
 
 @dataclass
 class TracedActivation:
-    """A layer's activation map in the forward of one image.
+    """A layer's activation map in the forward of one input.
 
     Attributes:
         conv: the layer.
-        receptive_field: of the units of the map; the whole image where it is unknown.
-        has_receptive_field: whether it is known: rows and columns are traced to those of an image,
-            which sequences and volumes have not. A single unit depends on the whole image.
-        map_size: (H, W) of the map.
+        receptive_field: of the units of the map; the whole input where it is unknown.
+        has_receptive_field: whether it is known: the dimensions of the map are traced to those of
+            an input that has as many. A single unit depends on the whole input.
+        map_size: (H, W) of the maps, as `to_maps` returns them.
         module: whose output the map is.
         call_index: which of the module's calls returns it, from 0.
         refusal: why neither method applies; "" if both do.
+        map_depth: D of the map of a 3D convolution, whose maps have D times as many rows; else 1.
     """
 
     conv: UnitLayer
@@ -73,19 +77,32 @@ class TracedActivation:
     module: nn.Module
     call_index: int
     refusal: str = ""
+    map_depth: int = 1
+
+    @property
+    def middle(self) -> tuple[int, int]:
+        """Row and column, in maps, of the unit in the middle of the map."""
+        height, width = self.map_size[0] // self.map_depth, self.map_size[1]
+        return self.map_depth // 2 * height + height // 2, width // 2
+
+    def box(self, row: int, column: int) -> PixelBox:
+        """Return the receptive field of the unit in this row and column of maps."""
+        part, row = divmod(row, self.map_size[0] // self.map_depth)
+        return self.receptive_field.box(row, column, part)
 
 
 @dataclass
 class Attribution:
-    """What in an image activates a filter.
+    """What in an input activates a filter.
 
     Attributes:
         response: the maximum of the filter's map.
         box: its receptive field.
-        deconvolution: attribution (channels, h, w) of the pixels of ``box``; outside it is zero.
+        deconvolution: attribution (channels, d, h, w) of the pixels of ``box``; outside it is zero.
             None if refused.
         guided_backpropagation: the same by the other method.
         refusal: why there are no attributions; "" if there are.
+        response_map: (H, W), the filter's map as `to_maps` returns it.
     """
 
     response: float
@@ -93,36 +110,48 @@ class Attribution:
     deconvolution: Tensor | None = None
     guided_backpropagation: Tensor | None = None
     refusal: str = ""
+    response_map: Tensor | None = None
 
 
 def trace_activation(
     model: nn.Module, forward: Forward, conv: UnitLayer, image: Tensor
 ) -> TracedActivation | None:
-    """Trace the layer's map in a forward of ``image`` (channels, H, W), without side effects.
+    """Trace the layer's map in a forward of one input, without side effects.
+
+    Args:
+        model: the network.
+        forward: runs it on a batch of one input.
+        conv: the layer.
+        image: the input: an image (channels, H, W), a signal (channels, L) or a volume (channels,
+            D, H, W).
 
     Returns:
-        None if the forward of one image does not call the conv.
+        None if the forward of one input does not call the conv.
     """
     pixels = _pixels(image, device_of(conv)).requires_grad_()
     found, relu_nodes = _run_traced(model, forward, conv, pixels)
     if not found:
         return None
-    maps, module, call_index = found
+    output, module, call_index = found
+    maps = to_maps(conv, output)
+    assert maps is not None  # as it was found
+    dimensions = len(kernel_size(conv))
+    depth = output.shape[-3] if dimensions == 3 else 1
+    is_traced = dimensions == image.dim() - 1
     # Reading the graph runs a part of the network again that uses activation checkpointing.
     with side_effect_free(model, training=False):
         refusal = find_refusal(backward_path(maps, pixels), relu_nodes)
-        is_traced = len(kernel_size(conv)) == 2
-        field = (
-            compute_receptive_field(maps, pixels)
-            if is_traced
-            else ReceptiveField.of_whole_image(maps.shape[2:], pixels.shape[2:])
-        )
+        field = compute_receptive_field(output, pixels) if is_traced else None
+    if field is None:
+        units = (depth, maps.shape[2] // depth, maps.shape[3])
+        field = ReceptiveField.of_whole_input(units, as_volume(image).shape[1:])
     has_field = is_traced or maps.shape[2:] == (1, 1)
-    return TracedActivation(conv, field, has_field, maps.shape[2:], module, call_index, refusal)
+    size = maps.shape[2], maps.shape[3]
+    return TracedActivation(conv, field, has_field, size, module, call_index, refusal, depth)
 
 
 def _pixels(image: Tensor, device: torch.device) -> Tensor:
-    """Return a batch of one image (channels, H, W), of floating-point pixels."""
+    """Return a batch of one input (channels, ...), of floating-point values."""
     pixels = image.detach().to(device).clone().unsqueeze(0)
     return pixels if pixels.is_floating_point() else pixels.float()
 
@@ -130,15 +159,18 @@ def _pixels(image: Tensor, device: torch.device) -> Tensor:
 def _run_traced(
     model: nn.Module, forward: Forward, conv: UnitLayer, pixels: Tensor
 ) -> tuple[list[Any], dict[nn.Module, list[Any]]]:
-    """Return [map, module, call index] of the conv, and the autograd nodes of each ReLU module."""
+    """Return [output, module, call index] of the conv, and the autograd nodes of each ReLU module.
+
+    The output is that of the conv or of the non-linearity behind it.
+    """
     found: list[Any] = []
     calls: Counter[nn.Module] = Counter()
     relu_nodes: dict[nn.Module, list[Any]] = defaultdict(list)
 
     def on_activation(name: str, module: nn.Module, output: Tensor) -> None:
-        maps = to_maps(conv, output.clone())  # the network may overwrite its own tensor later
-        if maps is not None:
-            found[:] = [maps, module, calls[module]]
+        if to_maps(conv, output) is not None:
+            # A copy: the network may overwrite its own tensor later.
+            found[:] = [output.clone(), module, calls[module]]
 
     def on_forward(module: nn.Module, args: Any, output: Any) -> None:
         calls[module] += 1
@@ -164,6 +196,7 @@ class _PeakResponse(nn.Module):
     Attributes:
         position: of the first image's maximum, as ``row * W + column`` of the map.
         value: that maximum.
+        response_map: the first image's map of the filter, (H, W).
     """
 
     def __init__(
@@ -172,6 +205,7 @@ class _PeakResponse(nn.Module):
         super().__init__()
         self.network = network  # where captum finds the ReLUs
         self.position, self.value = 0, 0.0
+        self.response_map: Tensor | None = None
         self._run, self._traced, self._index = run, traced, index
 
     def forward(self, images: Tensor) -> Tensor:
@@ -184,6 +218,7 @@ class _PeakResponse(nn.Module):
                 if calls == self._traced.call_index:
                     maps = to_maps(self._traced.conv, output)
                     assert maps is not None  # as it was traced
+                    self.response_map = maps[0, self._index].detach().clone()
                     maxima.append(maps[:, self._index].flatten(1).max(1))
                 calls += 1
 
@@ -201,7 +236,7 @@ class _PeakResponse(nn.Module):
 def attribute(
     model: nn.Module, forward: Forward, traced: TracedActivation, index: int, image: Tensor
 ) -> Attribution:
-    """Attribute the response of filter ``index`` to ``image`` (channels, H, W).
+    """Attribute the response of filter ``index`` to an input, as `trace_activation` takes it.
 
     Runs the model without side effects.
     """
@@ -219,10 +254,10 @@ def attribute(
             results.append(method(peak).attribute(pixels)[0].detach())
         if not results:
             peak(pixels)
-    box = traced.receptive_field.box(*divmod(peak.position, traced.map_size[1]))
-    crops = [values[:, box.top : box.bottom, box.left : box.right] for values in results]
-    deconvolution, guided_backpropagation = crops or (None, None)
-    return Attribution(peak.value, box, deconvolution, guided_backpropagation, refusal)
+    box = traced.box(*divmod(peak.position, traced.map_size[1]))
+    crops = [box.crop(as_volume(values)) for values in results]
+    deconvolution, guided = crops or (None, None)
+    return Attribution(peak.value, box, deconvolution, guided, refusal, peak.response_map)
 
 
 def load_captum_methods() -> tuple[Any, ...] | None:

@@ -1,5 +1,8 @@
 """The image that a filter responds to most, by gradient ascent with priors.
 
+Where the inputs are signals or volumes, it is one of those: the priors are the same along each of
+the one to three dimensions of positions.
+
 Plain ascent ends in noise that no image resembles. The priors are those of Yosinski et al. 2015,
 "Understanding Neural Networks Through Deep Visualization" (section 3): decay, blur, and clipping of
 pixels with a small norm or a small contribution. Two additions: the image is moved at random by a
@@ -25,7 +28,7 @@ from torch.nn.modules.module import (
 
 from revacnn_lightning.telemetry.conv import device_of
 from revacnn_lightning.telemetry.inspection.attribution import TracedActivation
-from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
+from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox, as_volume
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.recording.activation_source import is_nonlinearity
 from revacnn_lightning.telemetry.unit_layers import to_maps
@@ -43,12 +46,12 @@ MIN_CLIPPED_PIXELS = 100  # in the receptive field; of fewer, each counts
 JITTER = 1 / 24  # of the receptive field: by how much the image is moved at most
 MAX_JITTER = 4  # pixels
 
-Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> whatever the model returns
+Forward = Callable[[Tensor], Any]  # (1, channels, ...) -> whatever the model returns
 
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """The values of the pixels of real images, per channel, float32 (channels, 1, 1)."""
+    """The values of the pixels of real inputs, per channel, float32 (channels, 1, 1, 1)."""
 
     mean: Tensor
     deviation: Tensor
@@ -57,13 +60,13 @@ class PixelStatistics:
 
     @classmethod
     def of(cls, images: Sequence[Tensor] | Tensor, device: torch.device) -> PixelStatistics:
-        """Return those of images (channels, H, W), which may differ in size."""
+        """Return those of images, signals or volumes (channels, ...), which may differ in size."""
         rows = [image.detach().to(device).float().flatten(1) for image in images]
         values = torch.nan_to_num(torch.cat(rows, 1), nan=0.0, posinf=0.0, neginf=0.0)
         deviation = values.std(1, correction=0)
         flat = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
         found = (values.mean(1), flat, values.amin(1), values.amax(1))
-        return cls(*(each[:, None, None] for each in found))
+        return cls(*(each[:, None, None, None] for each in found))
 
 
 class _LayerReachedError(Exception):
@@ -75,17 +78,19 @@ class ImageAscent:
 
     Args:
         model: the network.
-        forward: runs it on a batch of one image.
+        forward: runs it on a batch of one input.
         traced: the filter's layer.
         index: of the filter in its layer.
-        like: an image (channels, H, W), whose size and type the image gets.
-        statistics: of the pixels of real images.
+        like: an input whose size and type the image gets: an image (channels, H, W), a signal
+            (channels, L) or a volume (channels, D, H, W).
+        statistics: of the pixels of real inputs.
         seed: of the noise that the ascent starts with.
 
     Attributes:
         steps: so far.
         response: of the unit to the image before the last step; None before the first one.
         box: the receptive field of the unit.
+        shape: of the input.
     """
 
     def __init__(
@@ -103,15 +108,13 @@ class ImageAscent:
         self._model, self._forward, self._traced, self._index = model, forward, traced, index
         self._statistics = statistics
         self._dtype = like.dtype if like.is_floating_point() else torch.float32
-        height, width = traced.map_size
-        self._unit = height // 2, width // 2
-        self.box: PixelBox = traced.receptive_field.box(*self._unit)
+        self._unit = traced.middle
+        self.box: PixelBox = traced.box(*self._unit)
+        self.shape = like.shape
         self._random = torch.Generator().manual_seed(seed)
-        noise = INITIAL * torch.randn(like.shape, generator=self._random)
+        noise = as_volume(INITIAL * torch.randn(like.shape, generator=self._random))
         self._z = torch.zeros_like(noise).to(device_of(traced.conv))  # deviations from the mean
-        rows, columns = slice(self.box.top, self.box.bottom), slice(self.box.left, self.box.right)
-        self._inside = (slice(None), rows, columns)
-        self._z[self._inside] = noise.to(self._z.device)[self._inside]
+        self.box.crop(self._z).copy_(self.box.crop(noise))
 
     def advance(self, steps: int) -> bool:
         """Make some steps; return whether the response depends on the image.
@@ -124,40 +127,41 @@ class ImageAscent:
                 gradient = self._gradient()
                 if gradient is None:
                     return False
-                self._z[self._inside] = self._regularized(
-                    self._z[self._inside], gradient[self._inside]
-                )
+                inside = self.box.crop(self._z)
+                inside.copy_(self._regularized(inside, self.box.crop(gradient)))
                 self.steps += 1
         return True
 
     def image(self) -> Tensor:
-        """Return the image in the receptive field of the unit, float32 (channels, h, w)."""
-        return self._pixels(self._z)[self._inside]
+        """Return the image in the receptive field of the unit, float32 (channels, d, h, w).
+
+        A signal has one row, a signal or an image one slice.
+        """
+        return self.box.crop(self._pixels(self._z))
 
     def _pixels(self, z: Tensor) -> Tensor:
         known = self._statistics
         return (known.mean + known.deviation * z).clamp(known.low, known.high)
 
     def _gradient(self) -> Tensor | None:
-        """Return the gradient of the response, (channels, H, W); None if there is none."""
+        """Return the gradient of the response, (channels, D, H, W); None if there is none."""
         moves = self._moves()
-        moved = self._z.roll(moves, (1, 2)).requires_grad_()
+        moved = self._z.roll(moves, (1, 2, 3)).requires_grad_()
         known = self._statistics
         with torch.enable_grad():
             # Not clamped: at the end of the range, the gradient would vanish.
             pixels = (known.mean + known.deviation * moved).to(self._dtype)
-            response = self._run(pixels.unsqueeze(0))
+            response = self._run(pixels.reshape(1, *self.shape))
             if response is None or not response.requires_grad:
                 return None
             (gradient,) = torch.autograd.grad(response, moved, allow_unused=True)
         self.response = float(response)
         if gradient is None or not gradient.isfinite().all() or not gradient.any():
             return None
-        return gradient.roll([-move for move in moves], (1, 2))
+        return gradient.roll([-move for move in moves], (1, 2, 3))
 
     def _moves(self) -> list[int]:
-        sizes = (self.box.bottom - self.box.top, self.box.right - self.box.left)
-        limits = [min(MAX_JITTER, int(size * JITTER)) for size in sizes]
+        limits = [min(MAX_JITTER, int(size * JITTER)) for size in self.box.sizes]
         draw = torch.randint
         return [int(draw(-n, n + 1, (), generator=self._random)) for n in limits]
 
@@ -198,7 +202,7 @@ class ImageAscent:
         return found[0] if found else None
 
     def _regularized(self, z: Tensor, gradient: Tensor) -> Tensor:
-        """Return the image in the receptive field after a step, (channels, h, w)."""
+        """Return the image in the receptive field after a step, (channels, d, h, w)."""
         z = z + STEP * gradient / gradient.square().mean().sqrt()
         z = (1 - DECAY) * z
         if z[0].numel() >= MIN_CLIPPED_PIXELS:
@@ -213,17 +217,21 @@ class ImageAscent:
 
 
 def _without_smallest(z: Tensor, sizes: Tensor, share: float) -> Tensor:
-    """Return the image with the pixels set to zero whose sizes (h, w) are the smallest."""
+    """Return the image with the pixels set to zero whose sizes (d, h, w) are the smallest."""
     count = max(1, int(share * sizes.numel()))
     limit = sizes.flatten().kthvalue(count).values
     return torch.where(sizes > limit, z, 0.0)
 
 
 def _blurred(z: Tensor) -> Tensor:
-    """Return the image (channels, h, w) blurred by a Gaussian, whose border repeats."""
+    """Return the image (channels, d, h, w) blurred by a Gaussian, whose border repeats."""
     offsets = torch.arange(-2, 3, device=z.device, dtype=z.dtype)
     kernel = (-offsets.square() / (2 * BLUR**2)).exp()
-    kernel = (kernel / kernel.sum()).expand(len(z), 1, 1, -1)
-    padded = nn.functional.pad(z[None], (2, 2, 2, 2), mode="replicate")
-    rows = nn.functional.conv2d(padded, kernel, groups=len(z))
-    return nn.functional.conv2d(rows, kernel.transpose(2, 3), groups=len(z))[0]
+    kernel /= kernel.sum()
+    for dim in range(1, z.dim()):
+        if z.shape[dim] > 1:  # else there is nothing to blur along it
+            rows = z.movedim(dim, -1)
+            lines = nn.functional.pad(rows.flatten(1, 2), (2, 2), mode="replicate")
+            blurred = nn.functional.conv1d(lines.flatten(0, 1)[:, None], kernel[None, None])
+            z = blurred.reshape(rows.shape).movedim(-1, dim)
+    return z

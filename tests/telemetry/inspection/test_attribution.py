@@ -107,7 +107,7 @@ def test_matches_direct_calls_of_captum(inplace: bool, index: int):
                 method(Maps(model)).attribute(pixels, target=(index, row, column))[0].detach()
             )
         torch.testing.assert_close(
-            actual, expected[:, box.top : box.bottom, box.left : box.right], rtol=0, atol=0
+            actual[:, 0], expected[:, box.top : box.bottom, box.left : box.right], rtol=0, atol=0
         )
         outside = expected.clone()
         outside[:, box.top : box.bottom, box.left : box.right] = 0
@@ -129,7 +129,7 @@ def test_shared_relu_and_shortcuts_are_supported(guided: bool):
     expected = reference_attribution(model, resnet_maps, 7, guided)
     box = attribution.box
     torch.testing.assert_close(
-        attribution.guided_backpropagation if guided else attribution.deconvolution,
+        (attribution.guided_backpropagation if guided else attribution.deconvolution)[:, 0],
         expected[:, box.top : box.bottom, box.left : box.right],
         rtol=1e-4,
         atol=1e-6,
@@ -206,6 +206,7 @@ def test_images_with_any_number_of_channels(channels: int):
     attribution = attribute_peak(model, model.second, 0, image)
     assert attribution.deconvolution.shape == (
         channels,
+        1,
         attribution.box.bottom - attribution.box.top,
         attribution.box.right - attribution.box.left,
     )

@@ -36,7 +36,7 @@ def test_an_edge_filter_prefers_that_edge() -> None:
     model = with_filter(edge, nn.ReLU(inplace=True))
     search = ascent(model, model[0])
     assert search.advance(60)
-    image = search.image()
+    image = search.image()[:, 0]
     assert image.shape == (3, 5, 5)
     assert image[:, :, :2].max() < 0.1
     assert image[:, :, 2:].min() > 0.9
@@ -75,7 +75,7 @@ def test_the_response_rises_and_the_priors_keep_the_image_smooth() -> None:
     with torch.no_grad():
         real = model(IMAGES)[:, 2].max()
     assert search.response > 2 * max(first, float(real))
-    assert search.image().shape == (3, 13, 13)
+    assert search.image().shape == (3, 1, 13, 13)
     assert (search.image() >= IMAGES.amin()).all()
 
 
@@ -88,7 +88,7 @@ def test_a_linear_unit_prefers_the_image_of_its_weights() -> None:
         model[1].weight[1] = weight.flatten()
     search = ascent(model, model[1], 1)
     search.advance(40)
-    image = search.image()
+    image = search.image()[:, 0]
     assert image.shape == (3, 24, 24)
     assert image[1, 2:10].mean() > 0.9
     assert image[1, 14:22].mean() < 0.1

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
 from revacnn_lightning.telemetry.inspection.receptive_field import (
+    PixelBox,
     ReceptiveField,
     compute_receptive_field,
 )
@@ -180,9 +181,9 @@ def test_dilated_kernel_over_a_border_is_overestimated():
 
 def test_box_is_clipped_to_the_image():
     field = field_of(conv(3, 5, padding=2, stride=2), (11, 11))
-    assert field.box(0, 0) == (0, 0, 3, 3)
-    assert field.box(2, 2) == (2, 2, 7, 7)
-    assert field.box(5, 5) == (8, 8, 11, 11)
+    assert field.box(0, 0) == PixelBox(0, 0, 3, 3)
+    assert field.box(2, 2) == PixelBox(2, 2, 7, 7)
+    assert field.box(5, 5) == PixelBox(8, 8, 11, 11)
     assert field.size == (5, 5)
 
 
@@ -204,11 +205,8 @@ def test_unknown_operation_depends_on_everything():
         def forward(self, x: Tensor) -> Tensor:
             return x.roll(2, 3)
 
-    assert field_of(nn.Sequential(conv(3), Unknown(), conv(4)), (12, 14)).box(0, 0) == (
-        0,
-        0,
-        12,
-        14,
+    assert field_of(nn.Sequential(conv(3), Unknown(), conv(4)), (12, 14)).box(0, 0) == PixelBox(
+        0, 0, 12, 14
     )
 
 
@@ -220,11 +218,11 @@ def test_flattened_map_depends_on_everything(channels: int):
             return rows[:, :, :10, :10]
 
     network = nn.Sequential(conv(3, 3, out=channels), Flattened(), conv(1, 3))
-    assert field_of(network, (12, 12)).box(0, 0) == (0, 0, 12, 12)
+    assert field_of(network, (12, 12)).box(0, 0) == PixelBox(0, 0, 12, 12)
 
 
 def test_without_backward_path_it_is_the_whole_image():
     image = torch.randn(1, 3, 9, 9, requires_grad=True)
     maps = conv(3)(image.detach())
     assert backward_path(maps, image) == []
-    assert compute_receptive_field(maps, image).box(0, 0) == (0, 0, 9, 9)
+    assert compute_receptive_field(maps, image).box(0, 0) == PixelBox(0, 0, 9, 9)

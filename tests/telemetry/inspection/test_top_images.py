@@ -65,7 +65,7 @@ def test_ranking_has_the_strongest_images_of_all_batches(index: int):
         [ranked.response for ranked in ranking], [peak for peak, _, _ in best]
     )
     for ranked, (_, _, image) in zip(ranking, best, strict=True):
-        np.testing.assert_array_equal(ranked.crop, to_uint8_image(image))
+        np.testing.assert_array_equal(ranked.crop[:, 0], to_uint8_image(image))
 
 
 def test_crop_is_the_receptive_field_of_the_peak():
@@ -87,8 +87,8 @@ def test_crop_is_the_receptive_field_of_the_peak():
         images,
         lambda index, position: PixelBox(0, 0, position % 5 + 1, 2),
     )
-    assert [ranked.crop.shape for ranked in top_images.ranked(0)] == [(3, 1, 2), (3, 4, 2)]
-    assert [ranked.image_size for ranked in top_images.ranked(0)] == [(12, 12)] * 2
+    assert [ranked.crop.shape for ranked in top_images.ranked(0)] == [(3, 1, 1, 2), (3, 1, 4, 2)]
+    assert [ranked.image_size for ranked in top_images.ranked(0)] == [(1, 12, 12)] * 2
 
 
 def test_nonfinite_and_nonpositive_responses_are_ignored():
@@ -138,7 +138,7 @@ def test_number_and_size_of_crops_are_bounded():
     add(top_images, 0, list(range(1, 13)), images)
     assert len(top_images.ranked(0)) == MAX_IMAGES
     assert all(
-        ranked.crop.shape == (3, MAX_CROP_SIDE, MAX_CROP_SIDE) for ranked in top_images.ranked(0)
+        ranked.crop.shape == (3, 1, MAX_CROP_SIDE, MAX_CROP_SIDE) for ranked in top_images.ranked(0)
     )
 
 
@@ -157,4 +157,4 @@ def test_images_of_different_sizes_are_ranked():
     top_images.add(
         0, peaks, images, lambda index, position: PixelBox(0, 0, *images[index].shape[1:])
     )
-    assert [image.image_size for image in top_images.ranked(0)] == [(8, 9), (8, 6)]
+    assert [image.image_size for image in top_images.ranked(0)] == [(1, 8, 9), (1, 8, 6)]

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from revacnn_lightning.protocol.inspections import PreferredImage, TopImage, VolumeSlice
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_inspection import FIELD, fake_inspection
 from viewer.components.filter_inspection import (
@@ -11,6 +13,7 @@ from viewer.components.filter_inspection import (
     WAITING,
     FilterInspectionPane,
 )
+from viewer.components.layer_panel import LayerPanel
 from viewer.tab.selection import Selection
 from viewer.tab.tab_state import TabState
 
@@ -25,7 +28,9 @@ def receive_inspection(pane: FilterInspectionPane, **changes: object) -> None:
     follower = pane.tab.follower
     training = follower.training  # type: ignore[attr-defined]
     step = changes.pop("step", training.step)
+    pixels = changes.pop("pixels", None)
     sent = fake_inspection(training.run, training.version, step, "conv2", 3, **changes)
+    sent = sent if pixels is None else replace(sent, image=pixels)
     follower.inspections.receive(sent, follower.state)  # type: ignore[arg-type]
 
 
@@ -133,3 +138,56 @@ def test_missing_images_and_response(pane: FilterInspectionPane) -> None:
     )
     pane.update()
     assert pane.source.data["response"] == "–"
+
+
+def test_a_signal_is_drawn_as_curves_on_its_attribution(pane: FilterInspectionPane) -> None:
+    pane.tab.pane = "inspection"
+    pane.update()
+    signal = np.sin(np.arange(200, dtype=np.float16) / 7)[None, None]
+    crop = np.full((1, 1, 20), 128, np.uint8)
+    receive_inspection(
+        pane,
+        pixels=signal,
+        image_size=(1, 400),  # the original is longer
+        box=(0, 100, 1, 120),
+        receptive_field=(1, 20),
+        deconvolution=signal[..., :20],
+        guided_backpropagation=signal[..., :20],
+        response_map=np.linspace(0, 1, 50, dtype=np.float16),
+        top_images=[TopImage(crop, (0, 7, 1, 27), (1, 400), 2.0, 0)],
+        preferred=PreferredImage(signal[..., :20], (0, 190, 1, 210), 3.0, 150, 150),
+    )
+    pane.update()
+    data = pane.source.data
+    assert data["image"].shape == (1, 200)
+    assert data["crop"].shape == (1, 10)
+    np.testing.assert_array_equal(data["crop"], data["image"][:, 50:60])
+    assert data["deconvolution"].shape == data["guided"].shape == (1, 1, 20)
+    assert data["response_map"].shape == (1, 50)
+    assert data["size"] == [1, 400]
+    top = data["top_images"][0]
+    assert (top["pixels"] == crop[:, 0]).all()
+    assert top["place"] == "values 7–26 of 400"
+    assert data["preferred"]["pixels"].shape == (1, 20)
+    assert data["crop_note"] == "cropped to the receptive field of 20 values"
+
+
+def test_a_slice_of_a_volume_says_which_it_is_and_the_slider_selects_it(
+    pane: FilterInspectionPane,
+) -> None:
+    tab = pane.tab
+    tab.pane = "inspection"
+    pane.update()
+    volume = VolumeSlice(5, 16, 3, 8)
+    receive_inspection(pane, volume=volume, receptive_field_depth=5)
+    pane.update()
+    data = pane.source.data
+    assert data["title"] == "first image of the batch, slice 5 of 16"
+    assert data["crop_note"] == f"cropped to the 5×{FIELD}×{FIELD} receptive field"
+    tab.follower.layer_details.select_depth("conv2", 0.75)
+    panel = LayerPanel(tab)
+    panel.update()
+    assert panel.root.data["depth"] == 0.75
+    assert pane.update()
+    (record,) = tab.follower.inspections._filters.values()
+    assert (record.depth, record.last_requested) == (0.75, 0.0)

@@ -4,6 +4,7 @@ import {byId, createElement, redrawChildren} from "../shared/dom.js"
 import {asSentence, joinFacts} from "../shared/format.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {frameCrop} from "./crop_frame.js"
+import {isCurve} from "./framed_curve.js"
 import {framedImage, refreshEnlarged, startEnlargedImages} from "./framed_image.js"
 import {IMAGE_PENDING} from "./input_image.js"
 
@@ -14,7 +15,7 @@ const TOP_IMAGES = 9
 /** @type {[key: "deconvolution" | "guided", caption: string][]} */
 const ATTRIBUTIONS = [["deconvolution", "deconvolution"], ["guided", "guided backprop"]]
 const PREFERRED_NOTE = "by gradient ascent with the priors of Yosinski et al. 2015; sharpens while it is shown"
-const ATTRIBUTION_NOTE = "the pixels that activate the filter; uniform where none does"
+const ATTRIBUTION_NOTE = "what of the input activates the filter; uniform where nothing does"
 
 export function startFilterInspection() {
   startEnlargedImages(/** @type {HTMLElement} */ (document.querySelector(".pane.inspection")))
@@ -47,9 +48,7 @@ function topImages({top_images: images = [], receptive_field: receptiveField = [
  * @param {TopImageData} image
  * @param {Size} receptiveField
  */
-function topImage({pixels, box, size, response, age}, receptiveField) {
-  const [top, left, bottom, right] = box
-  const place = `rows ${top}–${bottom - 1}, columns ${left}–${right - 1} of ${size[0]}×${size[1]} pixels`
+function topImage({pixels, box, place, response, age}, receptiveField) {
   const picture = framedImage({pixels, ...frameCrop(box, receptiveField)}, [`response ${response}`, age, place])
   const caption = createElement("div", {class: "caption"}, createElement("b", {}, response), createElement("small", {title: age}, age.replace(/ batch(es)? /, " ")))
   return createElement("li", {}, picture, caption)
@@ -78,7 +77,7 @@ function attribution(data) {
   if (!image?.shape[0] || box == null || size == null) return refused ? [message(refused)] : []
   const hasResponse = Boolean(data.response)
   /** @type {FramedImage} */
-  const whole = {pixels: image, frame: size, size, offset: [0, 0], outline: hasResponse ? box : undefined}
+  const whole = {pixels: image, response: data.response_map, frame: size, size, offset: [0, 0], outline: hasResponse ? box : undefined}
   const figures = [figure("input", whole, title)]
   if (!crop?.shape[0]) return [...figures, message(refused ?? "")]
   const frame = frameCrop(box, receptiveField)
@@ -87,7 +86,9 @@ function attribution(data) {
   if (data.inactive) return [...figures, message("This image does not activate the filter.")]
   for (const [key, caption] of ATTRIBUTIONS) {
     const pixels = data[key]
-    if (pixels != null) figures.push(figure(caption, {pixels, colormap: "diverging", ...frame}, ATTRIBUTION_NOTE))
+    if (pixels == null) continue
+    const content = isCurve(crop) ? {pixels: crop, strip: pixels} : {pixels, colormap: "diverging"}
+    figures.push(figure(caption, {...content, ...frame}, ATTRIBUTION_NOTE))
   }
   return figures
 }

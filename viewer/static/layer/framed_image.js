@@ -3,6 +3,7 @@
 import {createElement} from "../shared/dom.js"
 import {colors} from "../shared/theme.js"
 import {hideTooltip, isTooltipOf, moveTooltip, showTooltip} from "../shared/tooltip.js"
+import {CURVE_ASPECT, isCurve, paintFramedCurve} from "./framed_curve.js"
 import {context2d, paintAtlas} from "./tile_atlas.js"
 
 /** @import {Box, WireArray} from "../shared/parts.js" */
@@ -13,8 +14,10 @@ const OUTLINE_SHADOW = "rgb(0 0 0 / 65%)" // so that the outline is visible on a
 
 /**
  * @typedef {object} ImageContent
- * @property {WireArray} pixels one image, as `paintAtlas` expects it
+ * @property {WireArray} pixels one image, as `paintAtlas` expects it; a signal has levels (channels, values)
  * @property {string} [colormap] gray, unless given
+ * @property {WireArray} [strip] behind a signal, one image with a row
+ * @property {WireArray | null} [response] over a signal, levels (1, values)
  * @property {Box} [outline] a box to outline, in pixels of the image
  */
 
@@ -64,7 +67,8 @@ function enlargeUnder(event, element) {
  * @param {string[]} lines of the tooltip; the first is its title
  */
 export function framedImage(image, lines) {
-  const canvas = createElement("canvas"), [height, width] = image.frame
+  const canvas = createElement("canvas")
+  const [height, width] = isCurve(image.pixels) ? [1, CURVE_ASPECT] : image.frame
   canvas.style.aspectRatio = `${width} / ${height}`
   canvas.style.width = `min(100cqw, 100cqh * ${width / height})`
   paintFramed(canvas, image, ENLARGED)
@@ -95,7 +99,12 @@ function enlarge(event, image, [title, ...lines]) {
  * @param {FramedImage} image
  * @param {number} side of the longer side of the frame, px
  */
-function paintFramed(canvas, {pixels, colormap = "gray", frame, size, offset, outline}, side) {
+function paintFramed(canvas, image, side) {
+  const {pixels, colormap = "gray", frame, size, offset, outline} = image
+  if (isCurve(pixels)) {
+    paintFramedCurve(canvas, image, 2 * side) // lines are sharp only on a screen's own pixels
+    return
+  }
   const tiles = paintAtlas(pixels, colormap)
   if (tiles == null) return
   const scale = side / Math.max(...frame), [height, width] = size.map((length) => length * scale)

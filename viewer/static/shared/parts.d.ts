@@ -391,9 +391,11 @@ export type Box = [number, number, number, number]
 export type Size = [number, number]
 
 export interface TopImageData {
+  /** One tile; of a signal, levels (channels, values). */
   pixels: WireArray
   box: Box
-  size: Size
+  /** Which part of its image it is, in words. */
+  place: string
   response: string
   age: string
 }
@@ -423,6 +425,8 @@ export interface InspectionData {
   size?: Size
   crop?: WireArray
   response?: string
+  /** The filter's map of a signal, levels (1, values). */
+  response_map?: WireArray | null
   inactive?: boolean
   deconvolution?: WireArray
   guided?: WireArray
@@ -656,7 +660,7 @@ export interface EndsData {
   channel_x: number
   channel_y: number[]
   channels: ChannelRow[]
-  output: {title: string, subtitle: string, note: string, more: string, shapes?: string[], details?: string, loss: {label: string, value: string, title: string}[]}
+  output: {title: string, subtitle: string, note: string, more: string, shapes?: string[], details?: string, of_maps?: boolean, loss: {label: string, value: string, title: string}[]}
   output_x: number
   output_y: number[]
   rows: OutputRow[]

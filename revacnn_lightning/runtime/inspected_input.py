@@ -1,0 +1,100 @@
+"""What a filter inspection sends of images, signals and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from revacnn_lightning.protocol.inspections import TopImage, VolumeSlice
+from revacnn_lightning.runtime.layer_details import EMPTY, encode_image
+from revacnn_lightning.telemetry.inspection.downsampling import reduce_signal
+from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
+from revacnn_lightning.telemetry.inspection.map_images import slice_index
+from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox, as_volume
+from revacnn_lightning.telemetry.inspection.top_images import RankedImage
+
+__all__ = [
+    "edges",
+    "encode_crop",
+    "encode_input",
+    "encode_response_map",
+    "encode_top_image",
+    "input_size",
+    "volume_slice",
+    "whole_box",
+]
+
+MAX_VALUES = 2**16  # of a signal
+MAX_MAP_LENGTH = 2048
+
+Edges = tuple[int, int, int, int]
+
+
+def edges(box: PixelBox) -> Edges:
+    """Return top, left, bottom and right of a box."""
+    return box.top, box.left, box.bottom, box.right
+
+
+def input_size(image: Tensor | None) -> tuple[int, int]:
+    """Return the height and width of an input; the height of a signal is 1."""
+    if image is None:
+        return (0, 0)
+    height, width = (1, 1, *image.shape)[-2:]
+    return (1 if image.dim() == 2 else height), width
+
+
+def _shown_slice(box: PixelBox, count: int, depth: float) -> VolumeSlice:
+    """Return which slice of the box of a volume of ``count`` slices lies at this depth."""
+    index = box.front + slice_index(box.back - box.front, depth)
+    return VolumeSlice(index, count, box.front, box.back)
+
+
+def encode_input(image: Tensor | None, volume: VolumeSlice | None) -> np.ndarray:
+    """Return an input as it is sent, (channels, h, w); of a volume, the shown slice."""
+    if image is None:
+        return EMPTY
+    if image.dim() == 2:
+        length = max(2, MAX_VALUES // max(1, len(image)))
+        return normalized_half(reduce_signal(image.detach().float(), length)[:, None])
+    if image.dim() == 4 and volume is not None:
+        return encode_image(image[:, volume.index])
+    return encode_image(image)
+
+
+def encode_crop(values: Tensor | None, depth: float) -> np.ndarray:
+    """Return what lies in a box, (channels, d, h, w), as its slice at this depth is sent."""
+    if values is None:
+        return EMPTY
+    return normalized_half(values)[:, slice_index(values.shape[1], depth)]
+
+
+def encode_response_map(image: Tensor | None, response_map: Tensor | None) -> np.ndarray:
+    """Return a filter's map (1, L) of a signal as it is sent, (l,); of other inputs (0,)."""
+    if image is None or image.dim() != 2 or response_map is None or len(response_map) != 1:
+        return EMPTY
+    return normalized_half(reduce_signal(torch.nan_to_num(response_map[0].float()), MAX_MAP_LENGTH))
+
+
+def encode_top_image(found: RankedImage, depth: float) -> TopImage:
+    """Return a top image as it is sent; of a volume, the slice of its box at this depth."""
+    count, *size = found.image_size
+    crop = found.crop[:, slice_index(found.crop.shape[1], depth)]
+    volume = _shown_slice(found.box, count, depth) if found.is_volume else None
+    return TopImage(crop, edges(found.box), (size[0], size[1]), found.response, found.step, volume)
+
+
+def volume_slice(shape: Sequence[int], box: PixelBox | None, depth: float) -> VolumeSlice | None:
+    """Return which slice of an input of this shape is sent; None if it is no volume."""
+    if len(shape) != 4:
+        return None
+    _, count, height, width = shape
+    return _shown_slice(box or PixelBox(0, 0, height, width, 0, count), count, depth)
+
+
+def whole_box(image: Tensor) -> PixelBox:
+    """Return the box of the whole input."""
+    _, depth, height, width = as_volume(image).shape
+    return PixelBox(0, 0, height, width, 0, depth)
