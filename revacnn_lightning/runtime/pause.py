@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from revacnn_lightning.protocol.requests import ControlRun
+from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 
-__all__ = ["Pause"]
+__all__ = ["Pause", "is_pause"]
+
+
+def is_pause(request: RequestBody) -> bool:
+    """Return whether a request lets the run pause, before the next batch or before a later one."""
+    return isinstance(request, ControlRun) and request.action in ("pause", "step", "finish_epoch")
 
 
 class Pause:

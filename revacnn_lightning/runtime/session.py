@@ -62,6 +62,7 @@ from revacnn_lightning.runtime.inspection_collectors import (
 from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
+from revacnn_lightning.runtime.pause import is_pause
 from revacnn_lightning.runtime.pruning import Pruning
 from revacnn_lightning.runtime.rank_comparison import RankComparison
 from revacnn_lightning.runtime.rank_merger import make_merger
@@ -158,7 +159,7 @@ class Session:
         )  # fmt: skip
         self._batch = TrainingBatch()
         self._had_viewer = False
-        self._has_trained_for_viewer = False  # a batch, since the first viewer attached
+        self._must_train_first = False  # before a pause: a batch after the first viewer
         self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
         self._polling = IdlePolling()
@@ -316,7 +317,7 @@ class Session:
             self._ranks.wait()
             time.sleep(PAUSE_POLL_SECONDS)
             self._handle_requests(batch, is_paused=True)
-        self._has_trained_for_viewer = self._had_viewer
+        self._must_train_first = False
         is_needed = self._needs_recording()
         self._is_needed = is_needed and self._status.structure is not None
         self._batches.begin(batch, is_needed=is_needed)
@@ -325,14 +326,21 @@ class Session:
     def _must_wait(self, batch: TrainingBatch) -> bool:
         """Return whether the next batch must wait: a trial needs its batches, then a decision.
 
-        The first batch after the first viewer never waits. It shows how training uses the network,
-        without which a paused run could not be edited.
+        A pause of the first viewer, requested in a validation, lets one batch pass; see
+        `_trains_first`.
         """
         if self.trial.is_active:
             return self.trial.is_undecided
-        if self._had_viewer and not self._has_trained_for_viewer and not batch.is_probe_ready():
+        if self._trains_first(batch):
             return False
         return self._controller.must_wait(batch.progress.epoch)
+
+    def _trains_first(self, batch: TrainingBatch) -> bool:
+        """Return whether no pause comes before this batch: it is the first one after a viewer.
+
+        It shows how training uses the network, without which the paused run could not be edited.
+        """
+        return self._must_train_first and not batch.is_probe_ready()
 
     def _must_end_trial(self) -> bool:
         """Stay responsive while a trial trains; return whether it is to be discarded."""
@@ -377,7 +385,7 @@ class Session:
                 is_refused = bool(batch.refusal_of(request.body))
                 return is_refused and not isinstance(request.body, Command)
             if isinstance(request.body, Command) and not isinstance(request.body, TryEdits):
-                return True
+                return not (is_pause(request.body) and self._trains_first(batch))
             is_known = batch.is_probe_ready() or is_paused
             if request.dry_run and is_priced(request.body) and not is_paused:
                 self._replay.want()
@@ -539,7 +547,9 @@ class Session:
         return self._queue.submit(body, version=self._status.version, key=AUTOMATIC)
 
     def _send_state(self, client: Sender) -> None:
-        self._had_viewer = True
+        if not self._had_viewer:
+            self._had_viewer = True
+            self._must_train_first = not self._controller.is_pausing
         self._polling.note_client()
         access = Access(client.key.name, client.key.role, client.key.expires)
         for message in (access, *self._status.initial_messages()):
