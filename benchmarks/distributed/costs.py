@@ -51,8 +51,7 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
             listed = ", ".join(f"{each * 1e3:.0f}" for each in seconds)
             report.add_note(f"{name}: the edits took {listed} ms")
             report.check_at_most(f"{name}: new wrapper, s", max(first["wraps"] or seconds), 0.6)
-            report.check_at_most(
-                f"{name}: edit, in steps, median", statistics.median(seconds) / step, 1.0
-            )
-            report.check_at_most(f"{name}: first edit, in steps", seconds[0] / step, 1.0)
+            # The first one includes the trace of the network, which a viewer gets when it attaches.
+            edit = statistics.median(seconds)
+            report.check_at_most(f"{name}: edit, in steps", edit / step, 1.0)
     agreement.IDLE_SECONDS_BETWEEN = alone

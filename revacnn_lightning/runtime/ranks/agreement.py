@@ -42,7 +42,7 @@ MAX_BATCHES_BETWEEN = 64
 # What exchanges take of the training, and of a batch on average, unless they would be further apart
 # than these seconds.
 MAX_SHARE = 0.0015
-MAX_BATCH_SECONDS = 0.00015
+MAX_BATCH_SECONDS = 0.00006
 MAX_SECONDS_BETWEEN = 0.25
 MAX_IDLE_SECONDS_BETWEEN = 2.0
 USUAL_SECONDS = 0.0003  # of an exchange, until some have been measured

@@ -53,7 +53,7 @@ def test_exchanges_are_rarer_while_nobody_is_attached(seconds: float, is_idle: b
     ("cost", "step", "is_idle", "least"),
     [
         (0.00015, 0.004, False, 0.1),  # a share of 0.15 %
-        (0.0006, 0.15, True, 0.6),  # 0.15 ms of a batch
+        (0.0003, 0.15, True, 0.75),  # 0.06 ms of a batch
         (0.1, 0.004, False, 0.25),  # a rank that is waited for: not further apart than this
         (0.1, 0.04, True, 2.0),
     ],
