@@ -17,7 +17,9 @@ from revacnn_lightning.runtime.ranks import agreement
 __all__ = ["costs"]
 
 EDITED = "net.layer1.0.conv1"
-EDITS_FROM_END = (17, 14, 11, 8, 5)  # batches before the end
+# Batches before the end. A request without a viewer waits for some batches.
+EDITS_FROM_END = (60, 48, 36, 24, 12)
+EDITED_BATCHES = 64
 
 
 def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
@@ -26,7 +28,7 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
     for label, make_net, count, gap in (
         ("small network", normalized_net, 10 * steps, alone),
         ("small network, as with a viewer", normalized_net, 10 * steps, shown),
-        ("resnet18", resnet18, 3 * steps, alone),
+        ("resnet18", resnet18, 4 * steps, alone),
     ):
         agreement.IDLE_SECONDS_BETWEEN = gap  # also of the processes that are started
         module = Module(make_net)
@@ -36,9 +38,9 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
         data = loader(count, 4 * processes, torch.float32, processes)
         results = train(module, data, folder / label, processes, driver)
         first = results[0]
-        idle = 2 * (count - 20)  # two calls per batch, before the edit
-        cost = max(sum(each["costs"][:idle]) / (count - 20) for each in results)
-        step = statistics.median(first["times"][1 : count - 20])
+        idle = count - EDITED_BATCHES
+        cost = max(sum(each["costs"][: 2 * idle]) / idle for each in results)  # two calls per batch
+        step = statistics.median(first["times"][1:idle])
         name = f"{label}, {processes} processes"
         wraps = median_ms(first["wraps"])
         report.add_row(name, len(first["applied"]), "", wraps, "", cost * 1e3, step * 1e3)
