@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +277,29 @@ def test_a_run_that_is_paused_in_a_validation_can_be_edited():
             if run.should_stop:
                 break
         assert applied.result().step == 5  # after the batch that has shown it
+
+
+def test_no_batch_trains_when_a_viewer_attaches_to_a_paused_run():
+    training = Training()
+
+    def client() -> str:
+        with attach(timeout=60) as run:
+            try:
+                with pytest.raises(EditRefusedError, match="only after the next batch") as refused:
+                    run.plan(AddFilters("0"))
+                return str(refused.value)
+            finally:
+                run.request(ControlRun("stop"))
+
+    with ThreadPoolExecutor(1) as executor:
+
+        def pause(run: LoopRun) -> Future[str]:
+            run.steer(ControlRun("pause"))
+            return executor.submit(client)
+
+        refusal = training.train(epochs=1_000, at={2: pause})[2]
+        assert "train one" in refusal.result()
+    assert len(training.losses) == 3  # the last one after the client has stopped the run
 
 
 def test_requests_are_handled_in_a_validation():

@@ -10,12 +10,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 __all__ = ["modes_of", "modes_set", "modes_without_noise"]
 
-
-def modes_of(model: nn.Module) -> dict[str, bool]:
-    """Return whether each module is in training mode, by its name."""
-    return {name: module.training for name, module in model.named_modules()}
-
-
 DROPOUTS = (
     nn.AlphaDropout,
     nn.Dropout,
@@ -24,6 +18,11 @@ DROPOUTS = (
     nn.Dropout3d,
     nn.FeatureAlphaDropout,
 )
+
+
+def modes_of(model: nn.Module) -> dict[str, bool]:
+    """Return whether each module is in training mode, by its name."""
+    return {name: module.training for name, module in model.named_modules()}
 
 
 def modes_without_noise(model: nn.Module) -> dict[str, bool]:

@@ -159,7 +159,7 @@ class Session:
         )  # fmt: skip
         self._batch = TrainingBatch()
         self._had_viewer = False
-        self._must_train_first = False  # before a pause: a batch after the first viewer
+        self._must_train_first = False  # whether a batch comes before the next pause
         self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
         self._polling = IdlePolling()

@@ -114,7 +114,7 @@ class _Program:
         self._require(self._with_size(last, at), 1 - len(sizes) - sizes[-1], -sizes[-1])
 
     def shuffle(self, shuffles: Sequence[Shuffle], paths: _Paths, each: int) -> None:
-        """Require that the channels of all rows, ``each`` of which are chosen, keep their paths."""
+        """Require that channels keep their paths when ``each`` of every row are chosen."""
         before, after = paths.of_rows(0), paths.of_rows(self._copies * each)
         for (at, r), old in before.items():
             row, sizes = shuffles[at][0].parts[r], Counter(after[at, r])

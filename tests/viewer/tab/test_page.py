@@ -12,6 +12,7 @@ from bokeh.server.callbacks import TimeoutCallback
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.requests import AddFilters
+from tests.manual_clock import ManualClock
 from tests.viewer.conftest import InProcessFollower
 from viewer.components.header import Header
 from viewer.runs.registry import RunRegistry
@@ -28,6 +29,14 @@ def send(page: Page, name: str, args: dict[str, Any]) -> None:
 def make_footer(page: Page) -> None:
     while page.components.footer.make_next() is not None:
         pass
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """The clock of pages."""
+    one = ManualClock()
+    monkeypatch.setattr("viewer.tab.page.time.monotonic", one)
+    return one
 
 
 def test_nothing_is_drawn_for_a_size_that_no_view_has(follower: InProcessFollower) -> None:
@@ -66,22 +75,20 @@ def test_closed_tab_is_garbage_collected(follower: InProcessFollower) -> None:
 
 
 def test_page_sends_only_after_confirmation(
-    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+    follower: InProcessFollower, clock: ManualClock
 ) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
     page = Page(follower)
     page.link.seen = 0
 
     def step(seconds: float) -> int:
-        clock[0] += seconds
+        clock.now += seconds
         follower.train()
         page.update()
         return page.frames_sent
 
     assert step(0.1) == 1
     assert step(0.1) == 1  # not painted yet
-    clock[0] += 0.2  # a slow page: it confirms every frame
+    clock.now += 0.2  # a slow page: it confirms every frame
     page.link.seen = 1
     assert step(0.03) == 2
     page.link.seen = 2
@@ -94,31 +101,27 @@ def test_page_sends_only_after_confirmation(
 
 
 def test_charts_follow_frames_that_the_page_does_not_confirm(
-    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+    follower: InProcessFollower, clock: ManualClock
 ) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
     page, document = Page(follower), Document()
     page.open(document)
     page.link.seen = 0
     scheduled = []
-    for _ in range(4):  # of which the page confirms the first
+    for _ in range(4):  # the page confirms only the first
         follower.train()
         page.update()
         page.link.seen = 1
         callbacks = document.session_callbacks
         scheduled.append(sum(isinstance(one, TimeoutCallback) for one in callbacks))
-        clock[0] += 0.1
+        clock.now += 0.1
     assert page.frames_sent == 4
     assert scheduled == [0, 1, 2, 3]
 
 
 def test_texts_rest_while_only_statistics_are_new(
-    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+    follower: InProcessFollower, clock: ManualClock
 ) -> None:
     """Composing all texts for each batch took the server longer than the network view."""
-    clock = [100.0]
-    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
     page = Page(follower)
     page.open(Document())
     header = next(one for one in page.components.panels if isinstance(one, Header))
@@ -128,7 +131,7 @@ def test_texts_rest_while_only_statistics_are_new(
         """Train, and return whether the network and the header are drawn."""
         page.link.seen = page.frames_sent
         before = network.numbers.data, header.source.data
-        clock[0] += seconds
+        clock.now += seconds
         follower.train()
         page.update()
         return network.numbers.data is not before[0], header.source.data is not before[1]
@@ -234,7 +237,7 @@ def test_update_is_scheduled_as_soon_as_permitted(follower: InProcessFollower) -
 
 
 def test_charts_are_sent_one_at_a_time_if_new(
-    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
+    follower: InProcessFollower, clock: ManualClock
 ) -> None:
     page, document = Page(follower), Document()
     page.open(document)
@@ -242,14 +245,12 @@ def test_charts_are_sent_one_at_a_time_if_new(
     for component in (*page.components.images, *page.components.footer.charts):
         component.update()
     page.link.seen = 0
-    clock = [100.0]
-    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
     sent: list[Any] = []
     document.on_change(lambda event: sent.append(getattr(event, "model", None)))
 
     def step(seconds: float) -> bool:
         """Return whether a chart is sent after this time."""
-        clock[0] += seconds
+        clock.now += seconds
         sent.clear()
         page._update_secondary()
         return page.link in sent
@@ -319,18 +320,14 @@ def test_a_network_without_filters_shows_its_loss_and_metrics(follower: InProces
     assert state.latest["gradient"].shape == (0,)
 
 
-def test_a_page_without_news_is_sent_beats(
-    follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_without_news_is_sent_beats(follower: InProcessFollower, clock: ManualClock) -> None:
     """Otherwise it could not distinguish a server that hangs from a training that pauses."""
-    clock = [100.0]
-    monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
     page, document = Page(follower), Document()
     page.open(document)
     page.link.seen = 0
 
     def beats_after(seconds: float) -> int:
-        clock[0] += seconds
+        clock.now += seconds
         page.on_update()
         for callback in list(document.session_callbacks):
             document.remove_next_tick_callback(callback)
