@@ -60,7 +60,7 @@ def measure_cost(report: Report, model: str, rounds: int) -> None:
 
 def _extra_time_of_a_sample(training: MonitoredTraining, rounds: int) -> tuple[float, float]:
     """Return the median extra seconds of a sampled batch, and the seconds of a step."""
-    history = training.callback._history
+    history = training.session._history
     assert history is not None
     extra, steps = [], []
     for _ in progress(range(rounds), "samples", total=rounds):

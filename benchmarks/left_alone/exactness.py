@@ -81,7 +81,7 @@ def view_of(
 
 def is_ready(tensor: Tensor) -> bool:
     """Return False for a parameter of a lazy module that has not run yet."""
-    return not isinstance(tensor, nn.parameter.UninitializedTensorMixin)
+    return not nn.parameter.is_lazy(tensor)
 
 
 def _optimizer_tensors(trainer: pl.Trainer, module: nn.Module) -> dict[str, Tensor]:

@@ -129,7 +129,7 @@ def _key(key: Any, position: int) -> str:
 
 
 def _tensor_hash(tensor: Tensor) -> str:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if nn.parameter.is_lazy(tensor):
         return f"uninitialized {tensor.dtype}"
     name = f"{tensor.dtype}{tuple(tensor.shape)}{'' if tensor.grad_fn is None else 'grad_fn'}"
     data = tensor.detach()

@@ -70,7 +70,7 @@ def global_state() -> dict[str, Any]:
         if name.startswith("_global_") and hasattr(value, "__len__")
     }
     found |= {
-        "function modes": torch.overrides._len_torch_function_stack(),
+        "function modes": torch.overrides._len_torch_function_stack(),  # type: ignore[attr-defined]
         "dispatch modes": len(_get_current_dispatch_mode_stack()),
         "saved tensor hooks": torch._C._autograd._top_saved_tensors_default_hooks(True) is not None,
         "grad mode": torch.is_grad_enabled(),

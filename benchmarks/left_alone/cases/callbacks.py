@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning import callbacks as lightning
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.tuner import Tuner
+from pytorch_lightning.tuner.tuning import Tuner
 from torch import Tensor, nn
 
 from benchmarks.left_alone.cases.small import Classifier, batches

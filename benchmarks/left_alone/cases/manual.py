@@ -45,7 +45,7 @@ class Gan(Manual):
         return self.net(noise)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        generator, judge = self.optimizers()
+        generator, judge = self.optimizers()  # type: ignore[attr-defined]
         noise = torch.randn(len(batch[0]), 4, 1, 1, device=self.device)
         self._step(generator, lambda: -self.judge(self(noise)).mean())
         fake = self(noise).detach()

@@ -179,7 +179,7 @@ class Cycle(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         a, b = batch[0], batch[0].flip(2)
-        generators, critics = self.optimizers()
+        generators, critics = self.optimizers()  # type: ignore[attr-defined]
         fake_b, fake_a = self.there(a), self.back(b)
         cycle = F.l1_loss(self.back(fake_b), a) + F.l1_loss(self.there(fake_a), b)
         fooled = self.critic_b(fake_b).mean() + self.critic_a(fake_a).mean()
