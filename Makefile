@@ -4,6 +4,7 @@
 # make docs    build the documentation into site/; open site/index.html
 # make test-versions  run the tests with the oldest and the newest versions that are supported
 # make dist    build the wheel and the source distribution, install and try them
+# make zoo, make fuzz, make soak  run the long benchmarks of exactness, of damage and of memory
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +23,7 @@ NOX = UV_PYTHON_DOWNLOADS=never PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox --reus
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
 
 .PHONY: demo test test-units test-browser coverage check lint types docs pictures browser \
-	test-versions dist clean
+	test-versions dist zoo fuzz soak clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/revacnn launch $(DEMO) $(ARGS)
@@ -79,6 +80,22 @@ dist: $(VENV)/.nox
 	rm -rf dist
 	$(BIN)/uv build --quiet
 	$(NOX) -s installed sdist_tests $(ARGS)
+
+# Networks of all families, one filter removed from and one added to each layer, and 20 edits in a
+# row: about an hour.
+zoo: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.steering_zoo --check $(ARGS)
+	$(BIN)/python -m benchmarks.steering_chains --check $(ARGS)
+
+# Random edits, damaged messages and hostile clients: about an hour.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.steering_fuzz --check $(ARGS)
+	$(BIN)/python -m benchmarks.hostile_messages --check $(ARGS)
+	$(BIN)/python -m benchmarks.hostile_clients --check $(ARGS)
+
+# Memory of the page and of the server while a training is edited for half an hour.
+soak: $(VENV)/.dev browser
+	$(BIN)/python -m benchmarks.viewer --nets --edits 0 --soak 30 --check $(ARGS)
 
 browser: $(VENV)/.dev
 	@.ci/browser $(BIN)/playwright
