@@ -125,7 +125,8 @@ def _outcome(run: str, key: str, address: str, request: Request, reply: Reply) -
 def describe_request(body: RequestBody) -> str:
     """Return a request in words: "Remove filters · conv2"."""
     if isinstance(body, ControlRun):
-        return ACTIONS.get(body.action, f"Train {body.batches} batches, then pause")
+        count = "one batch" if body.batches == 1 else f"{body.batches} batches"
+        return ACTIONS.get(body.action, f"Train {count}, then pause")
     if isinstance(body, SetHyperparameter):
         name = "learning rate" if body.name == "lr" else "weight decay"
         return f"Set the {name} of group {body.group} to {body.value:g}"

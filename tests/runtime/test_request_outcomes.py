@@ -110,6 +110,7 @@ def test_no_flood_hides_what_was_carried_out():
     ("body", "text"),
     [
         (ControlRun("step", 5), "Train 5 batches, then pause"),
+        (ControlRun("step"), "Train one batch, then pause"),
         (ControlRun("stop"), "Stop the training"),
         (SetHyperparameter(0, 1, "lr", 0.01), "Set the learning rate of group 1 to 0.01"),
         (RemoveFilters("conv2", [3]), "Remove filters · conv2"),

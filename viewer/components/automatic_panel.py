@@ -7,7 +7,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.automatic_state import AutomaticState, PruningState
 
-from ..rendering.formatting import format_count
+from ..rendering.formatting import count_of
 from ..rendering.prices import format_change
 from .html_panel import HtmlPanel
 
@@ -52,7 +52,7 @@ def _describe(pruning: PruningState) -> str:
     if pruning.start:
         words.insert(0, f"now {pruning.now / pruning.start:.0%}")
     if pruning.removed:
-        removed = f"{format_count(pruning.removed)} filters removed"
+        removed = f"{count_of(pruning.removed, 'filter')} removed"
         if not math.isnan(pruning.cost):
             removed += f", predicted loss {format_change(pruning.cost)}"
         words.append(removed)

@@ -6,7 +6,7 @@ import math
 
 from revacnn_lightning.protocol.messages import PlanSummary
 
-from ..rendering.formatting import format_number
+from ..rendering.formatting import count_of, format_number
 from ..rendering.prices import explain_price, format_price
 from ..runs.edit_effects import REPORTS, EditEffect, Level
 from ..runs.metric_names import LOSS, main_metric
@@ -52,8 +52,8 @@ def describe_effect(effect: EditEffect, chosen: str = LOSS) -> str:
 def explain_effect(effect: EditEffect) -> str:
     """Return what the numbers of `describe_effect` mean."""
     sentences = [
-        f"Mean ± standard deviation over the {effect.batches_before} batches before the edit "
-        f"and the {effect.batches_after} batches after it."
+        f"Mean ± standard deviation over {count_of(effect.batches_before, 'batch')} before the "
+        f"edit and {count_of(effect.batches_after, 'batch')} after it."
     ]
     if effect.batches_after < REPORTS[0]:
         sentences = [f"The effect is shown {REPORTS[0]} batches after the edit."]

@@ -8,7 +8,7 @@ from typing import Any
 from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.messages import Structure
 
-from ..rendering.formatting import format_number
+from ..rendering.formatting import count_of, format_number
 from ..tab.layer_widths import wide_layers
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
@@ -58,7 +58,7 @@ def _rows(tab: TabState, gains: GrowthGains, structure: Structure) -> list[dict[
     rows = []
     for is_first, gain, index in known:
         name = structure.layers[index].name
-        spare = "" if is_first else f", {len(wide[name].filters)} filters to spare"
+        spare = "" if is_first else f", {count_of(len(wide[name].filters), 'filter')} to spare"
         title = (
             f"Growth gain {format_number(gain)}: the gradient of the outgoing weights that a new "
             f"filter of this layer could have ({SOURCE})"

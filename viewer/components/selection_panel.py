@@ -7,7 +7,7 @@ from typing import Any
 from revacnn_lightning.protocol.messages import LayerInfo
 
 from ..rendering.formatting import (
-    format_count,
+    count_of,
     format_number,
     format_scientific,
     format_selection,
@@ -63,7 +63,7 @@ class SelectionPanel(HtmlPanel):
 def _facts(layer: LayerInfo) -> str:
     """Return for example ``8 filters · 3→8 · 3×3``."""
     facts = [
-        f"{format_count(layer.out_channels)} filters",
+        count_of(layer.out_channels, "filter"),
         f"{layer.in_channels}→{layer.out_channels}",
     ]
     if layer.kernel_size:

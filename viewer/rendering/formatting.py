@@ -6,6 +6,7 @@ import math
 import time
 
 __all__ = [
+    "count_of",
     "format_count",
     "format_moment",
     "format_number",
@@ -22,6 +23,12 @@ __all__ = [
 def format_count(n: int) -> str:
     """Return an integer with narrow no-break spaces: ``22720`` as ``22 720``."""
     return f"{n:,}".replace(",", "\u202f")
+
+
+def count_of(n: int, noun: str) -> str:
+    """Return a number of things by their name in the singular: ``1 filter``, ``22 720 filters``."""
+    ending = "" if n == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{format_count(n)} {noun}{ending}"
 
 
 def format_time_of_day(moment: float) -> str:

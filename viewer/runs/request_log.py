@@ -22,6 +22,8 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
+from ..rendering.formatting import count_of
+
 __all__ = ["EditMark", "RequestLog", "RequestRecord", "insert_by_age"]
 
 T = TypeVar("T")
@@ -202,7 +204,9 @@ class RequestLog:
             is_in_structure = record.state == "applied" and record.version <= structure.version
             if is_in_structure and not record.text:
                 record.text = ", ".join(
-                    f"{name}: {widths[name]} filters" for name in record.layers if name in widths
+                    f"{name}: {count_of(widths[name], 'filter')}"
+                    for name in record.layers
+                    if name in widths
                 )
                 self.revision += 1
 

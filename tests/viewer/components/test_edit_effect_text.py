@@ -28,7 +28,7 @@ def test_an_effect_names_the_loss_and_the_main_metric() -> None:
     text = "loss 0.412 ± 0.0310 → 0.398 ± 0.0290"
     assert describe_effect(EFFECT) == f"{text} · val acc 0.780 → 0.791"
     assert describe_effect(EFFECT, "f1") == f"{text} · val f1 0.500 → …"
-    assert "50 batches before the edit and the 25 batches after it" in explain_effect(EFFECT)
+    assert "50 batches before the edit and 25 batches after it" in explain_effect(EFFECT)
 
 
 def test_an_effect_that_is_not_measured_yet_says_when_it_is() -> None:

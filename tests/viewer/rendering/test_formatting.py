@@ -5,6 +5,7 @@ import math
 import pytest
 
 from viewer.rendering.formatting import (
+    count_of,
     format_relative_change,
     format_sampling_interval,
     format_share,
@@ -33,6 +34,15 @@ def test_format_sampling_interval(interval: int, text: str) -> None:
 )
 def test_format_si(number: float, text: str) -> None:
     assert format_si(number).replace("\u202f", " ") == text
+
+
+@pytest.mark.parametrize(
+    ("n", "noun", "text"),
+    [(1, "filter", "1 filter"), (0, "filter", "0 filters"), (1, "batch", "1 batch"),
+     (2, "batch", "2 batches"), (22_720, "filter", "22 720 filters")],
+)  # fmt: skip
+def test_one_thing_was_called_several(n: int, noun: str, text: str) -> None:
+    assert count_of(n, noun).replace("\u202f", " ") == text
 
 
 @pytest.mark.parametrize(

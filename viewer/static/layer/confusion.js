@@ -1,6 +1,7 @@
 /** Which classes of the validation data the network takes for which: a row for each true class. */
 
 import {byId} from "../shared/dom.js"
+import {countOf} from "../shared/format.js"
 import {latest} from "../shared/link.js"
 import {moveCell} from "./class_matrix.js"
 import {context2d} from "./tile_atlas.js"
@@ -112,5 +113,5 @@ function textOf(row, column) {
   if (data?.shares == null || data.counts == null) return ""
   if (row < 0 || row >= classes || column < 0 || column >= classes) return ""
   const at = row * classes + column, share = (100 * data.shares[at]).toFixed(1)
-  return `${data.names[row]} taken for ${data.names[column]}: ${data.counts[at]} images, ${share} %`
+  return `${data.names[row]} taken for ${data.names[column]}: ${countOf(data.counts[at], "image")}, ${share} %`
 }
