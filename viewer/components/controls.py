@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from revacnn_lightning.protocol.messages import ParameterGroup
@@ -19,6 +20,7 @@ class ControlsPanel(HtmlPanel):
 
     def content(self) -> dict[str, Any]:
         health, state = self.tab.follower.health(), self.tab.state
+        requested = self.tab.edit_queue.requested_rate
         status = None if state is None else state.status
         accepts_requests = not health.is_final and health.kind != "connecting"
         return {
@@ -28,17 +30,28 @@ class ControlsPanel(HtmlPanel):
             "recording": "" if status is None else status.recording,
             "groups": []
             if status is None
-            else [_group(group) for group in status.parameter_groups],
+            else [_group(group, requested) for group in status.parameter_groups],
         }
 
 
-def _group(group: ParameterGroup) -> dict[str, Any]:
+def _group(
+    group: ParameterGroup, requested: Callable[[int, int, str], float | None]
+) -> dict[str, Any]:
+    def requested_text(name: str) -> str:
+        value = requested(group.optimizer, group.group, name)
+        return "" if value is None else f"{value:g}"
+
     return {
         "optimizer": group.optimizer,
         "group": group.group,
         "title": f"{group.optimizer_type} · {format_count(group.parameter_count)} parameters",
         "values": [
-            {"name": name, "label": label, "value": value, "text": format_number(value)}
+            {
+                "name": name,
+                "label": label,
+                "text": format_number(value),
+                "requested": requested_text(name),
+            }
             for name, label, value in (
                 ("lr", "learning rate", group.learning_rate),
                 ("weight_decay", "weight decay", group.weight_decay),

@@ -28,7 +28,7 @@ ACTIONS = {
     "step": "Train one batch",
     "finish_epoch": "Train to the end of the epoch",
     "checkpoint": "Save a checkpoint",
-    "stop": "Stop training",
+    "stop": "Stop the training",
 }
 RECORDING_ACTIONS: dict[str, tuple[StartRecording | StopRecording, str]] = {
     "record": (StartRecording(), "Record the run"),
@@ -270,4 +270,4 @@ def set_hyperparameter(tab: TabState, arguments: Arguments) -> None:
             "value": arguments.value,
         }
         request = msgspec.convert(fields, SetHyperparameter)
-        tab.edit_queue.send_control(request, f"Set {title} to {arguments.value:g}")
+        tab.edit_queue.set_rate(request, f"Set {title} to {arguments.value:g}")

@@ -12,6 +12,7 @@ from revacnn_lightning.protocol.requests import (
     Command,
     Redo,
     RequestBody,
+    SetHyperparameter,
     TryEdits,
     Undo,
 )
@@ -56,6 +57,8 @@ class EditQueue:
         self._tried: TryEdits | None = None  # to be sent once its cost is known
         self._groups = EditGroups()
         self._on_reply: Callable[[int], None] = self._groups.on_applied  # receives the version
+        # The newest request of each rate: (optimizer, group, name) -> value, record
+        self._rates: dict[tuple[int, int, str], tuple[float, RequestRecord]] = {}
 
     @property
     def is_busy(self) -> bool:
@@ -97,6 +100,7 @@ class EditQueue:
         self._queue, self._pending_id, self.shown_reply, self._tried = [], "", None, None
         self.is_inserting = False
         self._groups = EditGroups()
+        self._rates = {}
 
     # Actions of the page
 
@@ -180,6 +184,17 @@ class EditQueue:
     def send_control(self, request: Command, title: str) -> None:
         """Send a request that controls the training. Its reply is shown like that of an edit."""
         self._send(request, title, None)
+
+    def set_rate(self, request: SetHyperparameter, title: str) -> None:
+        """Send a learning rate or a weight decay."""
+        if self._send(request, title, None) and self.shown_reply is not None:
+            key = (request.optimizer, request.group, request.name)
+            self._rates[key] = (request.value, self.shown_reply)
+
+    def requested_rate(self, optimizer: int, group: int, name: str) -> float | None:
+        """Return the value whose request has no reply yet; None if there is none."""
+        value, record = self._rates.get((optimizer, group, name), (None, None))
+        return value if record is not None and record.state == "sent" else None
 
     # Updates
 

@@ -19,7 +19,7 @@ export function startLearningRates() {
 }
 
 /**
- * Draw the values in force. What was typed stays, and so does a requested value until it is in force.
+ * Draw the values in force, each with one that is requested until the training has replied. What was typed stays.
  * @param {ParameterGroup[]} groups
  * @param {string} refusal why no value can be set; empty if one can
  */
@@ -31,7 +31,7 @@ export function drawLearningRates(groups, refusal) {
   }
   groups.forEach(({values, note}, i) => {
     const rows = panel.children[i].children
-    values.forEach((value, j) => drawValue(/** @type {HTMLElement} */ (rows[j + 1]), value, note !== "")) // + 1: after the heading
+    values.forEach((value, j) => drawValue(/** @type {HTMLElement} */ (rows[j + 1]), value)) // + 1: after the heading
     rows[values.length + 1].textContent = note
   })
   for (const element of panel.querySelectorAll("input, button")) {
@@ -44,13 +44,11 @@ export function drawLearningRates(groups, refusal) {
 /**
  * @param {HTMLElement} row
  * @param {ParameterValue} value
- * @param {boolean} isOverridden the training has replaced what was set
  */
-function drawValue(row, {text, value}, isOverridden) {
-  const output = /** @type {HTMLElement} */ (row.querySelector("output")), requested = row.dataset.requested
+function drawValue(row, {text, requested}) {
+  const output = /** @type {HTMLElement} */ (row.querySelector("output"))
   output.textContent = text
-  if (requested != null && (isOverridden || Math.abs(Number(requested) - value) <= 1e-6 * Math.abs(value))) delete row.dataset.requested
-  output.dataset.requested = row.dataset.requested ?? ""
+  output.dataset.requested = requested
 }
 
 /** @param {ParameterGroup} group */
@@ -76,7 +74,6 @@ function field({optimizer, group}, {name, label, text}) {
       explain(NO_RATE)
       return
     }
-    row.dataset.requested = output.dataset.requested = String(value)
     sendCommand("set_hyperparameter", {optimizer, group, name, value})
     input.value = ""
   })
