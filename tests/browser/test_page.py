@@ -433,6 +433,7 @@ def test_an_earlier_moment_and_back_to_live(digits: str, open_page: Any) -> None
     first = page.evaluate("revacnn.value('gradient', 0)")
     time.sleep(0.5)
     assert page.evaluate("revacnn.value('gradient', 0)") == first
+    expect(page.locator("#play")).to_have_attribute("title", re.compile("from the shown batch"))
     page.click("#play")
     page.wait_for_function("(v) => revacnn.value('gradient', 0) != v", arg=first)
     page.click("#live")
@@ -451,6 +452,17 @@ def test_long_facts_had_truncated_the_name_of_a_layer(digits: str, open_page: An
       return [cut("layer"), cut("layer-facts")]
     }}""")
     assert found == [False, False]
+
+
+def test_the_tooltip_of_a_field_stayed_that_of_the_first_batch(digits: str, open_page: Any) -> None:
+    """It named a batch that was long over, and no NaN of a later one."""
+    page = ready(open_page(digits))
+    first = page.evaluate("revacnn.parts.header.fields.find(({label}) => label == 'Batch').title")
+    assert re.fullmatch(r"batch \d+ of the run", first)
+    page.wait_for_function(f"""() => {{
+      const field = [...document.querySelectorAll(".field")].find((one) => one.textContent.startsWith("Batch"))
+      return field.title.startsWith("batch ") && field.title != "{first}"
+    }}""")  # noqa: E501
 
 
 def test_the_learning_rate_panel_without_known_optimizers(digits: str, open_page: Any) -> None:

@@ -15,8 +15,9 @@ export function drawFacts(box, facts, className) {
   const isSame = box.childElementCount === facts.length &&
     facts.every(({label}, i) => box.children[i].firstChild?.textContent === label)
   if (!isSame) box.replaceChildren(...facts.map((fact) => factElement(fact, className)))
-  facts.forEach(({value, warn}, i) => {
-    const element = /** @type {HTMLElement} */ (box.children[i].lastChild)
+  facts.forEach(({value, title = "", warn}, i) => {
+    const fact = /** @type {HTMLElement} */ (box.children[i]), element = /** @type {HTMLElement} */ (fact.lastChild)
+    if (fact.title !== title) fact.title = title
     if (element.textContent !== value) element.textContent = value
     element.dataset.warn = String(Boolean(warn))
   })
@@ -26,7 +27,7 @@ export function drawFacts(box, facts, className) {
  * @param {Fact} fact
  * @param {string} className
  */
-function factElement({label, statistic, title, minor}, className) {
-  return createElement("span", {class: className, "data-statistic": statistic, "data-minor": minor && "true", title},
+function factElement({label, statistic, minor}, className) {
+  return createElement("span", {class: className, "data-statistic": statistic, "data-minor": minor && "true"},
     createElement("span", {}, label), " ", createElement("b"))
 }

@@ -187,7 +187,7 @@ function timeKeys({send, click, stepMoment}) {
   return [
     {keys: ["["], run: () => stepMoment(-1)},
     {keys: ["]"], run: () => stepMoment(1), label: "[ ]", description: "step to an earlier, to a later batch"},
-    {keys: ["p"], run: () => click("play"), label: "P", description: "play the run from an earlier batch, or stop"},
+    {keys: ["p"], run: () => click("play"), label: "P", description: "play the run from the shown batch, or from its beginning; stop"},
     {keys: ["l"], run: () => send("go_live"), label: "L", description: "return to the newest batch"},
   ]
 }

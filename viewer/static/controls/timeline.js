@@ -48,6 +48,6 @@ function drawTimeline(data) {
   byId("moment").textContent = data.notice || data.text
   const play = byId("play")
   play.dataset.playing = String(data.playing)
-  play.title = data.playing ? "Pause playback (P)" : "Play the run from its beginning (P)"
+  play.title = data.playing ? "Stop playing (P)" : `Play the run from ${data.live ? "its beginning" : "the shown batch"} (P)`
   play.setAttribute("aria-label", play.title)
 }
