@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,7 +115,8 @@ EDITED = """() => {
 }"""
 NAMES = """() => [...document.querySelectorAll(".output")].map((row) => {
   const name = row.querySelector(".name"), {top, bottom, right} = row.getBoundingClientRect()
-  const text = {cut: name.scrollWidth > name.clientWidth, text: name.textContent}
+  const isCut = name.scrollWidth > name.clientWidth || name.textContent.includes("…")
+  const text = {cut: isCut, text: name.textContent}
   return {...text, top, bottom, isOutside: right > innerWidth}
 })"""
 
@@ -148,6 +150,33 @@ def test_the_names_of_classes_were_cut_or_lay_on_each_other(
         f"""() => ({NAMES})().every(({{cut, isOutside, bottom}}, i, rows) =>
             !cut && !isOutside && bottom <= (rows[i + 1]?.top ?? Infinity) + 0.5)"""
     )
+
+
+# Classes with long names: what is seen of them, whether that fits, and what is said on hover.
+LONG_NAMES = """(names) => {
+  const {ends} = revacnn.parts
+  revacnn.deliver("ends", {...ends, rows: ends.rows.map((row, i) => ({...row, name: names[i % 2]}))})
+  return [...document.querySelectorAll(".output")].map((row) => {
+    const name = row.querySelector(".name")
+    return [name.textContent, name.scrollWidth <= name.clientWidth, row.title.split(" ").slice(0, -1)]
+  })
+}"""  # noqa: E501
+
+
+def test_long_names_of_classes_were_cut_where_they_differ(tmp_path: Path, open_page: Any) -> None:
+    """Beside a ResNet-18 at 1280 px, there is room for about eight letters."""
+    names = ["conifer forest, damaged", "conifer forest, healthy"]
+    with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:
+        page = ready(open_page(address, viewport={"width": 1280, "height": 720}))
+        expect(page.locator(".output")).to_have_count(10)
+        shown = page.evaluate(LONG_NAMES, names)
+        assert all(fits for _, fits, _ in shown)
+        assert len({text for text, _, _ in shown}) > 1
+        for (text, _, title), name in zip(shown, names * 5, strict=True):
+            begin, end = text.split("…")
+            assert name.startswith(begin)
+            assert name.endswith(end)
+            assert " ".join(title).startswith(name)
 
 
 # More paths arrive together with another selection, as with the first pass of an input.

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {splitName} from "../../viewer/static/shared/long_name.js"
+import {splitName, withoutMiddle} from "../../viewer/static/shared/long_name.js"
 
 test("the end of a long name was cut off, by which layers differ", () => {
   assert.deepEqual(splitName("features.denseblock3.denselayer20.conv2"), ["features.denseblock3.denselayer20.", "conv2"])
@@ -19,4 +19,12 @@ test("a short name is never cut", () => {
 
 test("both parts together are the name", () => {
   for (const name of ["", "0", "conv1", "layer1.0.conv2"]) assert.equal(splitName(name).join(""), name)
+})
+
+test("names of classes were cut where they differ", () => {
+  const fits = (/** @type {number} */ most) => (/** @type {string} */ text) => text.length <= most
+  assert.equal(withoutMiddle("golden retriever", fits(8)), "gold…ver")
+  assert.equal(withoutMiddle("pickup truck", fits(9)), "pick…ruck")
+  assert.equal(withoutMiddle("frog", fits(4)), "frog")
+  assert.equal(withoutMiddle("frog", fits(1)), "f…g") // no less: all of it is said on hover
 })

@@ -2,6 +2,7 @@
 
 import {createElement, byId} from "../shared/dom.js"
 import {subscribe} from "../shared/link.js"
+import {withoutMiddle} from "../shared/long_name.js"
 import {clamp} from "../shared/math.js"
 import {onThemeChange} from "../shared/theme.js"
 import {context2d, paintAtlas, tileBox} from "../layer/tile_atlas.js"
@@ -52,6 +53,7 @@ export class NetworkEnds {
     this.#drawOutput(this.#data)
     this.#drawPicture()
     this.place()
+    shortenNames(this.#rows.flatMap((row) => [.../** @type {NodeListOf<HTMLElement>} */ (row.querySelectorAll(".name"))]))
   }
 
   /** @param {EndsData} data */
@@ -117,6 +119,7 @@ export class NetworkEnds {
     }
     const middle = Math.max((left + right) / 2, left + byId("network-input-steps").offsetWidth / 2 - EDGE + 1) // in the view, beside a small picture, too
     place(byId("network-input-tools"), middle, bottom + TOOLS_GAP)
+    hideCut([byId("network-input-source"), byId("network-input-note")], viewport.height - bottom - TOOLS_GAP)
     this.#channels.forEach((node, i) => {
       const [x, y] = viewport.toScreen(data.channel_x, data.channel_y[i]), [least, most] = CHANNEL_SIZE
       const size = least + (most - least) * (data.channels[i].weight ?? 0)
@@ -154,6 +157,7 @@ export class NetworkEnds {
     facts.style.transform = `translate(${(x + 9).toFixed(1)}px, ${(lowest + LIST_GAP).toFixed(1)}px)`
     facts.style.width = `${room - 9}px`
     facts.hidden = this.#rows.length === 0
+    hideCut(/** @type {HTMLElement[]} */ ([...facts.children]), this.viewport.height - lowest - LIST_GAP)
     const below = facts.hidden ? this.viewport.height / 2 : lowest + LIST_GAP + facts.offsetHeight + LIST_GAP
     const note = byId("network-output-note")
     note.style.width = `${room}px`
@@ -171,6 +175,31 @@ export class NetworkEnds {
     const [screenX] = this.viewport.toScreen(x, 0), head = byId(`${id}-head`), {width} = this.viewport
     const half = head.offsetWidth / 2 + 3, isInView = screenX > 0 && screenX < width // then it is not cut off at the sides
     place(head, isInView ? clamp(screenX, half, width - half) : screenX, y)
+  }
+}
+
+/**
+ * Hide the lines that the lower edge of the view would cut through.
+ * @param {HTMLElement[]} lines
+ * @param {number} room px, from the top of what they are in
+ */
+function hideCut(lines, room) {
+  const ends = lines.map(({offsetTop, offsetHeight}) => offsetTop + offsetHeight)
+  lines.forEach(({style}, i) => { style.visibility = ends[i] > room ? "hidden" : "visible" })
+}
+
+/**
+ * Leave the middle out of names that have no room. All of them is said on hover.
+ * @param {HTMLElement[]} names
+ */
+function shortenNames(names) {
+  const cut = names.filter(({scrollWidth, clientWidth}) => scrollWidth > clientWidth)
+  const rooms = cut.map((name) => [name.clientWidth, getComputedStyle(name).font])
+  const context = context2d(document.createElement("canvas"))
+  for (const [i, name] of cut.entries()) {
+    const [room, font] = rooms[i]
+    context.font = String(font)
+    name.textContent = withoutMiddle(name.textContent ?? "", (text) => context.measureText(text).width <= Number(room))
   }
 }
 

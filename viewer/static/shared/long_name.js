@@ -6,6 +6,20 @@ import {createElement} from "./dom.js"
 const END_LENGTH = 12 // characters at most that are always shown
 
 /**
+ * Return a name without as much of its middle as does not fit.
+ * @param {string} name
+ * @param {(text: string) => boolean} fits
+ */
+export function withoutMiddle(name, fits) {
+  let shown = name
+  for (let length = name.length - 1; length > 1 && !fits(shown); length--) {
+    const begin = name.slice(0, Math.ceil(length / 2)).trimEnd(), end = name.slice(name.length - Math.floor(length / 2)).trimStart()
+    shown = `${begin}…${end}`
+  }
+  return shown
+}
+
+/**
  * Write a name into an element of the class "long-name". Its text stays complete, for a screen reader.
  * @param {HTMLElement} element
  * @param {string} name

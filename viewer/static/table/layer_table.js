@@ -3,6 +3,7 @@
 import {buttonsWith, byId, createElement, elements} from "../shared/dom.js"
 import {fileName} from "../shared/file_name.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
+import {drawLongName} from "../shared/long_name.js"
 import {saveFile} from "../shared/save_file.js"
 import {barLengths, COLUMNS, describeTotals, layerCsv, NETWORK_ORDER, nextSorting, sortedOrder} from "./layer_rows.js"
 import {moveBetweenRows} from "./row_keys.js"
@@ -105,9 +106,11 @@ function drawRows({layers = []}) {
 function rowElement(row, i) {
   const cells = COLUMNS.map((column) => {
     const text = column.text(row, {}, i)
-    const attributes = {"data-column": column.key, "data-kind": column.kind, title: column.kind === "text" ? text : null}
+    const attributes = {"data-column": column.key, "data-kind": column.kind, title: column.statistic == null ? text : null}
     if (column.key !== "name") return createElement("td", attributes, text)
-    return createElement("th", {...attributes, scope: "row"}, createElement("button", {tabindex: -1}, text))
+    const button = createElement("button", {class: "long-name", tabindex: -1})
+    drawLongName(button, text)
+    return createElement("th", {...attributes, scope: "row"}, button)
   })
   return createElement("tr", {"data-layer": row.name}, ...cells)
 }
