@@ -20,8 +20,9 @@ test("facts are joined without empty ones", () => {
 })
 
 test("a sentence ends with one mark", () => {
-  assert.equal(asSentence("no gradient"), "no gradient.")
-  assert.equal(asSentence("really?"), "really?")
+  assert.equal(asSentence("no gradient"), "No gradient.")
+  assert.equal(asSentence("really?"), "Really?")
+  assert.equal(asSentence(""), "")
 })
 
 test("rates are finite numbers from zero on, with a point or a comma", () => {

@@ -38,7 +38,7 @@ function drawInspection(data) {
 
 /** @param {InspectionData} data */
 function topImages({top_images: images = [], receptive_field: receptiveField = [0, 0], ...data}) {
-  if (images.length === 0) return [createElement("li", {class: "none"}, data.no_top_images || data.status)]
+  if (images.length === 0) return [createElement("li", {class: "none"}, asSentence(data.no_top_images || data.status))]
   const items = images.map((image) => topImage(image, receptiveField))
   while (items.length < TOP_IMAGES) items.push(createElement("li"))
   return items
@@ -57,7 +57,8 @@ function topImage({pixels, box, place, response, age}, receptiveField) {
 /** @param {InspectionData} data */
 function drawPreferred({preferred, preferred_note: note = "", receptive_field: receptiveField = [0, 0], ...data}) {
   const place = byId("preferred-image"), progress = byId("preferred-progress")
-  byId("preferred").hidden = data.top_images == null
+  const isSaid = preferred == null && note !== "" && note === data.no_top_images // beside it, in the same words
+  byId("preferred").hidden = data.top_images == null || isSaid
   byId("preferred-response").textContent = preferred?.response ?? ""
   progress.hidden = preferred == null || preferred.share === 1
   byId("restart-ascent").hidden = preferred == null
@@ -74,12 +75,12 @@ function drawPreferred({preferred, preferred_note: note = "", receptive_field: r
 /** @param {InspectionData} data */
 function attribution(data) {
   const {image, box, size, crop, receptive_field: receptiveField = [0, 0], title = "", refused} = data
-  if (!image?.shape[0] || box == null || size == null) return refused ? [message(refused)] : []
+  if (!image?.shape[0] || box == null || size == null) return refused ? [message(asSentence(refused))] : []
   const hasResponse = Boolean(data.response)
   /** @type {FramedImage} */
   const whole = {pixels: image, response: data.response_map, frame: size, size, offset: [0, 0], outline: hasResponse ? box : undefined}
   const figures = [figure("input", whole, title)]
-  if (!crop?.shape[0]) return [...figures, message(refused ?? "")]
+  if (!crop?.shape[0]) return refused ? [...figures, message(asSentence(refused))] : figures
   const frame = frameCrop(box, receptiveField)
   figures.push(figure(`response ${data.response}`, {pixels: crop, ...frame}, "the receptive field of the strongest response"))
   if (refused) return [...figures, message(asSentence(`No attribution: ${refused}`))]

@@ -25,11 +25,12 @@ export function startVerdicts() {
 
 /** @param {VerdictRow} row */
 function rowElement({kind, layer, text, note, ids, remedy, label, refusal}) {
+  const key = `${kind} ${layer} ${ids}` // a layer may have several groups of twins
   const show = createElement("button", {
-    class: "chip", "data-kind": kind, "data-key": `${kind} ${layer}`, title: note, onclick: () => sendCommand("show_verdict", {layer, ids}),
+    class: "chip", "data-kind": kind, "data-key": key, title: note, onclick: () => sendCommand("show_verdict", {layer, ids}),
   }, text)
   if (!remedy) return createElement("li", {}, show)
-  const stage = createElement("button", {class: "tiny", "data-key": `${kind} ${layer} ${remedy}`, "aria-label": `${label}: ${text}`}, label)
+  const stage = createElement("button", {class: "tiny", "data-key": `${key} ${remedy}`, "aria-label": `${label}: ${text}`}, label)
   setButtonState(stage, refusal, `Stage it; nothing happens before Apply. ${note}`)
   onEnabledClick(stage, () => sendCommand("stage_remedy", {layer, ids, option: remedy}))
   return createElement("li", {}, show, stage)

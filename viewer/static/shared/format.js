@@ -12,11 +12,12 @@ export function formatNumber(value) {
 }
 
 /**
- * End a text with a period unless it ends with a mark of its own.
+ * Begin a text with a capital letter, and end it with a period unless it ends with a mark of its own.
  * @param {string} text
  */
 export function asSentence(text) {
-  return /[.!?]$/.test(text) ? text : `${text}.`
+  const sentence = text.charAt(0).toUpperCase() + text.slice(1)
+  return /[.!?…]$/.test(sentence) || sentence === "" ? sentence : `${sentence}.`
 }
 
 /**
