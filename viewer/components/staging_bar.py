@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-from ..rendering.plan_costs import format_costs
+from ..rendering.plan_costs import format_cost_changes, format_costs
 from ..rendering.prices import price_text
 from ..tab.staged_change import StagedChange
 from .html_panel import HtmlPanel
@@ -58,7 +58,7 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         "title": change.title(structure),
         "plan": "pending",
         "detail": "",
-        "output": "",
+        "short": "",
         "coupling": "",
         "refused": "",
         "confirmation": change.confirmation,
@@ -69,11 +69,15 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
     elif isinstance(change.plan, Planned):
         plan = change.plan.plan
         is_said = plan.confirmation and plan.output_effect == "output changes"  # by the question
-        parts = [price_text(plan), "" if is_said else plan.output_effect]
+        price, effect = price_text(plan), "" if is_said else plan.output_effect
+        changed = "" if effect == OUTPUT_UNCHANGED else effect
+        others = _coupled_layers(plan, change.layer)
         row.update(
-            plan="planned", detail=format_costs(plan), output=" · ".join(filter(None, parts))
+            plan="planned",
+            detail=_joined(format_costs(plan), price, effect),
+            coupling=_joined(others, plan.coupling, *plan.notes),
+            short=_joined(format_cost_changes(plan), price, changed, others, *plan.notes),
         )
-        row.update(coupling=_coupling(plan, change.layer))
     return row
 
 
@@ -96,7 +100,11 @@ def _total(plans: Sequence[Planned | Refused | None]) -> str:
             macs_after=max(0, first.macs_before + macs),
         )
     )
-    return " · ".join(filter(None, [f"about {costs}", _total_output_effect(planned)]))
+    return _joined(f"about {costs}", _total_output_effect(planned))
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(filter(None, parts))
 
 
 def _total_output_effect(plans: Sequence[PlanSummary]) -> str:
@@ -109,15 +117,12 @@ def _total_output_effect(plans: Sequence[PlanSummary]) -> str:
     return f"{sum(changing)} of {len(plans)} may change the output"
 
 
-def _coupling(plan: PlanSummary, layer: str) -> str:
-    """Return which coupled filters of other layers are affected and why, and further notes."""
+def _coupled_layers(plan: PlanSummary, layer: str) -> str:
+    """Return which coupled filters of other layers are affected."""
     others = [
         f"{change.layer} ({len(change.filters) or change.added})"
         for change in plan.filter_changes
         if change.layer != layer
     ]
-    texts = []
-    if others:
-        more = " …" if len(others) > MAX_COUPLED_LAYERS else ""
-        texts.append(f"together with {', '.join(others[:MAX_COUPLED_LAYERS])}{more}")
-    return " · ".join([*texts, *filter(None, [plan.coupling]), *plan.notes])
+    more = " …" if len(others) > MAX_COUPLED_LAYERS else ""
+    return f"together with {', '.join(others[:MAX_COUPLED_LAYERS])}{more}" if others else ""

@@ -6,7 +6,7 @@ from revacnn_lightning.protocol.messages import PlanSummary
 
 from .formatting import format_count, format_relative_change, format_si
 
-__all__ = ["format_costs"]
+__all__ = ["format_cost_changes", "format_costs"]
 
 
 def format_costs(plan: PlanSummary) -> str:
@@ -23,3 +23,18 @@ def format_costs(plan: PlanSummary) -> str:
         elif before:
             texts.append(f"{format_value(before)} {name}, unchanged")
     return " · ".join(texts)
+
+
+def format_cost_changes(plan: PlanSummary) -> str:
+    """Return for example ``−2.5 % parameters, −3.1 % MACs``: how far the costs change."""
+    figures = (
+        ("parameters", plan.parameters_before, plan.parameters_after),
+        ("MACs", plan.macs_before, plan.macs_after),
+    )
+    changed = [
+        f"{format_relative_change((after - before) / before)} {name}"
+        for name, before, after in figures
+        if before and before != after
+    ]
+    is_known = plan.parameters_before or plan.macs_before
+    return ", ".join(changed) if changed or not is_known else "size unchanged"

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.access_messages import Access, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.messages import ParameterGroup, Planned, PlanSummary
+from revacnn_lightning.protocol.messages import ParameterGroup, Planned, PlanSummary, Refused
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.change_list import ChangeListPanel, ReplyPanel
@@ -21,6 +21,7 @@ from viewer.components.network import NetworkView
 from viewer.components.selection_panel import SelectionPanel
 from viewer.components.staging_bar import StagingBar
 from viewer.components.timeline import LAYER_MEANS_ONLY, Timeline
+from viewer.rendering.plan_costs import format_cost_changes
 from viewer.runs.run_follower import RunFollower
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
@@ -127,7 +128,8 @@ def test_staging_bar_says_what_happens_to_the_output(
     send_command(tab, "stage_add", layer=0)
     deliver_replies(tab, follower)
     (row,) = bar.content()["rows"]
-    assert row["output"] == "output unchanged"
+    assert row["detail"].endswith(" · output unchanged")
+    assert "output" not in row["short"]
     send_command(tab, "stage_add", layer=1)
     deliver_replies(tab, follower)
     assert bar.content()["total"].endswith("output unchanged")
@@ -137,16 +139,37 @@ def test_staging_bar_says_what_happens_to_the_output(
     assert bar.content()["total"].endswith("1 of 3 may change the output")
 
 
+def test_several_changes_took_the_height_of_the_network(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    """Each repeated the size of the network before and after it, on a line of its own."""
+    send_command(tab, "stage_add", layer=0)
+    send_command(tab, "stage_add", layer=1)
+    bar = StagingBar(tab)
+    assert [row["short"] for row in bar.content()["rows"]] == ["", ""]  # not planned yet
+    deliver_replies(tab, follower)
+    first = bar.content()["rows"][0]
+    assert first["short"].replace("\u202f", " ") == "+4.6 % parameters, +4.6 % MACs"
+    assert "3\u202f712 → 3\u202f884 parameters" in first["detail"]
+
+
+def test_a_change_that_costs_nothing_says_so() -> None:
+    same = PlanSummary("freeze", parameters_before=9, parameters_after=9)
+    assert format_cost_changes(same) == "size unchanged"
+    assert format_cost_changes(PlanSummary("freeze")) == ""  # of an unknown size
+
+
 def test_a_change_of_the_output_that_is_to_be_confirmed_is_said_once(tab: TabState) -> None:
     """The row said "output changes" beside the question whether to apply although it changes."""
     send_command(tab, "stage_add", layer=0)
     (change,) = tab.staging.changes
     reason = "a new filter of conv1 changes all others"
-    for confirmation, output in ((reason, ""), ("", "output changes")):
+    for confirmation, is_said in ((reason, False), ("", True)):
         plan = PlanSummary("add", output_effect="output changes", confirmation=confirmation)
         change.plan = Planned("p", plan)
         (row,) = StagingBar(tab).content()["rows"]
-        assert (row["confirmation"], row["output"]) == (confirmation, output)
+        assert row["confirmation"] == confirmation
+        assert ("output changes" in row["detail"]) == ("output changes" in row["short"]) == is_said
 
 
 def test_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower) -> None:
@@ -352,6 +375,29 @@ def test_an_alert_is_shown_until_it_is_dismissed(
     later = [*alerts, Alert("loss_diverges", 9, "The loss diverges.", "", 300.0)]
     follower.state.receive(replace(follower.training.status(), alerts=later))
     assert header.content()["alert"] == "The loss diverges."
+
+
+def test_a_refused_learning_rate_was_shown_as_requested_for_good(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    """So was one that a schedule changed before the page had received it."""
+    state = tab.state
+    assert state is not None
+    assert state.status is not None
+    state.status = replace(
+        state.status, parameter_groups=[ParameterGroup(0, 0, "SGD", 10, learning_rate=0.1)]
+    )
+
+    def requested() -> list[str]:
+        (group,) = ControlsPanel(tab).content()["groups"]
+        return [value["requested"] for value in group["values"]]
+
+    assert requested() == [""]
+    send_command(tab, "set_hyperparameter", optimizer=0, group=0, name="lr", value=0.0)
+    assert requested() == ["0"]
+    sent = follower.requests[-1].id
+    state.receive(Refused(sent, "the rate would be 0"))
+    assert requested() == [""]
 
 
 def test_undo_and_redo_say_why_they_are_disabled(

@@ -16,11 +16,9 @@ function drawStaging() {
   if (data == null) return
   const bar = byId("staging"), isSingle = data.rows.length === 1
   bar.hidden = data.rows.length === 0
-  const rows = data.rows.map((row) => isSingle
-    ? rowElement(row, ` ${data.when}`, actions(data))
-    : rowElement(row, "", [discardButton(row)]))
+  const rows = data.rows.map((row) => isSingle ? rowElement(row, ` ${data.when}`, actions(data)) : shortRowElement(row))
   if (data.rows.length > 1) {
-    rows.push(createElement("div", {class: "row foot"}, 
+    rows.push(createElement("div", {class: "row foot"},
       createElement("span", {class: "what"}, data.summary, data.total && createElement("small", {class: "detail"}, data.total)), ...actions(data)))
   }
   redrawChildren(bar, ...rows)
@@ -32,14 +30,32 @@ function drawStaging() {
  * @param {HTMLElement[]} buttons
  */
 function rowElement(row, when, buttons) {
-  const {verb, title, plan, detail, output, coupling, refused} = row
-  const text = refused ? `Not possible: ${refused}` : joinFacts([detail, output])
+  const {verb, title, plan, detail, coupling, refused} = row, text = whyNot(row) || detail
   return createElement("div", {class: refused ? "row refused" : "row", "data-plan": plan},
     createElement("span", {class: "what"}, `${verb} `, createElement("b", {class: "title"}, title), when,
       text && createElement("small", {class: "detail"}, text),
       coupling && createElement("small", {class: "coupling"}, coupling),
       row.confirmation && confirmBox(row)),
     ...buttons)
+}
+
+/**
+ * A change among several, in a line if it fits. The rest is said on hover.
+ * @param {StagedRow} row
+ */
+function shortRowElement(row) {
+  const {verb, title, plan, detail, short, coupling, refused} = row, text = whyNot(row) || short
+  return createElement("div", {class: refused ? "row refused" : "row", "data-plan": plan},
+    createElement("span", {class: "what", title: joinFacts([detail, coupling]) || null}, `${verb} `,
+      createElement("b", {class: "title"}, title),
+      text && createElement("small", {class: "detail"}, text),
+      row.confirmation && confirmBox(row)),
+    discardButton(row))
+}
+
+/** @param {StagedRow} row */
+function whyNot({refused}) {
+  return refused && `Not possible: ${refused}`
 }
 
 /** @param {StagedRow} row */

@@ -38,7 +38,7 @@ function drawInspection(data) {
 
 /** @param {InspectionData} data */
 function topImages({top_images: images = [], receptive_field: receptiveField = [0, 0], ...data}) {
-  if (images.length === 0) return [createElement("li", {class: "none"}, asSentence(data.no_top_images || data.status))]
+  if (images.length === 0) return [createElement("li", {class: "none"}, asSentence((data.no_top_images || data.status) ?? ""))]
   const items = images.map((image) => topImage(image, receptiveField))
   while (items.length < TOP_IMAGES) items.push(createElement("li"))
   return items

@@ -5,7 +5,7 @@ import {formatNumber} from "../shared/format.js"
 import {latest} from "../shared/link.js"
 
 export function drawColorName() {
-  byId("color-name").textContent = colorName()
+  byId("color-name").textContent = latest("class_colors")?.shown ? "class" : colorName() // which class is said below
 }
 
 /** What the colors of the nodes stand for. */

@@ -60,8 +60,10 @@ export interface HeaderData {
 export interface ParameterValue {
   name: string
   label: string
-  value: number
+  /** The value in force. */
   text: string
+  /** One whose request has no reply yet; empty if there is none. */
+  requested: string
 }
 
 export interface ParameterGroup {
@@ -87,9 +89,10 @@ export interface StagedRow {
   verb: string
   title: string
   plan: "pending" | "planned" | "refused"
+  /** Costs before and after the change, and what happens to the model's output. */
   detail: string
-  /** What happens to the model's output. */
-  output: string
+  /** What a change among several says instead of `detail` and `coupling`. */
+  short: string
   coupling: string
   refused: string
   /** What has to be confirmed before Apply; empty if nothing has to be. */

@@ -1,0 +1,98 @@
+"""The bar of several staged changes: how much height it takes, and that none of it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.test_page import click_node, ready
+from tests.viewer.processes import server, training
+
+pytestmark = pytest.mark.browser
+
+LINE = 34  # px of the row of buttons, which all other lines are lower than
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    runtime = tmp_path_factory.mktemp("staging")
+    with training(runtime, "--net", "digits", "--hz", "5"), server(runtime) as address:
+        yield address
+
+
+def stage_three(page: Any) -> None:
+    """Stage three changes, and wait for their plans and for the cost of trying them."""
+    page.locator('.column[data-layer="conv1"] button.more').click()
+    page.locator('.column[data-layer="conv3"] button.more').click()
+    click_node(page, "conv2", 6)
+    page.keyboard.press("Delete")
+    expect(page.locator("#staging .row[data-plan=planned]")).to_have_count(3)
+    page.wait_for_selector("#staging button.try[aria-disabled=false]")
+    expect(page.locator("#staging .foot small.detail")).to_contain_text("parameters")
+
+
+# What of the bar is cut off, or below something else.
+LOST = """() => {
+  const shown = document.querySelectorAll("#staging :is(.what, small, button, input)")
+  return [...shown].filter((one) => one.textContent || one.matches("input")).flatMap((one) => {
+    const name = `${one.localName}.${one.className} ${one.textContent}`
+    one.scrollIntoView({block: "nearest"})
+    const {left, top, right, bottom, width, height} = one.getBoundingClientRect()
+    const over = document.elementFromPoint(left + width / 2, top + height / 2)
+    return [
+      (left < 0 || right > innerWidth || top < 0 || bottom > innerHeight) && `${name} is outside`,
+      one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display != "inline" && `${name} is cut`,
+      one.matches("button, input") && !one.contains(over) && `${name} is covered`,
+    ]
+  }).filter(Boolean)
+}"""  # noqa: E501
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1280, 800), (1680, 960)])
+def test_several_staged_changes_took_five_lines(
+    size: tuple[int, int], address: str, open_page: Any
+) -> None:
+    page = ready(open_page(address, viewport={"width": size[0], "height": size[1]}))
+    stage_three(page)
+    height, hidden, plot = page.evaluate("""() => {
+      const bottom = document.getElementById("bottom")
+      const {clientHeight} = document.getElementById("staging")
+      return [clientHeight, bottom.scrollHeight - bottom.clientHeight,
+        document.getElementById("plot").getBoundingClientRect().bottom
+          - document.querySelector(".below").getBoundingClientRect().top]
+    }""")
+    assert height < 3 * LINE
+    assert hidden <= 1
+    assert plot <= 1  # not over the network
+    assert page.evaluate(LOST) == []
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#staging", state="hidden")
+
+
+@pytest.mark.parametrize("size", [(390, 844), (640, 400)], ids=["phone", "zoomed to 200 %"])
+def test_several_staged_changes_fit_a_narrow_page(
+    size: tuple[int, int], address: str, open_page: Any
+) -> None:
+    page = ready(open_page(address, viewport={"width": size[0], "height": size[1]}))
+    stage_three(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(LOST) == []
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#staging", state="hidden")
+
+
+def test_a_refused_change_among_several_says_why(address: str, open_page: Any) -> None:
+    page = ready(open_page(address, viewport={"width": 1280, "height": 720}))
+    stage_three(page)
+    page.evaluate("""() => {
+      const {rows, ...data} = revacnn.parts.staging, [first, ...others] = rows
+      const refused = "it would leave a layer without filters, which nothing could compute with"
+      revacnn.deliver("staging", {...data, rows: [{...first, plan: "refused", refused}, ...others]})
+    }""")
+    expect(page.locator("#staging .refused")).to_contain_text("Not possible: it would leave")
+    assert page.evaluate(LOST) == []
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#staging", state="hidden")
