@@ -113,16 +113,19 @@ def test_the_chosen_image_shows_its_truth_and_the_prediction(page: Any) -> None:
     expect(page.locator("#prediction .moment[data-correct] b").first).to_contain_text("flower")
 
 
-CUT_NAMES = """() => [...document.querySelectorAll("#layer-table th .long-name")].map((button) => {
-  const end = button.lastElementChild, {right} = button.getBoundingClientRect()
-  return end.getBoundingClientRect().right <= right + 0.5 && end.textContent.length > 4
-})"""
+ENDS_ARE_SEEN = """() => [...document.querySelectorAll("#layer-table tbody th button")].map((button) => {
+  const range = document.createRange(), text = button.querySelector("bdi").firstChild
+  range.setStart(text, text.length - 1)
+  range.setEnd(text, text.length)
+  const end = range.getBoundingClientRect(), {left, right} = button.getBoundingClientRect()
+  return left < end.left && end.right <= right
+})"""  # noqa: E501
 
 
 def test_the_names_of_layers_were_cut_where_they_differ(address: str, open_page: Any) -> None:
     page = ready(open_page(address, viewport={"width": 1280, "height": 720}))
     page.keyboard.press("g")
     page.wait_for_selector("#layer-table tbody tr")
-    assert set(page.evaluate(CUT_NAMES)) == {True}
+    assert set(page.evaluate(ENDS_ARE_SEEN)) == {True}
     shape = page.locator("#layer-table td[data-column=shape]").first
     expect(shape).to_have_attribute("title", shape.inner_text())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,20 +162,18 @@ LONG_NAMES = """(names) => {
 }"""  # noqa: E501
 
 
-def test_long_names_of_classes_were_cut_where_they_differ(tmp_path: Path, open_page: Any) -> None:
-    """Beside a ResNet-18 at 1280 px, there is room for about eight letters."""
+def test_long_names_of_classes_were_cut_where_they_differ(address: str, open_page: Any) -> None:
     names = ["conifer forest, damaged", "conifer forest, healthy"]
-    with training(tmp_path, "--net", "resnet18"), server(tmp_path) as address:
-        page = ready(open_page(address, viewport={"width": 1280, "height": 720}))
-        expect(page.locator(".output")).to_have_count(10)
-        shown = page.evaluate(LONG_NAMES, names)
-        assert all(fits for _, fits, _ in shown)
-        assert len({text for text, _, _ in shown}) > 1
-        for (text, _, title), name in zip(shown, names * 5, strict=True):
-            begin, end = text.split("…")
-            assert name.startswith(begin)
-            assert name.endswith(end)
-            assert " ".join(title).startswith(name)
+    page = ready(open_page(address, viewport={"width": 1280, "height": 720}))
+    expect(page.locator(".output")).to_have_count(10)
+    shown = page.evaluate(LONG_NAMES, names)
+    assert all(fits for _, fits, _ in shown)
+    assert len({text for text, _, _ in shown}) > 1
+    for (text, _, title), name in zip(shown, names * 5, strict=True):
+        begin, end = text.split("…")
+        assert name.startswith(begin)
+        assert name.endswith(end)
+        assert " ".join(title).startswith(name)
 
 
 # More paths arrive together with another selection, as with the first pass of an input.

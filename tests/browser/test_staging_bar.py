@@ -39,7 +39,7 @@ LOST = """() => {
   const shown = document.querySelectorAll("#staging :is(.what, small, button, input)")
   return [...shown].filter((one) => one.textContent || one.matches("input")).flatMap((one) => {
     const name = `${one.localName}.${one.className} ${one.textContent}`
-    one.scrollIntoView({block: "nearest"})
+    one.scrollIntoView({block: "center"}) // the row of buttons sticks to the lower edge
     const {left, top, right, bottom, width, height} = one.getBoundingClientRect()
     const over = document.elementFromPoint(left + width / 2, top + height / 2)
     return [

@@ -3,7 +3,6 @@
 import {buttonsWith, byId, createElement, elements} from "../shared/dom.js"
 import {fileName} from "../shared/file_name.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {drawLongName} from "../shared/long_name.js"
 import {saveFile} from "../shared/save_file.js"
 import {barLengths, COLUMNS, describeTotals, layerCsv, NETWORK_ORDER, nextSorting, sortedOrder} from "./layer_rows.js"
 import {moveBetweenRows} from "./row_keys.js"
@@ -108,8 +107,7 @@ function rowElement(row, i) {
     const text = column.text(row, {}, i)
     const attributes = {"data-column": column.key, "data-kind": column.kind, title: column.statistic == null ? text : null}
     if (column.key !== "name") return createElement("td", attributes, text)
-    const button = createElement("button", {class: "long-name", tabindex: -1})
-    drawLongName(button, text)
+    const button = createElement("button", {tabindex: -1}, createElement("bdi", {dir: "ltr"}, text)) // see layer_table.css
     return createElement("th", {...attributes, scope: "row"}, button)
   })
   return createElement("tr", {"data-layer": row.name}, ...cells)
