@@ -24,6 +24,7 @@ from benchmarks.call_counts import (
 from benchmarks.report import Report
 from benchmarks.training_loops import MonitoredTraining, PlainTraining
 from revacnn_lightning.telemetry import STATISTICS
+from revacnn_lightning.telemetry.recording.lead_weight import PROOF
 
 __all__ = ["measure_depth", "measure_narrow"]
 
@@ -32,6 +33,7 @@ MAX_MICROSECONDS = 20.0  # per convolution and batch, for the default statistics
 DEPTHS = (10, 50, 200)
 MAX_GROWTH = 1.1  # of the cost per convolution, from the first depth to the last one
 STEPS = 6  # per block
+SETTLING_STEPS = PROOF + 4  # before them, until only one weight has a hook
 
 
 def extra_seconds(
@@ -57,7 +59,8 @@ def extra_seconds(
 
 def _seconds(training: PlainTraining, clock: Callable[[], float]) -> float:
     training.begin_block()
-    training.step()
+    for _ in range(SETTLING_STEPS):
+        training.step()
     start = clock()
     for _ in range(STEPS):
         training.step()

@@ -60,7 +60,7 @@ class Layout:
         sums: the weight sums of each layer.
         positions: (S', N), positions in the flat values; the first one is always zero.
         divisors: (S', L).
-        has_gradient: by layer.
+        has_gradient: by layer, whether its gradient is known.
         rows: what is copied of the buffer.
         extras: tensors beside the buffer, whose values follow.
     """
@@ -233,7 +233,8 @@ def _lay_out(
         positions=np.concatenate(positions).reshape(row_count, sum(widths)),
         divisors=np.array(divisors, np.float32).reshape(row_count, len(layers)),
         has_gradient=[
-            layer.weights.has_gradient or layer.weights.effective.gradient is not None
+            (layer.weights.has_gradient or layer.weights.effective.gradient is not None)
+            and not layer.weights.is_gradient_lost
             for layer in layers
         ],
         rows=rows,

@@ -30,6 +30,7 @@ __all__ = [
     "measure_optimizer_gradients",
     "measure_updates",
     "read_gradients",
+    "read_some_gradients",
 ]
 
 _IS_MISSING = functools.partial(operator.is_, None)  # `in` would compare element by element
@@ -105,18 +106,29 @@ class WeightGrouping:
             self.batch.is_regular = False
 
 
-def read_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> None:
-    """Sum what ``.grad`` holds after the backward pass."""
+def read_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> bool:
+    """Sum what ``.grad`` holds after the backward pass.
+
+    Returns:
+        False, with nothing done, if some ``.grad`` is empty.
+    """
     grads = [parameter.grad for parameter in weights.parameters]
-    is_complete = _is_complete(grads)
-    if _is_complete(grads):
-        weights.groups.l1("gradient", grads)
-        for each, grad in zip(weights.members, grads, strict=True):
-            each.grad_sum, each.grad = each.slots["gradient"], grad
-            each.grad_version = grad._version
-    for each, grad, total in _l1_one_by_one(weights.remaining(is_complete), _finished_grad):
-        each.set_grad_sum(grad, total)
-    grouping.note("gradient", weights, is_complete=is_complete)
+    if not _is_complete(grads):
+        return False
+    weights.groups.l1("gradient", grads)
+    for each, grad in zip(weights.members, grads, strict=True):
+        each.has_gradient = True
+        each.grad_sum, each.grad = each.slots["gradient"], grad
+        each.grad_version = grad._version
+    _read_one_by_one(weights.others)
+    grouping.note("gradient", weights, is_complete=True)
+    return True
+
+
+def read_some_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> None:
+    """Sum what ``.grad`` holds of weights that have had a gradient, where it is not empty."""
+    _read_one_by_one(weights.remaining(is_complete=False))
+    grouping.note("gradient", weights, is_complete=False)
 
 
 def measure_norms(grouping: WeightGrouping, weights: GroupedWeights) -> None:
@@ -185,6 +197,13 @@ def _l1_one_by_one(
     return [(*pair, total) for pair, total in zip(known, totals, strict=True)]
 
 
+def _read_one_by_one(all_weights: Sequence[WeightSums]) -> None:
+    for each in all_weights:
+        each.has_gradient = True
+    for each, grad, total in _l1_one_by_one(all_weights, _finished_grad):
+        each.set_grad_sum(grad, total)
+
+
 def _finished_grad(weights: WeightSums) -> Tensor | None:
     return weights.finished_grad()
 
@@ -220,8 +239,8 @@ def _momentum(weights: GroupedWeights, step: GroupStep) -> list[Tensor] | None:
     """Return the momentum of each member; None if that of some does not show its update."""
     if not step.is_scaled_momentum or not _is_complete([w.grad for w in weights.parameters]):
         return None  # the optimizer skips weights without a gradient
-    state = {id(parameter): each for parameter, each in step.optimizer.state.items()}
-    return [state[id(parameter)]["momentum_buffer"] for parameter in weights.parameters]
+    states = step.optimizer.state
+    return [states.get(parameter, {})["momentum_buffer"] for parameter in weights.parameters]
 
 
 def _is_complete(tensors: list[Tensor | None]) -> TypeGuard[list[Tensor]]:

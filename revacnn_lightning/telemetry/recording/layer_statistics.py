@@ -24,6 +24,8 @@ SCALED_STATISTICS = ("gradient", "activation_gradient", "price")
 
 
 def _gradient(layer: ObservedLayer) -> SumAndDivisor:
+    if layer.weights.is_gradient_lost:
+        return None, np.nan
     total = layer.weights.gradient_sum()
     if total is None:
         weights = layer.weights

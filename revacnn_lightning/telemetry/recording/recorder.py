@@ -137,7 +137,6 @@ class Recorder:
         self._warning_filter = CompileWarningFilter()
         self._slots: SlotAllocation | None = None
         self._all_weights: list[WeightSums] = []
-        self._unhooked: list[WeightSums] = []  # frozen, or lazy
         self._signature: Any = None  # of the previous batch, if it was regular
         self.update_structure()
 
@@ -300,13 +299,11 @@ class Recorder:
     def _prepare_slots(self) -> None:
         """Allocate slots if a layer has another weight than before, and hook new weights."""
         if self._slots is not None and self._slots.is_valid():
-            self._hook_weights()
+            self._gradients.hook_remaining()
             return
         self._slots = SlotAllocation(self._layers)
-        self._unhooked = self._all_weights = [layer.weights for layer in self._layers]
-        for weights in self._all_weights:
-            self._gradients.suspend(weights)  # the hook depends on whether a weight has slots
-        self._hook_weights()
+        self._all_weights = [layer.weights for layer in self._layers]
+        self._gradients.update_structure(self._all_weights)
         self._grouping.begin(self._slots.buffer)
         self._optimizer_hooks.update_structure(self._layers)
         self._module_hooks.adopt_slots(self._slots.buffer)
@@ -316,13 +313,6 @@ class Recorder:
         """Hook the weight that FSDP has put together for a forward of this batch."""
         if self._batch.is_recording:
             self._batch.guarded(self._gradients.hook)(weights)
-
-    def _hook_weights(self) -> None:
-        """Hook the weights without a hook, if they can have a gradient."""
-        if self._unhooked:
-            for weights in self._unhooked:
-                self._gradients.hook(weights)
-            self._unhooked = [weights for weights in self._unhooked if weights.handle is None]
 
     def end_batch(
         self, *, grad_scale: float = 1.0, loss: Tensor | None = None, metadata: Any = None
@@ -364,7 +354,6 @@ class Recorder:
         Call it when the next batches are not recorded. No weight has a hook of ours until one is,
         and all modules together have none, unless the network would be compiled again for it.
         """
-        self._unhooked = self._all_weights
         for layer in self._layers:
             self._gradients.suspend(layer.weights)
             layer.weights.begin_batch()
@@ -395,6 +384,7 @@ class Recorder:
     def _send(self, grad_scale: float, loss: Tensor | None, metadata: Any) -> Recording | None:
         """Finish the sums and start to copy them to the host."""
         self._batch.sum_deferred()
+        self._gradients.finish()
         start = self._stopwatch.now()
         if "weight_norm" in self._batch.statistics:
             measure_norms(self._grouping, self._grouping.of(self._all_weights))
@@ -485,4 +475,6 @@ class Recorder:
         return {layer.name: layer.weights for layer in self._layers}
 
     def _device(self) -> torch.device:
+        if self._slots is not None:
+            return self._slots.buffer.values.device
         return device_of(self._layers[0].conv) if self._layers else torch.device("cpu")

@@ -42,6 +42,7 @@ class WeightSums:
         parameter: the `weight_parameter` that has our gradient hook.
         handle: of that hook.
         has_gradient: whether a gradient arrived in this batch.
+        is_gradient_lost: whether another gradient may have arrived that nobody has seen.
         update_norm: ‖Δw‖ of the last optimizer step, times ``update_divisor``.
         update_divisor: what to divide ``update_norm`` by.
         norm_after_step: ‖w‖ after that step.
@@ -65,6 +66,7 @@ class WeightSums:
     parameter: Tensor | None = None
     handle: RemovableHandle | None = None
     has_gradient: bool = False
+    is_gradient_lost: bool = False
     update_norm: Tensor | None = None
     update_divisor: float = 1.0
     norm_after_step: Tensor | None = None
@@ -83,7 +85,7 @@ class WeightSums:
 
     def begin_batch(self) -> None:
         """Discard the gradients of the previous batch."""
-        self.has_gradient = False
+        self.has_gradient = self.is_gradient_lost = False
         self.finished_sum = self.grad_sum = self.grad = None
         if self.effective.is_in_use:
             self.effective.begin_batch()
@@ -140,6 +142,22 @@ class WeightSums:
 
     # ------------------------------------------------------------------ the batch's gradient
 
+    def is_before_gradient(self) -> bool:
+        """Return whether ``.grad`` is empty, or holds nothing but what has been read of it."""
+        assert self.parameter is not None
+        grad = self.parameter.grad
+        return grad is None or (grad is self.grad and grad._version == self.grad_version)
+
+    @property
+    def is_without_gradient(self) -> bool:
+        """Whether ``.grad`` is empty."""
+        return self.parameter is None or self.parameter.grad is None
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether the weight may get a gradient."""
+        return self.parameter is not None and self.parameter.requires_grad
+
     def prepare_read(self) -> bool:
         """Return whether ``.grad`` will hold the gradient of this batch alone.
 
@@ -150,7 +168,7 @@ class WeightSums:
         if grad is None:
             self._keep_sum()
             return not self.must_sum_in_hook
-        if grad is self.grad and grad._version == self.grad_version:
+        if self.is_before_gradient():
             return True
         self._keep_sum()
         return False
@@ -160,7 +178,7 @@ class WeightSums:
         assert self.parameter is not None
         grad = self.parameter.grad
         if grad is None:  # an optimizer that steps within the backward pass has reset it
-            self.must_sum_in_hook = True
+            self.must_sum_in_hook = self.is_gradient_lost = True
         return grad
 
     def set_grad_sum(self, grad: Tensor, total: Tensor) -> None:
