@@ -5,6 +5,9 @@ earlier batch. A compiled hook handles the first call of its module in a batch b
 straight into the slots of the layer, or keeps a small map, which is reduced with others
 (`DeferredMaps`). Then the general hook takes its place until the next batch; it also handles a map
 that is not as expected, and all maps of a layer of which it has handled one (`BatchState.touch`).
+
+A compiled hook returns at once where Dynamo traces it. An export calls it with tensors of another
+type, which it leaves to the general hook.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.batch_hooks import Hook
@@ -23,6 +26,7 @@ from revacnn_lightning.telemetry.recording.deferred_maps import DeferredMaps, is
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.slot_reductions import (
+    Reduction,
     gradient_reductions,
     is_never_negative,
     is_small,
@@ -148,26 +152,21 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
     record, event, touched = batch.events.append, path.measured, batch.touched
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if is_compiling():
+        if is_dynamo_compiling():
             return
         replace(general)
         is_expected = type(output) is Tensor and output.shape == shape
         if not is_expected or (touched and path.layer in touched):
             general(module, args, output)
             return
-        with_gradients = torch.is_grad_enabled()
         try:
             if on_gradient is not None and output.requires_grad:
                 path.awaits_gradient = True
                 output.register_hook(on_gradient)
-            torch._C._set_grad_enabled(False)
-            for reduce in reductions:
-                reduce(output)
+            _reduce_all(reductions, output)
             record(event)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
-        finally:
-            torch._C._set_grad_enabled(with_gradients)
 
     return hook
 
@@ -191,7 +190,7 @@ def feeder_hook(
     record, event, touched = batch.events.append, path.fed, batch.touched
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if is_compiling():
+        if is_dynamo_compiling():
             return
         replace(general)
         is_expected = type(output) is Tensor and not output.is_inference()
@@ -215,7 +214,7 @@ def nonlinearity_hook(
     record, touched, defer = batch.events.append, batch.touched, deferred.add
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if is_compiling():
+        if is_dynamo_compiling():
             return
         found = on_their_way.pop(id(args[0]), None) if args else None
         if found is None:
@@ -225,7 +224,6 @@ def nonlinearity_hook(
         is_lost = received._version - version != (output is received)
         if is_lost or not isinstance(output, Tensor):
             return  # something else has written to the map, or it is none
-        with_gradients = torch.is_grad_enabled()
         try:
             is_expected = type(output) is Tensor and output.shape == path.shape
             if not is_expected or (touched and path.layer in touched):
@@ -237,16 +235,23 @@ def nonlinearity_hook(
             if path.is_deferrable and output.requires_grad:
                 defer((path, output, output._version))
             else:
-                torch._C._set_grad_enabled(False)
-                for reduce in path.reductions:
-                    reduce(output)
+                _reduce_all(path.reductions, output)
             record(path.measured)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
-        finally:
-            torch._C._set_grad_enabled(with_gradients)
 
     return hook
+
+
+def _reduce_all(reductions: Sequence[Reduction], maps: Tensor) -> None:
+    """Reduce maps, without a graph."""
+    with_gradients = torch.is_grad_enabled()
+    torch._C._set_grad_enabled(False)
+    try:
+        for reduce in reductions:
+            reduce(maps)
+    finally:
+        torch._C._set_grad_enabled(with_gradients)
 
 
 def timed(hook: Hook, stopwatch: Stopwatch) -> Hook:
