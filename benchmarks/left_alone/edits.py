@@ -74,6 +74,7 @@ class EditScript:
         self._todo: list[list[Edit]] = []
         self._pending: list[tuple[Edit, PendingRequest]] = []
         self._batch = 0
+        self._has_begun = False
         self._inserted = False
 
     def __getstate__(self) -> dict[str, object]:
@@ -82,14 +83,15 @@ class EditScript:
 
     def begin_fit(self) -> None:
         """Start the script again."""
-        self._todo, self._pending, self._batch = [], [], 0
+        self._todo, self._pending, self._batch, self._has_begun = [], [], 0, False
         _VIEWS.pop(id(self), None)
 
     def before(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
         """Submit the next group, if the last one was handled."""
         self._batch += 1
-        if self._batch == FIRST_BATCH and self.client.layer:
-            self._todo = edits_of(self.client.layer)
+        # A batch may come before the pause in which the client chooses a layer.
+        if self._batch >= FIRST_BATCH and self.client.layer and not self._has_begun:
+            self._todo, self._has_begun = edits_of(self.client.layer), True
         if self._todo and not self._pending:
             self._submit(self._todo.pop(0))
         if self._pending:
