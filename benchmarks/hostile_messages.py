@@ -1,4 +1,4 @@
-"""Damaged messages, decoded: each costs itself and nothing else.
+"""Damaged messages raise no other error than `ProtocolError`, and take no memory.
 
 ``python -m benchmarks.hostile_messages [--messages N] [--json FILE] [--check] [--quick]``
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import chromium as browsers
-from tests.viewer.processes import access_cookie
+from tests.viewer.processes import access_cookie, server, training
 
 # The tests wait for events, not for a fast machine: it may be busy with something else.
 PATIENCE = 180_000  # milliseconds
@@ -36,6 +36,14 @@ def chromium() -> Iterator[Any]:
     """One headless Chromium for all tests."""
     with browsers.chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a viewer of the digits network, for the tests of a file."""
+    runtime = tmp_path_factory.mktemp("digits")
+    with training(runtime, "--net", "digits", "--hz", "5"), server(runtime) as address:
+        yield address
 
 
 def wait_without_eval(page: Any) -> None:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.test_page import ready
-from tests.viewer.processes import server, training
 
 pytestmark = pytest.mark.browser
 
 SMALL = {"width": 1280, "height": 720}
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    runtime = tmp_path_factory.mktemp("narrow")
-    with training(runtime, "--net", "digits", "--hz", "5"), server(runtime) as address:
-        yield address
 
 
 def test_the_timeline_had_no_slider_beside_a_staged_change(address: str, open_page: Any) -> None:

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.test_page import ready
-from tests.viewer.processes import server, training
 
 pytestmark = pytest.mark.browser
 
 RED_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEUlEQVR42mP4z8CAFTEMLQkAKP8/wc53yE8AAAAASUVORK5CYII="
 )  # 8×8 pixels
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    runtime = tmp_path_factory.mktemp("ends")
-    with training(runtime, "--net", "digits", "--hz", "5"), server(runtime) as address:
-        yield address
 
 
 def test_the_network_shows_the_input_the_classes_and_the_modules(

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.test_page import click_node, ready
-from tests.viewer.processes import server, training
 
 pytestmark = pytest.mark.browser
 
 LINE = 34  # px of the row of buttons, which all other lines are lower than
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    runtime = tmp_path_factory.mktemp("staging")
-    with training(runtime, "--net", "digits", "--hz", "5"), server(runtime) as address:
-        yield address
 
 
 def stage_three(page: Any) -> None:

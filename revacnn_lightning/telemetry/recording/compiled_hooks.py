@@ -6,8 +6,8 @@ straight into the slots of the layer, or keeps a small map, which is reduced wit
 (`DeferredMaps`). Then the general hook takes its place until the next batch; it also handles a map
 that is not as expected, and all maps of a layer of which it has handled one (`BatchState.touch`).
 
-A compiled hook returns at once where Dynamo traces it. An export calls it with tensors of another
-type, which it leaves to the general hook.
+A compiled hook returns immediately where Dynamo traces it. An export calls it with tensors of
+another type, which it leaves to the general hook.
 """
 
 from __future__ import annotations

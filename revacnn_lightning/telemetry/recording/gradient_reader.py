@@ -254,7 +254,7 @@ class GradientReader:
         self._stopwatch.add("gradient", start)
 
     def _without_missing(self, weights: tuple[WeightSums, ...]) -> tuple[WeightSums, ...]:
-        """Return those whose gradient has arrived. Lose those of which that is unknown."""
+        """Return the weights whose gradient has arrived. Gradients of the others are lost."""
         found = tuple(each for each in weights if not each.is_without_gradient)
         self._lose([each for each in weights if each not in found and each.is_trainable])
         return found

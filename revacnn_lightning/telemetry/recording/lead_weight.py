@@ -35,8 +35,8 @@ class LeadWeight:
     """Decides whether a hook on one weight is enough, and checks that it was.
 
     Attributes:
-        order: the weights of which only the first one, the lead, has a hook, in the order in which
-            their gradients arrive; empty if all have one.
+        order: the lead and its followers, as their gradients arrive; empty if all weights have a
+            hook.
         followers: those without a hook.
         has_passed: whether the lead has received a gradient in this batch.
     """

@@ -271,13 +271,19 @@ def check(training: Training, twin: Twin, step: Step, outcome: str = RIGHT) -> N
             np.testing.assert_allclose(found, twin.expected(index), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_gradients_are_right_or_absent(change: str, recorder_of: Any) -> None:
+def trained_plainly(recorder_of: Any) -> tuple[Training, Twin]:
+    """Return a training with a hook on one weight only, and its twin."""
     training, twin = Training(recorder_of), Twin()
-    step, outcome = CHANGES[change]
     for _ in range(CHANGE):
         check(training, twin, plain)
     assert training.hooked == 1
+    return training, twin
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_gradients_are_right_or_absent(change: str, recorder_of: Any) -> None:
+    training, twin = trained_plainly(recorder_of)
+    step, outcome = CHANGES[change]
     check(training, twin, step, outcome)
     for _ in range(3):  # with a hook on each weight
         check(training, twin, step, EITHER if step in (with_error, with_steps) else RIGHT)
@@ -336,7 +342,7 @@ def replace(index: int) -> Step:
 
 
 @pytest.mark.parametrize("index", [FIRST, LAST])
-def test_an_unfrozen_weight_has_a_gradient_at_once(index: int, recorder_of: Any) -> None:
+def test_an_unfrozen_weight_has_a_gradient_immediately(index: int, recorder_of: Any) -> None:
     training, twin = Training(recorder_of), Twin()
     for run in (training, twin):
         freeze(index)(run)
@@ -352,9 +358,7 @@ def test_an_unfrozen_weight_has_a_gradient_at_once(index: int, recorder_of: Any)
 def test_a_weight_that_was_frozen_when_hooks_returned_has_a_gradient_later(
     recorder_of: Any,
 ) -> None:
-    training, twin = Training(recorder_of), Twin()
-    for _ in range(CHANGE):
-        check(training, twin, plain)
+    training, twin = trained_plainly(recorder_of)
     check(training, twin, with_step(freeze(FIRST), full))
     check(training, twin, with_step(full, doubled))
     for run in (training, twin):
@@ -363,10 +367,8 @@ def test_a_weight_that_was_frozen_when_hooks_returned_has_a_gradient_later(
 
 
 @pytest.mark.parametrize("index", [FIRST, LAST])
-def test_a_replaced_weight_has_a_gradient_at_once(index: int, recorder_of: Any) -> None:
-    training, twin = Training(recorder_of), Twin()
-    for _ in range(CHANGE):
-        check(training, twin, plain)
+def test_a_replaced_weight_has_a_gradient_immediately(index: int, recorder_of: Any) -> None:
+    training, twin = trained_plainly(recorder_of)
     for run in (training, twin):
         replace(index)(run)
     for _ in range(3):
@@ -376,9 +378,7 @@ def test_a_replaced_weight_has_a_gradient_at_once(index: int, recorder_of: Any) 
 
 def test_a_weight_is_replaced_within_a_batch(recorder_of: Any) -> None:
     """Nothing is known of the new one, but of the others."""
-    training, twin = Training(recorder_of), Twin()
-    for _ in range(CHANGE):
-        check(training, twin, plain)
+    training, twin = trained_plainly(recorder_of)
     check(training, twin, with_step(replace(1), full), EITHER)
     for _ in range(3):
         check(training, twin, plain)
@@ -430,9 +430,7 @@ def test_weights_that_are_not_recorded_have_no_hooks(recorder_of: Any) -> None:
 
 
 def test_the_gradient_of_a_batch_is_not_that_of_an_unrecorded_one(recorder_of: Any) -> None:
-    training, twin = Training(recorder_of), Twin()
-    for _ in range(CHANGE):
-        check(training, twin, plain)
+    training, twin = trained_plainly(recorder_of)
     for run in (training, twin):
         full(run)  # between two batches
     check(training, twin, accumulate, EITHER)
@@ -455,9 +453,7 @@ def test_backward_passes_are_counted_and_nothing_is_left() -> None:
 
 
 def test_copies_of_a_network_have_no_hook_of_the_lead(recorder_of: Any) -> None:
-    training, twin = Training(recorder_of), Twin()
-    for _ in range(CHANGE):
-        check(training, twin, plain)
+    training, _ = trained_plainly(recorder_of)
     for conv in copy.deepcopy(training.net).convs:
         assert not conv.weight._backward_hooks
 
