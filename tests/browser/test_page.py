@@ -465,6 +465,20 @@ def test_the_tooltip_of_a_field_stayed_that_of_the_first_batch(digits: str, open
     }}""")  # noqa: E501
 
 
+def test_escape_in_a_field_left_the_learning_rates_open(digits: str, open_page: Any) -> None:
+    page = ready(open_page(digits))
+    page.evaluate("""() => {
+      const values = [{name: "lr", label: "learning rate", text: "0.1", requested: ""}]
+      const groups = [{optimizer: 0, group: 0, title: "SGD", values, note: ""}]
+      revacnn.deliver("controls", {...revacnn.parts.controls, groups})
+      document.getElementById("rates").click()
+      document.querySelector("#rates-panel input").focus()
+    }""")
+    page.keyboard.press("Escape")
+    expect(page.locator("#rates-panel")).to_be_hidden()
+    expect(page.locator("#rates")).to_be_focused()
+
+
 def test_the_learning_rate_panel_without_known_optimizers(digits: str, open_page: Any) -> None:
     page = ready(open_page(digits))  # a training that never reports any
     page.click("#rates")

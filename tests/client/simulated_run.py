@@ -66,7 +66,10 @@ class SimulatedRun:
             pid=pid, hostname=hostname,
         )  # fmt: skip
         self.run = Run(self.connection)
-        self.until(lambda: (self.publisher.publish(status("training")), self.run.poll())[1])
+        self.until(lambda: (self.publish(status("training", "attaching")), self.run.poll())[1])
+        self.publish(status("training"))
+        # Several of the first may be on their way: wait for the last message.
+        self.until(lambda: (self.run.poll(), self.run.status == status("training"))[1])
         self.until(lambda: list(self.server.receive()))
 
     @staticmethod

@@ -57,7 +57,8 @@ function onKey(event) {
   const isCombination = !isTyped && (event.ctrlKey || event.metaKey), key = isCombination ? keyOfCombination(event) : event.key
   if (!key || event.altKey && !isTyped || sheet().open) return
   if (isTextField(focused)) {
-    if (key === "Escape" && focused.closest(":popover-open") == null) focused.blur() // the browser closes a popover
+    if (key === "Escape" && focused.closest("#rates-panel") != null) closeRates()
+    else if (key === "Escape" && focused.closest(":popover-open") == null) focused.blur() // the browser closes a popover
     return
   }
   const binding = findBinding(TABLE, key)
@@ -65,8 +66,13 @@ function onKey(event) {
   event.preventDefault() // of Escape, too: the browser would not close a popover itself
   const popover = key === "Escape" ? document.querySelector(":popover-open:not(#notice)") : null
   if (popover != null) /** @type {HTMLElement} */ (popover).hidePopover()
-  else if (key === "Escape" && !byId("rates-panel").hidden) byId("rates").click()
+  else if (key === "Escape" && !byId("rates-panel").hidden) closeRates()
   else binding.run(event)
+}
+
+function closeRates() {
+  byId("rates").click()
+  byId("rates").focus()
 }
 
 /**
