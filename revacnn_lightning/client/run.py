@@ -25,6 +25,7 @@ from revacnn_lightning.client.run_automatic import RunAutomatic
 from revacnn_lightning.client.run_inspections import RunInspections
 from revacnn_lightning.client.run_keys import RunKeys
 from revacnn_lightning.client.run_trials import RunTrials
+from revacnn_lightning.client.run_verdicts import RunVerdicts
 from revacnn_lightning.protocol.messages import Applied, Done, Status
 from revacnn_lightning.protocol.requests import (
     ControlRun,
@@ -44,7 +45,7 @@ __all__ = ["Run"]
 Result = TypeVar("Result")
 
 
-class Run(RunAutomatic, RunInspections, RunKeys, RunTrials):
+class Run(RunAutomatic, RunInspections, RunKeys, RunTrials, RunVerdicts):
     """A training run, seen from another process. `attach` returns one.
 
     Methods that send a request wait for the reply. They raise `RunEndedError` immediately if the

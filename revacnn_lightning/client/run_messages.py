@@ -12,14 +12,9 @@ from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.rank_health import RankHealth
 from revacnn_lightning.client.unanswered_requests import UnansweredRequests
 from revacnn_lightning.client.unread_messages import UnreadMessages
-from revacnn_lightning.diagnostics.dead_filters import DeadFilters
-from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
-from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.evidence import LayerEvidence
-from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (
     MAX_HOST_LENGTH,
     Message,
@@ -73,8 +68,6 @@ class RunMessages:
         self.last_message_time = time.monotonic()
         self.refusal = ""
         self.ranks = RankHealth()
-        self._dead_filters = DeadFilters()
-        self._verdicts = NetworkVerdicts()
         self._structures: dict[int, Structure] = {}  # by version, the last few
         telemetry_address, request_address = connection.addresses()
         server_key, keys = connection.server_key, connection.keys
@@ -164,32 +157,6 @@ class RunMessages:
             return None
         return Batch(snapshot, structure) if Batch.fits(snapshot, structure) else None
 
-    def dead_filters(self, layer: str) -> list[int]:
-        """Return the indices of a layer's dead filters in the current `structure`.
-
-        A filter is dead if its activation was exactly zero in all batches that this object has
-        received of the last 20. `poll`, `batches` and `wait_for` receive them.
-
-        Raises:
-            ValueError: the network has no such layer.
-        """
-        first, mask = 0, self._dead_filters.mask()
-        for one in self.structure.layers if self.structure is not None else ():
-            last = first + len(one.filter_ids)
-            if one.name == layer:
-                return [i for i, dead in enumerate(mask[first:last]) if dead and one.observed]
-            first = last
-        raise ValueError(f"the network has no watched layer {layer}: see Run.structure")
-
-    def verdicts(self) -> list[Verdict]:
-        """Return what is wrong with the network, what is worth most to act on first.
-
-        They follow from the last 50 batches that `poll`, `batches` or `wait_for` has received, and
-        from what `evidence` or a viewer has requested; the page Verdicts defines each.
-        """
-        dead = self._dead_filters
-        return self._verdicts.verdicts(dead.mask() if dead.is_known else None)
-
     def seconds_since_last_message(self) -> float:
         """Return the time since the last message of the run."""
         return time.monotonic() - self.last_message_time
@@ -254,34 +221,20 @@ class RunMessages:
                 self.refusal = message.reason
         elif isinstance(message, Snapshot):
             self.snapshot = message
-            self._count_silent_batches(message)
-            self._verdicts.add(message)
             self._request_missing_structure(message.version)
         elif isinstance(message, RankStates):
             self.ranks.receive(message)
-        elif isinstance(message, LayerEvidence):
-            self._verdicts.add_evidence(message)
 
     def _update_structure(self, structure: Structure) -> None:
         known = self.structure
         # Messages of the two sockets may overtake each other: ignore an older structure.
         if known is None or known.run != structure.run or known.version <= structure.version:
-            before = known if known is not None and known.run == structure.run else None
-            if before is None:
+            if known is None or known.run != structure.run:
                 self._structures.clear()
-            if before is None or before.version != structure.version:
-                self._dead_filters.remap(source_columns(before, structure))
-                self._verdicts.update_structure(before, structure)
             self.structure = structure
             self._structures[structure.version] = structure
             for version in sorted(self._structures)[:-MAX_STRUCTURES]:
                 del self._structures[version]
-
-    def _count_silent_batches(self, snapshot: Snapshot) -> None:
-        if "activation" in snapshot.statistics and snapshot.version == self._version():
-            activation = snapshot.values[snapshot.statistics.index("activation")]
-            if len(activation) == self._dead_filters.n_filters:
-                self._dead_filters.add(snapshot.step, activation)
 
     def _request_missing_structure(self, version: int) -> None:
         """Request the state if the structure of this version was dropped on a slow connection."""

@@ -146,7 +146,10 @@ class Page:
         if are_panels_due:
             self._panels_updated_at = now
         components = self.components
-        if self._update_all(components.primary if are_panels_due else components.drawings):
+        due = components.primary if are_panels_due else components.drawings
+        if awaited == Awaited.EDIT:  # all charts would be painted before the network
+            due = [component for component in due if component is not components.markers]
+        if self._update_all(due):
             self.frames_sent += 1
             is_confirmed = self._scheduler.needs_confirmation(now, awaited)
             self._send(is_confirmed=is_confirmed)

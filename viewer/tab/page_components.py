@@ -73,6 +73,7 @@ class PageComponents:
     Attributes:
         network: the network view.
         drawings: components that are updated with every frame.
+        markers: of edits, in all charts; every chart is painted again when they change.
         panels: texts and controls. Updated less often where only statistics are new: nobody reads
             ten numbers a second.
         images: components that show images of the selected layer and filter, and the table of
@@ -82,7 +83,7 @@ class PageComponents:
     """
 
     def __init__(self, tab: TabState) -> None:
-        markers = EditMarkers(tab)
+        self.markers = markers = EditMarkers(tab)
         self.network = NetworkView(tab)
         self.drawings: list[Component] = [self.network, markers, ModuleMarks(tab, self.network)]
         self.panels: list[Component] = [panel(tab) for panel in HTML_PANELS]
