@@ -165,6 +165,27 @@ def test_edit_is_sent_before_the_last_frame_is_painted(
     assert page.frames_sent == 2
 
 
+def test_an_edit_painted_all_charts_before_the_network(
+    follower: InProcessFollower, clock: ManualClock
+) -> None:
+    """The line that marks an edit paints every chart again."""
+    page = Page(follower)
+    page.open(Document())
+    page.link.seen = 0
+    follower.train()
+    page.update()
+    marks = page.components.markers.source
+    follower.request(AddFilters("conv1"), "add", 0)
+    follower.deliver()
+    page.update()
+    assert page.components.network.network_layout.data["layers"][0]["filters"] == 9
+    assert list(marks.data["title"]) == []
+    page.link.seen = page.frames_sent
+    clock.now += 1.0
+    page.update()
+    assert len(marks.data["title"]) == 1
+
+
 def test_a_plan_is_shown_before_the_last_frame_is_painted(follower: InProcessFollower) -> None:
     """Apply stayed disabled for a frame or two after the plan had arrived."""
     page, document = Page(follower), Document()
