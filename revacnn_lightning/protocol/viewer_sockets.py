@@ -20,6 +20,7 @@ __all__ = ["Requester", "Subscriber"]
 log = logging.getLogger(__name__)
 
 RECEIVE_QUEUE = 256
+MONITOR_SECONDS = 0.02  # between two looks at the connection: a page asks twenty times per frame
 MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 # Telemetry messages received per poll: several seconds of a fast training.
 MAX_MESSAGES_PER_POLL = 1024
@@ -41,9 +42,14 @@ class _ConnectionMonitor:
         self._events = socket.get_monitor_socket(MONITORED)
         self._disconnected_since: float | None = time.monotonic()
         self.is_key_refused = False
+        self._updated_at = float("-inf")
 
     def update(self) -> None:
-        """Receive the events: libzmq waits if nobody does."""
+        """Receive the events, unless that was just done: libzmq waits if nobody does."""
+        now = time.monotonic()
+        if now - self._updated_at < MONITOR_SECONDS:
+            return
+        self._updated_at = now
         while int(self._events.get(EVENTS)) & POLLIN:
             event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:

@@ -56,6 +56,8 @@ class NetworkView:
         self.strokes = PagePart("strokes")
         self.selection = PagePart("selection")
         self._layout_key: tuple[Any, ...] = ()
+        self._readers_key: tuple[Any, ...] = ()
+        self._readers: tuple[int, ...] = ()
         self._starts = np.zeros(0, np.int64)  # of each node, its first filter in the flat arrays
         self._nodes_key = b"", b""  # of the filters and the layer of each node
         self._shown: tuple[Any, ...] = ()
@@ -139,8 +141,7 @@ class NetworkView:
         link = self.tab.link
         width, height = link.width or DEFAULT_SIZE[0], link.height or DEFAULT_SIZE[1]
         expanded, closed = frozenset(self.tab.expanded_layers), self.tab.folding.closed
-        passed = self.tab.follower.image_passes.newest
-        readers, names = inner_readers(structure, passed), self._room_for_names(state)
+        readers, names = self._input_readers(state, structure), self._room_for_names(state)
         key = (width, height, state, state.structure_revision, expanded, closed, readers, names)
         if key == self._layout_key:
             return None
@@ -151,6 +152,14 @@ class NetworkView:
             input_readers=readers,
             name_width=names,
         )
+
+    def _input_readers(self, state: RunState, structure: Structure) -> tuple[int, ...]:
+        """Return the layers inside the network that read the input; computed once per network."""
+        passed = self.tab.follower.image_passes.newest
+        key = state, state.structure_revision, None if passed is None else tuple(passed.readers)
+        if key != self._readers_key:
+            self._readers_key, self._readers = key, inner_readers(structure, passed)
+        return self._readers
 
     def _room_for_names(self, state: RunState) -> float:
         """Return the largest width of names so far, so that the columns do not move back."""

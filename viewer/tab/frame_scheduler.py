@@ -14,7 +14,8 @@ __all__ = ["SECONDARY_INTERVALS", "Awaited", "FrameScheduler"]
 # All constants without another unit are seconds.
 FRAME_INTERVAL = 0.08  # average between frames with new statistics: training at 10 Hz never waits
 EARLY_TOLERANCE = 0.04  # statistics that arrive this much early are sent without a delay
-MIN_GAP = 0.04  # between any frame and the next one without new statistics
+# Between any frame and the next one without new statistics: at 10 Hz it waits for those.
+MIN_GAP = 0.11
 PAINT_TIMEOUT = 5.0  # a confirmation that takes longer counts as lost
 SHORT_LAG = 0.06  # a page with at most this lag has painted a frame before the next one is due
 MAX_UNCONFIRMED = 3  # frames in a row: what a page that becomes slow may have to catch up with

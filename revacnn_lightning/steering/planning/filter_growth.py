@@ -59,9 +59,10 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
 def growth_title(request: requests.AddFilters, filters: int) -> str:
     """Return the title of a plan that adds so many filters."""
     what = "filter" if filters == 1 else f"{filters} filters"
-    how = "" if request.split_from is None else f" split from {request.split_from}"
-    if request.directed:
-        how = " in the direction of its growth gain"
+    if request.split_from is not None:
+        others = "" if filters == 1 else f" ({what} added)"
+        return f"Split filter {request.split_from} of {request.layer}{others}"
+    how = " in the direction of its growth gain" if request.directed else ""
     return f"Add {what} to {request.layer}{how}"
 
 

@@ -6,6 +6,7 @@ from viewer.tab.frame_scheduler import (
     FRAME_INTERVAL,
     MAX_SECONDARY_INTERVAL,
     MAX_UNCONFIRMED,
+    MIN_GAP,
     PAINT_TIMEOUT,
     SECONDARY_INTERVALS,
     Awaited,
@@ -55,9 +56,20 @@ def test_frame_without_statistics_does_not_delay_statistics() -> None:
     scheduler = FrameScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     scheduler.frame_painted(0.01)
-    assert scheduler.delay(0.02, new_statistics=False) == pytest.approx(0.02)
-    scheduler.frame_sent(0.09, new_statistics=False)
-    scheduler.frame_painted(0.095)
+    assert scheduler.delay(0.02, new_statistics=False) == pytest.approx(MIN_GAP - 0.02)
+    scheduler.frame_sent(MIN_GAP, new_statistics=False)
+    scheduler.frame_painted(MIN_GAP + 0.005)
+    assert scheduler.delay(MIN_GAP + 0.01, new_statistics=True) == 0
+
+
+def test_what_is_new_besides_statistics_had_frames_of_its_own() -> None:
+    """They were one of ten frames, and each costs the server as much as any."""
+    scheduler = FrameScheduler()
+    scheduler.frame_sent(0.0, new_statistics=True)
+    scheduler.frame_painted(0.01)
+    delay = scheduler.delay(0.05, new_statistics=False)  # training at 10 Hz is due at 0.1
+    assert delay is not None
+    assert delay > 0.05
     assert scheduler.delay(0.1, new_statistics=True) == 0
 
 
