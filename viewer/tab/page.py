@@ -16,7 +16,7 @@ from ..runs.run_follower import RunFollower
 from .commands import CHART_COMMANDS, perform
 from .frame_scheduler import SECONDARY_INTERVALS, Awaited, FrameScheduler
 from .page_components import PageComponents
-from .page_link import PageLink, decode_command
+from .page_link import PageLink, decode_command, is_connected
 from .requested_view import RequestedView
 from .tab_state import TabState
 from .tab_title import tab_title
@@ -108,10 +108,10 @@ class Page:
 
     def on_update(self) -> None:
         """Schedule an update if something may be new. Called by the registry, and by the page."""
-        self.tab.run_selection.update()
         document, now = self.link.document, time.monotonic()
-        if document is None:
+        if document is None or not is_connected(document):
             return
+        self.tab.run_selection.update()
         if now - self._titled_at >= TITLE_SECONDS:
             self._titled_at = now
             if tab_title(self.tab) != document.title:

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 from bokeh.core.properties import Bool, Bytes, Int, Nullable, String, Tuple
+from bokeh.document import Document
 from bokeh.model import DataModel
 
-__all__ = ["PageCommand", "PageLink", "decode_command"]
+__all__ = ["PageCommand", "PageLink", "decode_command", "is_connected"]
 
 log = logging.getLogger(__name__)
 
@@ -51,3 +52,9 @@ def decode_command(text: str) -> PageCommand | None:
     except msgspec.DecodeError as error:
         log.warning("Ignored an invalid command of the page: %s", error)
         return None
+
+
+def is_connected(document: Document) -> bool:
+    """Return whether a browser shows a document: Bokeh keeps that of a closed tab for a while."""
+    session = getattr(document.session_context, "session", None)
+    return session is None or session.connection_count > 0
