@@ -20,7 +20,7 @@ __all__ = ["Requester", "Subscriber"]
 log = logging.getLogger(__name__)
 
 RECEIVE_QUEUE = 256
-MONITOR_SECONDS = 0.02  # between two looks at the connection: a page asks twenty times per frame
+MONITOR_SECONDS = 0.02  # between two inspections: a page requests the state twenty times per frame
 MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 # Telemetry messages received per poll: several seconds of a fast training.
 MAX_MESSAGES_PER_POLL = 1024
