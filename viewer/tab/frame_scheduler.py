@@ -15,14 +15,14 @@ __all__ = ["SECONDARY_INTERVALS", "Awaited", "FrameScheduler"]
 FRAME_INTERVAL = 0.08  # average between frames with new statistics: training at 10 Hz never waits
 EARLY_TOLERANCE = 0.04  # statistics that arrive this much early are sent without a delay
 # Between any frame and the next one without new statistics: at 10 Hz it waits for those.
-MIN_GAP = 0.11
+MIN_GAP = 0.2
 PAINT_TIMEOUT = 5.0  # a confirmation that takes longer counts as lost
 SHORT_LAG = 0.06  # a page with at most this lag has painted a frame before the next one is due
 MAX_UNCONFIRMED = 3  # frames in a row: what a page that becomes slow may have to catch up with
 PAINT_FACTOR = 1.25  # an unconfirmed frame counts as painted after this many times the lag
 # Minimum intervals of secondary content. Drawing one chart, or the images of a layer, takes the
 # page as long as everything else in a frame.
-SECONDARY_INTERVALS = {"chart": 0.2, "images": 0.25}
+SECONDARY_INTERVALS = {"chart": 0.25, "images": 0.25}
 # On slow pages the secondary interval is a multiple of the lag, up to a maximum.
 LAG_FACTOR, MAX_SECONDARY_INTERVAL = 3.0, 2.0
 LAG_SMOOTHING = 0.3  # weight of the newest measurement in the moving average

@@ -85,8 +85,8 @@ def test_slow_page_receives_fewer_charts() -> None:
                 count += 1
         return count
 
-    assert charts(0.01) == 50
-    assert 20 < charts(0.09) < 45
+    assert charts(0.01) == 34
+    assert 15 < charts(0.09) < 34
 
 
 @pytest.mark.parametrize("kind", SECONDARY_INTERVALS)
