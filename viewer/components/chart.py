@@ -11,6 +11,7 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJS,
     CustomJSTickFormatter,
+    DataRange1d,
     GlyphRenderer,
     HoverTool,
     InlineStyleSheet,
@@ -29,7 +30,15 @@ from bokeh.plotting import figure
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
-__all__ = ["Chart", "add_zoom_tools", "color_ramp", "hover_tool", "moving_average", "tooltip"]
+__all__ = [
+    "Chart",
+    "add_zoom_tools",
+    "color_ramp",
+    "data_range",
+    "hover_tool",
+    "moving_average",
+    "tooltip",
+]
 
 TICKS = 4
 NO_OUTLINE = ":focus{outline:none!important}"
@@ -49,6 +58,7 @@ class Chart:
         self, tab: TabState, edit_markers: ColumnDataSource | None = None, **options: Any
     ) -> None:
         self.tab = tab
+        ranges = {axis: data_range() for axis in ("x_range", "y_range") if axis not in options}
         self.root = figure(
             name=self.name,
             title=self.title,
@@ -57,6 +67,7 @@ class Chart:
             toolbar_location=None,
             min_border=4,
             stylesheets=[InlineStyleSheet(css=NO_OUTLINE)],
+            **ranges,
             **options,
         )
         self.root.xgrid.visible = False
@@ -137,6 +148,15 @@ class Chart:
         axis.formatter = self.tick_formatter()
         self.root.left = [axis]
         self.root.ygrid[0].axis = axis
+
+
+def data_range(**options: Any) -> DataRange1d:
+    """Return a range that fits the data. Only the page knows its ends.
+
+    With ``syncable=True`` the page would send both ends with each update of a curve: half of all
+    that it sends.
+    """
+    return DataRange1d(syncable=False, **options)
 
 
 def moving_average(values: np.ndarray, share: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.core.properties import without_property_validation
-from bokeh.models import ColumnDataSource, DataRange1d, Label, NumeralTickFormatter
+from bokeh.models import ColumnDataSource, Label, NumeralTickFormatter
 
 from ..rendering.formatting import format_sampling_interval
 from ..rendering.frame_codec import PagePart
@@ -15,7 +15,7 @@ from ..rendering.layer_names import shorten_middle, unique_names
 from ..rendering.palette import FONT, Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import color_ramp
+from .chart import color_ramp, data_range
 from .curves import Curve, layer_curves
 from .end_labels import FONT_SIZE, CurveEnd, EndLabels
 from .time_chart import TimeChart, positive
@@ -118,8 +118,8 @@ class LayerChart(TimeChart):
         is_log = self.choose_scale(is_log_by_default=not is_share, values=values)
         if (is_share, is_log) != (self._is_share, was_log):
             self._is_share = is_share
-            share_range = DataRange1d(start=0, default_span=2 * MIN_SHARE)
-            self.root.y_range = share_range if is_share and not is_log else DataRange1d()
+            share_range = data_range(start=0, default_span=2 * MIN_SHARE)
+            self.root.y_range = share_range if is_share and not is_log else data_range()
             axis = self.root.yaxis[0]
             axis.formatter = (
                 NumeralTickFormatter(format="0[.]0 %") if is_share else self.tick_formatter()

@@ -8,7 +8,7 @@ from bokeh.models import ColumnDataSource, DataRange1d
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import color_ramp
+from .chart import color_ramp, data_range
 from .curves import MAX_GROUPS, Curve, learning_rate_curves
 from .time_chart import TimeChart, positive
 
@@ -68,10 +68,10 @@ class LearningRateChart(TimeChart):
 
     def set_log_scale(self, is_log: bool) -> None:
         if is_log != self.is_log:
-            self.root.y_range = DataRange1d() if is_log else _range_from_zero()
+            self.root.y_range = data_range() if is_log else _range_from_zero()
         super().set_log_scale(is_log)
 
 
 def _range_from_zero() -> DataRange1d:
     """Return a range that starts at zero, so that a small decay does not look like a collapse."""
-    return DataRange1d(start=0)
+    return data_range(start=0)

@@ -56,6 +56,17 @@ def test_charts_update_only_with_new_statistics(
     assert len({len(column) for column in data.values()}) == 1
 
 
+@pytest.mark.parametrize("chart", CHARTS)
+def test_the_page_sent_the_ends_of_each_axis_with_each_update(
+    tab: TabState, chart: Callable[..., Any]
+) -> None:
+    component = build(tab, chart)
+    for is_log in (True, False, True):
+        component.set_log_scale(is_log)
+        axes = component.root.x_range, component.root.y_range
+        assert not any(axis.syncable for axis in axes)
+
+
 @pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
 def test_charts_without_a_run_are_empty(chart: Callable[..., Any]) -> None:
     component = build(TabState(RunFollower(), PageLink()), chart)
