@@ -39,6 +39,7 @@ class ActivationSums:
         is_lost: whether a map of this batch did not reach the hooks.
         gradient: (C,), Σ|∂L/∂a|.
         gradient_pixels: how many pixels ``gradient`` sums.
+        is_gradient_lost: whether something has written to a gradient before it was summed.
         image_slot: (B, C), where the first ones of ``image_gradients`` go.
         image_gradients: (B, C) of each call, Σ ∂L/∂a over the pixels.
         signal: (C,), signal-to-noise ratio of ``image_gradients``, set by `finalize_signals`.
@@ -58,6 +59,7 @@ class ActivationSums:
     is_lost: bool = False
     gradient: Tensor | None = None
     gradient_pixels: int = 0
+    is_gradient_lost: bool = False
     image_slot: Tensor | None = None
     image_gradients: list[Tensor] = field(default_factory=list)
     signal: Tensor | None = None
@@ -68,7 +70,7 @@ class ActivationSums:
         """Discard the sums of the previous batch."""
         self.calls = self.images = self.pixels = self.gradient_pixels = 0
         self.total = self.positive = self.gradient = self.signal = None
-        self.is_lost = self.is_overwritten = False
+        self.is_lost = self.is_gradient_lost = self.is_overwritten = False
         if self.image_gradients:
             self.image_gradients = []
         if self.image_products:
@@ -112,6 +114,10 @@ class ActivationSums:
             self.gradient = add_to(self.gradient, reductions.absolute_sum(gradient))
         if per_image:
             self.image_gradients.append(reductions.pixel_sums(gradient))
+
+    def lose_gradient(self) -> None:
+        """Discard the gradients of this batch."""
+        self.is_gradient_lost, self.image_gradients = True, []
 
     def price(self) -> Tensor | None:
         """Return the root mean square of ``image_products`` (C,), in B images; None without."""

@@ -1,16 +1,14 @@
-"""Forward hooks that exist on chosen modules during a batch only, and in no copy of the model.
+"""Hooks on the calls of chosen modules that exist during a batch only, and in no copy of the model.
 
-A hook on all modules of the process sends every call of every module through Python's slow path,
-which costs more than the few hooks that matter. Hooks on single modules cost only their own calls,
-but they are stored in the module, whose copies and pickles would contain them. Therefore the chosen
-modules get a hook table of a type whose copies and pickles are plain tables without our hook.
+A forward hook sends each call of its module through a slow path of torch, which costs several times
+what the hook does. (A hook on all modules of the process costs that in each of them.) Torch lets a
+module be called in another way, for ``nn.Module.compile``: an attribute of the module, which its
+copies and pickles do not contain. During a batch, the chosen modules are called by way of an
+`ObservedCall` there.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,38 +18,44 @@ __all__ = ["BatchHooks", "Hook", "Prepared"]
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
-_KEY = "revacnn"  # of our hook; torch's own keys are integers
+_ATTRIBUTE = "_compiled_call_impl"
 
 
-class _HookTable(OrderedDict[Any, Any]):
-    """A module's table of forward hooks. Copies and pickles are plain and without our hook."""
+class ObservedCall:
+    """Calls a module, then a hook. Copies and pickles of it are None: the module as it was.
 
-    def _foreign_hooks(self) -> OrderedDict[Any, Any]:
-        return OrderedDict((key, hook) for key, hook in self.items() if key != _KEY)
+    Args:
+        module: called as usual, with the hooks that it has.
 
-    def copy(self) -> Any:
-        return self._foreign_hooks()
+    Attributes:
+        hook: receives the module, its positional arguments and what it has returned.
+    """
 
-    def __copy__(self) -> Any:
-        return self._foreign_hooks()
+    __slots__ = ("_call", "_module", "hook")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return copy.deepcopy(self._foreign_hooks(), memo)
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._call = module._call_impl
+        self.hook: Hook = _ignore
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self._call(*args, **kwargs)
+        self.hook(self._module, args, output)
+        return output
 
     def __reduce__(self) -> Any:
-        return self._foreign_hooks().__reduce__()
+        return type(None), ()
 
 
-Prepared = list[tuple[_HookTable, Hook]]
+Prepared = list[tuple[dict[str, Any], ObservedCall, Hook]]
 
 
 class BatchHooks:
-    """Forward hooks on chosen modules, enabled and disabled with each batch."""
+    """Hooks on the calls of chosen modules, enabled and disabled with each batch."""
 
     def __init__(self) -> None:
-        self._tables: dict[nn.Module, _HookTable] = {}
+        self._calls: dict[nn.Module, ObservedCall] = {}
         self._hooks: Prepared = []
-        self._replaced: list[tuple[nn.Module, Any, _HookTable]] = []
 
     @property
     def is_installed(self) -> bool:
@@ -62,43 +66,55 @@ class BatchHooks:
         """Choose these modules and no others. Their hooks run from `enable` to `disable`.
 
         Returns:
-            False, with no module chosen, if one of them has forward hooks of somebody else: a
-            handle could no longer remove its hook from a table that we have replaced.
+            False, with no module chosen, if one of them has forward hooks of somebody else, which
+            may replace what it returns, or is called in a way of its own.
         """
         self.uninstall()
-        if any(module._forward_hooks for module in hooks):
+        if not all(map(_is_called_as_usual, hooks)):
             return False
-        for module in hooks:
-            table = _HookTable()
-            self._replaced.append((module, module._forward_hooks, table))
-            module._forward_hooks = table
-            self._tables[module] = table
+        self._calls = {module: ObservedCall(module) for module in hooks}
         self._hooks = self.prepare(hooks)
         return True
 
     def prepare(self, hooks: Mapping[nn.Module, Hook]) -> Prepared:
         """Return these hooks of chosen modules, for `enable`."""
-        return [(self._tables[module], hook) for module, hook in hooks.items()]
+        return [(vars(module), self._calls[module], hook) for module, hook in hooks.items()]
 
     def replacer(self, module: nn.Module) -> Callable[[Hook], None]:
-        """Return a function that replaces the hook of a chosen module until `disable`."""
-        return functools.partial(self._tables[module].__setitem__, _KEY)
+        """Return a function that replaces the hook of a chosen module until the next `enable`."""
+        call = self._calls[module]
+
+        def replace(hook: Hook) -> None:
+            call.hook = hook
+
+        return replace
 
     def enable(self, prepared: Prepared | None = None) -> None:
         """Add the hooks, at the start of a batch: those of `install`, or others."""
-        for table, hook in self._hooks if prepared is None else prepared:
-            table[_KEY] = hook
+        for attributes, call, hook in self._hooks if prepared is None else prepared:
+            call.hook = hook
+            attributes[_ATTRIBUTE] = call
 
     def disable(self) -> None:
         """Remove the hooks, at the end of a batch. May be called repeatedly."""
-        for table, _ in self._hooks:
-            if table:
-                table.pop(_KEY, None)
+        for attributes, call, _ in self._hooks:
+            if attributes.get(_ATTRIBUTE) is call:
+                del attributes[_ATTRIBUTE]
 
     def uninstall(self) -> None:
-        """Restore the modules; hooks that others have added meanwhile stay."""
+        """Choose no module."""
         self.disable()
-        for module, original, table in self._replaced:
-            if module._forward_hooks is table and not table:
-                module._forward_hooks = original
-        self._hooks, self._replaced, self._tables = [], [], {}
+        self._hooks, self._calls = [], {}
+
+
+def _ignore(module: nn.Module, args: Any, output: Any) -> None:
+    pass
+
+
+def _is_called_as_usual(module: nn.Module) -> bool:
+    """Return whether an attribute of the module decides how it is called, and nobody has set it."""
+    return (
+        not module._forward_hooks
+        and type(module).__call__ is nn.Module.__call__
+        and getattr(module, "_compiled_call_impl", module) is None
+    )

@@ -36,7 +36,8 @@ class BatchState:
         is_regular: whether that is all that has happened.
         must_compile: whether a compiled hook did not find what it was compiled for.
         paths: of the maps, by layer, that the hooks of this batch are compiled for.
-        sum_deferred: sums the maps of the batch that wait to be summed together.
+        sum_deferred: sums the maps and gradients of the batch that wait to be summed together.
+        sum_deferred_maps: sums the maps alone, when the forward is over.
         touched: layers whose sums are those of this batch. What the sums of another layer hold is
             of an earlier batch.
     """
@@ -53,6 +54,7 @@ class BatchState:
     must_compile: bool = False
     paths: Mapping[ObservedLayer, MapPath] = field(default_factory=dict)
     sum_deferred: Callable[[], None] = lambda: None
+    sum_deferred_maps: Callable[[], None] = lambda: None
     touched: set[ObservedLayer] = field(default_factory=set)
 
     def begin(self, start: Any, loss_scale: Tensor | float) -> None:

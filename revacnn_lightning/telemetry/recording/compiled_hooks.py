@@ -22,7 +22,11 @@ from torch.compiler import is_dynamo_compiling
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.batch_hooks import Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
-from revacnn_lightning.telemetry.recording.deferred_maps import DeferredMaps, is_kept_by_autograd
+from revacnn_lightning.telemetry.recording.deferred_maps import (
+    DeferredGradients,
+    DeferredMaps,
+    is_kept_by_autograd,
+)
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.slot_reductions import (
@@ -68,7 +72,10 @@ class MapPath:
         is_deferrable: whether the map may be summed later, with others (`DeferredMaps`), if it
             requires a gradient.
         reductions: sum the map.
-        on_gradient: sums the gradient of the map; None if that is not sampled.
+        magnitude, images: receive the sums of its gradient, if these are sampled.
+        gradient_reductions: sum its gradient.
+        is_gradient_deferrable: whether that may be summed later, with others.
+        on_gradient: receives the gradient of the map; None if that is not sampled.
         awaits_gradient: whether it is the first one of the batch.
         fed, measured, returned: the events of the layer, see `BatchState.events`: its map has been
             returned by the feeder, and summed, and its gradient has.
@@ -92,15 +99,19 @@ class MapPath:
             absolute=self.sums.absolute,
             never_negative=self.is_never_negative,
         )
-        is_few = self.sums.slots["activation"].device.type == "cpu" and is_small(
-            self.shape, slots["activation"]
-        )
+        is_on_cpu = slots["activation"].device.type == "cpu"
+        is_few = is_on_cpu and is_small(self.shape, slots["activation"])
         self.is_deferrable = is_few and is_kept_by_autograd(layer.source)
         self.fed, self.measured, self.returned = (
             (layer, event) for event in ("fed", "measured", "returned")
         )
         self.magnitude = slots["activation_gradient"] if "activation_gradient" in sampled else None
+        self.images = images
         self.image_slot = None if images is None else images.slot(layer.columns)
+        self.is_gradient_deferrable = is_few
+        self.gradient_reductions = gradient_reductions(
+            self.shape, self.sums.dtype, self.magnitude, self.image_slot
+        )
         self.on_gradient: Callable[[Tensor], None] | None = None
         self.awaits_gradient = False
 
@@ -115,11 +126,14 @@ class MapPath:
 
 
 def gradient_hook(
-    batch: BatchState, path: MapPath, general: Callable[[Tensor], None], stopwatch: Stopwatch
+    batch: BatchState,
+    path: MapPath,
+    deferred: DeferredGradients,
+    general: Callable[[Tensor], None],
+    stopwatch: Stopwatch,
 ) -> Callable[[Tensor], None]:
     """Return the hook of a map that sums its gradient. Others than the first are ``general``."""
-    sums, shape = path.sums, path.shape
-    reductions = gradient_reductions(shape, sums.dtype, path.magnitude, path.image_slot)
+    shape, reductions, defer = path.shape, path.gradient_reductions, deferred.add
     record, event, touched = batch.events.append, path.returned, batch.touched
 
     def hook(gradient: Tensor) -> None:
@@ -131,14 +145,17 @@ def gradient_hook(
             return
         path.awaits_gradient = False
         try:
-            start = stopwatch.now() if stopwatch.is_timing else None
             if gradient.requires_grad:  # the backward pass makes a graph
                 gradient = gradient.detach()
-            for reduce in reductions:
-                reduce(gradient)
+            if path.is_gradient_deferrable:
+                defer((path, gradient, gradient._version))
+            else:
+                start = stopwatch.now() if stopwatch.is_timing else None
+                for reduce in reductions:
+                    reduce(gradient)
+                if start is not None:
+                    stopwatch.add("map gradients", start)
             record(event)
-            if start is not None:
-                stopwatch.add("map gradients", start)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
 

@@ -56,9 +56,8 @@ def computed_weight(conv: UnitLayer, source: nn.Module, output: Any) -> Tensor |
         weight = own_tensor(conv, "weight")
         if weight is not None:
             return weight
-    # The hook of an inserted block, for one, replaces the output. Ours has no number as its key.
-    has_other_hooks = any(isinstance(key, int) for key in conv._forward_hooks)
-    return None if has_other_hooks else _weight_in_graph(output)
+    # A hook may replace the output, as that of an inserted block does. None of them is ours.
+    return None if conv._forward_hooks else _weight_in_graph(output)
 
 
 def _has_standard_forward(conv: UnitLayer) -> bool:

@@ -1,16 +1,18 @@
-"""Small activation maps that are summed together, when the forward has returned all of them.
+"""Small activation maps, and their gradients, that are summed together when all have arrived.
 
-In the middle of a forward, each operation starts with cold instructions: the sum of a small map
-takes the host as long as a convolution of it. One operation on the maps of many layers takes little
-longer than one on a single map.
+In the middle of a forward or of a backward pass, each operation starts with cold instructions: the
+sum of a small map takes the host as long as a convolution of it. One operation on the maps of many
+layers takes little longer than one on a single map.
 
 A map is kept only if autograd keeps it, too, and refuses to go back through it once something has
-written to it. Nothing is withheld from the allocator that way, and no other values are summed.
+written to it. Nothing is withheld from the allocator that way, and no other values are summed. A
+gradient is withheld, but all of them together are small.
 """
 
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,19 +21,25 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
-from revacnn_lightning.telemetry.recording.slot_reductions import Reduction, map_reductions
+from revacnn_lightning.telemetry.recording.slot_reductions import (
+    Reduction,
+    gradient_reductions,
+    map_reductions,
+)
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.reductions import BLOCK
 
 if TYPE_CHECKING:
     from revacnn_lightning.telemetry.recording.compiled_hooks import MapPath
 
-__all__ = ["MAX_DEFERRED", "DeferredMaps", "is_kept_by_autograd"]
+__all__ = ["MAX_DEFERRED", "DeferredGradients", "DeferredMaps", "is_kept_by_autograd"]
 
-MAX_DEFERRED = 2 * BLOCK  # elements of all maps together
+MAX_DEFERRED = 2 * BLOCK  # elements of all maps together, and of all gradients
 MAX_KEPT = 16  # sets of maps that are summed together; a training has one per backward pass
 
 _SAVED = (nn.ReLU, nn.Sigmoid, nn.Tanh)  # their backward reads what they have returned
+
+Waiting = tuple["MapPath", Tensor, int]  # with the version of the tensor
 
 
 def is_kept_by_autograd(source: nn.Module | None) -> bool:
@@ -39,8 +47,8 @@ def is_kept_by_autograd(source: nn.Module | None) -> bool:
     return type(source) in _SAVED
 
 
-class DeferredMaps:
-    """The maps of the batch that are not summed yet.
+class _Deferred(ABC):
+    """Tensors of the batch that are not summed yet.
 
     Args:
         batch: the batch under way.
@@ -48,18 +56,21 @@ class DeferredMaps:
 
     Attributes:
         buffer: has the slots of the paths.
+        label: of the cost, on the stopwatch.
     """
+
+    label = ""
 
     def __init__(self, batch: BatchState, stopwatch: Stopwatch) -> None:
         self.buffer: FlatBuffer | None = None
         self._batch = batch
         self._stopwatch = stopwatch
-        self._waiting: list[tuple[MapPath, Tensor, int]] = []  # with the versions of the maps
+        self._waiting: list[Waiting] = []
         self._groups: dict[tuple[MapPath, ...], list[_Group]] = {}
 
     @property
-    def add(self) -> Callable[[tuple[MapPath, Tensor, int]], None]:
-        """The function that adds a map on this path, with its version."""
+    def add(self) -> Callable[[Waiting], None]:
+        """The function that adds a tensor of this path, with its version."""
         return self._waiting.append
 
     def forget(self) -> None:
@@ -67,93 +78,165 @@ class DeferredMaps:
         self._groups.clear()
 
     def clear(self) -> None:
-        """Discard the maps that have not been summed."""
+        """Discard the tensors that have not been summed."""
         self._waiting.clear()
 
     def sum(self) -> None:
-        """Sum the maps into their slots. Those that something has written to are lost."""
+        """Sum the tensors into their slots. Those that something has written to are lost."""
         if not self._waiting:
             return
         waiting = self._waiting.copy()
         self._waiting.clear()
         start = self._stopwatch.now()
-        lost = [path for path, output, version in waiting if output._version != version]
+        lost = [path for path, tensor, version in waiting if tensor._version != version]
         with torch.no_grad():
             self._sum([each for each in waiting if each[0] not in lost] if lost else waiting)
-        self._stopwatch.add("maps", start)
+        self._stopwatch.add(self.label, start)
         for path in lost:
             self._batch.touch(path.layer)
-            path.sums.reset()  # the layer has returned a map that no hook has summed
+            self._lose(path)
 
-    def _sum(self, waiting: Sequence[tuple[MapPath, Tensor, int]]) -> None:
+    def _sum(self, waiting: Sequence[Waiting]) -> None:
         order = tuple([path for path, _, _ in waiting])
         groups = self._groups.get(order)
         if groups is None:
-            assert self.buffer is not None
             if len(self._groups) >= MAX_KEPT:
                 self._groups.clear()
-            groups = self._groups[order] = _group(order, self.buffer)
-        outputs = [output for _, output, _ in waiting]
+            groups = self._groups[order] = self._group(order)
+        tensors = [tensor for _, tensor, _ in waiting]
         for group in groups:
-            group.sum(outputs)
+            group.sum(tensors)
+
+    def _group(self, order: Sequence[MapPath]) -> list[_Group]:
+        """Return the groups of these paths, whose tensors arrive in this order."""
+        runs: list[list[int]] = []
+        size = 0
+        for position in sorted(range(len(order)), key=lambda each: order[each].layer.columns.start):
+            path = order[position]
+            before = order[runs[-1][-1]] if runs else None
+            if (
+                before is None
+                or not _is_next(before, path, size)
+                or not self._can_join(before, path)
+            ):
+                runs.append([])
+                size = 0
+            runs[-1].append(position)
+            size += path.shape.numel()
+        return [_Group(run, self._reductions([order[each] for each in run])) for run in runs]
+
+    def _reductions(self, paths: Sequence[MapPath]) -> tuple[Reduction, ...]:
+        """Return what reduces the tensors of these paths side by side, in the order of slots."""
+        if len(paths) == 1:
+            return self._own_reductions(paths[0])
+        images, _, *pixels = paths[0].shape
+        columns = slice(paths[0].layer.columns.start, paths[-1].layer.columns.stop)
+        shape = torch.Size([images, columns.stop - columns.start, *pixels])
+        return self._joint_reductions(paths, shape, columns)
+
+    @abstractmethod
+    def _can_join(self, before: MapPath, path: MapPath) -> bool:
+        """Return whether the same is reduced of both."""
+
+    @abstractmethod
+    def _own_reductions(self, path: MapPath) -> tuple[Reduction, ...]:
+        """Return what reduces a tensor of this path."""
+
+    @abstractmethod
+    def _joint_reductions(
+        self, paths: Sequence[MapPath], shape: torch.Size, columns: slice
+    ) -> tuple[Reduction, ...]:
+        """Return what reduces a tensor of this shape to these columns of the buffer."""
+
+    @abstractmethod
+    def _lose(self, path: MapPath) -> None:
+        """Discard what the layer of this path has of the batch."""
+
+
+class DeferredMaps(_Deferred):
+    """The maps of the batch that are not summed yet."""
+
+    label = "maps"
+
+    def _can_join(self, before: MapPath, path: MapPath) -> bool:
+        return before.counts_positive == path.counts_positive
+
+    def _own_reductions(self, path: MapPath) -> tuple[Reduction, ...]:
+        return path.reductions
+
+    def _joint_reductions(
+        self, paths: Sequence[MapPath], shape: torch.Size, columns: slice
+    ) -> tuple[Reduction, ...]:
+        assert self.buffer is not None
+        start, stop = columns.start, columns.stop
+        return map_reductions(
+            shape,
+            paths[0].sums.dtype,
+            self.buffer.part("activation", start, stop),
+            self.buffer.part("firing", start, stop) if paths[0].counts_positive else None,
+            absolute=False,
+            never_negative=all(path.is_never_negative for path in paths),
+        )
+
+    def _lose(self, path: MapPath) -> None:
+        path.sums.reset()  # the layer has returned a map that no hook has summed
+
+
+class DeferredGradients(_Deferred):
+    """The gradients of maps of the batch that are not summed yet."""
+
+    label = "map gradients"
+
+    def _can_join(self, before: MapPath, path: MapPath) -> bool:
+        has_same = (before.magnitude is None) == (path.magnitude is None)
+        return has_same and before.images is path.images
+
+    def _own_reductions(self, path: MapPath) -> tuple[Reduction, ...]:
+        return path.gradient_reductions
+
+    def _joint_reductions(
+        self, paths: Sequence[MapPath], shape: torch.Size, columns: slice
+    ) -> tuple[Reduction, ...]:
+        assert self.buffer is not None
+        first = paths[0]
+        magnitude = self.buffer.part("activation_gradient", columns.start, columns.stop)
+        return gradient_reductions(
+            shape,
+            first.sums.dtype,
+            None if first.magnitude is None else magnitude,
+            None if first.images is None else first.images.slot(columns),
+        )
+
+    def _lose(self, path: MapPath) -> None:
+        path.sums.lose_gradient()
 
 
 class _Group:
-    """Maps of one size whose slots are side by side.
+    """Tensors of one size whose slots are side by side.
 
     Args:
-        paths: in the order of their slots.
-        positions: of their maps among all maps.
-        buffer: has the slots.
+        positions: of these tensors among all that have waited, in the order of their slots.
+        reductions: reduce them side by side.
     """
 
-    def __init__(
-        self, paths: Sequence[MapPath], positions: Sequence[int], buffer: FlatBuffer
-    ) -> None:
+    def __init__(self, positions: Sequence[int], reductions: Sequence[Reduction]) -> None:
         self._select = operator.itemgetter(*positions)
-        self._is_joined = len(paths) > 1
-        self._reductions: tuple[Reduction, ...] = paths[0].reductions
-        if self._is_joined:
-            images, _, *pixels = paths[0].shape
-            start, stop = paths[0].layer.columns.start, paths[-1].layer.columns.stop
-            counts_positive = paths[0].counts_positive
-            self._reductions = map_reductions(
-                torch.Size([images, stop - start, *pixels]),
-                paths[0].sums.dtype,
-                buffer.part("activation", start, stop),
-                buffer.part("firing", start, stop) if counts_positive else None,
-                absolute=False,
-                never_negative=all(path.is_never_negative for path in paths),
-            )
+        self._is_joined = len(positions) > 1
+        self._reductions = reductions
 
-    def sum(self, outputs: Sequence[Tensor]) -> None:
-        """Sum these of all maps."""
-        selected = self._select(outputs)
-        maps = torch.cat(selected, 1) if self._is_joined else selected
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Sum these of all tensors."""
+        selected = self._select(tensors)
+        joined = torch.cat(selected, 1) if self._is_joined else selected
         for reduce in self._reductions:
-            reduce(maps)
+            reduce(joined)
 
 
-def _group(order: Sequence[MapPath], buffer: FlatBuffer) -> list[_Group]:
-    """Return the groups of these paths, whose maps arrive in this order."""
-    runs: list[list[int]] = []
-    size = 0
-    for position in sorted(range(len(order)), key=lambda each: order[each].layer.columns.start):
-        path = order[position]
-        if not runs or not _can_join(order[runs[-1][-1]], path, size):
-            runs.append([])
-            size = 0
-        runs[-1].append(position)
-        size += path.shape.numel()
-    return [_Group([order[each] for each in run], run, buffer) for run in runs]
-
-
-def _can_join(before: MapPath, path: MapPath, size: int) -> bool:
-    """Return whether a map is summed with the one before it, whose group has so many elements."""
+def _is_next(before: MapPath, path: MapPath, size: int) -> bool:
+    """Return whether a map fits beside the one before it, whose group has so many elements."""
     return (
         before.layer.columns.stop == path.layer.columns.start
         and (before.shape[0], *before.shape[2:]) == (path.shape[0], *path.shape[2:])
         and before.sums.dtype == path.sums.dtype
-        and before.counts_positive == path.counts_positive
         and size + path.shape.numel() <= BLOCK
     )

@@ -207,7 +207,7 @@ class GradientReader:
         return hook
 
     def _on_gradient(self, sums: WeightSums, gradient: Tensor) -> None:
-        self._batch.sum_deferred()  # the forward is over
+        self._batch.sum_deferred_maps()
         sums.has_gradient = True
         if sums.effective.is_observed:
             return  # the gradient of the weight that was computed from this parameter counts
@@ -219,7 +219,7 @@ class GradientReader:
 
     def _on_lead_gradient(self, lead: WeightSums, gradient: Tensor) -> None:
         """Handle the gradient of the only weight with a hook."""
-        self._batch.sum_deferred()  # the forward is over
+        self._batch.sum_deferred_maps()
         number = current_pass()
         if self._is_first and self._lead.starts_empty():
             self._read_at_end(number, self._lead.order)

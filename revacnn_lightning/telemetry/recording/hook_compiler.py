@@ -21,7 +21,11 @@ from revacnn_lightning.telemetry.recording.compiled_hooks import (
     timed,
 )
 from revacnn_lightning.telemetry.recording.computed_weights import weight_source
-from revacnn_lightning.telemetry.recording.deferred_maps import MAX_DEFERRED, DeferredMaps
+from revacnn_lightning.telemetry.recording.deferred_maps import (
+    MAX_DEFERRED,
+    DeferredGradients,
+    DeferredMaps,
+)
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
@@ -77,20 +81,27 @@ class HookCompiler:
         self._batch_hooks = batch_hooks
         self._on_their_way: OnTheirWay = {}
         self._kept: dict[Any, CompiledHooks] = {}
-        self._deferred = DeferredMaps(batch, stopwatch)
-        batch.sum_deferred = self._deferred.sum
+        self._maps = DeferredMaps(batch, stopwatch)
+        self._gradients = DeferredGradients(batch, stopwatch)
+        batch.sum_deferred_maps, batch.sum_deferred = self._maps.sum, self._sum_deferred
 
     def forget(self) -> None:
         """Compile new hooks: layers, slots or shapes are others."""
         self._kept.clear()
-        self._deferred.forget()
+        self._maps.forget()
+        self._gradients.forget()
 
     def end_batch(self) -> None:
-        """Release the maps that reached no non-linearity."""
+        """Release the maps that reached no non-linearity, and those that were not summed."""
         self._on_their_way.clear()
-        self._deferred.clear()
+        self._maps.clear()
+        self._gradients.clear()
         if self._batch.must_compile:
             self.forget()
+
+    def _sum_deferred(self) -> None:
+        self._maps.sum()
+        self._gradients.sum()
 
     def compile(
         self, layers: Sequence[ObservedLayer], general: Mapping[nn.Module, Hook]
@@ -132,7 +143,7 @@ class HookCompiler:
         images = self._make_images(layers)
         paths = {layer: self._make_path(layer, images) for layer in layers}
         self._limit_deferred(paths.values())
-        self._deferred.buffer = self.buffer
+        self._maps.buffer = self._gradients.buffer = self.buffer
         hooks, timed_hooks = dict(general), dict(general)
         for layer, path in paths.items():
             compiled = self._hooks_of(path, general)
@@ -144,11 +155,13 @@ class HookCompiler:
         return CompiledHooks(paths, prepare(hooks), prepare(timed_hooks), images)
 
     def _limit_deferred(self, paths: Iterable[MapPath]) -> None:
-        """Let no more maps be summed later than may be kept."""
-        size = 0
+        """Let no more maps and gradients be summed later than may be kept."""
+        size = gradient_size = 0
         for path in paths:
             size += path.shape.numel() if path.is_deferrable else 0
             path.is_deferrable = path.is_deferrable and size <= MAX_DEFERRED
+            gradient_size += path.shape.numel() if path.is_gradient_deferrable else 0
+            path.is_gradient_deferrable &= gradient_size <= MAX_DEFERRED
 
     def _make_images(self, layers: Sequence[ObservedLayer]) -> ImageGradients | None:
         """Return slots for the gradients of each image, if this batch samples them."""
@@ -165,7 +178,7 @@ class HookCompiler:
             path.on_gradient = self._meter.gradient_hook(layer, path.sums, sampled)
             if "signal_to_noise" not in sampled or images is not None:
                 path.on_gradient = gradient_hook(
-                    self._batch, path, path.on_gradient, self._stopwatch
+                    self._batch, path, self._gradients, path.on_gradient, self._stopwatch
                 )
         return path
 
@@ -181,6 +194,6 @@ class HookCompiler:
         return {
             feeder: feeder_hook(batch, path, on_their_way, general[feeder], replace),
             source: nonlinearity_hook(
-                batch, self._meter, on_their_way, self._deferred, general[source]
+                batch, self._meter, on_their_way, self._maps, general[source]
             ),
         }

@@ -65,6 +65,8 @@ def _firing(layer: ObservedLayer) -> SumAndDivisor:
 
 def _activation_gradient(layer: ObservedLayer) -> SumAndDivisor:
     sums = layer.map_sums
+    if sums.is_gradient_lost:
+        return None, np.nan
     return _of_maps(layer, sums, sums.gradient, sums.gradient_pixels)
 
 

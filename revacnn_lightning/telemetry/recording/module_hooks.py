@@ -78,6 +78,7 @@ class ModuleHooks:
         self._discovery = ModuleDiscovery(layers, self._owners, self._meter, self._reader)
         self._is_discovering = True
         self._is_dynamic = False  # some batch has left the discovered path
+        self._has_replicas = False  # which have the attributes of the modules that they copy
         self._undiscovered: set[ObservedLayer] = set()  # first called after the discovery
         self._hooks: dict[nn.Module, Hook] = {}
         self._batch_hooks.uninstall()
@@ -103,7 +104,7 @@ class ModuleHooks:
         there are any, the hook on all modules stays.
         """
         self._compiler.forget()
-        only_some = not self._is_discovering and not self._is_compiled
+        only_some = not (self._is_discovering or self._is_compiled or self._has_replicas)
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
         self._needs_global_hook = not only_some or not is_installed
         self._set_global_hook(self._needs_global_hook)
@@ -116,15 +117,10 @@ class ModuleHooks:
     def suspend(self) -> None:
         """Remove the hook on all modules, which slows each call of one, until the next batch.
 
-        Hooks on some modules need not be removed: their tables are empty between batches.
+        Hooks on some modules need not be removed: they exist during batches only.
         """
         if not self._is_compiled:
             self._set_global_hook(False)
-
-    def release_modules(self) -> None:
-        """Give the modules their own hook tables back, until `attach`."""
-        self._compiler.forget()
-        self._batch_hooks.uninstall()
 
     def detach(self) -> None:
         """Remove all hooks."""
@@ -213,6 +209,7 @@ class ModuleHooks:
         """Handle a call of any module, in a discovery batch or instead of hooks on some modules."""
         if is_compiling() or not self._batch.is_recording:
             return  # a hook must not enter a compiled region; see `ObservedLayer.is_compiled`
+        self._has_replicas |= isinstance(module, nn.DataParallel)
         if not self._is_discovering:
             hook = None if self._batch_hooks.is_installed else self._hooks.get(module)
             if hook is not None:

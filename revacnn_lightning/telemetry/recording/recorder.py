@@ -253,18 +253,12 @@ class Recorder:
 
     @contextmanager
     def modules_released(self) -> Iterator[None]:
-        """Leave the modules without hooks meanwhile. Call between batches.
-
-        An edit adds hooks of its own to modules. In a hook table of ours, they would keep it from
-        being removed.
-        """
-        self._module_hooks.release_modules()
+        """Leave the modules without hooks meanwhile. Call between batches."""
         self._split_weight_hooks.detach()
         try:
             yield
         finally:
             if self._is_attached:
-                self._module_hooks.attach()
                 self._split_weight_hooks.attach(self._layers)
 
     # ------------------------------------------------------------------ a batch

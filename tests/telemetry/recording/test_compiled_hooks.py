@@ -322,3 +322,61 @@ def test_small_maps_are_summed_together(monkeypatch: pytest.MonkeyPatch) -> None
             np.testing.assert_allclose(of_layer(recording, name, "2.0"), mean, rtol=1e-5)
         assert ((5, 1) in together) == (batch > 0)  # 5 maps, filters side by side
     recorder.detach()
+
+
+def test_small_gradients_are_summed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = []
+    join = torch.cat
+
+    def note(tensors: Any, *args: Any, **options: Any) -> Tensor:
+        together.append((len(tensors), *args))
+        return join(tensors, *args, **options)
+
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()) for _ in range(5)]
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), *layers, nn.Conv2d(4, 4, 1))
+    maps = net[:3](IMAGES)
+    (expected,) = torch.autograd.grad((net[3:](maps) ** 2).sum(), maps)
+    recorder = Recorder(net, statistics=STATISTICS)
+    recorder.attach()
+    for batch in range(3):
+        recorder.begin_batch()
+        (net(IMAGES) ** 2).sum().backward()
+        together.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "cat", note)
+            recording = recorder.end_batch()
+        assert batch == 0 or (7, 1) in together  # 7 gradients, filters side by side
+        mean = expected.abs().sum((0, 2, 3)) / len(IMAGES) / 100
+        np.testing.assert_allclose(of_layer(recording, "activation_gradient", "2.0"), mean, 1e-5)
+        sums = expected.sum((2, 3))
+        ratio = sums.mean(0).abs() / sums.std(0)
+        np.testing.assert_allclose(of_layer(recording, "signal_to_noise", "2.0"), ratio, 1e-4)
+    recorder.detach()
+
+
+def test_a_gradient_that_waited_for_others_was_summed_with_what_a_hook_wrote_to_it() -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    recorder = Recorder(net, statistics=STATISTICS)
+    recorder.attach()
+    values = []
+    for batch in range(5):
+        net.path = with_changed_gradient if batch == 2 else plain_path
+        recording = train(net, optimizer, recorder, IMAGES)
+        values.append(of_layer(recording, "activation_gradient", "first"))
+        assert np.isfinite(of_layer(recording, "activation", "first")).all()
+    recorder.detach()
+    assert np.isnan(values[2]).all()
+    for batch in (1, 3, 4):
+        np.testing.assert_allclose(values[batch], values[0], rtol=1e-5)
+
+
+def with_changed_gradient(net: Net, x: Tensor) -> Tensor:
+    y = plain_path(net, x)
+
+    def double(gradient: Tensor) -> None:
+        gradient.mul_(2)
+
+    y.register_hook(double)
+    return y
