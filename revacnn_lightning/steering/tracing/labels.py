@@ -13,7 +13,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["Label", "align", "compress", "label_along", "labeled_dims", "normalize_dims"]
+__all__ = [
+    "Label",
+    "align",
+    "compress",
+    "count_runs",
+    "is_product",
+    "label_along",
+    "labeled_dims",
+    "normalize_dims",
+]
 
 Label = Tensor  # int64, broadcastable to the shape of the tensor it labels
 
@@ -45,6 +54,18 @@ def compress(label: Label) -> Label:
 def align(label: Label, ndim: int) -> Label:
     """Return the label with leading dimensions of size 1 added, as broadcasting does."""
     return label.reshape((1,) * (ndim - label.ndim) + tuple(label.shape))
+
+
+def is_product(a: Label, b: Label) -> bool:
+    """Return whether each channel of one 1-D label meets each of another, several of each."""
+    n_pairs = len(torch.stack([a, b]).unique(dim=1)[0])
+    sizes = len(a.unique()), len(b.unique())
+    return min(sizes) > 1 and n_pairs == sizes[0] * sizes[1]
+
+
+def count_runs(label: Label) -> int:
+    """Return how many runs of one channel a 1-D label has."""
+    return int((label[1:] != label[:-1]).sum()) + 1
 
 
 def normalize_dims(dims: object, ndim: int) -> list[int] | None:

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from revacnn_lightning.steering.computed_tensors import computed_tensors
 from revacnn_lightning.steering.tracing.filter_activity import FilterActivity
-from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
+from revacnn_lightning.steering.tracing.labels import (
+    Label,
+    count_runs,
+    is_product,
+    label_along,
+    labeled_dims,
+)
 from revacnn_lightning.steering.tracing.records import (
     ChannelCountExpression,
     EqualParts,
@@ -172,7 +178,9 @@ class Trace:
     def channels_along(self, tensor: Tensor, dim: int) -> Tensor | None:
         """Return the 1-D channels along one dimension; None if it has no label of its own.
 
-        Channels that are labeled along both ``dim`` and other dimensions become fixed.
+        Channels that are labeled along both ``dim`` and other dimensions become fixed. Where each
+        of some channels meets each of others, as after two dimensions were flattened to one, the
+        others are fixed: an edit of either would change how many positions the other one has.
         """
         dim %= tensor.ndim
         found: Tensor | None = None
@@ -182,6 +190,9 @@ class Trace:
                 channels = label.reshape(-1)
                 if found is None:
                     found = channels
+                elif is_product(found, channels):
+                    found, others = sorted((found, channels), key=count_runs)
+                    self.fix(others, f"are flattened with other filters before {self.where()}")
                 else:
                     self.couple(found, channels)
             elif dim in dims:

@@ -35,7 +35,7 @@ class ObservedCall:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._call = module._call_impl
+        self._call: Callable[..., Any] = module._call_impl
         self.hook: Hook = _ignore
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
