@@ -9,6 +9,7 @@ copies and pickles do not contain. During a batch, the chosen modules are called
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -82,12 +83,7 @@ class BatchHooks:
 
     def replacer(self, module: nn.Module) -> Callable[[Hook], None]:
         """Return a function that replaces the hook of a chosen module until the next `enable`."""
-        call = self._calls[module]
-
-        def replace(hook: Hook) -> None:
-            call.hook = hook
-
-        return replace
+        return functools.partial(setattr, self._calls[module], "hook")
 
     def enable(self, prepared: Prepared | None = None) -> None:
         """Add the hooks, at the start of a batch: those of `install`, or others."""
@@ -98,8 +94,9 @@ class BatchHooks:
     def disable(self) -> None:
         """Remove the hooks, at the end of a batch. May be called repeatedly."""
         for attributes, call, _ in self._hooks:
-            if attributes.get(_ATTRIBUTE) is call:
-                del attributes[_ATTRIBUTE]
+            found = attributes.pop(_ATTRIBUTE, None)
+            if found is not None and found is not call:
+                attributes[_ATTRIBUTE] = found  # the module was compiled within the batch
 
     def uninstall(self) -> None:
         """Choose no module."""
