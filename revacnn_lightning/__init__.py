@@ -48,6 +48,7 @@ __all__ = [
     "PendingRequest",
     "PlanSummary",
     "PreferredImage",
+    "Prices",
     "Proposal",
     "ProtocolError",
     "ProtocolVersionError",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.client.batch import Batch
     from revacnn_lightning.client.batch_stream import BatchStream
     from revacnn_lightning.client.embedded_viewer import EmbeddedViewer, show
+    from revacnn_lightning.client.prices import Prices
     from revacnn_lightning.client.run import Run
     from revacnn_lightning.client.svg import Figure
     from revacnn_lightning.client.trial import Trial
@@ -172,6 +174,7 @@ _PUBLIC = {
     "client.batch": ["Batch"],
     "client.batch_stream": ["BatchStream"],
     "client.embedded_viewer": ["EmbeddedViewer", "show"],
+    "client.prices": ["Prices"],
     "client.run": ["Run"],
     "client.svg": ["Figure"],
     "client.trial": ["Trial"],

@@ -31,7 +31,7 @@ PUBLIC_NAMES = {
     "Alert", "Applied", "Batch", "BatchStream", "ClassAnswers", "ClassLens", "Confusion",
     "Connection", "EmbeddedViewer", "Figure", "FilterInspection", "History", "ImagePass", "KeyInfo",
     "LayerDetail", "LayerEvidence", "LayerInfo", "PendingRequest", "PlanSummary",
-    "PreferredImage", "Proposal", "PruningState", "RankValues", "Snapshot", "Status",
+    "PreferredImage", "Prices", "Proposal", "PruningState", "RankValues", "Snapshot", "Status",
     "Structure", "Trial", "TrialCost", "TrialState", "Verdict",
     # exceptions
     "ConnectionFileError", "EditFailedError", "EditRefusedError", "KeyRefusedError",

@@ -84,7 +84,7 @@ class RunClasses(RunRequests):
         Raises as `apply` does; `EditRefusedError` also if no predictions are known, or the run is
         paused.
         """
-        structure = self._wait_until(lambda: self.structure, timeout, self._why_no_reply)
+        structure = self._network(timeout)
 
         def is_wanted(message: Message) -> bool:
             return isinstance(message, Confusion)

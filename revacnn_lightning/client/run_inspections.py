@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from revacnn_lightning.client.run_classes import REPEAT_SECONDS, RunClasses
+from revacnn_lightning.client.run_classes import REPEAT_SECONDS
+from revacnn_lightning.client.run_prices import RunPrices
 from revacnn_lightning.client.run_requests import POLL_SECONDS
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.evidence import LayerEvidence
@@ -36,7 +37,7 @@ from revacnn_lightning.protocol.requests import (
 __all__ = ["RunInspections"]
 
 
-class RunInspections(RunClasses):
+class RunInspections(RunPrices):
     """Requests for what a run sends only while somebody looks at it."""
 
     def detail(

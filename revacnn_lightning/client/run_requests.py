@@ -19,6 +19,7 @@ from revacnn_lightning.protocol.messages import (
     PlanSummary,
     Refused,
     Reply,
+    Structure,
 )
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import (
@@ -166,6 +167,15 @@ class RunRequests(RunMessages):
             self._unread.add(self._receive())
             self._request_missing_structure(version)
             time.sleep(POLL_SECONDS)
+
+    def _network(self, timeout: float) -> Structure:
+        """Return the structure; wait for the first one."""
+
+        def find() -> Structure | None:
+            self._unread.add(self._receive())
+            return self.structure
+
+        return self._wait_until(find, timeout, self._why_no_reply)
 
     def _wait_for_message(
         self,

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tab.cheapest_filters import price_ranks
+from revacnn_lightning.client.cheapest_filters import price_ranks
+
 from ..tab.tab_state import TabState
 from .network_data import node_means
 

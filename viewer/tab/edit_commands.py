@@ -7,6 +7,7 @@ from typing import get_args
 import msgspec
 import numpy as np
 
+from revacnn_lightning.client.cheapest_filters import find_cheapest
 from revacnn_lightning.protocol.messages import LayerInfo
 from revacnn_lightning.protocol.requests import (
     ControlRun,
@@ -16,7 +17,6 @@ from revacnn_lightning.protocol.requests import (
 )
 
 from ..rendering.formatting import format_count
-from .cheapest_filters import find_cheapest
 from .command_arguments import Arguments
 from .least_active import find_least_active
 from .staged_change import Block, StagedChange

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from revacnn_lightning.client.cheapest_filters import find_cheapest, price_ranks, ranking
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.protocol.prices import FilterPrices
-from viewer.tab.cheapest_filters import find_cheapest, price_ranks, ranking
 
 UNKNOWN = np.full(6, np.nan, np.float32)
 OFFSETS = np.array([0, 3, 5, 6])
