@@ -91,7 +91,7 @@ class LayerEvidenceCollector:
 
     def reset(self) -> None:
         """Discard what is known of the old network."""
-        self._start.forget_resized()
+        self._start.follow_edits()
         self._examined.clear()
         self._untraced_batches = 0
         self._clear()
@@ -173,7 +173,7 @@ def collect_evidence_of(
     replay: LossReplay,
 ) -> LayerEvidenceCollector:
     """Return the collector of a run, made of what the run has."""
-    start = StartingWeights(model, recorder)
+    start = StartingWeights(model, recorder, lambda: editor.journal)
     certificates = FilterCertificates(recorder, editor, get_optimizers)
     examiner = LayerExaminer(model, recorder, certificates, start)
     return LayerEvidenceCollector(recorder, examiner, TwinPrices(editor, prices, replay), start)

@@ -76,7 +76,7 @@ class LayerExaminer:
         features = self._start.features(layer)
         if features is not None:
             clusters = measure_clusters(features[units])
-            measures |= vars(clusters) | {"moved": self._start.moved(layer, features)}
+            measures |= vars(clusters) | {"moved": self._start.moved(layer)}
         return LayerEvidence(
             context.run, context.version, context.step, layer, width, dead, note,
             examined=len(units), single_color=self._single_color(layer), **measures,

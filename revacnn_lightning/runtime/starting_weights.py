@@ -2,79 +2,133 @@
 
 from __future__ import annotations
 
-import numpy as np
-from torch import nn
+import math
+from collections.abc import Callable
 
+import numpy as np
+from torch import Tensor, nn
+
+from revacnn_lightning.runtime.weight_sample import WeightSample
+from revacnn_lightning.steering.journal import Journal
+from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry import Recorder
-from revacnn_lightning.telemetry.conv import filter_rows
+from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
 from revacnn_lightning.telemetry.inspection.downsampling import project_features
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import named_tensors_of
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["StartingWeights"]
 
+Samples = dict[str, WeightSample]  # by layer
+
 
 class StartingWeights:
-    """Keeps at most 64 numbers of each filter: a projection that preserves distances.
+    """Keeps at most 64 coefficients of each filter, and follows them through edits.
 
-    It is taken once, after the first batch of a run that begins at batch 0: about 7 MB for the
-    27,000 filters of a ResNet-50. An edit that resizes a layer changes what the numbers mean. Its
-    start is forgotten then, but not how far it had moved when that was last measured.
+    They are taken once, after the first batch of a run that begins at batch 0: about 14 MB for the
+    27,000 filters of a ResNet-50. What an edit adds starts with the values that the edit gives it.
 
     Args:
         model: the network.
         recorder: knows its layers.
+        get_journal: returns its edits.
     """
 
-    def __init__(self, model: nn.Module, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recorder: Recorder,
+        get_journal: Callable[[], Journal] = Journal,
+    ) -> None:
         self._model = model
         self._recorder = recorder
-        self._start: dict[str, np.ndarray] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._moved: dict[str, float] = {}
+        self._get_journal = get_journal
+        self._is_kept = False
+        self._samples: Samples = {}
+        self._plans: list[EditPlan] = []  # the edits that the samples have followed
+        self._before: list[Samples] = []  # the samples before each of the newest of them
+        self._undone: list[tuple[EditPlan, Samples]] = []  # an undone edit, the samples after it
 
     def keep(self) -> None:
         """Keep the filters as they are: the start."""
-        for layer in self._recorder.layers:
-            features = self.features(layer)
-            if features is not None:
-                self._start[layer], self._shapes[layer] = features, self._shape(layer)
+        self._is_kept = True
+        self._plans = [entry.plan for entry in self._get_journal().entries]
+        self._complete()
 
-    def forget_resized(self) -> None:
-        """Forget the start of all layers that an edit has resized."""
-        present = set(self._recorder.layers)
-        for layer, shape in list(self._shapes.items()):
-            if layer not in present or self._shape(layer) != shape:
-                del self._shapes[layer], self._start[layer]
+    def follow_edits(self) -> None:
+        """Follow the edits since the last call, also those that were undone or redone."""
+        if not self._is_kept:
+            return
+        journal = self._get_journal()
+        plans = [entry.plan for entry in journal.entries]
+        shared = sum(a is b for a, b in zip(self._plans, plans, strict=False))
+        for plan in reversed(self._plans[shared:]):
+            self._undone.append((plan, self._samples))
+            if self._before:  # an edit of an earlier run leaves the shapes of this one's start
+                self._samples = self._before.pop()
+        for plan in plans[shared:]:
+            self._before.append(self._samples)
+            if self._undone and self._undone[-1][0] is plan:
+                self._samples = self._undone.pop()[1]
+            else:
+                self._undone.clear()
+                self._samples = self._after(plan)
+        self._plans = plans
+        del self._before[: max(0, len(self._before) - journal.undoable)]
+        self._complete()
 
     def features(self, layer: str) -> np.ndarray | None:
-        """Return the projection of a layer's filters, float32 (C, at most 64).
+        """Return a projection of a layer's filters, float32 (C, at most 64).
 
         None if the coefficients are not known: before the first forward of a layer that computes
         them.
         """
-        weight = self._recorder.current_weight(layer)
-        conv = dict(named_modules_of(self._model)).get(layer)
+        weight, conv = self._present(layer)
         if weight is None or conv is None:
             return None
-        return project_features(filter_rows(weight.detach(), conv)).cpu().numpy()  # type: ignore[arg-type]
+        return project_features(filter_rows(weight.detach(), conv)).cpu().numpy()
 
-    def moved(self, layer: str, features: np.ndarray) -> float:
+    def moved(self, layer: str) -> float:
         """Return ‖w - w₀‖ / ‖w₀‖ of the layer's median filter, 0 or more.
 
-        If an edit has resized the layer, it is what was measured before the edit. NaN if that is
-        unknown, or if all filters started as zeros.
+        NaN if the start is unknown, or if all filters started as zeros.
         """
-        start = self._start.get(layer)
-        if start is None or start.shape != features.shape:
-            return self._moved.get(layer, float("nan"))
-        length = np.linalg.norm(start, axis=1)
-        known = length > 0
-        if not known.any():
-            return float("nan")
-        distance = np.linalg.norm(features - start, axis=1)[known] / length[known]
-        self._moved[layer] = float(np.median(distance))
-        return self._moved[layer]
+        weight, conv = self._present(layer)
+        sample = self._samples.get(layer)
+        if weight is None or conv is None or sample is None:
+            return math.nan
+        return sample.moved(weight, conv)
 
-    def _shape(self, layer: str) -> tuple[int, ...]:
-        weight = self._recorder.current_weight(layer)
-        return () if weight is None else tuple(weight.shape)
+    def _after(self, plan: EditPlan) -> Samples:
+        """Return the samples after an edit, without what is new."""
+        names = {id(tensor): name for name, tensor in named_tensors_of(self._model)}
+        blocks = [f"{edit.host}.{edit.child}".rstrip(".") for edit in plan.layers]
+        changed = {edit.tensor for edit in plan.tensors} | {value.tensor for value in plan.values}
+        samples = {}
+        for layer, sample in self._samples.items():
+            if any(f"{layer}.".startswith(f"{block}.") for block in blocks):
+                continue  # another layer of this name
+            _, conv = self._present(layer)
+            weight = None if conv is None else weight_parameter(conv)
+            name = names.get(id(weight), "")
+            samples[layer] = sample.edited(plan, name) if name in changed else sample
+        return samples
+
+    def _complete(self) -> None:
+        """Add what is new in the network: it starts as it is now."""
+        samples = {}
+        for layer in self._recorder.layers:
+            weight, conv = self._present(layer)
+            if weight is not None and conv is not None:
+                known = self._samples.get(layer)
+                samples[layer] = (
+                    known.completed(weight, conv) if known else WeightSample.of(weight, conv)
+                )
+        self._samples = samples
+
+    def _present(self, layer: str) -> tuple[Tensor | None, UnitLayer | None]:
+        """Return the weight of a layer as it is now, and the layer."""
+        if layer not in self._recorder.layers:
+            return None, None
+        conv = self._model.get_submodule(layer)
+        return self._recorder.current_weight(layer), conv if isinstance(conv, UnitLayer) else None
