@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.plain_text import to_plain_text
 
-__all__ = ["OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_name"]
+__all__ = ["AUTOMATIC", "OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_name"]
 
 # An owner also hands out keys; an operator edits and controls the run; an observer observes it.
 Role = Literal["owner", "operator", "observer"]

@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.access_keys import KeyRing
+from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
 from revacnn_lightning.protocol.authenticator import USER_ID
 from revacnn_lightning.protocol.base_socket import (
     EVENTS,
@@ -265,7 +265,7 @@ class RequestServer(FloodableSocket):
                 self._requests_of.spend(client, STATE_COST - 1)
         except ProtocolError as error:
             self._requests.spend(REFUSAL_COST - 1)
-            self._log.warning(client, "Refused a request: %s", error)
+            self._log.warning(client, "Refused a request%s: %s", self._by(received), error)
             self._send(client, Refused(id=request_id(frames), reason=str(error)))
             return None
         return sender, request
@@ -276,13 +276,23 @@ class RequestServer(FloodableSocket):
         Raises:
             ProtocolError: its key is not valid any more.
         """
-        public, address = "", ""
-        if frames:  # which all have the properties of their connection
-            public = property_of(frames[0], USER_ID)
-            address = describe_address(property_of(frames[0], PEER_ADDRESS), self.forwarder)
-        key = self._ring.find(public)
+        key, address = self._origin(frames)
         if key is None:
             raise ProtocolError("the run does not know this key; copy its connection file again")
         if refusal := key.refusal():
             raise ProtocolError(refusal)
         return Sender(routing_id, key, address)
+
+    def _origin(self, frames: Sequence[zmq.Frame]) -> tuple[AccessKey | None, str]:
+        """Return the key of the connection that frames arrived on, and the address of its end."""
+        public, address = "", ""
+        if frames:  # which all have the properties of their connection
+            public = property_of(frames[0], USER_ID)
+            address = describe_address(property_of(frames[0], PEER_ADDRESS), self.forwarder)
+        return self._ring.find(public), address
+
+    def _by(self, frames: Sequence[zmq.Frame]) -> str:
+        """Return who has sent frames that are no valid request, in words."""
+        key, address = self._origin(frames)
+        name = "an unknown key" if key is None else key.name
+        return f" by {name}" + (f" ({address})" if address else "")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from revacnn_lightning.protocol.access_keys import AUTOMATIC, SCRIPT
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import Applied, Done, Refused, Reply, Request
 from revacnn_lightning.protocol.plain_text import to_plain_text
@@ -31,8 +32,11 @@ __all__ = ["OutcomeRecorder", "describe_request"]
 
 log = logging.getLogger(__name__)
 
-# Refused requests that are recorded per key, so that a flood does not fill log and journal.
+# Refused requests that are recorded per key, so that a flood does not fill the journal, and those
+# of them that are logged, perhaps on a terminal.
 REFUSALS_PER_SECOND, REFUSALS_IN_A_ROW = 2.0, 100.0
+LOGGED_PER_SECOND, LOGGED_IN_A_ROW = 0.2, 20.0
+TIME = "%Y-%m-%d %H:%M:%S"  # most handlers of logs add none
 MAX_TITLE, MAX_DETAIL = 200, 500  # characters
 ACTIONS = {
     "pause": "Pause",
@@ -62,6 +66,7 @@ class OutcomeRecorder:
         self._get_journal = get_journal
         self._publish = publish
         self._budgets = ClientBuckets(REFUSALS_PER_SECOND, REFUSALS_IN_A_ROW)
+        self._log_budgets = ClientBuckets(LOGGED_PER_SECOND, LOGGED_IN_A_ROW)
         self._omitted = 0
 
     def record(self, sender: Sender, request: Request, reply: Reply) -> None:
@@ -78,24 +83,35 @@ class OutcomeRecorder:
             self._omitted += 1
             return
         outcome = _outcome(self._run, key.name, sender.address, request, reply)
-        self._log(outcome)
-        if is_steering(request.body, dry_run=request.dry_run):
+        has_steered = is_steering(request.body, dry_run=request.dry_run)
+        # Python shows info only where logging is set up, and a training must not be changed unseen.
+        is_from_outside = key not in (SCRIPT, AUTOMATIC)
+        self._log(outcome, logging.WARNING if has_steered and is_from_outside else logging.INFO)
+        if has_steered:
             self._get_journal().record_request(outcome)
             self._publish(outcome)
 
-    def _log(self, outcome: RequestOutcome) -> None:
-        address = f" ({outcome.address})" if outcome.address else ""
-        by = f"by {outcome.who}{address}"
-        if outcome.state == "refused":
-            text = f"Refused {by}: {outcome.title}: {outcome.detail}"
-        elif outcome.state == "applied":
-            text = f"Applied before batch {outcome.step} {by}: {outcome.title}"
-        else:
-            text = f"Done {by}: {outcome.title}"
+    def _log(self, outcome: RequestOutcome, level: int) -> None:
+        if outcome.state == "refused" and not self._log_budgets.take(outcome.key.encode()):
+            self._omitted += 1
+            return
+        text = _describe_outcome(outcome)
         if self._omitted:
             text += f" ({self._omitted} more refused requests were not logged)"
             self._omitted = 0
-        log.info("%s", to_plain_text(text))
+        log.log(level, "%s", to_plain_text(text))
+
+
+def _describe_outcome(outcome: RequestOutcome) -> str:
+    address = f" ({outcome.address})" if outcome.address else ""
+    by = f"by {outcome.who}{address}"
+    if outcome.state == "refused":
+        text = f"refused {by}: {outcome.title}: {outcome.detail}"
+    elif outcome.state == "applied":
+        text = f"applied before batch {outcome.step} {by}: {outcome.title}"
+    else:
+        text = f"done {by}: {outcome.title}"
+    return f"ReVACNN, {time.strftime(TIME, time.localtime(outcome.time))}: {text}"
 
 
 def _outcome(run: str, key: str, address: str, request: Request, reply: Reply) -> RequestOutcome:

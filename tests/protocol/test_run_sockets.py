@@ -15,7 +15,7 @@ import zmq
 
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol import floodable_socket, run_sockets
-from revacnn_lightning.protocol.access_keys import SCRIPT
+from revacnn_lightning.protocol.access_keys import SCRIPT, AccessKey, KeyRing
 from revacnn_lightning.protocol.encoding import MAX_REQUEST_BYTES, encode
 from revacnn_lightning.protocol.messages import Message, Refused, Request, Status
 from revacnn_lightning.protocol.pictures import picture_requests
@@ -192,6 +192,21 @@ def test_a_flood_is_logged_a_few_times(
         replies(server, hostile, 60)
     assert 1 <= len(caplog.messages) <= 3
     assert "\x1b" not in caplog.text
+
+
+def test_nobody_could_tell_whose_malformed_requests_were_refused(
+    keys: Keys, caplog: pytest.LogCaptureFixture
+):
+    owner, ann = Keys.generate(), Keys.generate()
+    ring = KeyRing(owner.public)
+    ring.add(AccessKey("ann", "observer", ann.public))
+    server = RequestServer("tcp://127.0.0.1:0", keys, ring)
+    client = Requester(server.endpoint, keys.public, ann)
+    client._socket.send_multipart([b"request", b"junk"])
+    replies(server, client, 1)
+    assert caplog.messages[0].startswith("Refused a request by ann (127.0.0.1): ")
+    client.close()
+    server.close()
 
 
 # ---------------------------------------------------------------------- subscriptions

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import pytest
 
 from revacnn_lightning import AddFilters, ControlRun, InsertLayer, RemoveFilters, SetHyperparameter
-from revacnn_lightning.protocol.access_keys import SCRIPT, AccessKey
+from revacnn_lightning.protocol.access_keys import AUTOMATIC, SCRIPT, AccessKey
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import (
     Applied,
@@ -49,9 +50,41 @@ def test_an_applied_edit_says_who_made_it(caplog: pytest.LogCaptureFixture):
         PLAN.title, "applied", 12, 3,
     )  # fmt: skip
     assert (outcome.key, outcome.host, outcome.address) == ("ann", "gpu01", "process 4711")
-    assert caplog.messages == [
-        "Applied before batch 12 by ann on gpu01 (process 4711): Remove conv2 · filter 3"
+    [line] = caplog.messages
+    start = time.strftime("ReVACNN, %Y-%m-%d %H:%M:%S: ", time.localtime(outcome.time))
+    end = "applied before batch 12 by ann on gpu01 (process 4711): Remove conv2 · filter 3"
+    assert line == start + end
+
+
+def test_who_changed_what_was_in_no_log_unless_the_script_had_set_up_logging(
+    caplog: pytest.LogCaptureFixture,
+):
+    """Python shows warnings only, unless told otherwise; these lines were on the level of info."""
+    recorded = Recorded()
+    eve = ANN._replace(key=AccessKey("eve", "observer", "k" * 40))
+    recorded.record(RemoveFilters("conv2", [3]), Applied("id", 12, 3, PLAN), host="gpu01")
+    recorded.record(ControlRun("pause"), Done("id"), host="gpu01")
+    recorded.record(AddFilters("conv1"), Refused("id", "because"), sender=eve, host="gpu02")
+    assert [line.split(": ", 1)[1].split(" (")[0] for line in caplog.messages] == [
+        "applied before batch 12 by ann on gpu01",
+        "done by ann on gpu01",
+        "refused by eve on gpu02",
     ]
+
+
+def test_what_the_script_itself_requests_does_not_warn(caplog: pytest.LogCaptureFixture):
+    recorded = Recorded()
+    for key in (SCRIPT, AUTOMATIC):
+        recorded.record(ControlRun("pause"), Done("id"), sender=Sender(b"", key))
+    recorded.record(RemoveFilters("conv2", [3]), Refused("id", "no"), dry_run=True)
+    assert caplog.messages == []
+
+
+def test_a_flood_of_refused_requests_does_not_fill_the_terminal(caplog: pytest.LogCaptureFixture):
+    recorded = Recorded()
+    for _ in range(2000):
+        recorded.record(AddFilters("conv1"), Refused("id", "because"))
+    assert len(caplog.messages) < 30
 
 
 def test_a_refused_request_is_recorded_with_the_reason(caplog: pytest.LogCaptureFixture):
@@ -61,7 +94,7 @@ def test_a_refused_request_is_recorded_with_the_reason(caplog: pytest.LogCapture
     [outcome] = recorded.published
     assert (outcome.state, outcome.detail, outcome.step) == ("refused", "because", -1)
     assert "\x1b" not in outcome.host
-    assert "Refused by ann on a\\x1b[2Jb" in caplog.messages[0]
+    assert "refused by ann on a\\x1b[2Jb" in caplog.messages[0]
 
 
 def test_the_training_script_is_named(caplog: pytest.LogCaptureFixture):
