@@ -117,6 +117,10 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
 
+    def __bool__(self) -> bool:
+        """Return True: a batch of a network without layers is a batch, too."""
+        return True
+
     def __len__(self) -> int:
         return len(self._columns)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.svg import COLORS, Figure, rectangle, text
+from revacnn_lightning.diagnostics.verdicts import NOTHING_WATCHED
 
 __all__ = ["draw"]
 
@@ -23,8 +24,11 @@ def draw(batch: Batch) -> Figure:
     largest value of adjacent filters.
     """
     layers = batch.structure.layers[:MAX_LAYERS]
-    height = HEAD + len(layers) * ROW + MARGIN
+    height = HEAD + max(1, len(layers)) * ROW + MARGIN
     parts = _head(batch)
+    if not layers:
+        note = f"{NOTHING_WATCHED[0].upper()}{NOTHING_WATCHED[1:]}."
+        parts.append(text(MARGIN, HEAD + 13, note, COLORS["muted"]))
     for i, layer in enumerate(layers):
         y = HEAD + i * ROW
         name = layer.name if len(layer.name) <= 28 else f"…{layer.name[-27:]}"

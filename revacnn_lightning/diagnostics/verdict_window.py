@@ -59,7 +59,7 @@ class VerdictWindow:
             count: how many batches these are the mean of.
             is_sampled: whether the update ratio is not measured at each optimizer step.
         """
-        if any(len(row) != len(self._moved) for row in rows.values()):
+        if not self._layers or any(len(row) != len(self._moved) for row in rows.values()):
             return
         self._is_complete &= step == self._last_step + count and not is_sampled
         self._last_step = step

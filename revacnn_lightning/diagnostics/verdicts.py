@@ -44,6 +44,7 @@ import numpy as np
 __all__ = [
     "DORMANT_SHARE",
     "MIN_BATCHES",
+    "NOTHING_WATCHED",
     "WINDOW",
     "Remedy",
     "Verdict",
@@ -63,6 +64,10 @@ VerdictKind = Literal[
 # the filters, "freeze" the layer, "add" a filter to it; "lower_rate" and "undo" are for the person
 # to decide.
 Remedy = Literal["remove", "merge", "restart", "freeze", "add", "lower_rate", "undo", ""]
+
+NOTHING_WATCHED = (
+    'no convolution and no hidden linear layer is watched; layers="all" watches all linear layers'
+)
 
 WINDOW = 50  # recorded batches
 MIN_BATCHES = 20  # fewer say nothing

@@ -12,6 +12,7 @@ from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.diagnostics.verdicts import (
     DORMANT_SHARE,
     MIN_BATCHES,
+    NOTHING_WATCHED,
     Verdict,
     find_dormant,
     judge_depth,
@@ -67,6 +68,9 @@ class FrozenWindow:
         Args:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
+        if not self.layers:
+            nothing = Verdict("dormant", "", NOTHING_WATCHED, 0.0, is_known=False)
+            return Judgment([nothing], {})
         found = [] if self.nonfinite is None else [self.nonfinite]
         n_batches = len(self.rows)
         if n_batches < MIN_BATCHES:

@@ -49,3 +49,16 @@ def test_verdicts_of_a_run_follow_from_its_batches(training: SimulatedRun) -> No
     dead, dormant = training.run.verdicts()
     assert (dead.kind, dead.layer, dead.filters) == ("dead", "a", (1,))
     assert (dormant.kind, dormant.layer, dormant.filters) == ("dormant", "b", (2,))
+
+
+def test_nothing_watched_raised_in_verdicts_and_left_figures_waiting(
+    training: SimulatedRun,
+) -> None:
+    training.publish(replace(structure(), layers=[]))
+    for step in range(DEAD_BATCHES + 1):
+        training.publish(snapshot(step, filters=0))
+        training.until(training.run.poll)
+    (verdict,) = training.run.verdicts()
+    assert not verdict.is_known
+    assert 'layers="all"' in verdict.evidence
+    assert "layers=&quot;all&quot;" in training.run.figure(timeout=10).svg

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from revacnn_lightning.diagnostics.verdicts import NOTHING_WATCHED
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Snapshot, Status, Structure
@@ -14,6 +15,7 @@ from ..rendering.formatting import format_count, format_moment, format_number, f
 from ..runs.metric_names import TRAINING_LOSSES, priority
 from ..runs.run_health import RunHealth
 from ..runs.run_state import RunState
+from ..tab.watched_layers import nothing_watched
 from .html_panel import HtmlPanel
 
 __all__ = ["Header"]
@@ -52,6 +54,7 @@ class Header(HtmlPanel):
             "motionless": health.kind not in MOVING_KINDS,
             "end_notice": _end_notice(health, name or "This run"),
             **_alerts(state, self.tab.dismissed_alerts),
+            "watch_refusal": nothing_watched(self.tab),
             "network_notice": health.text if run == "connecting" else _missing_layers(structure),
             "problem": selection.problem,
             "model": structure.model if structure is not None else "",
@@ -125,8 +128,8 @@ def _missing_layers(structure: Structure | None) -> str:
     if structure is None or structure.layers:
         return ""
     return (
-        f"{structure.model} has no convolution and no hidden linear layer that is watched, so "
-        "there are no filters to show. The loss and the metrics are shown below."
+        f"{structure.model}: {NOTHING_WATCHED}, so there are no filters to show. The loss and the "
+        "metrics are shown below."
     )
 
 

@@ -12,10 +12,13 @@ from revacnn_lightning.protocol.messages import LayerInfo
 from ..embedding.projection import Projection
 from ..rendering.findings import collect_findings
 from ..tab.tab_state import TabState
+from ..tab.watched_layers import nothing_watched
 from .html_panel import HtmlPanel
+from .selection_panel import NO_SELECTION
 
 __all__ = ["LayerPanel"]
 
+BUTTONS = ("freeze", "reinitialize", "merge")
 COLORS = 3  # input channels: filters of images with as many are shown in color
 
 
@@ -36,7 +39,8 @@ class LayerPanel(HtmlPanel):
             "findings": None, "slices": "", "depth": None,
         }  # fmt: skip
         if layer is None or position is None:
-            return content
+            reason = nothing_watched(tab) or NO_SELECTION
+            return content | {"disabled": dict.fromkeys(BUTTONS, reason), "tooltips": {}}
         selected = tab.selected_ids()
         dead = _dead_ids(tab, layer, position[0])
         frozen = {layer.filter_ids[index] for index in layer.frozen_filters}

@@ -20,6 +20,7 @@ from ..rendering.thumbnails import build_tiles, image_tile
 from ..runs.layer_details import VIEWS, LayerDetailRecord, is_single_value
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
+from ..tab.watched_layers import nothing_watched
 from .network_data import amplitude
 
 __all__ = ["InputImage", "LayerView", "make_layer_views"]
@@ -74,7 +75,7 @@ class LayerView:
     def update(self) -> bool:
         tab, state, position = self.tab, self.tab.state, self.tab.selected_position()
         if state is None or position is None or tab.selection is None:
-            return self._clear()
+            return self._clear(nothing_watched(tab))
         if not self._is_visible:
             return False
         details = tab.follower.layer_details

@@ -13,9 +13,10 @@ from ..rendering.formatting import (
     format_selection,
 )
 from ..tab.tab_state import TabState
+from ..tab.watched_layers import nothing_watched
 from .html_panel import HtmlPanel
 
-__all__ = ["SelectionPanel"]
+__all__ = ["NO_SELECTION", "SelectionPanel"]
 
 # Statistics in display order. Other statistics come after these, under their own names.
 LABELS = {
@@ -35,7 +36,7 @@ class SelectionPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         tab, layer, position = self.tab, self.tab.layer(None), self.tab.selected_position()
         if layer is None or position is None:
-            return _empty(tab.sort_by)
+            return _empty(tab.sort_by, nothing_watched(tab) or NO_SELECTION)
         layer_index, index = position
         refusal = tab.width_refusal(layer)
         is_staged = layer.filter_ids[index] in tab.staging.removed_ids(layer.name)
@@ -115,7 +116,7 @@ def _values(tab: TabState, layer: int, index: int) -> list[dict[str, Any]]:
     return values
 
 
-def _empty(sort_by: str) -> dict[str, Any]:
+def _empty(sort_by: str, reason: str) -> dict[str, Any]:
     buttons = ("add", "split", "remove")
     return {
         "layer": "",
@@ -124,6 +125,6 @@ def _empty(sort_by: str) -> dict[str, Any]:
         "filter": "",
         "values": [],
         "sort": sort_by,
-        "disabled": dict.fromkeys(buttons, NO_SELECTION),
+        "disabled": dict.fromkeys(buttons, reason),
         "tooltips": dict.fromkeys(buttons, ""),
     }

@@ -9,8 +9,10 @@ import pytest
 from bokeh.document import Document
 from msgspec.structs import replace
 
+from revacnn_lightning.diagnostics.verdicts import MIN_BATCHES
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
+from viewer.runs.layer_details import VIEWS
 from viewer.tab.commands import COMMANDS
 from viewer.tab.page import Page
 
@@ -39,11 +41,34 @@ def test_a_network_without_layers_shows_its_metrics(
         send_command(page.tab, name, layer=0, first=0, last=0, row=1, chart=1, option="dead")
         update_all(page)
     parts = {part.part: part.data for part in page.components.parts()}
-    assert "no convolution and no hidden linear layer" in parts["header"]["network_notice"]
+    notice = parts["header"]["network_notice"]
+    assert "no convolution and no hidden linear layer" in notice
+    assert 'layers="all"' in notice
     assert parts["network_layout"].get("layers", []) == []
     assert page.components.update_next_chart()
     (loss,) = page.components.footer.charts
     assert len(loss.source.data["step"][0]) > len(COMMANDS)
+
+
+def test_without_layers_the_page_waited_forever_and_offered_what_cannot_work(
+    make_follower: Callable[..., InProcessFollower],
+) -> None:
+    follower = make_follower("linear")
+    page = open_page(follower)
+    for _ in range(MIN_BATCHES + 1):
+        follower.train(1)
+        update_all(page)
+    judgment = follower.state.freeze_evidence().judge()  # type: ignore[union-attr]
+    assert [one.is_known for one in judgment.verdicts] == [False]
+    parts = {part.part: part.data for part in page.components.parts()}
+    reason = parts["header"]["watch_refusal"]
+    assert 'layers="all"' in reason
+    for view in VIEWS:
+        assert parts[f"view-{view}"]["status"] == reason
+        assert not parts[f"view-{view}"]["busy"]
+    refused = parts["layer_panel"]["disabled"] | parts["selection_panel"]["disabled"]
+    assert set(refused) == {"freeze", "reinitialize", "merge", "add", "split", "remove"}
+    assert set(refused.values()) == {reason}
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,7 +1,7 @@
 /** The header: which run the page shows, what it is doing, and the notice of its end. */
 
 import {onChoice} from "../shared/choice.js"
-import {byId, createElement} from "../shared/dom.js"
+import {byId, createElement, elements, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {drawFacts} from "./facts.js"
 
@@ -34,6 +34,9 @@ function drawHeader(data) {
   byId("problem").textContent = data.problem
   byId("network-notice").hidden = data.network_notice === ""
   byId("network-notice").textContent = data.network_notice
+  for (const button of elements("[data-needs-layers], button[data-pane]")) {
+    setButtonState(button, data.watch_refusal, button.dataset.hint ??= button.title)
+  }
   drawFacts(byId("fields"), data.fields, "field")
   drawRuns(data.runs)
   drawEndNotice(data)

@@ -47,6 +47,8 @@ export interface HeaderData {
   /** All alerts of the run, one per line. */
   alerts: string
   network_notice: string
+  /** Why no layer can be shown; "" if there is one. */
+  watch_refusal: string
   problem: string
   model: string
   /** What the run is called: its own name, or the class of its model. */

@@ -1,0 +1,17 @@
+"""Whether the network of a run has layers to show."""
+
+from __future__ import annotations
+
+from revacnn_lightning.diagnostics.verdicts import NOTHING_WATCHED
+
+from .tab_state import TabState
+
+__all__ = ["nothing_watched"]
+
+
+def nothing_watched(tab: TabState) -> str:
+    """Return why there is no layer to show or to edit; "" if there is one, or none is known yet."""
+    structure = tab.structure
+    if structure is None or structure.layers:
+        return ""
+    return f"{NOTHING_WATCHED[0].upper()}{NOTHING_WATCHED[1:]}."
