@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import closing
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from benchmarks.advice_networks import plain
 from benchmarks.advice_removals import exact_copy, removal_change
 from benchmarks.call_counts import LIMITS, VARIANTS, extra_counts, narrow_network
+from benchmarks.steered_runs import SteeredRun, is_right
 from benchmarks.training_loops import MonitoredTraining, convnet
 
 
@@ -41,3 +43,20 @@ def test_the_exact_comparison_shows_that_a_live_filter_was_removed() -> None:
         for values in exact[3].parameters():
             values[1] = 0
     assert removal_change(exact, "3", images, 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "expected"),
+    [(0.1, 0.19, True), (0.1, 0.21, False), (-0.1, 0.1, False), (0.0, 0.009, True), (1, 0, False)],
+)
+def test_a_prediction_is_right_within_a_factor_of_2_or_a_hundredth(
+    predicted: float, measured: float, expected: bool
+) -> None:
+    assert is_right(predicted, measured) == expected
+
+
+def test_a_steered_run_predicts_what_its_edits_bring() -> None:
+    *_, outcome = itertools.islice(SteeredRun("plain", 0).outcomes(), 4)
+    assert outcome.predicted > 0.05  # three random filters
+    assert is_right(outcome.predicted, outcome.same_images)
+    assert is_right(outcome.predicted, outcome.held_out)
