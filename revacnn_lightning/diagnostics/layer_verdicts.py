@@ -78,6 +78,7 @@ class LayerMeasures:
     random_silhouette: float = NAN
     random_effective_rank: float = NAN
     redundant: Sequence[int] = field(default=())  # explained by the others
+    busiest: int = -1  # the most active filter that the others do not explain; -1: unknown
     single_color: int = -1  # how many filters; -1: the layer reads no colors
 
 
@@ -103,7 +104,10 @@ def _provably_dead(layer: str, measures: LayerMeasures, n_filters: int) -> Verdi
         "and momentum leave no way back"
     )
     worth = len(filters) / max(1, n_filters)
-    return Verdict("provably_dead", layer, evidence, 1.0, filters, remedy="remove", worth=worth)
+    return Verdict(
+        "provably_dead", layer, evidence, 1.0, filters, remedy="remove", worth=worth,
+        alternatives=("restart",),
+    )  # fmt: skip
 
 
 def _twins(layer: str, measures: LayerMeasures, n_filters: int) -> list[Verdict]:
@@ -154,4 +158,6 @@ def _clusters(layer: str, measures: LayerMeasures, n_filters: int) -> Verdict | 
         "degenerate", layer, evidence, 0.5, redundant,
         remedy="restart" if redundant else "lower_rate",
         worth=0.5 * measures.width / max(1, n_filters),
+        alternatives=() if measures.busiest < 0 else ("split",),
+        busiest=() if measures.busiest < 0 else (measures.busiest,),
     )  # fmt: skip

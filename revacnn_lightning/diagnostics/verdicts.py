@@ -61,9 +61,9 @@ VerdictKind = Literal[
     "provably_dead", "twins", "degenerate", "too_wide", "too_narrow",
 ]  # fmt: skip
 # What an edit can do: "remove", "merge" and "restart" (reinitialize, with outgoing weights of zero)
-# the filters, "freeze" the layer, "add" a filter to it; "lower_rate" and "undo" are for the person
-# to decide.
-Remedy = Literal["remove", "merge", "restart", "freeze", "add", "lower_rate", "undo", ""]
+# the filters, "freeze" the layer, "add" a filter to it, "split" its busiest one, "undo" the last
+# edit; "lower_rate" is for the person to decide.
+Remedy = Literal["remove", "merge", "restart", "freeze", "add", "split", "lower_rate", "undo", ""]
 
 NOTHING_WATCHED = (
     'no convolution and no hidden linear layer is watched; layers="all" watches all linear layers'
@@ -92,6 +92,8 @@ class Verdict:
         remedy: what helps; "" if nothing is to be done.
         worth: what acting on it is worth, to order verdicts by: the share of the network's filters
             that are affected times the confidence, and above 1 for what ruins the training.
+        alternatives: other remedies, with the same filters.
+        busiest: the filters to split, if that is an alternative.
     """
 
     kind: VerdictKind
@@ -102,6 +104,8 @@ class Verdict:
     is_known: bool = True
     remedy: Remedy = ""
     worth: float = field(default=0.0)
+    alternatives: tuple[Remedy, ...] = ()
+    busiest: tuple[int, ...] = ()
 
 
 def mean_magnitudes(activations: np.ndarray) -> np.ndarray:
@@ -172,7 +176,10 @@ def judge_depth(layers: Sequence[str], gradients: np.ndarray) -> Verdict | None:
     if ratio < 1 / DEPTH_RATIO:
         return Verdict("vanishing", layers[first], evidence, 0.7, worth=1.0)
     if ratio > DEPTH_RATIO:
-        return Verdict("exploding", layers[first], evidence, 0.7, remedy="lower_rate", worth=1.5)
+        return Verdict(
+            "exploding", layers[first], evidence, 0.7, remedy="lower_rate", worth=1.5,
+            alternatives=("undo",),
+        )  # fmt: skip
     return None
 
 

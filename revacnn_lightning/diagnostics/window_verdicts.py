@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -98,8 +98,11 @@ class FrozenWindow:
             evidence = f"{len(filters)} of {len(is_dead)} silent in the last {DEAD_BATCHES} batches"
             worth = 0.9 * len(filters) / total
             found.append(
-                Verdict("dead", layer, evidence, 0.9, filters, remedy="remove", worth=worth)
-            )
+                Verdict(
+                    "dead", layer, evidence, 0.9, filters, remedy="remove", worth=worth,
+                    alternatives=("restart",),
+                )
+            )  # fmt: skip
         score = find_dormant(magnitudes)
         filters = tuple(np.flatnonzero((score <= DORMANT_SHARE) & ~is_dead).tolist())
         if filters:
@@ -112,6 +115,21 @@ class FrozenWindow:
                 Verdict("dormant", layer, evidence, 0.7, filters, remedy="restart", worth=worth)
             )
         return found
+
+    def busiest(self, layer: str, without: Collection[int]) -> int:
+        """Return the filter of a layer with the largest E|a|; -1 if that is unknown.
+
+        Args:
+            layer: its name.
+            without: filters that do not count.
+        """
+        if layer not in self.layers or not self.rows:
+            return -1
+        index = list(self.layers).index(layer)
+        filters = np.arange(self.offsets[index], self.offsets[index + 1])
+        means = mean_magnitudes(self._recent("activation", filters))
+        means[list(without)] = np.nan
+        return int(np.nanargmax(means)) if np.nanmax(means, initial=0.0) > 0 else -1
 
     def _movement(self, layer: str, part: slice, level: float | None) -> Verdict | None:
         if level is None:

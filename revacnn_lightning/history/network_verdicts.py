@@ -45,7 +45,11 @@ class FrozenEvidence:
         left = [_without(one, certified.get(one.layer, set())) for one in found.verdicts]
         kept = [one for one in left if one is not None]
         for evidence in self.layers:
-            kept += judge_layer(evidence.layer, measures_of(evidence), self.n_filters)
+            measures = replace(
+                measures_of(evidence),
+                busiest=self.window.busiest(evidence.layer, evidence.redundant),
+            )
+            kept += judge_layer(evidence.layer, measures, self.n_filters)
         return Judgment(sorted(kept, key=lambda verdict: -verdict.worth), found.levels)
 
 
@@ -154,5 +158,5 @@ def measures_of(evidence: LayerEvidence) -> LayerMeasures:
         evidence.random_silhouette,
         evidence.random_effective_rank,
         evidence.redundant,
-        evidence.single_color,
+        single_color=evidence.single_color,
     )

@@ -27,14 +27,15 @@ def test_the_timeline_had_no_slider_beside_a_staged_change(address: str, open_pa
 
 
 FOCUSED = """() => {
-  const row = {kind: "twins", layer: 0, text: "conv1: 2 twins", note: "", remedy: "merge", label: "Merge"}
-  const rows = [[1, 2], [3, 4]].map((ids) => ({...row, ids, refusal: ""}))
+  const row = {kind: "twins", layer: 0, text: "conv1: 2 twins", note: "", refusal: ""}
+  const merge = {option: "merge", label: "Merge", note: ""}
+  const rows = [[1, 2], [3, 4]].map((ids) => ({...row, ids, remedies: [{...merge, ids}]}))
   const data = {...revacnn.parts.verdicts, rows, problem: ""}
   revacnn.deliver("verdicts", data)
   document.querySelectorAll("#verdicts button.tiny")[1].focus()
   revacnn.deliver("verdicts", data)
   return [...document.querySelectorAll("#verdicts button.tiny")].indexOf(document.activeElement)
-}"""  # noqa: E501
+}"""
 
 
 def test_the_focus_moved_from_one_group_of_twins_to_another(address: str, open_page: Any) -> None:

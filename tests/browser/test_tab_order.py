@@ -124,8 +124,9 @@ def test_the_titles_of_the_selected_layer_and_its_block_are_tab_stops(
 
 # Two rows arrive, the first gets the focus, and rows with another text in another order arrive.
 FOCUS_AFTER_NEWER_VERDICTS = """() => {
+  const restart = {option: "restart", label: "Restart", ids: [], note: ""}
   const row = (layer, text) => (
-    {kind: "dead", layer, text, note: "", ids: [], remedy: "restart", label: "Restart", refusal: ""}
+    {kind: "dead", layer, text, note: "", ids: [], remedies: [restart], refusal: ""}
   )
   const deliver = (...rows) => revacnn.deliver("verdicts", {rows})
   deliver(row(3, "stem: 1 dead"), row(5, "head: 2 dead"))

@@ -107,6 +107,16 @@ def test_verdicts_are_ordered_by_what_acting_is_worth():
     ]
 
 
+def test_the_busiest_filter_is_the_most_active_one_that_counts():
+    activation = np.array([1, 5, -9, 2, np.nan, 3, np.nan])
+    frozen = window_of(30, activation=activation).freeze()
+    assert frozen.busiest("a", []) == 2
+    assert frozen.busiest("a", [2]) == 1
+    assert frozen.busiest("b", []) == 1
+    assert frozen.busiest("gone", []) == -1
+    assert window_of(30, activation=np.zeros(7)).freeze().busiest("a", []) == -1
+
+
 def test_nan_of_a_layer_that_was_never_measured_is_no_verdict():
     activation = np.array([1, 1, 1, 1, np.nan, np.nan, np.nan])
     window = window_of(30, first_step=9, activation=activation)

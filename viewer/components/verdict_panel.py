@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from revacnn_lightning.diagnostics.verdicts import Remedy, Verdict, VerdictKind
-from revacnn_lightning.protocol.messages import Structure
+from revacnn_lightning.protocol.messages import LayerInfo, Structure
 
 from ..rendering.formatting import format_number
 from ..tab.layer_widths import growth_gains, narrow_layers, wide_layers
@@ -29,11 +29,13 @@ WORDS: dict[VerdictKind, str] = {
 }  # fmt: skip
 REMEDIES: dict[Remedy, str] = {
     "remove": "Remove", "merge": "Merge", "restart": "Restart", "freeze": "Freeze",
-    "add": "Add",
+    "add": "Add", "split": "Split the busiest", "undo": "Undo the last edit",
 }  # fmt: skip
+RESIZING: tuple[Remedy, ...] = ("remove", "merge", "add", "split")
+STAGED = "Stage it; nothing happens before Apply."
 REMOVAL_ADVICE: dict[VerdictKind, str] = {
-    "dead": "Remove them, at no cost while they stay silent, or reinitialize them.",
-    "provably_dead": "Remove them: the network computes the same without them.",
+    "dead": "Remove them, at no cost while they stay silent, or restart them.",
+    "provably_dead": "Remove them: the network computes the same without them. Or restart them.",
     "too_wide": "Remove them; the plan measures what all of them cost together.",
 }
 # Of a layer that is too wide, whose growth gain is known.
@@ -41,12 +43,17 @@ SPARE = (
     "That is of the filters it has. One in another direction has a growth gain of {gain}: "
     "reinitialize some of these rather than add one"
 )
+EXPLODING = (
+    "Lower the learning rate; in another run, clip the gradient. Undo the last edit if it began "
+    "with that."
+)
 ADVICE: dict[Remedy, str] = {
     "remove": "Remove them.",
     "merge": "Merge them into the strongest one.",
     "restart": "Reinitialize them, with outgoing weights of zero.",
     "freeze": "Freeze the layer: its steps have become negligible.",
     "add": "Add a filter there, in the direction that lowers the loss fastest.",
+    "split": "Split the most active filter into two that share its output, and train apart.",
     "lower_rate": "Lower the learning rate.",
     "undo": "Undo the last edit, or return to an earlier checkpoint; lower the rate.",
     "": "",
@@ -118,20 +125,44 @@ def _row(verdict: Verdict, structure: Structure, refusal: str) -> dict[str, Any]
     if not layers:
         return None
     (layer,) = layers
-    ids = [layer.filter_ids[i] for i in verdict.filters if i < len(layer.filter_ids)]
-    label = REMEDIES.get(verdict.remedy, "")
-    if verdict.remedy in ("remove", "merge", "add") and layer.edit_refusal:
-        label = ""
-    advice = ADVICE[verdict.remedy]
-    if verdict.remedy == "remove":
-        advice = REMOVAL_ADVICE.get(verdict.kind, advice)
     return {
         "kind": verdict.kind,
         "layer": structure.layers.index(layer),
         "text": f"{verdict.layer}: {_words(verdict)}",
-        "note": " ".join(filter(None, [f"{verdict.evidence}.", advice])),
-        "ids": ids,
-        "remedy": verdict.remedy if label else "",
-        "label": label,
+        "note": " ".join(filter(None, [f"{verdict.evidence}.", _advice(verdict)])),
+        "ids": _ids(layer, verdict.filters),
+        "remedies": [
+            _remedy(verdict, layer, one)
+            for one in (verdict.remedy, *verdict.alternatives)
+            if one in REMEDIES
+            and not (one in RESIZING and layer.edit_refusal)
+            and not (one == "undo" and not structure.undoable)
+        ],
         "refusal": refusal,
     }
+
+
+def _advice(verdict: Verdict) -> str:
+    if verdict.kind == "exploding":
+        return EXPLODING
+    if verdict.remedy == "remove":
+        return REMOVAL_ADVICE.get(verdict.kind, ADVICE["remove"])
+    return ADVICE[verdict.remedy]
+
+
+def _remedy(verdict: Verdict, layer: LayerInfo, remedy: Remedy) -> dict[str, Any]:
+    """Return a button: what it stages, for which filters, and what it says of that."""
+    filters = verdict.busiest if remedy == "split" else verdict.filters
+    note = "At once." if remedy == "undo" else STAGED
+    if remedy in verdict.alternatives:
+        note = f"{ADVICE[remedy]} {note}"
+    return {
+        "option": remedy,
+        "label": REMEDIES[remedy],
+        "ids": _ids(layer, filters),
+        "note": f"{note} {verdict.evidence}.",
+    }
+
+
+def _ids(layer: LayerInfo, filters: Sequence[int]) -> list[int]:
+    return [layer.filter_ids[i] for i in filters if i < len(layer.filter_ids)]

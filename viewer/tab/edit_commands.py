@@ -90,19 +90,27 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
 
 
 def stage_remedy(tab: TabState, arguments: Arguments) -> None:
-    """Stage what helps: ``remove``, ``merge``, ``restart``, ``freeze`` or ``add``."""
+    """Stage what helps: ``remove``, ``merge``, ``restart``, ``freeze``, ``add`` or ``split``.
+
+    ``undo`` is not staged: the last edit is undone.
+    """
     layer = tab.layer(arguments.layer)
     if layer is None:
         return
     ids = [id_ for id_ in arguments.ids if id_ in layer.filter_ids]
-    if arguments.option in ("restart", "merge", "remove") and not ids:
+    if arguments.option in ("restart", "merge", "remove", "split") and not ids:
         tab.edit_queue.error = FILTERS_GONE
+    elif arguments.option == "undo":
+        undo(tab, arguments)
     elif arguments.option == "freeze":
         stage_freeze_layer(tab, arguments)
     elif arguments.option == "add":
         stage_add_directed(tab, arguments)
     elif arguments.option == "restart":
         tab.staging.toggle("reinitialize", layer.name, ids)
+    elif arguments.option == "split" and _can_change_width(tab, layer):
+        for filter_id in ids:
+            tab.staging.split(layer.name, filter_id)
     elif arguments.option == "merge" and _can_change_width(tab, layer):
         _stage_merge(tab, layer, ids)
     elif arguments.option == "remove" and _can_change_width(tab, layer):

@@ -79,8 +79,9 @@ def test_a_filter_is_added_to_a_layer_that_is_too_narrow(
     send_command(tab, "toggle_prices")
     receive_gains(tab, follower, [0.25, 1.0, 0.2])
     (row,) = [r for r in VerdictPanel(tab).content()["rows"] if r["kind"] == "too_narrow"]
-    assert (row["layer"], row["label"]) == (1, "Add")
-    send_command(tab, "stage_remedy", layer=1, ids=row["ids"], option=row["remedy"])
+    (remedy,) = row["remedies"]
+    assert (row["layer"], remedy["label"]) == (1, "Add")
+    send_command(tab, "stage_remedy", layer=1, ids=remedy["ids"], option=remedy["option"])
     (change,) = tab.staging.changes
     name = tab.structure.layers[1].name
     assert change.to_edit(tab.structure) == AddFilters(name, 1, directed=True)

@@ -10,9 +10,17 @@ import pytest
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
 from revacnn_lightning.protocol.prices import FilterPrices
-from revacnn_lightning.protocol.requests import InspectEvidence, MergeFilters
+from revacnn_lightning.protocol.requests import (
+    AddFilters,
+    InspectEvidence,
+    MergeFilters,
+    Reinitialize,
+    RemoveFilters,
+    Undo,
+)
+from tests.viewer.conftest import InProcessFollower
 from tests.viewer.executors import ImmediateExecutor
-from tests.viewer.tab.actions import send_command
+from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.verdict_panel import VerdictPanel
 from viewer.runs import evidence_requests
 from viewer.runs.evidence_requests import EvidenceRequests
@@ -23,6 +31,13 @@ from viewer.tab.tab_state import TabState
 def give(tab: TabState, monkeypatch: pytest.MonkeyPatch, verdicts: Sequence[Verdict]) -> list[dict]:
     monkeypatch.setattr(tab.follower.verdicts, "of_structure", lambda version: list(verdicts))
     return VerdictPanel(tab).content()["rows"]
+
+
+def click(tab: TabState, row: dict, index: int) -> None:
+    remedy = row["remedies"][index]
+    send_command(
+        tab, "stage_remedy", layer=row["layer"], ids=remedy["ids"], option=remedy["option"]
+    )
 
 
 def test_verdicts_that_are_unknown_or_ask_for_nothing_are_left_out(
@@ -36,7 +51,8 @@ def test_verdicts_that_are_unknown_or_ask_for_nothing_are_left_out(
         Verdict("dormant", name, "2 of 16 dormant", 0.7, (0, 3), remedy="restart"),
     ]
     (row,) = give(tab, monkeypatch, found)
-    assert (row["text"], row["layer"], row["label"]) == (f"{name}: 2 dormant", 1, "Restart")
+    assert (row["text"], row["layer"]) == (f"{name}: 2 dormant", 1)
+    assert [one["label"] for one in row["remedies"]] == ["Restart"]
     assert row["note"].startswith("2 of 16 dormant. Reinitialize")
 
 
@@ -55,11 +71,55 @@ def test_one_click_stages_the_remedy(
     layer = tab.structure.layers[0]
     verdict = Verdict("dead", layer.name, "silent", 0.9, (1, 2), remedy=remedy)
     (row,) = give(tab, monkeypatch, [verdict])
-    send_command(tab, "stage_remedy", layer=row["layer"], ids=row["ids"], option=row["remedy"])
+    click(tab, row, 0)
     (change,) = tab.staging.changes
     assert (change.kind, change.layer) == (kind, layer.name)
     ids = layer.filter_ids if kind == "freeze" else [layer.filter_ids[1], layer.filter_ids[2]]
     assert sorted(change.ids) == sorted(ids)
+
+
+@pytest.mark.parametrize("kind", ["dead", "provably_dead"])
+def test_dead_filters_could_only_be_removed_not_restarted(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    layer = tab.structure.layers[0]
+    verdict = Verdict(kind, layer.name, "silent", 0.9, (1, 2), remedy="remove",
+                      alternatives=("restart",))  # fmt: skip
+    (row,) = give(tab, monkeypatch, [verdict])
+    assert [one["label"] for one in row["remedies"]] == ["Remove", "Restart"]
+    click(tab, row, 1)
+    (change,) = tab.staging.changes
+    assert change.to_edit(tab.structure) == Reinitialize(layer.name, [1, 2])
+
+
+def test_the_busiest_filter_of_a_clustered_layer_could_not_be_split(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = tab.structure.layers[0]
+    verdict = Verdict("degenerate", layer.name, "clusters", 0.5, (1, 2), remedy="restart",
+                      alternatives=("split",), busiest=(3,))  # fmt: skip
+    (row,) = give(tab, monkeypatch, [verdict])
+    click(tab, row, 1)
+    (change,) = tab.staging.changes
+    assert change.to_edit(tab.structure) == AddFilters(layer.name, 1, split_from=3)
+
+
+def test_an_exploding_gradient_offered_nothing_to_click(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch, follower: InProcessFollower
+) -> None:
+    name = tab.structure.layers[0].name
+    verdict = Verdict("exploding", name, "1e5", 0.7, remedy="lower_rate", alternatives=("undo",))
+    (row,) = give(tab, monkeypatch, [verdict])
+    assert row["remedies"] == []  # there is no edit to undo
+    assert "clip" in row["note"]
+    follower.request(RemoveFilters(name, [0]), "", 0)
+    deliver_replies(tab, follower)
+    (row,) = give(tab, monkeypatch, [verdict])
+    assert [one["label"] for one in row["remedies"]] == ["Undo the last edit"]
+    sent = len(follower.requests)
+    click(tab, row, 0)
+    assert isinstance(follower.requests[sent].body, Undo)
+    assert tab.staging.changes == []
 
 
 def test_a_click_selects_the_filters(tab: TabState) -> None:
@@ -85,7 +145,8 @@ def test_what_a_run_finds_on_examining_a_layer_is_listed_and_marked(tab: TabStat
         tab.follower.verdicts.tick(tab.state, lambda request: "")
     content = panel.content()
     own = {row["kind"]: row for row in content["rows"] if row["layer"] == 1}
-    assert (own["provably_dead"]["label"], own["twins"]["label"]) == ("Remove", "Merge")
+    labels = {kind: [one["label"] for one in row["remedies"]] for kind, row in own.items()}
+    assert labels == {"provably_dead": ["Remove", "Restart"], "twins": ["Merge"]}
     assert "computes the same without them" in own["provably_dead"]["note"]
     (badge,) = [one for one in content["badges"] if one["layer"] == 1]
     assert "1 dead for good" in badge["text"]

@@ -1,4 +1,4 @@
-/** The verdicts on all layers: a click shows the filters, a second button stages the remedy. */
+/** The verdicts on all layers: a click shows the filters, the buttons beside it stage the remedies. */
 
 import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
@@ -24,14 +24,16 @@ export function startVerdicts() {
 }
 
 /** @param {VerdictRow} row */
-function rowElement({kind, layer, text, note, ids, remedy, label, refusal}) {
+function rowElement({kind, layer, text, note, ids, remedies, refusal}) {
   const key = `${kind} ${layer} ${ids}` // a layer may have several groups of twins
   const show = createElement("button", {
     class: "chip", "data-kind": kind, "data-key": key, title: note, onclick: () => sendCommand("show_verdict", {layer, ids}),
   }, text)
-  if (!remedy) return createElement("li", {}, show)
-  const stage = createElement("button", {class: "tiny", "data-key": `${key} ${remedy}`, "aria-label": `${label}: ${text}`}, label)
-  setButtonState(stage, refusal, `Stage it; nothing happens before Apply. ${note}`)
-  onEnabledClick(stage, () => sendCommand("stage_remedy", {layer, ids, option: remedy}))
-  return createElement("li", {}, show, stage)
+  const buttons = remedies.map(({option, label, ids: own, note: title}) => {
+    const button = createElement("button", {class: "tiny", "data-key": `${key} ${option}`, "aria-label": `${label}: ${text}`}, label)
+    setButtonState(button, refusal, title)
+    onEnabledClick(button, () => sendCommand("stage_remedy", {layer, ids: own, option}))
+    return button
+  })
+  return createElement("li", {}, show, ...buttons)
 }

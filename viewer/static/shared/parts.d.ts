@@ -224,6 +224,14 @@ export interface FindingData {
   groups: number[][]
 }
 
+/** What helps: a click stages it for the filters `ids`. */
+export interface VerdictRemedy {
+  option: string
+  label: string
+  ids: number[]
+  note: string
+}
+
 /** A verdict on a layer, or on its filters `ids`; `note` is its evidence and what helps. */
 export interface VerdictRow {
   kind: string
@@ -231,10 +239,9 @@ export interface VerdictRow {
   text: string
   note: string
   ids: number[]
-  /** What can be staged; "" if nothing can. */
-  remedy: string
-  label: string
-  /** Why it cannot be staged now; "" if it can. */
+  /** What can be done by one click. */
+  remedies: VerdictRemedy[]
+  /** Why it cannot be done now; "" if it can. */
   refusal: string
 }
 
