@@ -12,20 +12,31 @@ from msgspec import Struct
 
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.run import Run
+from revacnn_lightning.client.trial import Trial
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.inspections import FilterInspection, VolumeSlice
 
 __all__ = [
-    "describe_run", "inspection", "plain", "statistics", "status", "structure",
+    "describe_run", "number", "numbers", "plain", "statistics", "status", "structure",
+    "trial",
 ]  # fmt: skip
 
 DIGITS = 4
+MAX_FILTERS = 256  # whose values are listed
 
 
 def plain(message: Struct) -> dict[str, Any]:
     """Return a message without arrays as a dictionary."""
-    fields: dict[str, Any] = msgspec.to_builtins(message)
+    fields: dict[str, Any] = _finite(msgspec.to_builtins(message))
     return {name: value for name, value in fields.items() if name not in ("id", "type")}
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None in the place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe_run(connection: Connection) -> dict[str, Any]:
@@ -45,6 +56,8 @@ def status(run: Run) -> dict[str, Any]:
     """Return the state of a run, and what is known of its last batch."""
     known = {} if run.status is None else plain(run.status)
     known.pop("time", None)
+    for losses in ("losses", "edited_losses"):  # of each batch; the trial has their difference
+        (known.get("trial") or {}).pop(losses, None)
     if run.batch is not None:
         snapshot = run.batch.snapshot
         known |= {
@@ -53,10 +66,10 @@ def status(run: Run) -> dict[str, Any]:
             "batch_index": snapshot.batch_index,
             "batches_per_epoch": snapshot.batches_per_epoch,
             "max_epochs": snapshot.max_epochs,
-            "loss": _number(snapshot.loss),
-            "metrics": {name: _number(value) for name, value in snapshot.metrics.items()},
-            "learning_rates": [_number(rate) for rate in snapshot.learning_rates],
-            "batches_per_second": _number(snapshot.batches_per_second),
+            "loss": number(snapshot.loss),
+            "metrics": {name: number(value) for name, value in snapshot.metrics.items()},
+            "learning_rates": [number(rate) for rate in snapshot.learning_rates],
+            "batches_per_second": number(snapshot.batches_per_second),
             "nonfinite_gradients": snapshot.nonfinite_gradients,
         }
     return known
@@ -86,8 +99,10 @@ def statistics(batch: Batch, layer: str | None) -> dict[str, Any]:
     """Return the values of a layer's filters, or a summary of every layer."""
     facts: dict[str, Any] = {"step": batch.step, "version": batch.version}
     if layer is not None:
-        values = {name: [_number(one) for one in row] for name, row in batch[layer].items()}
-        return {**facts, "layer": layer, "filters": values}
+        values = {name: numbers(row[:MAX_FILTERS]) for name, row in batch[layer].items()}
+        left_out = max(0, len(next(iter(batch[layer].values()), ())) - MAX_FILTERS)
+        more = {"filters_left_out": left_out} if left_out else {}
+        return {**facts, "layer": layer, "filters": values, **more}
     return {**facts, "layers": {name: _summary(values) for name, values in batch.items()}}
 
 
@@ -96,52 +111,35 @@ def _summary(values: dict[str, np.ndarray]) -> dict[str, Any]:
     for name, row in values.items():
         finite = row[np.isfinite(row)]
         if len(finite):
-            summary[name] = {"mean": _number(finite.mean()), "max": _number(finite.max())}
+            summary[name] = {"mean": number(finite.mean()), "max": number(finite.max())}
     if "activation" in values:
         summary["silent_filters"] = int((values["activation"] == 0).sum())
     return summary
 
 
-def inspection(found: FilterInspection) -> dict[str, Any]:
-    """Return what activates a filter, without the pixels.
-
-    A signal is an image with a height of 1. Of volumes, the slices of each box are added.
-    """
-    of_volumes = {} if found.volume is None else _of_volumes(found, found.volume)
+def trial(found: Trial) -> dict[str, Any]:
+    """Return what a trial has found: the change of the loss, edited less unedited."""
     return {
-        "step": found.step,
-        "version": found.version,
-        "layer": found.layer,
-        "filter": found.filter,
-        "receptive_field": list(found.receptive_field),
-        "response": _number(found.response),
-        "response_box": list(found.box),
-        "image_size": list(found.image_size),
-        "top_images": [
-            {"step": one.step, "response": _number(one.response), "box": list(one.box)}
-            | _slices(one.volume)
-            for one in found.top_images
-        ],
-        "notes": [note for note in (found.top_images_note, found.attribution_refusal) if note],
-        **of_volumes,
+        "titles": found.titles,
+        "batches": len(found.losses),
+        "change": number(found.change),
+        "interval": numbers(found.interval),
+        "first_losses": numbers([found.losses[0], found.edited_losses[0]]),
+        "last_losses": numbers([found.losses[-1], found.edited_losses[-1]]),
+        "seconds": number(found.seconds),
+        "megabytes": number(found.megabytes),
     }
 
 
-def _of_volumes(found: FilterInspection, volume: VolumeSlice) -> dict[str, Any]:
-    return {
-        "receptive_field_depth": found.receptive_field_depth,
-        "image_depth": volume.count,
-        **_slices(volume),
-    }
-
-
-def _slices(volume: VolumeSlice | None) -> dict[str, Any]:
-    """Return the first slice of a box, and the one behind its last."""
-    return {} if volume is None else {"slices": [volume.front, volume.back]}
-
-
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """Return a number in few digits; None for what JSON has no number for."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{float(value):.{DIGITS}g}")
+
+
+def numbers(values: Any) -> Any:
+    """Return an array as lists of numbers in few digits."""
+    if np.ndim(values):
+        return [numbers(one) for one in values]
+    return number(values)

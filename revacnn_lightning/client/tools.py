@@ -7,25 +7,26 @@ thinks between two calls does not keep the training recording.
 from __future__ import annotations
 
 import contextlib
-import inspect
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from revacnn_lightning.client import tool_results
 from revacnn_lightning.client.attach import attach
+from revacnn_lightning.client.inspection_tools import INSPECTION_TOOLS
 from revacnn_lightning.client.run import Run
+from revacnn_lightning.client.tool_schemas import decode, description, input_schema, snake_case
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.requests import (
     ControlPruning,
     ControlRun,
+    DiscardTrial,
     Edit,
+    KeepTrial,
     PruneTo,
     SetHyperparameter,
     SetPolicy,
@@ -33,13 +34,18 @@ from revacnn_lightning.protocol.requests import (
     StopRecording,
 )
 from revacnn_lightning.protocol.run_discovery import list_runs
+from revacnn_lightning.protocol.trial_requests import (
+    MAX_TRIAL_BATCHES,
+    MAX_TRIAL_EDITS,
+    TrialEdit,
+)
 
 __all__ = ["Tool", "Toolbox"]
 
 BATCH_SECONDS = 5.0  # to wait for a batch: a run that is paused or validating has none
 COMMANDS = (
     ControlRun, SetHyperparameter, StartRecording, StopRecording,
-    PruneTo, ControlPruning, SetPolicy,
+    PruneTo, ControlPruning, SetPolicy, KeepTrial, DiscardTrial,
 )  # fmt: skip
 EDIT_OPTIONS = {
     "dry_run": {
@@ -71,22 +77,11 @@ class GetStructure(Struct, forbid_unknown_fields=True):
 class GetStatistics(Struct, forbid_unknown_fields=True):
     """Return the statistics of the current training batch.
 
-    With a layer, return the values of each of its filters. Without, return the mean and the largest
-    value of each layer, and how many filters were silent (activation exactly zero).
+    With a layer, return the values of each of its filters, at most 256. Without, return the mean
+    and the largest value of each layer, and how many filters were silent (activation exactly zero).
     """
 
     layer: str | None = None
-
-
-class InspectFilterTool(Struct, forbid_unknown_fields=True):
-    """Return what activates a filter: its response and its top training images, in numbers.
-
-    A box is the top, left, bottom and right of the part of an image that activates it. A signal is
-    an image with a height of 1. Of volumes, the first slice is added, and the one behind the last.
-    """
-
-    layer: str
-    filter: int
 
 
 class WaitForBatches(Struct, forbid_unknown_fields=True):
@@ -94,6 +89,21 @@ class WaitForBatches(Struct, forbid_unknown_fields=True):
 
     batches: int = 100
     timeout_seconds: float = 60.0
+
+
+class TryEditsTool(Struct, forbid_unknown_fields=True):
+    """Train the edited and the unedited network on the same next batches; compare their losses.
+
+    The training waits at the end, until the trial is kept or discarded: call keep_trial or
+    discard_trial. All edits name filters as they are before the trial. With dry_run, return its
+    memory and time without it. After timeout_seconds, the trial goes on: see get_status.
+    """
+
+    edits: Annotated[list[TrialEdit], Meta(min_length=1, max_length=MAX_TRIAL_EDITS)]
+    batches: Annotated[int, Meta(ge=2, le=MAX_TRIAL_BATCHES)] = 20
+    dry_run: bool = False
+    version: int | None = None
+    timeout_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -134,14 +144,18 @@ class Toolbox:
             _tool(GetStatus, self._with_run(_get_status)),
             _tool(GetStructure, self._with_run(lambda run, _: tool_results.structure(run))),
             _tool(GetStatistics, self._with_run(_get_statistics)),
-            _tool(InspectFilterTool, self._with_run(_inspect_filter), name="inspect_filter"),
             _tool(WaitForBatches, self._with_run(_wait_for_batches)),
+        ]
+        observing += [
+            _tool(kind, self._with_run(use), name=name)
+            for name, (kind, use) in INSPECTION_TOOLS.items()
         ]
         steering = [self._edit_tool(kind) for kind in get_args(Edit)]
         steering += [
             _tool(kind, self._with_run(lambda run, body: {"result": run.command(body)}), False)
             for kind in COMMANDS
         ]
+        steering.append(_tool(TryEditsTool, self._with_run(_try_edits), False, name="try_edits"))
         tools = [*observing, *(steering if is_operator else [])]
         self.tools = {tool.name: tool for tool in tools}
 
@@ -167,7 +181,7 @@ class Toolbox:
 
     def _edit_tool(self, kind: type[Struct]) -> Tool:
         """A tool that applies an edit or returns its plan."""
-        schema = _input_schema(kind)
+        schema = input_schema(kind)
         schema["properties"] |= EDIT_OPTIONS
 
         def call(arguments: Mapping[str, Any]) -> Any:
@@ -175,13 +189,13 @@ class Toolbox:
             dry_run, version = fields.pop("dry_run", False), fields.pop("version", None)
             if not isinstance(dry_run, bool) or not isinstance(version, int | None):
                 raise EditRefusedError("dry_run must be true or false, and version a number")
-            edit = _decode(kind, fields)
+            edit = decode(kind, fields)
             with attach(self._connection) as run:
                 if dry_run:
                     return {"plan": tool_results.plain(run.plan(edit, version=version))}
                 return {"applied": tool_results.plain(run.apply(edit, version=version))}
 
-        return Tool(_snake_case(kind.__name__), _description(kind), schema, False, call)
+        return Tool(snake_case(kind.__name__), description(kind), schema, False, call)
 
 
 def _get_status(run: Run, _: GetStatus) -> Any:
@@ -202,8 +216,14 @@ def _get_statistics(run: Run, body: GetStatistics) -> Any:
     return tool_results.statistics(run.batch, body.layer)
 
 
-def _inspect_filter(run: Run, body: InspectFilterTool) -> Any:
-    return tool_results.inspection(run.inspect(body.layer, body.filter))
+def _try_edits(run: Run, body: TryEditsTool) -> Any:
+    if body.dry_run:
+        cost = run.trial_cost(body.edits, batches=body.batches, version=body.version)
+        return {"cost": tool_results.plain(cost)}
+    trial = run.try_edits(
+        body.edits, batches=body.batches, version=body.version, timeout=body.timeout_seconds
+    )
+    return {"trial": tool_results.trial(trial)}
 
 
 def _wait_for_batches(run: Run, body: WaitForBatches) -> Any:
@@ -233,42 +253,9 @@ def _tool(
     name: str | None = None,
 ) -> Tool:
     return Tool(
-        name or _snake_case(kind.__name__),
-        _description(kind),
-        _input_schema(kind),
+        name or snake_case(kind.__name__),
+        description(kind),
+        input_schema(kind),
         is_read_only,
-        lambda arguments: use(_decode(kind, arguments)),
+        lambda arguments: use(decode(kind, arguments)),
     )
-
-
-def _decode(kind: type[Struct], arguments: Mapping[str, Any]) -> Any:
-    fields = dict(arguments)
-    tag = kind.__struct_config__.tag
-    if tag is not None:
-        fields["type"] = tag
-    try:
-        return msgspec.convert(fields, kind)
-    except msgspec.ValidationError as error:
-        raise EditRefusedError(f"invalid arguments: {error}") from error
-
-
-def _input_schema(kind: type[Struct]) -> dict[str, Any]:
-    """Return the JSON schema of a struct's fields, without its tag."""
-    whole = msgspec.json.schema(kind)
-    schema: dict[str, Any] = dict(whole["$defs"][kind.__name__])
-    properties = {name: one for name, one in schema["properties"].items() if name != "type"}
-    required = [name for name in schema.get("required", []) if name != "type"]
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
-    }
-
-
-def _description(kind: type[Struct]) -> str:
-    return inspect.cleandoc(kind.__doc__ or "").replace("`", "")
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

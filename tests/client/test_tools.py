@@ -14,7 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 from revacnn_lightning import EditRefusedError
-from revacnn_lightning.client import tool_results, tools
+from revacnn_lightning.client import inspection_results, tool_schemas
+from revacnn_lightning.client.inspection_tools import INSPECTION_TOOLS
 from revacnn_lightning.client.tools import Toolbox
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.inspections import FilterInspection, TopImage, VolumeSlice
@@ -76,8 +77,8 @@ def test_an_observer_gets_no_tool_that_changes_the_training():
     observer, operator = Toolbox(), Toolbox(is_operator=True)
     assert all(tool.is_read_only for tool in observer.tools.values())
     assert set(observer.tools) == {
-        "list_runs", "get_status", "get_structure", "get_statistics", "inspect_filter",
-        "wait_for_batches",
+        "list_runs", "get_status", "get_structure", "get_statistics", "wait_for_batches",
+        *INSPECTION_TOOLS,
     }  # fmt: skip
     assert set(operator.tools) > set(observer.tools)
 
@@ -85,10 +86,12 @@ def test_an_observer_gets_no_tool_that_changes_the_training():
 def test_every_edit_is_a_tool_with_a_schema():
     operator = Toolbox(is_operator=True)
     steering = {name for name, tool in operator.tools.items() if not tool.is_read_only}
-    expected = {tools._snake_case(kind.__name__) for kind in get_args(Edit)}
+    expected = {tool_schemas.snake_case(kind.__name__) for kind in get_args(Edit)}
     recording = {"start_recording", "stop_recording"}
     automatic = {"prune_to", "control_pruning", "set_policy"}
-    assert steering == {*expected, *recording, *automatic, "control_run", "set_hyperparameter"}
+    trials = {"try_edits", "keep_trial", "discard_trial"}
+    commands = {"control_run", "set_hyperparameter"}
+    assert steering == {*expected, *recording, *automatic, *trials, *commands}
     for tool in operator.tools.values():
         assert tool.description
         assert "type" not in tool.schema["properties"]
@@ -205,11 +208,11 @@ def test_the_slices_of_volumes_are_part_of_an_inspection() -> None:
         "run", 0, 9, "conv", 1, nothing, nothing, nothing, [top], response=3.0, box=(1, 2, 3, 4),
         image_size=(8, 9), volume=volume, receptive_field=(2, 3), receptive_field_depth=5,
     )  # fmt: skip
-    result = tool_results.inspection(found)
+    result = inspection_results.filter_inspection(found)
     assert (result["slices"], result["image_depth"], result["receptive_field_depth"]) == (
         [3, 8],
         16,
         5,
     )
     assert result["top_images"][0]["slices"] == [0, 3]
-    assert "slices" not in tool_results.inspection(replace(found, volume=None))
+    assert "slices" not in inspection_results.filter_inspection(replace(found, volume=None))

@@ -1,0 +1,49 @@
+"""JSON schemas of the arguments of tools, from the structs that take them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from revacnn_lightning.errors import EditRefusedError
+
+__all__ = ["decode", "description", "input_schema", "snake_case"]
+
+
+def decode(kind: type[Struct], arguments: Mapping[str, Any]) -> Any:
+    fields = dict(arguments)
+    tag = kind.__struct_config__.tag
+    if tag is not None:
+        fields["type"] = tag
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise EditRefusedError(f"invalid arguments: {error}") from error
+
+
+def input_schema(kind: type[Struct]) -> dict[str, Any]:
+    """Return the JSON schema of a struct's fields, without its tag."""
+    definitions = dict(msgspec.json.schema(kind)["$defs"])
+    schema: dict[str, Any] = dict(definitions.pop(kind.__name__))
+    properties = {name: one for name, one in schema["properties"].items() if name != "type"}
+    required = [name for name in schema.get("required", []) if name != "type"]
+    whole = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+    return {**whole, "$defs": definitions} if definitions else whole
+
+
+def description(kind: type[Struct]) -> str:
+    return inspect.cleandoc(kind.__doc__ or "").replace("`", "")
+
+
+def snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
