@@ -200,6 +200,17 @@ def test_doctor_exits_with_1_if_something_is_wrong(
     assert "there is no connection file" in capsys.readouterr().out
 
 
+def test_runs_did_not_say_that_nobody_listens_at_a_run(capsys: pytest.CaptureFixture[str]):
+    gone = ("ipc:///tmp/revacnn-gone/telemetry", "ipc:///tmp/revacnn-gone/requests")
+    connections.write(
+        Connection.of_this_process(
+            run="a", telemetry_endpoint=gone[0], request_endpoint=gone[1], server_key="k" * 40
+        )
+    )
+    assert cli.main(["runs"]) == 0
+    assert capsys.readouterr().out.endswith("(nobody listens at its sockets)\n")
+
+
 def test_runs_names_those_of_another_version(capsys: pytest.CaptureFixture[str]):
     connections.write(Connection("a", "", "", "", protocol=99, release="7.1"))
     assert cli.main(["runs"]) == 0

@@ -17,7 +17,7 @@ from revacnn_lightning.errors import (
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.lineage import find_resumed
-from revacnn_lightning.protocol.run_discovery import find_newest, list_runs
+from revacnn_lightning.protocol.run_discovery import find_newest, is_reachable, list_runs
 
 __all__ = ["attach"]
 
@@ -112,8 +112,23 @@ def _wait_for_state(run: Run, timeout: float) -> None:
             raise ProtocolError(f"run {connection.run} refuses this client: {run.refusal}")
         if time.monotonic() > deadline:
             raise RequestTimeoutError(
-                f"the run at {connection.addresses()[1]} did not reply within {timeout:g} s; if it "
-                f"runs on another machine, keep this command running: {connection.ssh_command()}"
+                f"the run at {connection.addresses()[1]} did not reply within {timeout:g} s"
+                + _explain_silence(connection)
             )
         run.take(lambda _: False)
         time.sleep(POLL_SECONDS)
+
+
+def _explain_silence(connection: Connection) -> str:
+    """Return why a run may not reply, and what to do about it."""
+    if not connection.is_local():
+        return f"; keep this command running here: {connection.ssh_command()}"
+    pid = connection.pid
+    if connection.is_stopped():
+        return f": its process {pid} is stopped; continue it with kill -CONT {pid}"
+    if not is_reachable(connection):
+        return f": its process {pid} exists, but nobody listens at its sockets; start it again"
+    return (
+        f": its process {pid} may be in a long batch or compiling; look at its own output, or wait "
+        "longer with attach(timeout=...)"
+    )

@@ -27,6 +27,7 @@ from revacnn_lightning.protocol.messages import PROTOCOL_VERSION
 from revacnn_lightning.protocol.processes import (
     boot_of,
     has_process_exited,
+    is_process_stopped,
     machine_id,
     process_start,
 )
@@ -107,6 +108,10 @@ class Connection(Struct, frozen=True):
         # Before a reboot, this machine had another id.
         is_older = bool(self.machine) and boot_of(self.machine) != boot_of(machine_id())
         return is_older and self.hostname == socket.gethostname() and self._precedes_boot()
+
+    def is_stopped(self) -> bool:
+        """Return True if the process of the run is on this machine, and does not continue now."""
+        return self.is_local() and self.pid > 0 and is_process_stopped(self.pid, self.process_start)
 
     def _precedes_boot(self) -> bool:
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["HAS_UNIX_SOCKETS", "SocketDirectory", "exist", "remove_leftovers"]
+__all__ = ["HAS_UNIX_SOCKETS", "SocketDirectory", "exist", "has_listener", "remove_leftovers"]
 
 HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX") and os.name == "posix"
 PREFIX = "revacnn-"
@@ -47,6 +47,24 @@ def exist(endpoints: Iterable[str]) -> bool:
     """Return whether these are endpoints of Unix sockets that exist on this machine."""
     paths = [endpoint.removeprefix("ipc://") for endpoint in endpoints]
     return all(path.startswith("/") and os.path.exists(path) for path in paths)
+
+
+def has_listener(endpoint: str) -> bool:
+    """Return whether a process listens at the endpoint of a Unix socket, by connecting.
+
+    A process that is stopped listens, too: it will accept the connection when it continues.
+    """
+    if not (HAS_UNIX_SOCKETS and endpoint.startswith("ipc:///")):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(endpoint.removeprefix("ipc://"))
+        except BlockingIOError:  # more connections wait for the process than the system allows
+            return True
+        except (OSError, ValueError):  # nobody does, or it is no path
+            return False
+    return True
 
 
 def remove_leftovers(endpoint: str) -> None:

@@ -6,7 +6,7 @@ import functools
 import os
 from pathlib import Path
 
-__all__ = ["boot_of", "has_process_exited", "machine_id", "process_start"]
+__all__ = ["boot_of", "has_process_exited", "is_process_stopped", "machine_id", "process_start"]
 
 
 @functools.cache
@@ -51,6 +51,16 @@ def has_process_exited(pid: int, start: int = 0) -> bool:
     state, start_now = _state_and_start(pid)
     is_zombie = state == "Z"  # it has exited, and only its parent has not noticed
     return is_zombie or (start > 0 and start_now > 0 and start != start_now)
+
+
+def is_process_stopped(pid: int, start: int = 0) -> bool:
+    """Return whether a process of this machine is stopped, by Ctrl-Z, a signal or a debugger.
+
+    Args:
+        start: its `process_start`; 0: unknown.
+    """
+    state, start_now = _state_and_start(pid)
+    return state in ("T", "t") and start in (0, start_now)
 
 
 def _state_and_start(pid: int) -> tuple[str, int]:

@@ -17,7 +17,14 @@ from revacnn_lightning.protocol.connection import (
     runtime_dir,
 )
 
-__all__ = ["find_newest", "find_unusable", "list_runs", "remove_exited", "remove_if_exited"]
+__all__ = [
+    "find_newest",
+    "find_unusable",
+    "is_reachable",
+    "list_runs",
+    "remove_exited",
+    "remove_if_exited",
+]
 
 REPLY_SECONDS = 0.2  # time for another machine to accept a connection
 ASK_AGAIN_SECONDS = 15.0
@@ -26,15 +33,21 @@ ASK_AGAIN_SECONDS = 15.0
 def list_runs() -> list[Connection]:
     """Return the live runs whose files are in the runtime directory.
 
-    Those on this machine come first, the newest of them at the beginning. A home directory may be
-    shared with other machines: of their runs, those that accept a connection are returned.
+    Those on this machine come first, the newest of them at the beginning; those whose process
+    exists while nobody listens at their sockets come last. A home directory may be shared with
+    other machines: of their runs, those that accept a connection are returned.
 
     Raises:
         ConnectionFileError: other users could replace files in the directory.
     """
     runs = remove_exited()
-    live = [run for run in runs if run.is_local() or _is_reachable(run)]
-    return sorted(live, key=lambda run: (run.is_local(), run.start_time), reverse=True)
+    reachable = {run.run for run in runs if is_reachable(run)}
+    live = [run for run in runs if run.is_local() or run.run in reachable]
+    return sorted(
+        live,
+        key=lambda run: (run.run in reachable, run.is_local(), run.start_time),
+        reverse=True,
+    )
 
 
 def find_newest() -> Connection:
@@ -94,8 +107,15 @@ def remove_if_exited(path: Path) -> None:
 
 
 def _remove(path: Path, run: Connection) -> None:
+    """Remove a connection file and its sockets, unless somebody listens there.
+
+    The file may name the sockets of another run, or a process that the run has started holds them.
+    """
+    endpoints = run.local_endpoints or ()
+    if any(local_sockets.has_listener(endpoint) for endpoint in endpoints):
+        return
     path.unlink(missing_ok=True)
-    for endpoint in run.local_endpoints or ():
+    for endpoint in endpoints:
         local_sockets.remove_leftovers(endpoint)
 
 
@@ -117,15 +137,22 @@ def _readable_files() -> list[tuple[Path, Connection]]:
     return found
 
 
-def _is_reachable(run: Connection) -> bool:
-    """Return whether a run on another machine accepts connections, by asking now and then."""
-    return _accepts_connections(run.addresses()[1], int(time.monotonic() / ASK_AGAIN_SECONDS))
+def is_reachable(run: Connection) -> bool:
+    """Return whether a run accepts connections, by asking now and then.
+
+    After a flood, a run closes one of its two sockets for a while: the other one suffices.
+    """
+    period = int(time.monotonic() / ASK_AGAIN_SECONDS)
+    telemetry, requests = run.addresses()
+    if _accepts_connections(requests, period):
+        return True
+    return run.is_local() and _accepts_connections(telemetry, period)
 
 
 @functools.lru_cache(maxsize=256)
 def _accepts_connections(address: str, _period: int) -> bool:
     if not address.startswith("tcp://"):
-        return local_sockets.exist([address])
+        return local_sockets.has_listener(address)
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REPLY_SECONDS).close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 from revacnn_lightning.protocol.processes import (
     boot_of,
     has_process_exited,
+    is_process_stopped,
     machine_id,
     process_start,
 )
+from tests.protocol.stopped_process import stopped_process
+from tests.protocol.test_sockets import until
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -43,3 +47,14 @@ def test_the_machine_is_known():
     boot, _, namespace = machine_id().partition("/")
     assert boot == boot_of(machine_id()) != ""
     assert namespace.isdigit()
+
+
+@needs_proc
+def test_a_stopped_process_is_stopped_until_it_continues():
+    with stopped_process() as process:
+        start = process_start(process.pid)
+        assert is_process_stopped(process.pid, start)
+        assert not is_process_stopped(process.pid, start - 1)  # of an earlier process
+        process.send_signal(signal.SIGCONT)
+        until(lambda: not is_process_stopped(process.pid))
+    assert not is_process_stopped(os.getpid())

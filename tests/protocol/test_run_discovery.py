@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,12 @@ from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol import run_discovery
 from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.local_sockets import SocketDirectory
+from revacnn_lightning.protocol.local_sockets import SocketDirectory, exist, has_listener
 from revacnn_lightning.protocol.processes import machine_id, process_start
 from revacnn_lightning.protocol.run_discovery import (
     find_newest,
     find_unusable,
+    is_reachable,
     list_runs,
     remove_exited,
 )
@@ -43,12 +47,67 @@ def elsewhere(run: str, **changes: object) -> Connection:
     return make(run, **{"hostname": "gpu7", "machine": "other-boot/1", "pid": 7, **changes})
 
 
+GONE = ("ipc:///tmp/revacnn-gone/telemetry", "ipc:///tmp/revacnn-gone/requests")
+
+
+@contextlib.contextmanager
+def listening(backlog: int = 100) -> Iterator[tuple[str, str]]:
+    """Listen at the Unix sockets of a run."""
+    directory = SocketDirectory()
+    with ExitStack() as stack:
+        stack.callback(directory.remove)
+        for endpoint in directory.endpoints:
+            end = stack.enter_context(socket.socket(socket.AF_UNIX))
+            end.bind(endpoint.removeprefix("ipc://"))
+            end.listen(backlog)
+        yield directory.endpoints
+
+
 def test_the_newest_live_run_is_found(runtime_dir: Path):
     connections.write(make("old", start_time=1.0))
     connections.write(make("new", start_time=2.0))
     (runtime_dir / "run-broken.json").write_text("{")
     assert [run.run for run in list_runs()] == ["new", "old"]
     assert find_newest().run == "new"
+
+
+@needs_proc
+def test_a_newest_run_without_its_sockets_hid_one_that_answers():
+    """Its process existed, so nobody asked whether it listens."""
+    with listening() as endpoints:
+        for run, started, own in (
+            ("answers", 1.0, endpoints),
+            ("refuses", 2.0, GONE),
+            ("vanished", 3.0, GONE),
+        ):
+            connections.write(make(run, start_time=started, local_endpoints=own))
+        assert find_newest().run == "answers"
+        assert [run.run for run in list_runs()] == ["answers", "vanished", "refuses"]
+
+
+def test_a_run_that_has_closed_one_socket_after_a_flood_answers():
+    with listening() as (telemetry, requests):
+        Path(requests.removeprefix("ipc://")).unlink()
+        assert is_reachable(make(telemetry_endpoint=telemetry, request_endpoint=requests))
+
+
+def test_a_stopped_run_answers_though_many_connections_wait_for_it():
+    with listening(backlog=0) as (_, requests), ExitStack() as waiting:
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(requests.removeprefix("ipc://"))
+        assert has_listener(requests)
+
+
+@needs_proc
+def test_a_stale_file_that_named_the_sockets_of_a_live_run_cut_it_off():
+    with listening() as endpoints:
+        connections.write(make("live", start_time=1.0, local_endpoints=endpoints))
+        connections.write(make("stale", process_start=1, local_endpoints=endpoints))
+        assert [run.run for run in list_runs()] == ["live"]
+        assert exist(endpoints)
 
 
 def test_without_a_run_the_error_says_how_to_start_one():

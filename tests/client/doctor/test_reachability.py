@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -16,9 +17,13 @@ from revacnn_lightning.client.doctor.finding import Finding
 from revacnn_lightning.client.doctor.reachability import check_run
 from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.messages import Message, Refused, Request
+from revacnn_lightning.protocol.processes import machine_id
 from revacnn_lightning.protocol.sockets import Keys
 from tests.client.keyed_run import KeyedRun
 from tests.client.simulated_run import SimulatedRun, status
+from tests.protocol.stopped_process import stopped_process
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
 @contextmanager
@@ -66,6 +71,21 @@ def test_a_closed_port_is_a_problem_with_the_ssh_command(training: SimulatedRun)
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reachability, "REPLY_SECONDS", 0.5)
+
+
+@needs_proc
+@pytest.mark.usefixtures("impatient")
+def test_a_stopped_training_was_taken_for_one_with_another_key(training: SimulatedRun):
+    """Its sockets accept connections, and nobody replies."""
+    with stopped_process() as process:
+        keys = Keys.generate().public
+        stopped = replace(
+            training.connection, server_key=keys, pid=process.pid, machine=machine_id()
+        )
+        findings = check(stopped)
+    assert [finding.status for finding in findings] == ["ok", "problem"]
+    assert findings[1].text.startswith(f"its process {process.pid} is stopped")
+    assert findings[1].advice == f"continue it with: kill -CONT {process.pid}"
 
 
 @pytest.mark.usefixtures("impatient")
