@@ -40,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except RevacnnError as error:
-        print(f"revacnn: {error}", file=sys.stderr)
+        from revacnn_lightning.protocol.plain_text import to_plain_text
+
+        # An error may contain what a connection file says.
+        lines = "\n".join(map(to_plain_text, str(error).split("\n")))
+        print(f"revacnn: {lines}", file=sys.stderr)
         return 1
 
 

@@ -13,11 +13,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import revacnn_lightning
 from revacnn_lightning import cli
 from revacnn_lightning.protocol import connection as connections
 from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.sockets import Keys
 
 COMMAND = [sys.executable, "-m", "revacnn_lightning"]
 
@@ -209,6 +211,19 @@ def test_runs_did_not_say_that_nobody_listens_at_a_run(capsys: pytest.CaptureFix
     )
     assert cli.main(["runs"]) == 0
     assert capsys.readouterr().out.endswith("(nobody listens at its sockets)\n")
+
+
+def test_an_error_about_a_connection_file_controlled_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    ended = Connection.of_this_process(
+        run="gg\x1b[31m", telemetry_endpoint="ipc:///tmp/revacnn-gone/telemetry",
+        request_endpoint="ipc:///tmp/revacnn-gone/requests",
+        server_key=Keys.generate().public,
+    )  # fmt: skip
+    file = connections.write(replace(ended, process_start=1), tmp_path / "run.json")
+    assert cli.main(["share", "--list", "--connect", str(file)]) == 1
+    assert capsys.readouterr().err.startswith("revacnn: run gg\\x1b[31m has ended")
 
 
 def test_runs_names_those_of_another_version(capsys: pytest.CaptureFixture[str]):

@@ -66,6 +66,7 @@ def _execute(options: argparse.Namespace) -> int:
 
 def _share(run: Run, options: argparse.Namespace) -> None:
     from revacnn_lightning.client import key_files
+    from revacnn_lightning.protocol.plain_text import to_plain_text
 
     role: Literal["operator", "observer"] = "operator" if options.operator else "observer"
     connection = run.share(role, name=options.name, seconds=options.expires)
@@ -78,7 +79,8 @@ def _share(run: Run, options: argparse.Namespace) -> None:
         raise
     may = "edit and control" if role == "operator" else "observe, not change,"
     until = _until(connection.key_expires)
-    print(f"{path}: the key {name!r} may {may} {connection.title} {until}.")
+    title = to_plain_text(connection.title)
+    print(f"{path}: the key {name!r} may {may} {title} {until}.")
     print("Hand it over in private: whoever has the file has the key.")
     print(f"Use it:       revacnn view --connect {path}")
     print(f"Take it back: revacnn share --revoke '{name}'")

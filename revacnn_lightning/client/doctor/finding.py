@@ -44,11 +44,12 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 def format_findings(findings: Sequence[Finding]) -> str:
     """Return one line for each finding and one for each advice, and a summary."""
-    width = max((len(finding.check) for finding in findings), default=0)
+    checks = [to_plain_text(finding.check) for finding in findings]  # which may name a run
+    width = max(map(len, checks), default=0)
     lines = []
-    for finding in findings:
+    for check, finding in zip(checks, findings, strict=True):
         text = to_plain_text(finding.text)
-        lines.append(f"{MARKS[finding.status]} {finding.check:{width}}  {text}")
+        lines.append(f"{MARKS[finding.status]} {check:{width}}  {text}")
         if finding.advice:
             lines.append(f"  {'':{width}}  → {to_plain_text(finding.advice)}")
     n = sum(finding.status == "problem" for finding in findings)

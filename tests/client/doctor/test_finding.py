@@ -32,6 +32,15 @@ def test_advice_stands_below_its_finding_and_cannot_control_the_terminal():
     assert text.endswith("1 problem found.")
 
 
+def test_the_id_of_a_run_in_a_connection_file_controlled_the_terminal():
+    text = format_findings([FINE, Finding("run gg\x1b[31m\nb", "ok", "fine")])
+    assert "\x1b" not in text
+    assert text.splitlines()[:2] == [
+        "✓ Python             3.12",
+        "✓ run gg\\x1b[31m\\nb  fine",
+    ]
+
+
 def test_json_holds_everything():
     content = json.loads(to_json([FINE, WRONG]))
     assert content["ok"] is False
