@@ -45,6 +45,24 @@ def test_the_focus_moved_from_one_group_of_twins_to_another(address: str, open_p
     assert page.evaluate(FOCUSED) == 1
 
 
+MANY = """() => {
+  const row = {kind: "dead", layer: 0, note: "", refusal: "", remedies: []}
+  const rows = Array.from({length: 9}, (_, i) => ({...row, text: `conv1: ${i}`, ids: [i]}))
+  revacnn.deliver("verdicts", {rows, total: 9, badges: [], problem: ""})
+  return [...document.querySelectorAll("#verdicts li")].map((one) => one.textContent)
+}"""
+
+
+def test_verdicts_beyond_six_could_not_be_seen(address: str, open_page: Any) -> None:
+    page = ready(open_page(address, viewport=SMALL))
+    page.wait_for_function("revacnn.parts.verdicts != null")
+    assert page.evaluate(MANY)[-2:] == ["conv1: 5", "3 more"]
+    page.evaluate(
+        "[...document.querySelectorAll('#verdicts button')].at(-1).click()"
+    )  # before the run's own verdicts come
+    assert page.evaluate(MANY)[-2:] == ["conv1: 8", "fewer"]
+
+
 SAID = """() => {
   const note = "the input is a row of numbers, which has no parts"
   revacnn.deliver("inspection", {status: "", busy: false, top_images: [], no_top_images: note,

@@ -128,7 +128,7 @@ FOCUS_AFTER_NEWER_VERDICTS = """() => {
   const row = (layer, text) => (
     {kind: "dead", layer, text, note: "", ids: [], remedies: [restart], refusal: ""}
   )
-  const deliver = (...rows) => revacnn.deliver("verdicts", {rows})
+  const deliver = (...rows) => revacnn.deliver("verdicts", {rows, total: rows.length})
   deliver(row(3, "stem: 1 dead"), row(5, "head: 2 dead"))
   const focused = []
   const name = (button) => button.getAttribute("aria-label") ?? button.textContent

@@ -1,4 +1,4 @@
-"""The verdicts on all layers, what acting on them is worth first, each with its remedy."""
+"""The verdicts on all layers, those of the opened one first, each with its remedies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .html_panel import HtmlPanel
 
 __all__ = ["VerdictPanel"]
 
-MAX_ROWS = 6
+MAX_ROWS = 100  # the page shows a few of them, and the others on demand
 REFRESH_SECONDS = 2.0  # of what follows from prices
 
 WORDS: dict[VerdictKind, str] = {
@@ -68,11 +68,13 @@ class VerdictPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         state, structure = self.tab.state, self.tab.structure
         if state is None or structure is None:
-            return {"rows": [], "badges": [], "problem": ""}
+            return {"rows": [], "total": 0, "badges": [], "problem": ""}
         now, shown = time.monotonic(), self.source.data
         verdicts = self.tab.follower.verdicts
+        opened = self.tab.layer(None)
         key = (
             state.connection.run, structure.version, self.tab.steering_refusal(), verdicts.revision,
+            "" if opened is None else opened.name,
         )  # fmt: skip
         if shown and key == self._key and now < self._due_at:
             return shown
@@ -81,9 +83,12 @@ class VerdictPanel(HtmlPanel):
         found = [*verdicts.of_structure(structure.version), *self._widths(structure)]
         known = [one for one in found if one.is_known and one.kind != "untrained"]
         known.sort(key=lambda one: -one.worth)
-        rows = [_row(one, structure, key[2]) for one in known]
+        own_first = sorted(known, key=lambda one: one.layer != key[4])
+        rows = [_row(one, structure, key[2]) for one in own_first]
+        shown_rows = [row for row in rows if row is not None]
         return {
-            "rows": [row for row in rows if row is not None][:MAX_ROWS],
+            "rows": shown_rows[:MAX_ROWS],
+            "total": len(shown_rows),
             "badges": _badges(known, structure),
             "problem": verdicts.problem,
         }
@@ -99,7 +104,7 @@ class VerdictPanel(HtmlPanel):
                 wide[layer.name] = replace(verdict, evidence=evidence)
         return [*wide.values(), *narrow_layers(self.tab, structure).values()]
 
-    _key: tuple[str, int, str, int] = ("", -1, "", -1)
+    _key: tuple[str, int, str, int, str] = ("", -1, "", -1, "")
     _due_at = 0.0
 
 

@@ -29,8 +29,12 @@ from viewer.tab.tab_state import TabState
 
 
 def give(tab: TabState, monkeypatch: pytest.MonkeyPatch, verdicts: Sequence[Verdict]) -> list[dict]:
+    return panel_of(tab, monkeypatch, verdicts)["rows"]
+
+
+def panel_of(tab: TabState, monkeypatch: pytest.MonkeyPatch, verdicts: Sequence[Verdict]) -> dict:
     monkeypatch.setattr(tab.follower.verdicts, "of_structure", lambda version: list(verdicts))
-    return VerdictPanel(tab).content()["rows"]
+    return VerdictPanel(tab).content()
 
 
 def click(tab: TabState, row: dict, index: int) -> None:
@@ -188,3 +192,26 @@ def test_layers_of_cheap_filters_are_too_wide_while_prices_are_shown(tab: TabSta
     tab.shows_prices = True
     rows = VerdictPanel(tab).content()["rows"]
     assert [row["layer"] for row in rows if row["kind"] == "too_wide"] == [0]
+
+
+def test_six_verdicts_of_other_layers_hid_those_of_the_opened_one(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (layer.name for layer in tab.structure.layers[:2])
+    found = [
+        Verdict("twins", first, "twins", 0.9, (i, i + 1), remedy="merge", worth=1 - i / 100)
+        for i in range(7)
+    ]
+    found += [Verdict("dormant", second, "", 0.7, (i,), worth=(1 + i) / 1e3) for i in range(2)]
+    send_command(tab, "select", layer=1, first=0, last=0)
+    content = panel_of(tab, monkeypatch, found)
+    assert [row["layer"] for row in content["rows"]] == [1] * 2 + [0] * 7
+    assert [row["ids"] for row in content["rows"][:2]] == [
+        [tab.structure.layers[1].filter_ids[i]] for i in (1, 0)
+    ]  # what is worth most first
+    assert content["total"] == 9
+    panel = VerdictPanel(tab)
+    panel.update()
+    send_command(tab, "select", layer=0, first=0, last=0)
+    panel.update()  # not only when the next verdicts come
+    assert panel.source.data["rows"][0]["layer"] == 0

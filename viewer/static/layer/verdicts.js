@@ -1,4 +1,4 @@
-/** The verdicts on all layers: a click shows the filters, the buttons beside it stage the remedies. */
+/** The verdicts on all layers, a few of them until more are asked for: a click shows the filters, the buttons beside it stage the remedies. */
 
 import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
@@ -9,18 +9,41 @@ import {drawUnlessPressed} from "../shared/press.js"
 /** @type {VerdictRow[]} */
 let rows = []
 let problem = ""
+let total = 0
+let isOpen = false
+
+const SHOWN = 6 // rows, until all are asked for
 
 export function startVerdicts() {
   const draw = drawUnlessPressed(byId("verdicts"), () => {
-    byId("verdicts").hidden = rows.length === 0 && !problem
+    const list = byId("verdicts"), shown = isOpen ? rows : rows.slice(0, SHOWN)
+    list.hidden = rows.length === 0 && !problem
+    list.dataset.open = String(isOpen)
     const failure = problem ? [createElement("li", {class: "faint"}, problem)] : []
-    redrawChildren(byId("verdicts"), ...failure, ...rows.map(rowElement))
+    redrawChildren(list, ...failure, ...shown.map(rowElement), ...moreElements(toggle))
   })
   subscribe("verdicts", (data) => {
     rows = data.rows
     problem = data.problem
+    total = data.total
     draw()
   })
+  function toggle() {
+    isOpen = !isOpen
+    draw()
+  }
+}
+
+/**
+ * Return the button that shows all verdicts, or the first ones again; none if these are all.
+ * @param {() => void} onclick
+ */
+function moreElements(onclick) {
+  if (total <= SHOWN) return []
+  const text = isOpen ? "fewer" : `${total - SHOWN} more`, rest = isOpen ? total - rows.length : 0
+  const button = createElement("button", {class: "tiny", "data-key": "more", "aria-expanded": String(isOpen), onclick}, text)
+  const note = rest > 0 ? createElement("span", {class: "faint"}, `${rest} more are not listed`) : null
+  return [createElement("li", {}, button, note)]
 }
 
 /** @param {VerdictRow} row */

@@ -253,7 +253,10 @@ export interface VerdictBadge {
 }
 
 export interface VerdictsData {
+  /** Those on the opened layer first. */
   rows: VerdictRow[]
+  /** How many there are; of very many, the last are left out of `rows`. */
+  total: number
   badges: VerdictBadge[]
   /** Why no newer verdicts are known; "" if they are. */
   problem: string
