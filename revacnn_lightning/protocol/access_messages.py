@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from revacnn_lightning.protocol.access_keys import Role
+from revacnn_lightning.protocol.prices import RemovalPrice
 
 __all__ = ["Access", "KeyInfo", "KeyList", "RequestOutcome"]
 
@@ -58,6 +59,8 @@ class RequestOutcome(Struct, frozen=True, tag="request_outcome"):
     host: str = ""  # name of the client's machine, as the client says
     address: str = ""  # of the other end of the connection, as far as the run knows it
     detail: str = ""  # why it was refused, or what was done
+    price: RemovalPrice | None = None  # of a removal: the predicted change of the loss
+    price_note: str = ""  # why it was not predicted
 
     @property
     def who(self) -> str:

@@ -116,9 +116,11 @@ def _describe_outcome(outcome: RequestOutcome) -> str:
 
 def _outcome(run: str, key: str, address: str, request: Request, reply: Reply) -> RequestOutcome:
     title, step, version, detail = describe_request(request.body), -1, -1, ""
+    price, price_note = None, ""
     state: Literal["applied", "done", "refused"] = "done"
     if isinstance(reply, Applied):
         state, title, step, version = "applied", reply.plan.title, reply.step, reply.version
+        price, price_note = reply.plan.price, reply.plan.price_note
     elif isinstance(reply, Done):
         step, version, detail = reply.step, reply.version, reply.detail
     elif isinstance(reply, Refused):
@@ -135,6 +137,8 @@ def _outcome(run: str, key: str, address: str, request: Request, reply: Reply) -
         host=to_plain_text(request.host),
         address=address,
         detail=detail[:MAX_DETAIL],
+        price=price,
+        price_note=price_note[:MAX_DETAIL],
     )
 
 

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from revacnn_lightning import AddFilters, ControlRun, InsertLayer, RemoveFilters, SetHyperparameter
 from revacnn_lightning.protocol.access_keys import AUTOMATIC, SCRIPT, AccessKey
@@ -20,6 +21,7 @@ from revacnn_lightning.protocol.messages import (
     Reply,
     Request,
 )
+from revacnn_lightning.protocol.prices import RemovalPrice
 from revacnn_lightning.protocol.requests import InspectLayer, RequestBody, ShareKey, Undo
 from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder, describe_request
@@ -54,6 +56,21 @@ def test_an_applied_edit_says_who_made_it(caplog: pytest.LogCaptureFixture):
     start = time.strftime("ReVACNN, %Y-%m-%d %H:%M:%S: ", time.localtime(outcome.time))
     end = "applied before batch 12 by ann on gpu01 (process 4711): Remove conv2 · filter 3"
     assert line == start + end
+
+
+def test_others_did_not_see_what_an_edit_was_predicted_to_cost():
+    """Not even those who watched the run prune itself."""
+    recorded, price = Recorded(), RemovalPrice(0.01, 0.002, 0.4, 16, 11)
+    for plan in (replace(PLAN, price=price), replace(PLAN, price_note="no loss")):
+        recorded.record(RemoveFilters("conv2", [3]), Applied("id", 12, 3, plan))
+    assert [one.price for one in recorded.published] == [price, None]
+    assert [one.price_note for one in recorded.published] == ["", "no loss"]
+    requests = Journal.from_data(recorded.journal.to_data()).requests
+    assert requests == recorded.published  # in a checkpoint, too
+    old = recorded.journal.to_data()
+    for one in old["requests"]:
+        del one["price"], one["price_note"]
+    assert [one.price for one in Journal.from_data(old).requests] == [None, None]
 
 
 def test_who_changed_what_was_in_no_log_unless_the_script_had_set_up_logging(

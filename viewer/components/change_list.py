@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
+from revacnn_lightning.protocol.plans import PlanSummary
 
 from ..rendering.formatting import format_count, format_moment, format_share
 from ..rendering.plan_costs import format_costs
@@ -116,8 +117,10 @@ class ChangeListPanel(HtmlPanel):
     def _effect(self, change: RequestRecord | RequestOutcome | EditMark) -> dict[str, str]:
         state = self.tab.state
         effect = None if state is None else state.edit_effects.of(change.version)
-        plan = change.plan if isinstance(change, RequestRecord) else None
-        return effect_data(plan, effect, self.tab.chart_settings.metric)
+        predicted: PlanSummary | RequestOutcome | None = None
+        if not isinstance(change, EditMark):
+            predicted = change.plan if isinstance(change, RequestRecord) else change
+        return effect_data(predicted, effect, self.tab.chart_settings.metric)
 
     def _history_disabled(self, action: Literal["undo", "redo"]) -> str:
         """Return why no edit can be undone, or redone; "" if one can."""

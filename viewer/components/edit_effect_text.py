@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import PlanSummary
 
 from ..rendering.formatting import count_of, format_number
@@ -17,19 +18,23 @@ PENDING = "…"
 UNKNOWN = "–"
 
 
-def effect_data(plan: PlanSummary | None, effect: EditEffect | None, metric: str) -> dict[str, str]:
+def effect_data(
+    predicted: PlanSummary | RequestOutcome | None, effect: EditEffect | None, metric: str
+) -> dict[str, str]:
     """Return the predicted and the measured effect of an edit, and what they mean.
 
     Args:
-        plan: of the edit, if it is known.
+        predicted: has the price of the edit, if that is known.
         effect: what was measured, if anything was.
         metric: the family of metrics that the user has chosen to see.
     """
-    price = None if plan is None else plan.price
     texts, notes = [], []
-    if price is not None:
-        texts.append(f"predicted {format_price(price)}")
-        notes.append(explain_price(price))
+    if predicted is not None and predicted.price is not None:
+        texts.append(f"predicted {format_price(predicted.price)}")
+        notes.append(explain_price(predicted.price))
+    elif predicted is not None and predicted.price_note:
+        texts.append("not predicted")
+        notes.append(f"Not predicted: {predicted.price_note}.")
     if effect is not None:
         texts.append(describe_effect(effect, metric))
         notes.append(explain_effect(effect))
@@ -39,6 +44,8 @@ def effect_data(plan: PlanSummary | None, effect: EditEffect | None, metric: str
 def describe_effect(effect: EditEffect, chosen: str = LOSS) -> str:
     """Return for example ``loss 0.412 ± 0.031 → 0.398 ± 0.029 · val acc 0.780 → 0.791``.
 
+    If several edits share the numbers, it begins with ``3 edits together:``.
+
     Args:
         effect: of the edit.
         chosen: the family of metrics that the user has chosen to see.
@@ -46,7 +53,8 @@ def describe_effect(effect: EditEffect, chosen: str = LOSS) -> str:
     known = {**effect.before, **effect.after}
     metric = main_metric((name for name in known if name != LOSS), chosen)
     names = [name for name in (LOSS, metric) if name in known]
-    return " · ".join(_change(name, effect) for name in names)
+    text = " · ".join(_change(name, effect) for name in names)
+    return f"{effect.n_edits} edits together: {text}" if text and effect.n_edits > 1 else text
 
 
 def explain_effect(effect: EditEffect) -> str:
@@ -58,7 +66,10 @@ def explain_effect(effect: EditEffect) -> str:
     if effect.batches_after < REPORTS[0]:
         sentences = [f"The effect is shown {REPORTS[0]} batches after the edit."]
     if effect.n_edits > 1:
-        sentences.append(f"{effect.n_edits} edits that came close together share these numbers.")
+        sentences.append(
+            f"{effect.n_edits} edits that came close together share these numbers: they are of all "
+            "of them, while each prediction is of one edit."
+        )
     return " ".join(sentences)
 
 

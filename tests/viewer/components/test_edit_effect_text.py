@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+from msgspec.structs import replace
 
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import Request
-from revacnn_lightning.protocol.requests import AddFilters
+from revacnn_lightning.protocol.prices import RemovalPrice
+from revacnn_lightning.protocol.requests import AddFilters, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.change_list import ChangeListPanel
@@ -31,9 +34,40 @@ def test_an_effect_names_the_loss_and_the_main_metric() -> None:
     assert "50 batches before the edit and 25 batches after it" in explain_effect(EFFECT)
 
 
+def test_each_of_several_edits_claimed_the_measured_change_of_all_of_them() -> None:
+    shared = replace(EFFECT, n_edits=2)
+    assert describe_effect(shared).startswith("2 edits together: loss 0.412")
+    assert "they are of all of them, while each prediction is of one edit" in explain_effect(shared)
+    assert describe_effect(EditEffect(n_edits=2)) == ""
+
+
+def test_the_edits_of_a_pruning_run_showed_no_prediction(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    panel, state = ChangeListPanel(tab), follower.state
+    assert state is not None
+    follower.train(20)
+    outcome = RequestOutcome("run", "theirs", "Remove conv1 · filter 0", "applied", 0.0)
+    for known, text in (
+        ({"price": RemovalPrice(0.01, 0.002, 0.4, 16, 11)}, "predicted loss +0.0100 ± 0.00200"),
+        ({"price_note": "the loss is known after the next batch"}, "not predicted"),
+    ):
+        replies = follower.training.handle(Request("theirs", RemoveFilters("conv1", [0])))
+        state.receive(replies[1])
+        version = state.structure.version  # type: ignore[union-attr]
+        state.receive(replace(outcome, id=text, step=20, version=version, **known))
+        follower.train(12)
+        record = panel.content()["records"][0]
+        predicted, measured, *_ = record["effect"].split(" · ")
+        assert predicted == text
+        assert measured.startswith("loss ")
+        assert "→" in measured
+    assert "the loss is known after the next batch" in record["effect_note"]
+
+
 def test_an_effect_that_is_not_measured_yet_says_when_it_is() -> None:
     effect = EditEffect(before={"loss": Level(0.4, 0.03)}, batches_before=50, n_edits=3)
-    assert describe_effect(effect) == "loss 0.400 ± 0.0300 → …"
+    assert describe_effect(effect) == "3 edits together: loss 0.400 ± 0.0300 → …"
     assert explain_effect(effect).startswith("The effect is shown 10 batches after the edit.")
     assert "3 edits that came close together" in explain_effect(effect)
     assert describe_effect(EditEffect()) == ""
