@@ -13,7 +13,7 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import zmq
 from zmq.utils import z85
@@ -30,6 +30,7 @@ ENDPOINT = "inproc://zeromq.zap.01"
 VERSION = b"1.0"
 DOMAIN = b"revacnn"  # with one, libzmq admits nobody without a reply
 ACCEPTED, DENIED = (b"200", b"OK"), (b"400", b"the key is unknown, has expired or was revoked")
+PAUSED = (b"300", b"the key has sent a flood")  # libzmq disconnects the client, which tries again
 USER_ID = "User-Id"  # property of each frame that a client sends: the public half of its key
 # A reply takes about 50 µs. What exceeds this waits, and libzmq closes it after a few seconds.
 RATE, BURST = 50.0, 256.0
@@ -42,10 +43,17 @@ class Authenticator:
     Args:
         context: of the sockets. They must be bound later.
         ring: the keys to admit.
+        is_paused: returns whether one of them is not admitted now; called by another thread.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], ring: KeyRing) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        ring: KeyRing,
+        is_paused: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._ring = ring
+        self._is_paused = is_paused
         self._seen: dict[str, None] = {}
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
@@ -81,7 +89,9 @@ class Authenticator:
             self._seen[public] = None
             is_admitted = self._ring.admits(public)  # unless it was revoked at this moment
         status = ACCEPTED if is_admitted else DENIED
-        user_id = public.encode() if is_admitted else b""
+        if is_admitted and self._is_paused(public):
+            status = PAUSED
+        user_id = public.encode() if status == ACCEPTED else b""
         return [VERSION, request_id, *status, user_id, b""]
 
 

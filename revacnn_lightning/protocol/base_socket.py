@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
+from collections.abc import Callable
 from typing import NamedTuple
 
 import zmq
@@ -83,8 +84,12 @@ class BaseSocket:
         self._finalizer = weakref.finalize(self, _close, self._closing, os.getpid())
         self._finalizer.atexit = False  # an exiting process does not wait either
 
-    def _bind(self, endpoint: str, keys: Keys, ring: KeyRing) -> Authenticator:
+    def _bind(
+        self, endpoint: str, keys: Keys, ring: KeyRing, is_paused: Callable[[str], bool]
+    ) -> Authenticator:
         """Listen on an endpoint; one that ends in ``:0`` uses any free port.
+
+        ``is_paused`` returns whether a key of ``ring`` is not admitted now.
 
         Returns:
             What admits clients with a key of ``ring``, until the socket is closed.
@@ -92,7 +97,7 @@ class BaseSocket:
         Raises:
             OSError: the port is in use, or the address is not one of this machine.
         """
-        authenticator = Authenticator(self._context, ring)
+        authenticator = Authenticator(self._context, ring, is_paused)
         self._socket.zap_domain = DOMAIN
         self._socket.handshake_ivl = HANDSHAKE_MS
         # The CURVE options must be set before binding.

@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
+from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.authenticator import USER_ID
 from revacnn_lightning.protocol.base_socket import (
     EVENTS,
@@ -33,12 +33,7 @@ from revacnn_lightning.protocol.floodable_socket import FloodableSocket
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import ControlRun
-from revacnn_lightning.protocol.senders import (
-    PEER_ADDRESS,
-    Sender,
-    describe_address,
-    property_of,
-)
+from revacnn_lightning.protocol.senders import Sender, property_of
 
 __all__ = ["Publisher", "RequestServer"]
 
@@ -54,8 +49,8 @@ REPLY_QUEUE = 64  # of each client; a reply can be a structure of 200 kB
 MAX_SUBSCRIPTION_BYTES = 1024
 ENCRYPTION_BYTES = 33  # that CURVE adds to a frame
 REQUEST_FRAMES = 2  # topic and header; longer messages are discarded
-MAX_SURPLUS_FRAMES = 32  # of all clients; more are a flood, which libzmq keeps in memory
-# Received per second, of all clients, and at a time. More is a flood, of which libzmq keeps up to
+MAX_SURPLUS_FRAMES = 32  # of each key; more are a flood, which libzmq keeps in memory
+# Received per second, of each key, and at a time. More is a flood, of which libzmq keeps up to
 # `REQUEST_QUEUE` requests of each client in memory. A picture of 320×320 takes 0.3 MB.
 BYTE_RATE, BYTE_BURST = 2.0**19, 2.0**20
 # Messages that libzmq receives in advance, of each client. Requests: as many as a client queues. If
@@ -72,7 +67,7 @@ REQUEST_RATE, REQUEST_BURST = 80.0, 256.0
 # queues (1,000): a viewer repeats requests during a long compilation, when none is received.
 CLIENT_RATE, CLIENT_BURST = 50.0, 2_048.0
 STATE_COST, REFUSAL_COST = 5.0, 2.0  # requests that one for the state and a malformed one count as
-# A viewer subscribes once. More changes per second are a flood.
+# A viewer subscribes once. More changes per second, of each key, are a flood.
 SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 
@@ -87,9 +82,7 @@ class Publisher(FloodableSocket):
     """
 
     def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
-        super().__init__(zmq.XPUB)  # unlike PUB, it receives subscriptions
-        self._keys = keys
-        self._ring = KeyRing() if ring is None else ring
+        super().__init__(zmq.XPUB, keys, ring)  # unlike PUB, it receives subscriptions
         self._topics: set[bytes] = set()  # with at least one subscriber
         self._listen(endpoint)
 
@@ -100,10 +93,13 @@ class Publisher(FloodableSocket):
         for _ in range(MAX_SUBSCRIPTIONS_PER_CALL):
             if not int(self._socket.get(EVENTS)) & POLLIN:
                 break
-            if not self._changes.take():
-                self._pause("too many subscriptions", "telemetry")
+            event = self._socket.recv(NOBLOCK, copy=False)
+            # What a client that disconnects had subscribed to arrives without the key.
+            client = property_of(event, USER_ID)
+            if client and not self._changes.take(client.encode()):
+                self._pause(event, "too many subscriptions", "telemetry")
                 return False
-            self._receive_subscription(self._socket.recv(NOBLOCK))
+            self._receive_subscription(event.bytes)
         return bool(self._topics)
 
     @property
@@ -132,11 +128,11 @@ class Publisher(FloodableSocket):
         send(last, NOBLOCK)
 
     def _listen(self, endpoint: str) -> None:
-        self._changes = TokenBucket(SUBSCRIPTION_RATE, SUBSCRIPTION_BURST)
+        self._changes = ClientBuckets(SUBSCRIPTION_RATE, SUBSCRIPTION_BURST, self._clock)
         self._socket.sndhwm = SEND_QUEUE
         self._socket.rcvhwm = SUBSCRIPTION_QUEUE
         self._socket.maxmsgsize = MAX_SUBSCRIPTION_BYTES
-        self._authenticator = self._bind(endpoint, self._keys, self._ring)
+        self._authenticator = self._bind(endpoint, self._keys, self._ring, self._is_paused)
 
     def disconnect_ended_keys(self) -> None:
         """End the connections of keys that are not valid any more.
@@ -146,8 +142,6 @@ class Publisher(FloodableSocket):
         """
         if self._reopen_time is None and self._ring.ended(self._authenticator.seen()):
             self._disconnect_all()
-            self._reopen_time = self._clock()
-            self._is_open()
 
     def _receive_subscription(self, event: bytes) -> None:
         prefix = event[1:]
@@ -158,9 +152,9 @@ class Publisher(FloodableSocket):
         elif event[:1] == UNSUBSCRIBE:
             self._topics.discard(prefix)
 
-    def _disconnect_all(self) -> None:
-        super()._disconnect_all()
+    def _disconnect_all(self, seconds: float = 0.0) -> None:
         self._topics.clear()
+        super()._disconnect_all(seconds)
 
 
 class RequestServer(FloodableSocket):
@@ -170,17 +164,10 @@ class RequestServer(FloodableSocket):
         endpoint: where to listen.
         keys: of the run.
         ring: the keys that may connect; None: whoever has the public one of ``keys``.
-
-    Attributes:
-        forwarder: pid of the process that holds the TCP ports of the run; 0: there is none.
     """
 
-    forwarder = 0
-
     def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
-        super().__init__(zmq.ROUTER)
-        self._keys = keys
-        self._ring = KeyRing() if ring is None else ring
+        super().__init__(zmq.ROUTER, keys, ring)
         self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
         self._requests_of = ClientBuckets(CLIENT_RATE, CLIENT_BURST)
         self._log = LimitedLog(log)
@@ -191,9 +178,9 @@ class RequestServer(FloodableSocket):
         self._socket.rcvhwm = REQUEST_QUEUE
         self._socket.sndhwm = REPLY_QUEUE
         self._socket.router_mandatory = True  # otherwise libzmq drops replies without an error
-        self._surplus_frames = 0
-        self._bytes = TokenBucket(BYTE_RATE, BYTE_BURST, self._clock)
-        self._bind(endpoint, self._keys, self._ring)
+        self._surplus_frames: dict[str, int] = {}
+        self._bytes = ClientBuckets(BYTE_RATE, BYTE_BURST, self._clock)
+        self._bind(endpoint, self._keys, self._ring, self._is_paused)
 
     def receive(self) -> Iterator[tuple[Sender, Request]]:
         """Yield (client, request) of all requests that have arrived; refuse malformed ones.
@@ -209,16 +196,23 @@ class RequestServer(FloodableSocket):
             if not self._requests.take():
                 return
             try:
-                routing_id, *received = self._receive_frames()
+                (routing_id, *received), n_surplus = self._receive_frames()
             except zmq.Again:
                 return
             request = self._read(routing_id.bytes, received)
             if request is not None:
                 yield request
-            if self._surplus_frames > MAX_SURPLUS_FRAMES:
-                self._pause("requests of too many frames", "requests")
-            elif not self._bytes.take(sum(map(len, received))):
-                self._pause("too large requests", "requests")
+            if received:
+                self._end_flood(received, n_surplus)
+
+    def _end_flood(self, received: Sequence[zmq.Frame], n_surplus: int) -> None:
+        """Count what a message has cost, and keep its key away if that is too much."""
+        client = "" if self._ring.admits_all else property_of(received[0], USER_ID)
+        n = self._surplus_frames[client] = self._surplus_frames.get(client, 0) + n_surplus
+        if n > MAX_SURPLUS_FRAMES:
+            self._pause(received[0], "requests of too many frames", "requests")
+        elif not self._bytes.take(client.encode(), sum(map(len, received))):
+            self._pause(received[0], "too large requests", "requests")
 
     def reply(self, client: Sender, reply: Message) -> None:
         """Send a reply. A client that is gone or does not read its replies misses it."""
@@ -237,16 +231,20 @@ class RequestServer(FloodableSocket):
             if error.errno != zmq.EHOSTUNREACH:  # the client is gone
                 raise
 
-    def _receive_frames(self) -> list[zmq.Frame]:
-        """Receive a message, and keep at most one frame more than a request has."""
-        frames = [self._socket.recv(NOBLOCK, copy=False)]
+    def _receive_frames(self) -> tuple[list[zmq.Frame], int]:
+        """Receive a message, and keep at most one frame more than a request has.
+
+        Returns:
+            The frames, and the number of those that were not kept.
+        """
+        frames, n_surplus = [self._socket.recv(NOBLOCK, copy=False)], 0
         while self._socket.getsockopt(zmq.RCVMORE):
             frame = self._socket.recv(NOBLOCK, copy=False)
             if len(frames) <= 1 + REQUEST_FRAMES:
                 frames.append(frame)
             else:
-                self._surplus_frames += 1
-        return frames
+                n_surplus += 1
+        return frames, n_surplus
 
     def _read(self, client: bytes, received: Sequence[zmq.Frame]) -> tuple[Sender, Request] | None:
         """Return the request in these frames, and who has sent it; None if it was refused."""
@@ -265,7 +263,9 @@ class RequestServer(FloodableSocket):
                 self._requests_of.spend(client, STATE_COST - 1)
         except ProtocolError as error:
             self._requests.spend(REFUSAL_COST - 1)
-            self._log.warning(client, "Refused a request%s: %s", self._by(received), error)
+            self._log.warning(
+                client, "Refused a request of a viewer%s: %s", self._by(received), error
+            )
             self._send(client, Refused(id=request_id(frames), reason=str(error)))
             return None
         return sender, request
@@ -282,17 +282,3 @@ class RequestServer(FloodableSocket):
         if refusal := key.refusal():
             raise ProtocolError(refusal)
         return Sender(routing_id, key, address)
-
-    def _origin(self, frames: Sequence[zmq.Frame]) -> tuple[AccessKey | None, str]:
-        """Return the key of the connection that frames arrived on, and the address of its end."""
-        public, address = "", ""
-        if frames:  # which all have the properties of their connection
-            public = property_of(frames[0], USER_ID)
-            address = describe_address(property_of(frames[0], PEER_ADDRESS), self.forwarder)
-        return self._ring.find(public), address
-
-    def _by(self, frames: Sequence[zmq.Frame]) -> str:
-        """Return who has sent frames that are no valid request, in words."""
-        key, address = self._origin(frames)
-        name = "an unknown key" if key is None else key.name
-        return f" by {name}" + (f" ({address})" if address else "")

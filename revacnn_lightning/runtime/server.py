@@ -83,7 +83,7 @@ class RunServer:
             if HAS_UNIX_SOCKETS and endpoints.tcp_host is not None:
                 self._forwarder = Forwarder(endpoints.tcp_host, endpoints.ports, local)
                 public = self._forwarder.endpoints
-                self.request_server.forwarder = self._forwarder.pid
+                self.publisher.forwarder = self.request_server.forwarder = self._forwarder.pid
             self.connection = Connection.of_this_process(
                 run=run,
                 telemetry_endpoint=public[0],
