@@ -36,10 +36,10 @@ except KeyboardInterrupt:
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
     options.setdefault("stdin", subprocess.DEVNULL)  # which otherwise may be a terminal
+    options.setdefault("stderr", subprocess.STDOUT)
     return subprocess.Popen(
         [*COMMAND, *arguments],
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         **options,
@@ -224,6 +224,16 @@ def test_an_error_about_a_connection_file_controlled_the_terminal(
     file = connections.write(replace(ended, process_start=1), tmp_path / "run.json")
     assert cli.main(["share", "--list", "--connect", str(file)]) == 1
     assert capsys.readouterr().err.startswith("revacnn: run gg\\x1b[31m has ended")
+
+
+def test_output_that_nobody_reads_ended_in_a_traceback():
+    process = start("runs", stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()  # as `head` does
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 1
 
 
 def test_runs_names_those_of_another_version(capsys: pytest.CaptureFixture[str]):

@@ -68,6 +68,7 @@ class RunMessages:
         self.last_message_time = time.monotonic()
         self.refusal = ""
         self.ranks = RankHealth()
+        self._is_closed = False
         self._structures: dict[int, Structure] = {}  # by version, the last few
         telemetry_address, request_address = connection.addresses()
         server_key, keys = connection.server_key, connection.keys
@@ -108,9 +109,10 @@ class RunMessages:
 
         Raises:
             EditRefusedError: ``body`` has an invalid field.
-            ProtocolError: the request is too large, or the run is unreachable and too many
-                requests are queued.
+            ProtocolError: the request is too large, the run is unreachable and too many requests
+                are queued, or this client is closed.
         """
+        self._check_open()
         host = socket.gethostname()[:MAX_HOST_LENGTH]
         request = Request(uuid.uuid4().hex, validate_request(body), version, dry_run, host=host)
         self._requester.send(request)
@@ -128,8 +130,15 @@ class RunMessages:
 
     def close(self) -> None:
         """Detach. This has no effect on the training."""
+        self._is_closed = True
         self._subscriber.close()
         self._requester.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ProtocolError(
+                f"this client of run {self.connection.run} is closed; attach again: attach()"
+            )
 
     # ------------------------------------------------------------------ state
 
@@ -191,6 +200,7 @@ class RunMessages:
 
     def _receive(self) -> Iterator[Message]:
         """Yield the messages that have arrived; each one has updated the state before."""
+        self._check_open()
         for message in chain(self._requester.poll(), self._subscriber.poll()):
             self._update_state(message)
             yield message

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_share_command", "parse_duration"]
 
+MAX_SECONDS = 3650 * 86_400.0  # see `ShareKey`
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
@@ -44,9 +45,12 @@ def add_share_command(commands: Any) -> None:
 def parse_duration(text: str) -> float:
     """Return the seconds of "90s", "30m", "12h", "2d" or "1w"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 12h, 2d or 1w")
-    return float(match[1]) * UNITS[match[2]]
+    seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
+    if not 0 < seconds <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time such as 30m, 12h, 2d or 1w, of at most ten years"
+        )
+    return seconds
 
 
 def _execute(options: argparse.Namespace) -> int:

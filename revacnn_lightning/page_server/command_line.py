@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from revacnn_lightning.page_server.server import DEFAULT_PORT, ServerOptions
 
 __all__ = ["add_server_options", "parse_server_options", "server_arguments"]
 
+MAX_PORT = 65_535
+
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Add the options to those of a command."""
-    parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}, or a free one")
+    parser.add_argument("--port", type=_parse_port, help=f"default: {DEFAULT_PORT}, or a free one")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -33,6 +36,15 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-frame", action="store_true", help="let notebooks embed the page with its token"
     )
+
+
+def _parse_port(text: str) -> int:
+    """Return a port. The system would take 99999 for 34463."""
+    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a port: choose one up to {MAX_PORT}, or 0 for a free one"
+        )
+    return int(text)
 
 
 def parse_server_options(options: argparse.Namespace) -> ServerOptions:

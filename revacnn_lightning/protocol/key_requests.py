@@ -11,18 +11,20 @@ from msgspec import Meta, Struct
 
 __all__ = ["KeyCommand", "ListKeys", "RevokeKey", "ShareKey"]
 
+MAX_SECONDS = 3650 * 86_400.0  # that a key can be valid: dates have four digits
+
 
 class ShareKey(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Admit another key to the run from now on. Only the owner's key may do this.
 
     ``public_key`` is the public half of a CURVE key pair, in Z85; its secret half goes to whoever
-    is to use it. ``seconds`` is how long it is valid; None: until the run ends.
+    is to use it. ``seconds`` is how long it is valid, up to 3,650 days; None: until the run ends.
     """
 
     name: str
     role: Literal["operator", "observer"]
     public_key: str
-    seconds: Annotated[float, Meta(gt=0)] | None = None
+    seconds: Annotated[float, Meta(gt=0, le=MAX_SECONDS)] | None = None
 
 
 class RevokeKey(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import Applied, Snapshot, Structure
 from revacnn_lightning.recording.recording_reader import RecordingReader
@@ -31,17 +33,20 @@ class Names(NamedTuple):
         metrics: names of the logged metrics, in the order of their appearance.
         statistics: names of the statistics of filters.
         n_rates: number of parameter groups.
+        outcomes: who has requested what, by id of the request.
     """
 
     metrics: list[str]
     statistics: list[str]
     n_rates: int
+    outcomes: Mapping[str, RequestOutcome] = MappingProxyType({})
 
 
 def export_recording(path: Path, folder: Path, open_table: OpenTable) -> dict[str, int]:
     """Write the tables of a recording to a folder; return the number of rows of each.
 
-    The recording is read twice, because the first batches do not know all metrics.
+    The recording is read twice, because the first batches do not know all metrics, and an edit does
+    not know who has requested it.
 
     Raises:
         MissingPackageError: a package is not installed.
@@ -62,16 +67,19 @@ def export_recording(path: Path, folder: Path, open_table: OpenTable) -> dict[st
 
 
 def find_names(reader: RecordingReader) -> Names:
-    """Return the columns of the tables."""
+    """Return what the rows need to know of the whole recording."""
+    outcomes: dict[str, RequestOutcome] = {}
     metrics: dict[str, None] = {}
     statistics: dict[str, None] = {}
     n_rates = 0
-    for _, message in reader.messages({"snapshot"}):
-        if isinstance(message, Snapshot):
+    for _, message in reader.messages({"snapshot", "request_outcome"}):
+        if isinstance(message, RequestOutcome):
+            outcomes[message.id] = message
+        elif isinstance(message, Snapshot):
             metrics.update(dict.fromkeys(message.metrics))
             statistics.update(dict.fromkeys(message.statistics))
             n_rates = max(n_rates, len(message.learning_rates))
-    return Names(list(metrics), list(statistics), n_rates)
+    return Names(list(metrics), list(statistics), n_rates, outcomes)
 
 
 def _rows(reader: RecordingReader, names: Names) -> Iterator[tuple[str, Columns]]:
@@ -85,7 +93,7 @@ def _rows(reader: RecordingReader, names: Names) -> Iterator[tuple[str, Columns]
             if network.fits(message):
                 yield from network.rows(message)
         elif isinstance(message, Applied):
-            yield "edits", edit_row(message, time)
+            yield "edits", edit_row(message, time, names.outcomes.get(message.id))
 
 
 def batch_row(snapshot: Snapshot, names: Names) -> Columns:
@@ -100,8 +108,8 @@ def batch_row(snapshot: Snapshot, names: Names) -> Columns:
     return row
 
 
-def edit_row(applied: Applied, time: int) -> Columns:
-    """Return an applied edit."""
+def edit_row(applied: Applied, time: int, outcome: RequestOutcome | None) -> Columns:
+    """Return an applied edit, and who has requested it."""
     plan = applied.plan
     return {
         "step": [applied.step],
@@ -114,6 +122,8 @@ def edit_row(applied: Applied, time: int) -> Columns:
         "output_change": [np.nan if applied.output_change is None else applied.output_change],
         "seconds": [applied.seconds],
         "id": [applied.id],
+        "key": ["" if outcome is None else outcome.key],
+        "host": ["" if outcome is None else outcome.host],
     }
 
 

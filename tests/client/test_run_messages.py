@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from benchmarks.network_cut import CuttableNetwork
-from revacnn_lightning import attach
+from revacnn_lightning import AddFilters, attach
 from revacnn_lightning.client import run_messages
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.errors import KeyRefusedError, ProtocolError
@@ -17,6 +17,18 @@ from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import ControlRun
 from revacnn_lightning.protocol.viewer_sockets import Requester
 from tests.client.simulated_run import SimulatedRun, snapshot, status, structure
+
+
+def test_a_closed_client_failed_with_an_error_of_zeromq(training: SimulatedRun):
+    training.run.close()
+    for request in (
+        lambda: training.run.plan(AddFilters("a")),
+        training.run.poll,
+        training.run.undo,
+    ):
+        with pytest.raises(ProtocolError, match="is closed; attach again"):
+            request()
+    training.run.close()
 
 
 @pytest.fixture

@@ -149,9 +149,16 @@ def test_what_cannot_be_done_is_said(keyed: KeyedRun, capsys: pytest.CaptureFixt
 
 def test_durations():
     assert [parse_duration(text) for text in ("90s", "1.5h", "2d")] == [90, 5400, 172_800]
-    for text in ("2", "d", "0d", "-1d", "2 days"):
+    for text in ("2", "d", "0d", "-1d", "2 days", "3651d", "99999999999d", "1e9d"):
         with pytest.raises(argparse.ArgumentTypeError, match="such as 30m"):
             parse_duration(text)
+
+
+def test_a_key_could_be_valid_for_millions_of_years(keyed: KeyedRun):
+    with attach(keyed.connection) as run:
+        with pytest.raises(EditRefusedError, match="seconds"):
+            run.share("observer", name="ann", seconds=1e17)
+        assert [key.name for key in run.list_keys()] == ["owner"]
 
 
 def test_the_secret_is_not_shown(keyed: KeyedRun):

@@ -15,6 +15,18 @@ from revacnn_lightning.page_server.command_line import (
 from revacnn_lightning.page_server.server import ServerOptions
 
 
+@pytest.mark.parametrize("port", ["65536", "99999", "-1", "x", "5006.0", "٥٠٠٦"])
+def test_a_port_that_does_not_exist_was_replaced_by_another_one(
+    port: str, capsys: pytest.CaptureFixture[str]
+):
+    parser = argparse.ArgumentParser()
+    add_server_options(parser)
+    assert parser.parse_args(["--port", "65535"]).port == 65535
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--port={port}"])
+    assert "is not a port: choose one up to 65535" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options",
     [

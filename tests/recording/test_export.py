@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from revacnn_lightning.cli import main
+from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import Applied, PlanSummary
 from revacnn_lightning.recording import export
 from tests.recording.messages import SECOND, packed, run_messages, snapshot, structure, write
@@ -22,6 +23,7 @@ def recording(tmp_path: Path) -> Path:
     edit = [
         packed(structure(1, (3, 3), step=10), 10 * SECOND),
         packed(Applied("id", 10, 1, plan, seconds=0.5), 10 * SECOND),
+        packed(RequestOutcome("run-1", "id", TITLE, "applied", 10.0, key="ann", host="gpu01")),
     ]
     after = [packed(snapshot(i, None, version=1, filters=6), i * SECOND) for i in range(10, 13)]
     return write(tmp_path / "run.mcap", [*run_messages(10), *edit, *after])
@@ -59,6 +61,12 @@ def test_csv_holds_every_batch_layer_filter_and_edit(
 
     [edit] = rows(folder / "edits.csv")
     assert (edit["step"], edit["title"], edit["parameters_after"]) == ("10", TITLE, "120")
+
+
+def test_a_table_of_edits_did_not_say_who_made_them(recording: Path, tmp_path: Path):
+    assert main(["export", str(recording), "--csv", str(tmp_path)]) == 0
+    [edit] = rows(tmp_path / "edits.csv")
+    assert (edit["key"], edit["host"]) == ("ann", "gpu01")
 
 
 def test_parquet_holds_the_same(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
