@@ -15,11 +15,13 @@ __all__ = ["find_cheapest", "price_ranks", "ranking"]
 def ranking(prices: FilterPrices) -> np.ndarray:
     """Return what the filters are ranked by, (N,); NaN is unknown.
 
-    These are the measured changes once all filters have one, and the estimates until then: the two
-    have no common scale.
+    These are the measured changes once all filters have one that can be measured, and the estimates
+    until then: the two have no common scale.
     """
     estimates, changes = prices.estimates.astype(np.float64), prices.changes.astype(np.float64)
-    is_complete = bool(np.isfinite(changes[np.isfinite(estimates)]).all())
+    can_be_known = np.isfinite(estimates)
+    can_be_known[[index for index in prices.refused if index < len(can_be_known)]] = False
+    is_complete = can_be_known.any() and bool(np.isfinite(changes[can_be_known]).all())
     return changes if is_complete else estimates
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 
 __all__ = ["FilterPrices", "RemovalPrice"]
 
@@ -42,3 +42,5 @@ class FilterPrices(Struct, frozen=True, tag="filter_prices"):
     images: int = 0
     batches: int = 0  # that the estimates are the mean of
     note: str = ""  # why no change can be measured
+    oldest: int = -1  # the batch of the oldest of the measured changes; -1: there is none
+    refused: list[int] = field(default_factory=list)  # filters that cannot be measured

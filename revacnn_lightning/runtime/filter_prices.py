@@ -43,8 +43,8 @@ class FilterPriceCollector:
     """Ranks all filters by the statistic ``price``, and measures the prices of some of them.
 
     It observes the snapshots of the run: while a viewer shows prices, they hold that statistic. As
-    far as there is time, filters are measured one after the other: those that viewers ask for, then
-    the cheapest ones.
+    far as there is time, filters are measured one after the other: those that viewers ask for, the
+    cheapest ones that were never measured, then the ones that were measured longest ago.
 
     A ranking that the run itself needs has a window of its own (`begin_ranking`). Its batches are
     the same with and without viewers, and hold the statistic whatever it costs.
@@ -175,8 +175,14 @@ class FilterPriceCollector:
         self._budget.spend(self._clock() - started)
 
     def _next(self, step: int) -> Iterator[FilterKey]:
-        """Yield the filters to measure: those that are wanted, then the cheapest."""
-        for key in [*self._wanted, *self._by_estimate(self._window)]:
+        """Yield the filters to measure: those that are wanted, then those that never were.
+
+        Only after all of them have a price, those with the oldest one follow: in a large network,
+        the first ones are stale before the last one has any.
+        """
+        unknown = (key for key in self._by_estimate(self._window) if key not in self._measured)
+        oldest = sorted(self._measured, key=lambda key: self._measured[key][0])
+        for key in itertools.chain(self._wanted, unknown, oldest):
             known = self._measured.get(key)
             is_fresh = known is not None and step - known[0] < STALE_BATCHES
             if not is_fresh and key not in self._refused:
@@ -221,6 +227,7 @@ class FilterPriceCollector:
         changes, errors = np.full((2, len(estimates)), np.nan, np.float32)
         starts = np.cumsum([0, *self._recorder.widths])
         newest = max(self._measured.values(), key=lambda one: one[0], default=None)
+        oldest = min((step for step, _ in self._measured.values()), default=-1)
         for (layer, filter), (_, price) in self._measured.items():
             index = int(starts[layer]) + filter
             if index < len(changes):
@@ -236,6 +243,12 @@ class FilterPriceCollector:
             images=0 if newest is None else newest[1].images,
             batches=len(self._window),
             note=self._note or ("" if self._editor.is_traced else NOT_TRACED),
+            oldest=oldest,
+            refused=sorted(
+                int(starts[layer]) + filter
+                for layer, filter in self._refused
+                if (layer, filter) not in self._measured
+            ),
         )
 
     def _estimates(self, window: PriceWindow) -> np.ndarray:

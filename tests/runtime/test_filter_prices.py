@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from revacnn_lightning import EditRefusedError
+from revacnn_lightning import EditRefusedError, RemoveFilters
+from revacnn_lightning.client.cheapest_filters import ranking
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.protocol.requests import InspectPrices
 from revacnn_lightning.runtime import filter_prices
@@ -101,6 +102,46 @@ def test_wanted_filters_are_measured_first_and_all_others_later(run, monkeypatch
     assert np.isfinite(message.changes).all()
     assert (message.errors >= 0).all()
     assert message.images >= 8  # two groups, however little time there is
+
+
+def test_prices_expired_before_all_were_known(run, monkeypatch):
+    """With time for one filter in 200 batches, the first two were measured again and again."""
+    monkeypatch.setattr(filter_prices, "MAX_IN_A_ROW", 1)
+    run.collector.select(InspectPrices())
+    message = None
+    for _ in range(9):
+        found, _ = run.train_batch()
+        message = found or message
+        run.step += 200
+        run.clock.now += filter_prices.MESSAGE_SECONDS
+    assert np.isfinite(message.changes).all()
+    assert message.oldest == min(step for step, _ in run.collector._measured.values())
+    assert message.step - message.oldest > filter_prices.STALE_BATCHES
+    renewed = message.oldest
+    run.collector.select(InspectPrices())
+    for _ in range(3):  # the oldest ones are renewed then
+        found, _ = run.train_batch()
+        run.clock.now += filter_prices.MESSAGE_SECONDS
+    assert found.oldest > renewed
+
+
+def test_filters_that_cannot_be_removed_kept_the_prices_incomplete(run, monkeypatch):
+    plan = run.editor.plan
+
+    def refuse_one(request, *arguments, **options):
+        if request == RemoveFilters("2", [1]):
+            raise EditRefusedError("no")
+        return plan(request, *arguments, **options)
+
+    monkeypatch.setattr(run.editor, "plan", refuse_one)
+    run.collector.select(InspectPrices())
+    for _ in range(9):
+        run.train_batch()
+    run.clock.now += filter_prices.MESSAGE_SECONDS
+    message, _ = run.train_batch()
+    assert message.refused == [5]
+    assert np.isnan(message.changes[5])
+    np.testing.assert_array_equal(ranking(message), message.changes)
 
 
 def test_a_filter_that_does_not_exist_is_refused(run):

@@ -11,6 +11,7 @@ from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 
 from ..layout import Ends, NetworkLayout, NodeState
 from ..layout.paths import join_paths
+from ..rendering.formatting import format_count
 from ..rendering.prices import price_text
 from ..runs.run_state import RunState
 from ..tab.staged_change import StagedChange
@@ -271,6 +272,8 @@ def coupling_text(plan: PlanSummary | None, layer: str) -> str:
 def preview_text(plan: PlanSummary | None, layer: str) -> str:
     """Return what the removal of a filter would do: its price, and what is coupled with it."""
     price = price_text(plan)
+    if plan is not None and plan.price is not None:
+        price += f", measured at batch {format_count(plan.price.step)}"
     parts = [f"removal: {price}" if price else "", coupling_text(plan, layer)]
     return " · ".join(filter(None, parts))
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from revacnn_lightning.protocol.prices import FilterPrices
+
+from ..rendering.formatting import count_of
 from .html_panel import HtmlPanel
 
 __all__ = ["PricePanel"]
@@ -28,8 +31,14 @@ class PricePanel(HtmlPanel):
         if prices is None:
             awaited = requests.refused or tab.awaited(WAITING)
             return {"shown": True, "text": awaited, "refusal": awaited}
-        measured, total = int(np.isfinite(prices.changes).sum()), len(prices.changes)
-        text = f"{measured} of {total} measured"
-        if prices.note:
-            text = f"ranked only: {prices.note}"
+        text = f"ranked only: {prices.note}" if prices.note else _progress(prices)
         return {"shown": True, "text": text, "refusal": refusal}
+
+
+def _progress(prices: FilterPrices) -> str:
+    """Return for example ``78 of 78 measured, in the last 1 640 batches; 2 cannot be``."""
+    measured = int(np.isfinite(prices.changes).sum())
+    text = f"{measured} of {len(prices.changes) - len(prices.refused)} measured"
+    if prices.oldest >= 0:
+        text += f", in the last {count_of(prices.step - prices.oldest + 1, 'batch')}"
+    return f"{text}; {len(prices.refused)} cannot be" if prices.refused else text

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from revacnn_lightning.protocol.messages import Refused
-from revacnn_lightning.protocol.prices import FilterPrices
+from revacnn_lightning.protocol.messages import PlanSummary, Refused
+from revacnn_lightning.protocol.prices import FilterPrices, RemovalPrice
 from revacnn_lightning.protocol.requests import InspectPrices
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.components.class_colors import ClassColors
 from viewer.components.growth_panel import GrowthPanel
 from viewer.components.network import NetworkView
+from viewer.components.network_data import preview_text
 from viewer.components.price_panel import WAITING, PricePanel
 from viewer.tab.tab_state import TabState
 
@@ -49,6 +51,27 @@ def test_prices_are_requested_only_while_they_are_shown(
     assert panel.content()["text"] == "not now"
     receive_prices(tab, follower)
     assert panel.content() == {"shown": True, "text": "5 of 40 measured", "refusal": ""}
+
+
+def test_it_was_not_said_how_old_measured_prices_are(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    send_command(tab, "toggle_prices")
+    receive_prices(tab, follower, 38)
+    newest = follower.filter_prices.newest
+    assert newest is not None
+    assert tab.state is not None
+    renewed = replace(newest, step=2000, oldest=361, refused=[38, 39])
+    follower.filter_prices.receive(renewed, tab.state)
+    text = PricePanel(tab).content()["text"]
+    assert text == "38 of 38 measured, in the last 1\u202f640 batches; 2 cannot be"
+
+
+def test_two_measurements_of_one_removal_were_not_told_apart() -> None:
+    plan = PlanSummary("Remove", price=RemovalPrice(-0.0035, 0.0042, 0.4, 16, 1234))
+    said = "removal: predicted loss −0.00350 ± 0.00420, measured at batch 1\u202f234"
+    assert preview_text(plan, "conv1") == said
+    assert preview_text(PlanSummary("Remove"), "conv1") == ""
 
 
 @pytest.mark.parametrize(("kind", "said"), [("finished", "has ended"), ("paused", "is paused")])

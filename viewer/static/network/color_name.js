@@ -23,7 +23,7 @@ export function colorName() {
 export function colorValue(value) {
   if (value == null) return null
   const known = Number.isFinite(value) ? signed(value) : "not known yet"
-  if (!latest("class_colors")?.shown) return ["loss if removed", known]
+  if (!latest("class_colors")?.shown) return ["color: loss if removed", known]
   return [colorName(), Number.isFinite(value) ? `${known} σ` : known]
 }
 
