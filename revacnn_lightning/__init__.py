@@ -41,6 +41,7 @@ __all__ = [
     "LayerEvidence",
     "LayerInfo",
     "LoopRun",
+    "LossChange",
     "MergeFilters",
     "MissingPackageError",
     "ObserverKeyError",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.client.batch import Batch
     from revacnn_lightning.client.batch_stream import BatchStream
     from revacnn_lightning.client.embedded_viewer import EmbeddedViewer, show
+    from revacnn_lightning.client.loss_change import LossChange
     from revacnn_lightning.client.prices import Prices
     from revacnn_lightning.client.run import Run
     from revacnn_lightning.client.svg import Figure
@@ -174,6 +176,7 @@ _PUBLIC = {
     "client.batch": ["Batch"],
     "client.batch_stream": ["BatchStream"],
     "client.embedded_viewer": ["EmbeddedViewer", "show"],
+    "client.loss_change": ["LossChange"],
     "client.prices": ["Prices"],
     "client.run": ["Run"],
     "client.svg": ["Figure"],

@@ -30,7 +30,7 @@ PUBLIC_NAMES = {
     # what a run returns
     "Alert", "Applied", "Batch", "BatchStream", "ClassAnswers", "ClassLens", "Confusion",
     "Connection", "EmbeddedViewer", "Figure", "FilterInspection", "History", "ImagePass", "KeyInfo",
-    "LayerDetail", "LayerEvidence", "LayerInfo", "PendingRequest", "PlanSummary",
+    "LayerDetail", "LayerEvidence", "LayerInfo", "LossChange", "PendingRequest", "PlanSummary",
     "PreferredImage", "Prices", "Proposal", "PruningState", "RankValues", "Snapshot", "Status",
     "Structure", "Trial", "TrialCost", "TrialState", "Verdict",
     # exceptions

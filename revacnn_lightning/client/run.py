@@ -22,6 +22,7 @@ from revacnn_lightning.client import run_html
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.batch_stream import BatchStream
 from revacnn_lightning.client.run_automatic import RunAutomatic
+from revacnn_lightning.client.run_effects import RunEffects
 from revacnn_lightning.client.run_inspections import RunInspections
 from revacnn_lightning.client.run_keys import RunKeys
 from revacnn_lightning.client.run_trials import RunTrials
@@ -45,7 +46,7 @@ __all__ = ["Run"]
 Result = TypeVar("Result")
 
 
-class Run(RunAutomatic, RunInspections, RunKeys, RunTrials, RunVerdicts):
+class Run(RunAutomatic, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdicts):
     """A training run, seen from another process. `attach` returns one.
 
     Methods that send a request wait for the reply. They raise `RunEndedError` immediately if the
