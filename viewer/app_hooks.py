@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import sys
 from importlib import import_module
+from typing import Any
 
 from bokeh.server.contexts import ServerContext
 from bokeh.settings import settings
+from tornado.httputil import HTTPServerRequest
 
 from revacnn_lightning.page_server.access_token import AccessToken
+from revacnn_lightning.page_server.bokeh_serve import session_payload
 
 from . import page_access
 from .bokeh_compat import apply_patches
@@ -25,6 +28,8 @@ apply_patches()
 settings.perform_document_validation = False
 if OPTIONS.access == "server":
     page_access.check_auth_module()
+elif OPTIONS.access == "token":
+    page_access.use_auth_module()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:
@@ -33,8 +38,9 @@ def on_server_loaded(server_context: ServerContext) -> None:
     else:
         print(
             f"ReVACNN: add  ?{TOKEN.query}  to the address of the page. It opens only with this "
-            "token.\nReVACNN: bokeh serve listens on all interfaces, without encryption, unless "
-            "it has the option --address 127.0.0.1. `revacnn view` is the safer command.",
+            "token and, without --ssl-certfile, only on this machine.\n"
+            "ReVACNN: bokeh serve listens on all interfaces unless it has the option --address "
+            "127.0.0.1. `revacnn view` does not.",
             flush=True,
         )
     app_state.start(OPTIONS)
@@ -43,6 +49,10 @@ def on_server_loaded(server_context: ServerContext) -> None:
     # loaded by now is no garbage.
     gc.collect()
     gc.freeze()
+
+
+def process_request(request: HTTPServerRequest) -> dict[str, Any]:
+    return session_payload(request)
 
 
 def on_server_unloaded(server_context: ServerContext) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import Any
 
 from bokeh.document import Document
@@ -11,11 +11,22 @@ from jinja2 import Template
 
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.page_server.access_token import ARGUMENT, AccessToken, cookie_name
+from revacnn_lightning.page_server.bokeh_serve import command_line_options, is_admitted, refusal
 from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page
 
-__all__ = ["check_auth_module", "cookie_to_set", "is_granted", "let_server_decide", "show_sign_in"]
+__all__ = [
+    "check_auth_module",
+    "cookie_to_set",
+    "is_granted",
+    "let_server_decide",
+    "show_sign_in",
+    "use_auth_module",
+]
+
+AUTH_MODULE = Path(__file__).with_name("auth.py")
 
 _has_server_decided = False
+_does_server_set_cookie = False
 
 
 def check_auth_module() -> None:
@@ -24,12 +35,28 @@ def check_auth_module() -> None:
     Raises:
         RevacnnError: it has none: everybody who reaches its port would control the training.
     """
-    arguments = [one for one in sys.orig_argv if one.startswith("--auth-module")]
-    if not arguments and not settings.auth_module():
+    if not _auth_module():
         raise RevacnnError(
             "--access server leaves access to the server, which checks nobody; start it with "
             "--auth-module FILE, or leave out --access server"
         )
+
+
+def use_auth_module() -> None:
+    """Have ``bokeh serve`` check each request with `AUTH_MODULE`, unless it has another module.
+
+    Bokeh reads this setting once it has loaded the app.
+    """
+    global _does_server_set_cookie
+    if not _auth_module():
+        settings.auth_module = str(AUTH_MODULE)
+    _does_server_set_cookie = Path(_auth_module()).resolve() == AUTH_MODULE.resolve()
+
+
+def _auth_module() -> str:
+    """Return the authentication module of ``bokeh serve``; "" if it has none."""
+    given = command_line_options("--auth-module")
+    return given[-1] if given else settings.auth_module() or ""
 
 
 def let_server_decide() -> None:
@@ -50,8 +77,10 @@ def is_granted(request: Any) -> bool:
     """
     if _has_server_decided:
         return True
-    if request is None:
+    if request is None or refusal(request):
         return False
+    if is_admitted(request):
+        return True
     token = AccessToken.of_this_process()
     return token.is_in_arguments(request.arguments) or token.is_in_cookies(
         request.cookies, _host(request)
@@ -61,9 +90,9 @@ def is_granted(request: Any) -> bool:
 def cookie_to_set(request: Any) -> str:
     """Return the cookie that the page has to set itself, as "name=value"; "" for none.
 
-    An app of ``bokeh serve`` cannot set cookies in its response.
+    An app of ``bokeh serve`` cannot set cookies in its response. Our authentication module does.
     """
-    if _has_server_decided or ARGUMENT not in request.arguments:
+    if _has_server_decided or _does_server_set_cookie or ARGUMENT not in request.arguments:
         return ""
     return f"{cookie_name(_host(request))}={AccessToken.of_this_process().cookie_value}"
 
@@ -71,7 +100,8 @@ def cookie_to_set(request: Any) -> str:
 def show_sign_in(document: Document, request: Any) -> None:
     """Have a document say how to get in, and nothing else."""
     has_token = request is not None and ARGUMENT in request.arguments
-    page = sign_in_page(WRONG_TOKEN if has_token else "", method="get")
+    exposure = "" if request is None else refusal(request)
+    page = sign_in_page(exposure or (WRONG_TOKEN if has_token else ""), method="get")
     document.template = Template("{{ sign_in_page }}")
     document.template_variables["sign_in_page"] = page
 

@@ -19,6 +19,7 @@ from revacnn_lightning.client.run import Run
 from revacnn_lightning.page_server.access_token import VARIABLE
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.protocol.requests import RemoveFilters
+from tests.browser.conftest import wait_without_eval
 from tests.viewer.processes import TOKEN, free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,6 +76,7 @@ def page(processes: dict, chromium: Browser) -> Iterator[Page]:
     until(lambda: "Bokeh app running" in server_log.read_text(), "the server's start")
     page = chromium.new_page(viewport={"width": 1680, "height": 960})
     page.set_default_timeout(PATIENCE)
+    wait_without_eval(page)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(processes["url"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import http.client
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -15,6 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from bokeh.util.token import get_token_payload
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
 
 from revacnn_lightning import RevacnnError
 from revacnn_lightning.page_server.access_token import VARIABLE, cookie_name
@@ -59,6 +64,7 @@ class Client:
 
     def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self.port = port
+        self.address = "127.0.0.1"  # of the server
         self.host = f"127.0.0.1:{port}"
         self._context = context
 
@@ -68,10 +74,10 @@ class Client:
 
     def get(self, path: str, method: str = "GET", body: str = "", **headers: str) -> Answer:
         if self._context is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            connection = http.client.HTTPConnection(self.address, self.port, timeout=60)
         else:
             connection = http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=60, context=self._context
+                self.address, self.port, timeout=60, context=self._context
             )
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         with contextlib.closing(connection):
@@ -309,9 +315,17 @@ def serve(runtime: Path, port: int, *arguments: str) -> contextlib.AbstractConte
     return command(runtime, "-m", "bokeh", *options, until="revacnn view", BOKEH_RESOURCES="server")
 
 
-def test_bokeh_serve_shows_nothing_without_the_token(tmp_path: Path):
-    client = Client(free_port())
-    with serve(tmp_path, client.port) as output:
+ADMITS_EVERYBODY = """
+login_url = "/login"
+def get_user(handler):
+    return "anybody"
+"""
+
+
+def test_a_module_that_admits_everybody_shows_nothing_without_the_token(tmp_path: Path):
+    client, module = Client(free_port()), tmp_path / "module.py"
+    module.write_text(ADMITS_EVERYBODY)
+    with serve(tmp_path, client.port, "--auth-module", str(module)) as output:
         assert TOKEN.query in output
         assert "--address 127.0.0.1" in output
         for path in ("/viewer", "/viewer?token=wrong"):
@@ -320,6 +334,8 @@ def test_bokeh_serve_shows_nothing_without_the_token(tmp_path: Path):
             assert not OF_A_RUN.search(refused.body)
         script = client.get("/viewer/autoload.js?bokeh-autoload-element=x")
         assert not re.search(rb'"roots":\{"', script.body)  # a session without anything in it
+        rebound = client.get(f"/viewer?{TOKEN.query}", Host="evil.example:5006")
+        assert not OF_A_RUN.search(rebound.body)
         page = client.get(f"/viewer?{TOKEN.query}")
         assert b'id="app"' in page.body
         assert re.search(rb'"roots":\{"', page.body)
@@ -327,9 +343,26 @@ def test_bokeh_serve_shows_nothing_without_the_token(tmp_path: Path):
         assert b'id="app"' in client.get("/viewer", Cookie=client.cookie).body
 
 
-def test_the_authentication_module_protects_bokeh_serve(tmp_path: Path):
+def first_message(port: int, session: str, headers: dict[str, str]) -> str:
+    """Return what Bokeh sends first through a websocket."""
+
+    async def receive() -> str:
+        request = HTTPRequest(f"ws://127.0.0.1:{port}/viewer/ws", headers=headers)
+        socket = await websocket_connect(request, subprotocols=["bokeh", session])
+        message = await asyncio.wait_for(socket.read_message(), 60)
+        socket.close()
+        while await asyncio.wait_for(socket.read_message(), 60) is not None:
+            pass  # until the server has closed it, too
+        return str(message)
+
+    return asyncio.run(receive())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--auth-module", "viewer/auth.py"]])
+def test_bokeh_serve_protected_nothing_without_an_option(tmp_path: Path, arguments: list[str]):
+    """No headers, a cookie that scripts read, and any name of the server without --auth-module."""
     client = Client(free_port())
-    with serve(tmp_path, client.port, "--auth-module", "viewer/auth.py"):
+    with serve(tmp_path, client.port, *arguments):
         for path in ("/viewer", "/viewer/metadata", "/"):
             refused = client.get(path)
             assert refused.status == 302
@@ -344,4 +377,64 @@ def test_the_authentication_module_protects_bokeh_serve(tmp_path: Path):
         assert b'id="app"' in client.get("/viewer", Cookie=client.cookie).body
         host = f"localhost:{client.port}"
         headers = {"Host": host, "Origin": f"http://{host}", "Cookie": client.cookie}
-        assert client.open_socket(session_of(page), **headers) == 101
+        # The page never came to life: the module set a header of the open websocket, which failed.
+        assert "ACK" in first_message(client.port, session_of(page), headers)
+        assert client.open_socket(session_of(page), Host=host, Origin=f"http://{host}") == 403
+        page = client.get("/viewer", Cookie=f"{client.cookie}; revacnn-theme=light")
+        payload = get_token_payload(session_of(page))
+        assert payload["cookies"] == {"revacnn-theme": "light"}
+        assert TOKEN.cookie_value not in str(payload)
+        for headers in (
+            {"Host": "evil.example"},
+            {"Host": host, "Origin": "http://evil.example"},
+        ):
+            for path in ("/viewer", "/viewer/metadata", "/", "/login"):
+                refused = client.get(f"{path}?{TOKEN.query}", **headers, Cookie=client.cookie)
+                assert refused.status == 403
+                assert b"--allow-websocket-origin" in refused.body
+                assert "frame-ancestors" in refused.headers["Content-Security-Policy"]
+                assert refused.headers["Set-Cookie"] is None
+            assert client.open_socket(session_of(page), **headers, Cookie=client.cookie) == 403
+
+
+@pytest.fixture
+def own_address() -> str:
+    """An address of this machine that is not the loopback one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # which sends nothing
+        except OSError:
+            pytest.skip("this machine has no other address")
+        return str(probe.getsockname()[0])
+
+
+def test_bokeh_serve_showed_the_page_to_other_machines_without_encryption(
+    tmp_path: Path, own_address: str
+):
+    client = Client(free_port())
+    near = {"Host": client.host, "Cookie": client.cookie}
+    with serve(tmp_path, client.port):
+        page = client.get("/viewer", **near)
+        assert b'id="app"' in page.body
+        client.address = own_address
+        for path in ("/viewer", f"/viewer?{TOKEN.query}", "/viewer/metadata", "/", "/login"):
+            refused = client.get(path, **near)
+            assert refused.status == 403
+            command = f"revacnn view --host 0.0.0.0 --port {client.port} --self-signed"
+            assert command in refused.body.decode()
+        assert client.open_socket(session_of(page), **near) == 403
+
+
+def test_bokeh_serve_shows_the_page_to_other_machines_with_encryption(
+    tmp_path: Path, own_address: str
+):
+    pem = self_signed_certificate(["localhost"])
+    context = ssl.create_default_context(cafile=str(pem))
+    context.check_hostname = False
+    client = Client(free_port(), context)
+    client.address = own_address
+    with serve(tmp_path, client.port, "--ssl-certfile", str(pem)):
+        host = f"localhost:{client.port}"
+        page = client.get(f"/viewer?{TOKEN.query}", Host=host)
+        assert b'id="app"' in page.body
+        assert "Secure" in page.headers["Set-Cookie"]

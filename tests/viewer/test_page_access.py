@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from bokeh.document import Document
+from bokeh.settings import settings
 
 from revacnn_lightning import RevacnnError
+from revacnn_lightning.page_server import bokeh_serve
 from revacnn_lightning.page_server.access_token import AccessToken, cookie_name
 from tests.viewer.processes import TOKEN
 from viewer import page_access
@@ -21,11 +23,24 @@ HOST = "localhost:5006"
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AccessToken, "of_this_process", lambda: TOKEN)
     monkeypatch.setattr(page_access, "_has_server_decided", False)
+    monkeypatch.setattr(page_access, "_does_server_set_cookie", False)
 
 
-def request(token: str | None = None, **cookies: str) -> Any:
+def request(token: str | None = None, peer: str = "127.0.0.1", **cookies: str) -> Any:
     arguments = {} if token is None else {"token": [token.encode()]}
-    return SimpleNamespace(arguments=arguments, cookies=cookies, headers={"Host": HOST})
+    connection = SimpleNamespace(context=SimpleNamespace(address=(peer, 4711)))
+    return SimpleNamespace(
+        arguments=arguments, cookies=cookies, headers={"Host": HOST}, connection=connection
+    )
+
+
+def test_a_session_from_another_machine_needs_encryption() -> None:
+    """Where another authentication module has let the request through."""
+    assert not is_granted(request(TOKEN.text, peer="192.0.2.7"))
+    document = Document()
+    show_sign_in(document, request(TOKEN.text, peer="192.0.2.7"))
+    page = document.template.render(document.template_variables)
+    assert "revacnn view --host 0.0.0.0 --port 5006 --self-signed" in page
 
 
 def test_a_session_needs_the_token_or_its_cookie() -> None:
@@ -40,6 +55,22 @@ def test_a_session_needs_the_token_or_its_cookie() -> None:
 def test_the_page_sets_the_cookie_only_for_a_token() -> None:
     assert cookie_to_set(request(TOKEN.text)) == f"{cookie_name(HOST)}={TOKEN.cookie_value}"
     assert cookie_to_set(request()) == ""
+
+
+@pytest.mark.parametrize(("given", "is_ours"), [(None, True), ("mine.py", False)])
+def test_bokeh_serve_gets_our_module_unless_the_user_has_another(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, is_ours: bool
+) -> None:
+    monkeypatch.delenv("BOKEH_AUTH_MODULE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("BOKEH_AUTH_MODULE", given)
+    try:
+        page_access.use_auth_module()
+        chosen = settings.auth_module()
+    finally:
+        del settings.auth_module
+    assert chosen == (given or str(page_access.AUTH_MODULE))
+    assert (cookie_to_set(request(TOKEN.text)) == "") == is_ours  # ours sets one for http alone
 
 
 def test_a_server_that_checks_requests_decides_alone() -> None:
@@ -61,12 +92,12 @@ def test_a_refused_session_contains_nothing(given: str | None) -> None:
 def test_a_server_that_checks_nobody_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """``--access server`` without an authentication module opened the page to everybody."""
     command = ["python", "-m", "bokeh", "serve", "viewer", "--args", "--access", "server"]
-    monkeypatch.setattr(page_access.sys, "orig_argv", command)
+    monkeypatch.setattr(bokeh_serve.sys, "orig_argv", command)
     monkeypatch.delenv("BOKEH_AUTH_MODULE", raising=False)
     with pytest.raises(RevacnnError, match="--auth-module FILE"):
         check_auth_module()
     monkeypatch.setenv("BOKEH_AUTH_MODULE", "auth.py")
     check_auth_module()
     monkeypatch.delenv("BOKEH_AUTH_MODULE")
-    monkeypatch.setattr(page_access.sys, "orig_argv", [*command[:4], "--auth-module=auth.py"])
+    monkeypatch.setattr(bokeh_serve.sys, "orig_argv", [*command[:4], "--auth-module=auth.py"])
     check_auth_module()
