@@ -32,13 +32,14 @@ class Prices(Mapping[str, dict[str, np.ndarray]]):
         batches: of how many batches the estimates are the mean.
         loss: on the images of the newest measurement, before it; NaN if there is none.
         images: how many these are.
+        oldest: the training batch of the oldest measured change; -1 if there is none.
         note: why no change can be measured; "" if it can.
     """
 
     def __init__(self, message: FilterPrices, structure: Structure, layer: str | None) -> None:
         self._message, self._structure = message, structure
         self.version, self.step = message.version, message.step
-        self.batches, self.note = message.batches, message.note
+        self.batches, self.note, self.oldest = message.batches, message.note, message.oldest
         self.loss, self.images = message.loss, message.images
         widths = [len(one.filter_ids) for one in structure.layers]
         self._offsets = np.cumsum([0, *widths])

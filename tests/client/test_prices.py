@@ -33,6 +33,7 @@ def test_prices_are_arrays_by_layer():
     np.testing.assert_array_equal(prices["a"]["change"], np.float32([0.1, np.nan, np.nan]))
     np.testing.assert_array_equal(prices["a"]["error"], np.float32([0.01, np.nan, np.nan]))
     assert (prices.version, prices.step, prices.loss, prices.images) == (0, 9, 0.5, 32)
+    assert prices.oldest == -1
     with pytest.raises(KeyError, match="d: the layers are a, b, c"):
         prices["d"]
 

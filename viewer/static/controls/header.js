@@ -34,7 +34,7 @@ function drawHeader(data) {
   byId("problem").textContent = data.problem
   byId("network-notice").hidden = data.network_notice === ""
   byId("network-notice").textContent = data.network_notice
-  for (const button of elements("[data-needs-layers], button[data-pane]")) {
+  for (const button of elements("[data-needs-layers], button[data-pane], button[data-save]")) {
     setButtonState(button, data.watch_refusal, button.dataset.hint ??= button.title)
   }
   drawFacts(byId("fields"), data.fields, "field")
