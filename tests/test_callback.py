@@ -660,7 +660,9 @@ def test_a_choice_of_layers_that_is_none_is_an_error(layers):
 
 
 def test_an_unknown_pattern_in_layers_is_an_error_before_the_training():
-    with pytest.raises(ValueError, match=r"layers='conv9': no module .* choose of hidden, linear"):
+    with pytest.raises(
+        ValueError, match=r"layers=\['conv9'\]: no module .* choose of hidden, linear"
+    ):
         fit(Perceptron(), [ReVACNN(layers=["hidden", "conv9"])])
 
 

@@ -52,7 +52,8 @@ class ClassScore(Struct, frozen=True):
 class ImagePrediction(Struct, frozen=True):
     """What the model makes of an image: the most probable classes, and the true one.
 
-    ``classes`` come most probable first. ``truth`` is the class of the image in the data with the
+    ``classes`` come most probable first; those of an `ImagePass` come in the order of their indices
+    if they are few enough for all of them. ``truth`` is the class of the image in the data with the
     probability that the model gives it; None if the data does not say. ``note`` says why there are
     no ``classes``.
     """

@@ -28,10 +28,13 @@ MESSAGE_SECONDS = 1.0  # minimum time between two messages
 MAX_LAYERS = 4  # at a time; the one selected longest ago is dropped first
 MAX_CLASSES = 1000  # that sums are kept of
 TIME_SHARE, BURST_SECONDS = 0.01, 0.25  # of the time, for messages
+IMAGES_PER_CLASS = 50  # without names, after which a class that has not occurred is said not to
 OVERHEAD = "classes"  # as the recorder knows it
 
 TOO_MANY = f"There are more than {MAX_CLASSES} classes, and sums are kept of at most so many."
 UNOBSERVED = "The layer's activation maps cannot be observed: no hook receives them."
+NO_CLASS = "There is no class {}: the data has {} classes, 0 to {}."
+NOT_SEEN = "There was no image of class {} among {} images; the largest class so far is {}."
 NO_MATCH = "Cannot match {} activation maps to {} labels."
 
 ClassMessage = ClassLens | ClassAnswers | Confusion
@@ -71,7 +74,7 @@ class ClassLensCollector:
         self._confusion: Confusion | None = None
         self._is_confusion_due = False
         self._names: Sequence[str] = self._class_names
-        self._class_count = 0  # one more than the largest class so far
+        self._class_count = self._images_seen = 0  # one more than the largest class so far
         self.reset()
 
     def select(self, request: InspectClasses | InspectClass) -> None:
@@ -170,6 +173,7 @@ class ClassLensCollector:
         labels = classes.labels
         if labels is not None and len(labels):
             self._class_count = max(self._class_count, int(labels.max()) + 1)
+            self._images_seen += len(labels)
         for layer, maps in pooled.items():
             note = classes.note
             if labels is not None:
@@ -227,11 +231,19 @@ class ClassLensCollector:
         layers = self._widths()
         answers = make_answers(class_index, layers, self._of_class, self._names, context)
         known = [note for note in self._notes.values() if note]
-        return replace(
-            answers,
-            classes=len(self._names) or self._class_count,
-            note="" if self._of_class else next(iter(known), ""),
-        )
+        note = "" if self._of_class else next(iter(known), "")
+        note = note or self._why_no_class(class_index)
+        return replace(answers, classes=len(self._names) or self._class_count, note=note)
+
+    def _why_no_class(self, class_index: int) -> str:
+        """Return why no image of a class will come, as far as that is known; "" if one may."""
+        classes = max(len(self._names), self._class_count)
+        if class_index < classes:
+            return ""
+        if self._names:
+            return NO_CLASS.format(class_index, classes, classes - 1)
+        is_certain = self._images_seen >= IMAGES_PER_CLASS * max(classes, 1)
+        return NOT_SEEN.format(class_index, self._images_seen, classes - 1) if is_certain else ""
 
     def _widths(self) -> dict[str, int]:
         return dict(zip(self._recorder.layers, self._recorder.widths, strict=True))

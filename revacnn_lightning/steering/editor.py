@@ -29,6 +29,7 @@ from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.execution.peers import Peers, confirm
 from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
 from revacnn_lightning.steering.execution.transaction import Transaction
+from revacnn_lightning.steering.execution.verification import is_rounding
 from revacnn_lightning.steering.execution.young_entries import YoungEntries
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.steering.holders.copies import Copies, CopyTracker
@@ -293,6 +294,8 @@ class Editor:
                 raise EditRefusedError(str(error)) from error
             tx.rollback()
         plan.output_effect = f"output changes by {change:.2g} of its largest value on this batch"
+        if is_rounding(change):  # as with a spectral norm, whose power iteration follows later
+            plan.output_effect = "output changes from the next batch on"
         plan.confirmation += f". The {plan.output_effect}"
 
     def _check_confirmed(self, plan: EditPlan, probe: ForwardProbe, involved: Involved) -> None:

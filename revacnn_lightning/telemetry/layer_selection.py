@@ -107,7 +107,7 @@ def _why_unmatched(model: nn.Module, pattern: str, names: Sequence[str]) -> str:
     rest = len(names) - MAX_NAMES
     known = ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
     options = f"choose of {known}" if names else "the model has no convolution and no linear layer"
-    return f"layers={pattern!r}: {what}; {options}"
+    return f"layers={[pattern]!r}: {what}; {options}"
 
 
 def _hidden_linear(layers: Sequence[tuple[str, UnitLayer]]) -> set[str]:

@@ -67,6 +67,9 @@ def test_a_picture_is_shown_and_painted_with_the_pointer_and_the_keyboard(
 
     page.set_input_files("#editor-file", {**file, "name": "notes.txt", "buffer": b"no picture"})
     expect(page.locator("#editor-status")).to_contain_text("cannot read notes.txt")
+    image.press("ArrowDown")
+    image.press(" ")
+    expect(page.locator("#editor-status")).to_have_text("")  # it stayed while one went on painting
     page.keyboard.press("Escape")
     expect(page.locator("#image-editor")).to_be_hidden()
     page.click("#network-input-steps [data-image=batch]")

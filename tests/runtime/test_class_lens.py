@@ -278,3 +278,22 @@ def test_answers_to_another_class_are_sent_once_a_batch_has_counted(run: Run) ->
     assert run.collector.collect(BatchContext("run", 0, unrecorded)) == []
     [answers] = run.train_batch()
     assert answers.class_index == 2
+
+
+def test_answers_to_a_class_that_does_not_exist_were_waited_for(run):
+    run.collector.select(InspectClass(99))
+    [answers] = run.train_batch()
+    assert answers.note == "There is no class 99: the data has 3 classes, 0 to 2."
+    run.collector.select(InspectClass(2))
+    [answers] = run.train_batch()
+    assert answers.note == ""
+
+
+def test_without_names_a_class_is_missing_once_enough_images_were_without_it(run):
+    run.collector = ClassLensCollector(run.recorder, (), run.clock)
+    notes = []
+    for _ in range(3 * 50 // 8 + 1):
+        run.collector.select(InspectClass(99))
+        notes.append(run.train_batch()[0].note)
+    assert notes[:-1] == [""] * (len(notes) - 1)
+    assert "no image of class 99 among 152 images; the largest class so far is 2" in notes[-1]

@@ -374,6 +374,22 @@ def test_filters_with_a_spectral_norm_are_edited_once_the_change_is_confirmed(no
         nets.step(model, editor.optimizers[0])
 
 
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_a_spectral_norm_asked_to_confirm_a_change_of_zero(norm):
+    """It follows in the power iteration of the next forward."""
+    model, editor = trained(net(norm))
+    probe, x = nets.probe_of(model), nets.images(3, seed=9)
+    plan = editor.plan(requests.AddFilters("conv1", 2), probe)
+    assert plan.output_effect == "output changes from the next batch on"
+    assert plan.confirmation.endswith(". The output changes from the next batch on")
+    before = nets.output(model, x)
+    editor.apply(requests.AddFilters("conv1", 2, confirmed=True), probe)
+    assert (nets.output(model, x) - before).abs().max() < 1e-6
+    model.train()
+    model(x)
+    assert (nets.output(model, x) - before).abs().max() > 1e-4
+
+
 def test_the_rest_of_a_spectral_norm_stays_when_a_filter_is_removed():
     model, editor = trained(net(parametrizations.spectral_norm))
     model.eval()

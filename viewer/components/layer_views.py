@@ -42,6 +42,7 @@ EMPTY_ATLAS = np.zeros((0, 1, 1), np.uint8)
 WAITING = "Waiting for the training to send this layer"
 NOT_RECORDED = "This layer was not opened before the run ended."
 NO_DATA = "No data for this view yet"
+NO_GRADIENTS = "Images of a training batch have gradients; an image that you choose has none"
 SINGLE_VALUE = "One value per filter, in the order of the filters"
 NO_IMAGE = "This batch holds no image; the option images=... says where its images are."
 
@@ -95,7 +96,9 @@ class LayerView:
         is_computing = not is_single and (layout is None or is_recomputing)
         self.root.data = {
             **self._draw(state, position[0], layer, layer.detail),
-            "status": SINGLE_VALUE if is_single else _status(layout, view, failure, is_recomputing),
+            "status": SINGLE_VALUE
+            if is_single
+            else _status(layout, view, self._missing(layer.detail), failure, is_recomputing),
             "busy": is_computing and len(view.features) > 0 and not failure,
         }
         return True
@@ -123,6 +126,11 @@ class LayerView:
         if self._shows_image(detail) and len(rows):
             values[:, 1] = _map_sums(detail.activations.images)[rows]
         return values
+
+    def _missing(self, detail: LayerDetail) -> str:
+        """Return why the view has no data, if it has none."""
+        is_of_batch = detail.image_index is None or self.view != "activation_gradients"
+        return NO_DATA if is_of_batch else NO_GRADIENTS
 
     def _shows_image(self, detail: LayerDetail) -> bool:
         """Return whether these are the activation maps of a chosen validation image."""
@@ -258,9 +266,11 @@ def _map_sums(images: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.asarray(images, np.float32)).sum(axis=(1, 2))
 
 
-def _status(layout: Projection | None, view: FilterView, failure: str, is_recomputing: bool) -> str:
+def _status(
+    layout: Projection | None, view: FilterView, missing: str, failure: str, is_recomputing: bool
+) -> str:
     if not len(view.images) and not len(view.features):
-        return NO_DATA
+        return missing
     if failure:
         return f"{failure}; retrying soon"
     if layout is None:

@@ -17,6 +17,7 @@ __all__ = [
     "check_output",
     "check_shapes",
     "forbid_execution",
+    "is_rounding",
     "relative_difference",
 ]
 
@@ -71,6 +72,11 @@ def check_output(
         f"the output differs by {difference:.1e} from what the edit should give, and rounding "
         f"explains {tolerance:.0e}; the edit was rolled back"
     )
+
+
+def is_rounding(change: float) -> bool:
+    """Return whether a relative difference of outputs is at most a few rounding units."""
+    return change <= ROUNDING_UNITS * SINGLE_UNIT
 
 
 def check_shapes(output: Sequence[Tensor], before: Sequence[Tensor]) -> None:

@@ -17,6 +17,7 @@ from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.layer_panel import LayerPanel
 from viewer.components.layer_views import (
     NO_DATA,
+    NO_GRADIENTS,
     NOT_RECORDED,
     WAITING,
     InputImage,
@@ -140,6 +141,17 @@ def test_view_without_data_shows_its_status(world: World, tab: TabState) -> None
 
     assert view.root.data["status"] == NO_DATA
     assert len(view.root.atlas) == 0
+
+
+def test_gradients_of_a_chosen_image_were_waited_for(world: World, tab: TabState) -> None:
+    """None are computed of it: the view said that there are no data yet."""
+    nothing = FilterView(np.zeros(0, np.float16), np.zeros(0, np.float16))
+    detail = replace(world.detail(), activation_gradients=nothing, image_index=-7)
+    world.deliver(replace(detail, activations=nothing))
+    views = [LayerView(tab, name) for name in ("activation_gradients", "activations")]
+    for view in views:
+        view.update()
+    assert [view.root.data["status"] for view in views] == [NO_GRADIENTS, NO_DATA]
 
 
 def test_ended_run_does_not_wait_for_a_layer(

@@ -178,6 +178,7 @@ function paint(changed, value = fill()) {
 
 function sendSoon() {
   isPending = true
+  failure = ""
   describe()
   timer ??= window.setTimeout(send, SEND_MS)
 }
@@ -210,8 +211,9 @@ function setBrush(chosen) {
   pressButton("brush", chosen)
 }
 
-/** Forget what is painted: another image is being shown. */
+/** Forget what is painted, and the last file: another image is being shown. */
 function clear() {
+  failure = ""
   window.clearTimeout(timer)
   timer = undefined
   tiles.reset(tiles.rows, tiles.columns)
