@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from revacnn_lightning.history.network_statistics import NetworkStatistics
@@ -58,7 +59,7 @@ class HistoryRecorder:
 
     def add_edit(self, step: int, title: str, version: int) -> None:
         """Add an edit that was applied before this batch."""
-        self._history.add_edit(HistoryEdit(step, title, version))
+        self._history.add_edit(HistoryEdit(step, title, version, time.time()))
 
     # ------------------------------------------------------------------ messages
 

@@ -53,7 +53,7 @@ class RequestOutcome(Struct, frozen=True, tag="request_outcome"):
     title: str  # "Remove conv2 · filter 36"
     state: Literal["applied", "done", "refused"]
     time: float  # Unix time, seconds
-    step: int = -1  # the batch before which it was carried out; -1 if unknown
+    step: int = -1  # the batch before which it was carried out or refused; -1 if unknown
     version: int = -1  # of the structure that an edit led to; -1: it is no applied edit
     key: str = ""  # name
     host: str = ""  # name of the client's machine, as the client says

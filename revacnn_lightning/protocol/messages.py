@@ -217,6 +217,7 @@ class HistoryEdit(Struct, frozen=True):
     step: int
     title: str
     version: int = -1
+    time: float = 0.0  # Unix time, seconds; 0 if it is unknown
 
 
 class History(Struct, frozen=True, tag="history"):

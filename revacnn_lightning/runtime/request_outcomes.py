@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from msgspec.structs import replace
+
 from revacnn_lightning.protocol.access_keys import AUTOMATIC, SCRIPT
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import Applied, Done, Refused, Reply, Request
@@ -54,6 +56,7 @@ class OutcomeRecorder:
         run: id of the run.
         get_journal: returns the journal of the edited model.
         publish: sends a message to all viewers.
+        get_step: returns the next batch, for requests whose reply does not say.
     """
 
     def __init__(
@@ -61,10 +64,12 @@ class OutcomeRecorder:
         run: str,
         get_journal: Callable[[], Journal],
         publish: Callable[[RequestOutcome], None],
+        get_step: Callable[[], int] = lambda: -1,
     ) -> None:
         self._run = run
         self._get_journal = get_journal
         self._publish = publish
+        self._get_step = get_step
         self._budgets = ClientBuckets(REFUSALS_PER_SECOND, REFUSALS_IN_A_ROW)
         self._log_budgets = ClientBuckets(LOGGED_PER_SECOND, LOGGED_IN_A_ROW)
         self._omitted = 0
@@ -83,6 +88,8 @@ class OutcomeRecorder:
             self._omitted += 1
             return
         outcome = _outcome(self._run, key.name, sender.address, request, reply)
+        if outcome.step < 0:
+            outcome = replace(outcome, step=self._get_step())
         has_steered = is_steering(request.body, dry_run=request.dry_run)
         # Python shows info only where logging is set up, and a training must not be changed unseen.
         is_from_outside = key not in (SCRIPT, AUTOMATIC)

@@ -184,7 +184,9 @@ class Session:
         self.server = RunServer(self.run, name, endpoints, lineage)
         self._status = self._make_status(model)
         self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
-        outcomes = OutcomeRecorder(self.run, lambda: editor.journal, self._publish)
+        outcomes = OutcomeRecorder(
+            self.run, lambda: editor.journal, self._publish, lambda: self._status.step
+        )
         self._queue = RequestQueue(self.server.request_server, self._key_commands, outcomes.record)
         self._handler = self._make_handler()
         if self._recordings is not None:

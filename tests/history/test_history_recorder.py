@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -40,6 +42,7 @@ def test_the_share_of_dead_filters_is_kept_through_an_edit(recorder: HistoryReco
     recorder.update_structure(replace(STRUCTURE, version=1, layers=[
         layer("conv1", [1, 4]), layer("new", [5]), layer("conv2", [2, 3]),
     ]))  # fmt: skip
+    before = time.time()
     recorder.add_edit(21, "Insert a layer", 1)
     add(recorder, 30, [0, 1, 1, 1, 1], version=1)
     message = recorder.to_message()
@@ -47,6 +50,7 @@ def test_the_share_of_dead_filters_is_kept_through_an_edit(recorder: HistoryReco
     assert layer_curve(message, "dead", "conv1")[2:] == [0.5, 0.5]
     assert np.isnan(layer_curve(message, "dead", "new")[2])
     assert [(edit.step, edit.title) for edit in message.edits] == [(21, "Insert a layer")]
+    assert before <= message.edits[0].time <= time.time()
 
 
 def test_a_batch_of_the_network_before_an_edit_is_ignored(recorder: HistoryRecorder) -> None:

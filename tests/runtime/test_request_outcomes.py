@@ -171,3 +171,12 @@ def test_no_flood_hides_what_was_carried_out():
 )
 def test_requests_in_words(body: RequestBody, text: str):
     assert describe_request(body) == text
+
+
+def test_refused_requests_and_keys_had_no_batch():
+    published: list[RequestOutcome] = []
+    recorder = OutcomeRecorder("run", Journal, published.append, lambda: 31)
+    recorder.record(ANN, Request("a", RemoveFilters("conv2", [3])), Refused("a", "because"))
+    recorder.record(ANN, Request("b", ShareKey("bob", "observer", "k" * 40)), Done("b", "shared"))
+    recorder.record(ANN, Request("c", ControlRun("pause")), Done("c", "Paused", 7))
+    assert [outcome.step for outcome in published] == [31, 31, 7]

@@ -8,11 +8,11 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.plans import PlanSummary
 
-from ..rendering.formatting import format_count, format_moment, format_share
+from ..rendering.formatting import format_count, format_moment, format_share, format_short_moment
 from ..rendering.plan_costs import format_costs
-from ..runs.request_log import EditMark, RequestRecord
+from ..runs.change_order import Change, EditMark, RequestRecord, moment_of, newest_first
 from ..tab.tab_state import TabState
-from .alert_rows import alert_row, insert_alerts
+from .alert_rows import alert_row
 from .edit_effect_text import effect_data
 from .html_panel import HtmlPanel
 
@@ -83,10 +83,15 @@ class ChangeListPanel(HtmlPanel):
 
     def content(self) -> dict[str, Any]:
         state = self.tab.state
-        changes = [] if state is None else insert_alerts(state.requests.changes(), state.alerts)
+        changes: list[Change] = []
+        if state is not None:
+            changes = newest_first([*reversed(state.requests.changes()), *state.alerts])
         return {
             "records": [
-                alert_row(change) if isinstance(change, Alert) else self._record(change)
+                {
+                    **(alert_row(change) if isinstance(change, Alert) else self._record(change)),
+                    **_time(change),
+                }
                 for change in changes[:MAX_RECORDS]
             ],
             "undo_disabled": self._history_disabled("undo"),
@@ -159,22 +164,27 @@ def _size_change(record: RequestRecord) -> str:
     return format_costs(plan)
 
 
+def _time(change: Change) -> dict[str, str]:
+    """Return the time of a change, short and whole; "" if it is unknown."""
+    moment = moment_of(change)
+    if not moment:
+        return {"time": "", "moment": ""}
+    return {"time": format_short_moment(moment), "moment": format_moment(moment)}
+
+
 def _explain_who(outcome: RequestOutcome) -> str:
-    """Return when a request was made, and how certain its sender is."""
+    """Return how certain the sender of a request is."""
     notes = [f"The key {outcome.key!r} is certain", "the host is what the client says"]
     text = "; ".join(notes if outcome.host else notes[:1])
-    return f"{format_moment(outcome.time)}. {text}." + (
-        f" Connected from {outcome.address}." if outcome.address else ""
-    )
-
-
-def _reply_text(record: RequestRecord | RequestOutcome) -> str:
-    return record.detail if isinstance(record, RequestOutcome) else record.text
+    return f"{text}." + (f" Connected from {outcome.address}." if outcome.address else "")
 
 
 def _outcome(record: RequestRecord | RequestOutcome) -> str:
-    if record.state == "applied":
-        return f"applied at batch {format_count(record.step)}"
-    if record.state == "done":  # the reply says what was done, if that is not plain
-        return "" if _reply_text(record) else "done"
-    return "refused" if record.state == "refused" else "sent, waiting for the next batch"
+    """Return what became of a request, and at which batch."""
+    if record.state == "sent":
+        return "sent, waiting for the next batch"
+    at = f"at batch {format_count(record.step)}" if record.step >= 0 else ""
+    text = record.detail if isinstance(record, RequestOutcome) else record.text
+    # The reply to a command says what was done, if that is not plain.
+    what = "" if record.state == "done" and (text or at) else record.state
+    return " ".join(filter(None, [what, at]))

@@ -15,6 +15,7 @@ __all__ = [
     "format_scientific",
     "format_selection",
     "format_share",
+    "format_short_moment",
     "format_si",
     "format_time_of_day",
 ]
@@ -39,6 +40,14 @@ def format_time_of_day(moment: float) -> str:
 def format_moment(moment: float) -> str:
     """Return the local date and time of a Unix time: ``2026-03-01 14:03:27``."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def format_short_moment(moment: float) -> str:
+    """Return the local time of a Unix time today, else the day and the time: ``Mar 1, 14:03``."""
+    then, now = time.localtime(moment), time.localtime()
+    if then[:3] == now[:3]:
+        return time.strftime("%H:%M:%S", then)
+    return f"{time.strftime('%b', then)} {then.tm_mday}, {time.strftime('%H:%M', then)}"
 
 
 def format_number(value: float | None) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import (
@@ -16,59 +14,21 @@ from revacnn_lightning.protocol.messages import (
     Done,
     HistoryEdit,
     Planned,
-    PlanSummary,
     Refused,
     Reply,
     Structure,
 )
 
 from ..rendering.formatting import count_of
+from .change_order import Change, EditMark, RequestRecord, newest_first
 
-__all__ = ["EditMark", "RequestLog", "RequestRecord", "insert_by_age"]
-
-T = TypeVar("T")
+__all__ = ["RequestLog"]
 
 MAX_RECORDS = 64
 MAX_PLANS = 256
 MAX_MARKS = 256
 MAX_OUTCOMES = 256
 REPLY_SECONDS = 5.0  # within which the reply to an edit follows the structure it led to
-
-
-class EditMark(Struct, frozen=True):
-    """A step at which the network changed, shown on the time axes."""
-
-    step: int
-    version: int
-    title: str = ""  # the edit; "" if it is unknown
-
-
-class RequestRecord(Struct):
-    """A request and its outcome.
-
-    Attributes:
-        sent: Unix time.
-        state: ``sent``, ``applied``, ``done`` or ``refused``.
-        step: at which the edit was applied.
-        version: of the structure that the request resulted in; 0 if it changed none.
-        layers: whose width the edit changed.
-        text: the new widths, or the reason for the refusal.
-        plan: of an applied edit.
-        output_change: relative change of the model's output on the batch before the edit.
-        is_trial: whether the reply only says that a trial of edits has started.
-    """
-
-    id: str
-    title: str
-    sent: float
-    state: str = "sent"
-    step: int = 0
-    version: int = 0
-    layers: list[str] = []
-    text: str = ""
-    plan: PlanSummary | None = None
-    output_change: float | None = None
-    is_trial: bool = False
 
 
 def _key(edit: EditMark | HistoryEdit) -> tuple[object, ...]:
@@ -79,6 +39,9 @@ def _key(edit: EditMark | HistoryEdit) -> tuple[object, ...]:
 class RequestLog:
     """The most recent requests, previewed plans and edits of one run.
 
+    Args:
+        run: its id. Versions in outcomes of an earlier run, which it resumes, are other ones.
+
     Attributes:
         records: requests by id, oldest first.
         plans: replies to previews by request id, oldest first.
@@ -87,7 +50,8 @@ class RequestLog:
         revision: incremented with every change.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: str = "") -> None:
+        self._run = run
         self.records: OrderedDict[str, RequestRecord] = OrderedDict()
         self.plans: OrderedDict[str, Planned | Refused] = OrderedDict()
         self.edit_marks: deque[EditMark] = deque(maxlen=MAX_MARKS)
@@ -125,18 +89,18 @@ class RequestLog:
             if structure is not None:
                 self._set_width_texts(structure)
         elif isinstance(reply, Done):
-            record.state, record.text = "done", reply.detail
+            record.state, record.text, record.step = "done", reply.detail, reply.step
             if reply.version >= 0:  # it has kept the edits of a trial
-                record.step, record.version = reply.step, reply.version
+                record.version = reply.version
                 self._set_mark_title(reply.version, reply.detail)
         elif isinstance(reply, Refused):
             record.state, record.text = "refused", reply.reason
 
-    def mark_edit(self, structure: Structure) -> None:
-        """Add a mark for an edit that resulted in this structure."""
+    def mark_edit(self, structure: Structure, moment: float = 0.0) -> None:
+        """Add a mark for an edit that resulted in this structure, at a Unix time; 0: unknown."""
         titles = {one.version: one.title for one in self.records.values() if one.version}
         title = titles.get(structure.version, "")
-        self.edit_marks.append(EditMark(structure.step, structure.version, title))
+        self.edit_marks.append(EditMark(structure.step, structure.version, title, moment))
         self._set_width_texts(structure)
 
     def add_earlier_marks(self, edits: Sequence[HistoryEdit]) -> None:
@@ -144,7 +108,8 @@ class RequestLog:
         marks = {_key(mark): mark for mark in self.edit_marks}
         for edit in edits:
             known = marks.get(_key(edit), EditMark(edit.step, edit.version))
-            marks[_key(edit)] = EditMark(known.step, known.version, known.title or edit.title)
+            title, moment = known.title or edit.title, edit.time or known.time
+            marks[_key(edit)] = EditMark(known.step, known.version, title, moment)
         merged = sorted(marks.values(), key=lambda mark: mark.step)
         self.edit_marks = deque(merged, maxlen=MAX_MARKS)
         self.revision += 1
@@ -154,6 +119,11 @@ class RequestLog:
         new = [one for one in outcomes if one.id not in self.outcomes]
         merged = sorted([*self.outcomes.values(), *new], key=lambda one: one.time)
         self.outcomes = OrderedDict((one.id, one) for one in merged[-MAX_OUTCOMES:])
+        for outcome in new:
+            record = self.records.get(outcome.id)
+            if record is not None:
+                record.time = outcome.time
+                record.step = outcome.step if outcome.step >= 0 else record.step
         self.revision += 1
 
     @property
@@ -163,39 +133,28 @@ class RequestLog:
         records = self.records.values()
         return any(one.state == "sent" and now - one.sent < REPLY_SECONDS for one in records)
 
-    def changes(self) -> list[RequestRecord | RequestOutcome | EditMark]:
+    def changes(self) -> list[Change]:
         """Return all requests of this and of other viewers, and other edits, newest first."""
         outcomes = [one for one in self.outcomes.values() if one.id not in self.records]
-        known = {one.version: one for one in outcomes if one.version >= 0}
-        found: list[RequestRecord | RequestOutcome | EditMark] = [
-            known.get(one.version, one) if isinstance(one, EditMark) else one
-            for one in self._records_and_marks()
+        edits = [one for one in outcomes if one.version >= 0]
+        by_others = {one.version for one in edits if one.run == self._run or not self._run}
+        before_resume = {(one.step, one.title) for one in edits}
+        own = {record.version for record in self.records.values() if record.version}
+        marks = [
+            mark
+            for mark in self.edit_marks
+            if mark.version not in own | by_others
+            and (mark.version >= 0 or (mark.step, mark.title) not in before_resume)
         ]
-        shown = {one.id for one in found if isinstance(one, RequestOutcome)}
-        for outcome in outcomes:  # oldest first
-            if outcome.id not in shown:
-                insert_by_age(found, outcome, partial(_is_older, outcome=outcome))
-        return found
-
-    def _records_and_marks(self) -> list[RequestRecord | EditMark]:
-        """Return the requests of this viewer and the marks of all other edits, newest first."""
-        records = list(reversed(self.records.values()))
-        own = {record.version for record in records if record.version}
-        others = [mark for mark in self.edit_marks if mark.version not in own]
-        if self.is_reply_due:
-            others = [mark for mark in others if mark.version < max(own, default=0)]
-        found: list[RequestRecord | EditMark] = []
-        for record in records:
-            while record.version and others and others[-1].version > record.version:
-                found.append(others.pop())
-            found.append(record)
-        return [*found, *reversed(others)]
+        if self.is_reply_due:  # the newest edit may be that of the request
+            marks = [mark for mark in marks if mark.version < max(own, default=0)]
+        return newest_first([*marks, *outcomes, *self.records.values()])
 
     def _set_mark_title(self, version: int, title: str) -> None:
         """Title the mark of an edit, for a reply that arrives after the structure."""
         for i, mark in enumerate(self.edit_marks):
             if mark.version == version:
-                self.edit_marks[i] = EditMark(mark.step, mark.version, title)
+                self.edit_marks[i] = replace(mark, title=title)
 
     def _set_width_texts(self, structure: Structure) -> None:
         """Describe the new widths in the records of applied edits."""
@@ -209,16 +168,3 @@ class RequestLog:
                     if name in widths
                 )
                 self.revision += 1
-
-
-def insert_by_age(changes: list[T], new: T, is_older: Callable[[T], bool]) -> None:
-    """Insert a change before the first that is older, so that the newest ones stay in front."""
-    older = (i for i, change in enumerate(changes) if is_older(change))
-    changes.insert(next(older, len(changes)), new)
-
-
-def _is_older(change: RequestRecord | RequestOutcome | EditMark, outcome: RequestOutcome) -> bool:
-    """Return whether a change happened before the one of this outcome."""
-    if isinstance(change, EditMark):
-        return 0 <= change.version <= outcome.version or 0 <= change.step <= outcome.step
-    return (change.sent if isinstance(change, RequestRecord) else change.time) <= outcome.time

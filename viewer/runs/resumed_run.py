@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 
 from ..rendering.formatting import format_count
-from .request_log import EditMark, RequestRecord
+from .change_order import EditMark, RequestRecord
 
 __all__ = ["describe_loss", "resume_record", "unchanged_layers"]
 

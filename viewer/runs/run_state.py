@@ -82,7 +82,7 @@ class RunState:
         self.offsets = np.zeros(1, np.int64)
         self.latest: dict[str, np.ndarray] = {}
         self.histories = RunHistories()
-        self.requests = RequestLog()
+        self.requests = RequestLog(connection.run)
         self.alerts: list[Alert] = []
         self.edit_effects = EditEffects()
         self._n_statuses = 0
@@ -202,7 +202,8 @@ class RunState:
         self._remap_filters(source, is_first=known is None)
         self.histories.set_layers([layer.name for layer in structure.layers])
         if known is not None:
-            self.requests.mark_edit(structure)
+            times = [one.time for one in (self.status, self.snapshot) if one is not None]
+            self.requests.mark_edit(structure, max(times, default=0.0))
             self.edit_effects.begin(structure.version)
         self.structure_revision += 1
 

@@ -17,7 +17,7 @@ from revacnn_lightning.protocol.requests import (
     Undo,
 )
 
-from ..runs.request_log import RequestRecord
+from ..runs.change_order import RequestRecord
 from ..runs.run_state import RunState
 from .edit_groups import EditGroups
 from .run_selection import RunSelection

@@ -8,9 +8,8 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
-from viewer.components.alert_rows import insert_alerts
 from viewer.components.change_list import ChangeListPanel
-from viewer.runs.request_log import EditMark, RequestRecord
+from viewer.runs.change_order import EditMark, RequestRecord, newest_first
 from viewer.tab.tab_state import TabState
 
 
@@ -60,7 +59,7 @@ def test_alerts_and_changes_are_in_the_order_of_time() -> None:
     refused = RequestRecord("a", "Remove", sent=50.0, state="refused")
     marks = [EditMark(30, 2), EditMark(10, 1)]
     early, middle, late = alert(5, 10.0), alert(20, 40.0), alert(40, 60.0)
-    found = insert_alerts([refused, *marks], [early, middle, late])
+    found = newest_first([*reversed([refused, *marks]), early, middle, late])
     assert found == [late, refused, marks[0], middle, marks[1], early]
 
 
@@ -68,4 +67,4 @@ def test_alerts_and_requests_of_others_are_in_the_order_of_time() -> None:
     refused = RequestOutcome("run", "a", "Stop", "refused", 50.0)
     applied = RequestOutcome("run", "b", "Remove", "applied", 10.0, step=10)
     early, late = alert(5, time=5.0), alert(20, time=60.0)
-    assert insert_alerts([refused, applied], [early, late]) == [late, refused, applied, early]
+    assert newest_first([applied, refused, early, late]) == [late, refused, applied, early]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -444,6 +445,24 @@ def test_an_observer_reads_why_buttons_are_disabled(
     assert controls["available"]
     reason = "This page only observes the run: its key 'ann' is an observer's."
     assert controls["refusal"] == changes["undo_disabled"] == changes["redo_disabled"] == reason
+
+
+def test_the_rows_of_changes_had_no_visible_time(
+    tab: TabState, follower: InProcessFollower
+) -> None:
+    now = time.time()
+    assert follower.state is not None
+    moments = {"unknown": (0.0, 1), "old": (now - 40 * 86_400, 600), "new": (now, 1200)}
+    for name, (moment, step) in moments.items():
+        outcome = RequestOutcome("run", name, name, "done", moment, step=step, key="ann")
+        follower.state.receive(outcome)
+    new, old, unknown = ChangeListPanel(tab).content()["records"]
+    assert new["time"] == time.strftime("%H:%M:%S", time.localtime(now))
+    assert new["moment"].endswith(new["time"])
+    then = time.localtime(now - 40 * 86_400)
+    assert old["time"] == time.strftime(f"%b {then.tm_mday}, %H:%M", then)
+    assert (unknown["time"], unknown["moment"]) == ("", "")
+    assert new["text"] == "at batch 1\u202f200"
 
 
 def test_the_list_of_changes_says_who_made_those_of_others(

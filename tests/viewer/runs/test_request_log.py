@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from revacnn_lightning.protocol.access_messages import RequestOutcome
-from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Structure
+from revacnn_lightning.protocol.messages import (
+    Applied,
+    Done,
+    HistoryEdit,
+    PlanSummary,
+    Refused,
+    Structure,
+)
 from viewer.runs import request_log
-from viewer.runs.request_log import EditMark, RequestLog
+from viewer.runs.change_order import EditMark
+from viewer.runs.request_log import RequestLog
 
 
 def structure(version: int, step: int = 0) -> Structure:
@@ -66,3 +74,62 @@ def test_the_kept_edits_of_a_trial_are_not_listed_as_those_of_somebody_else():
             log.mark_edit(structure(1))
         log.add_outcomes([outcome("mine", "done", 1.0, 1)])
         assert titles(log) == ["Keep the trial"]
+
+
+def carried_out(
+    request_id: str, title: str, time: float, step: int, **fields: int
+) -> RequestOutcome:
+    return RequestOutcome("run", request_id, title, "done", time, step, key="ann", **fields)
+
+
+def test_commands_stayed_above_later_edits(monkeypatch):
+    """Such as the start of a pruning above what it has removed; they had no batch, either."""
+    monkeypatch.setattr(request_log.time, "time", lambda: 100.0)
+    log = RequestLog("run")
+    log.add("prune", "Start pruning")
+    log.receive(Done("prune", "Pruning", 20), None)
+    log.add_outcomes([carried_out("prune", "Start pruning", 100.5, 20)])
+    log.mark_edit(structure(1, 40), 130.0)
+    log.add_outcomes([RequestOutcome("run", "removal", "Remove a filter", "applied", 130.0, 40, 1)])
+    assert titles(log) == ["Remove a filter", "Start pruning"]
+    assert [change.step for change in log.changes()] == [40, 20]
+
+
+def test_a_refusal_had_no_batch():
+    log = RequestLog("run")
+    log.add("mine", "Remove a filter")
+    log.receive(Refused("mine", "no"), None)
+    log.add_outcomes([RequestOutcome("run", "mine", "Remove", "refused", 5.0, 12)])
+    [record] = log.changes()
+    assert (record.step, record.time) == (12, 5.0)
+
+
+def test_keys_that_were_shared_after_a_resume_stood_below_it():
+    log = RequestLog("resumed")
+    edits = [HistoryEdit(10, "Add a filter", -1, 10.0), HistoryEdit(30, "Resumed", -1, 30.0)]
+    log.add_earlier_marks(edits)
+    log.add_outcomes(
+        [
+            RequestOutcome("before", "add", "Add a filter", "applied", 10.0, 10, 1),
+            RequestOutcome("before", "early", "Share key", "done", 20.0),
+            RequestOutcome("resumed", "late", "Share key · bob", "done", 40.0),
+        ]
+    )
+    assert titles(log) == ["Share key · bob", "Resumed", "Share key", "Add a filter"]
+
+
+def test_an_edit_after_a_resume_is_not_hidden_by_one_before_it():
+    """Versions begin with each run."""
+    log = RequestLog("resumed")
+    log.add_outcomes([RequestOutcome("before", "a", "Add a filter", "applied", 10.0, 10, 1)])
+    log.mark_edit(structure(1, 40), 50.0)
+    log.receive(Applied("theirs", 40, 1, PlanSummary("Remove a filter")), None)
+    assert titles(log) == ["Remove a filter", "Add a filter"]
+
+
+def test_edits_without_a_time_are_in_the_order_of_their_batches():
+    """As in the history of a run of an earlier version."""
+    log = RequestLog("run")
+    log.add_earlier_marks([HistoryEdit(5, "first"), HistoryEdit(25, "third")])
+    log.add_outcomes([carried_out("a", "second", 50.0, 20), carried_out("b", "fourth", 60.0, 30)])
+    assert titles(log) == ["fourth", "third", "second", "first"]

@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.connection import Connection
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_training import FakeTraining
-from viewer.runs.request_log import EditMark
+from viewer.runs.change_order import EditMark
 from viewer.runs.resumed_run import describe_loss, unchanged_layers
 from viewer.runs.run_state import RunState
 

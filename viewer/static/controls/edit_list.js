@@ -23,9 +23,11 @@ function drawEdits({records, undo_disabled: undoDisabled, redo_disabled: redoDis
 }
 
 /** @param {EditRecord} record */
-function recordElement({title, state, size_change: sizeChange, text, who, who_note: whoNote, effect, effect_note: effectNote}) {
+function recordElement({title, state, size_change: sizeChange, text, who, who_note: whoNote, time, moment, effect, effect_note: effectNote}) {
   return createElement("li", {"data-state": state, title: sizeChange || null},
-    createElement("span", {}, createElement("span", {class: "title"}, title), createElement("small", {}, text),
+    createElement("span", {},
+      createElement("span", {class: "heading"}, createElement("span", {class: "title"}, title), time && createElement("time", {title: moment}, time)),
+      createElement("small", {}, text),
       who && createElement("small", {class: "who", title: whoNote}, who),
       effect && createElement("small", {class: "effect", title: effectNote}, effect)))
 }

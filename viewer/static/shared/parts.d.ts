@@ -151,6 +151,9 @@ export interface EditRecord {
   /** Whose key has requested it, and how certain that is; empty if it was this viewer. */
   who: string
   who_note: string
+  /** When it happened, and the same with the date; empty if it is unknown. */
+  time: string
+  moment: string
   /** The loss and the main metric before and after the edit; empty for other requests. */
   effect: string
   effect_note: string
