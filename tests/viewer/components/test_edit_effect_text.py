@@ -47,7 +47,8 @@ def test_the_edits_of_a_pruning_run_showed_no_prediction(
     panel, state = ChangeListPanel(tab), follower.state
     assert state is not None
     follower.train(20)
-    outcome = RequestOutcome("run", "theirs", "Remove conv1 · filter 0", "applied", 0.0)
+    run = state.connection.run
+    outcome = RequestOutcome(run, "theirs", "Remove conv1 · filter 0", "applied", 0.0)
     for known, text in (
         ({"price": RemovalPrice(0.01, 0.002, 0.4, 16, 11)}, "predicted loss +0.0100 ± 0.00200"),
         ({"price_note": "the loss is known after the next batch"}, "not predicted"),
