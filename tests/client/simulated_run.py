@@ -71,6 +71,7 @@ class SimulatedRun:
         # Several of the first may be on their way: wait for the last message.
         self.until(lambda: (self.run.poll(), self.run.status == status("training"))[1])
         self.until(lambda: list(self.server.receive()))
+        self.until(lambda: self.run.seconds_unreachable() == 0)  # it looks now and then
 
     @staticmethod
     def until(condition: Callable[[], object]) -> None:
