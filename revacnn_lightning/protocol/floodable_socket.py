@@ -25,8 +25,8 @@ class FloodableSocket(BaseSocket):
     """A socket that disconnects its clients after a flood, and keeps away the key that flooded it.
 
     Closing also frees what libzmq keeps of their messages. All clients connect again by themselves,
-    at once; those with the key that sent the flood are admitted after a pause. Each pause of a key
-    is twice as long as the one before. Where the clients have no keys of their own, the socket
+    immediately; those with the key that sent the flood are admitted after a pause. Each pause of a
+    key is twice as long as the one before. Where the clients have no keys of their own, the socket
     stays closed for all of them.
 
     Args:

@@ -91,7 +91,7 @@ class LayerEvidenceCollector:
 
     def reset(self) -> None:
         """Discard what is known of the old network."""
-        self._start.follow_edits()
+        self._start.track_edits()
         self._examined.clear()
         self._untraced_batches = 0
         self._clear()

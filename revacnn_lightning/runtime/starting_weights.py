@@ -23,7 +23,7 @@ Samples = dict[str, WeightSample]  # by layer
 
 
 class StartingWeights:
-    """Keeps at most 64 coefficients of each filter, and follows them through edits.
+    """Keeps at most 64 coefficients of each filter, and tracks them through edits.
 
     They are taken once, after the first batch of a run that begins at batch 0: about 14 MB for the
     27,000 filters of a ResNet-50. What an edit adds starts with the values that the edit gives it.
@@ -45,7 +45,7 @@ class StartingWeights:
         self._get_journal = get_journal
         self._is_kept = False
         self._samples: Samples = {}
-        self._plans: list[EditPlan] = []  # the edits that the samples have followed
+        self._plans: list[EditPlan] = []  # the edits that the samples have been through
         self._before: list[Samples] = []  # the samples before each of the newest of them
         self._undone: list[tuple[EditPlan, Samples]] = []  # an undone edit, the samples after it
 
@@ -55,8 +55,8 @@ class StartingWeights:
         self._plans = [entry.plan for entry in self._get_journal().entries]
         self._complete()
 
-    def follow_edits(self) -> None:
-        """Follow the edits since the last call, also those that were undone or redone."""
+    def track_edits(self) -> None:
+        """Apply the edits since the last call, also those that were undone or redone."""
         if not self._is_kept:
             return
         journal = self._get_journal()

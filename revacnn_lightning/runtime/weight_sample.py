@@ -1,4 +1,4 @@
-"""A sample of a layer's coefficients as they were once, which follows the layer through edits."""
+"""A sample of a layer's coefficients as they were once, which is carried through edits."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Run:
     def apply(self, request):
         self.editor.apply(request, ForwardProbe([lambda: self.model(IMAGES)]))
         self.recorder.update_structure()
-        self.starting.follow_edits()
+        self.starting.track_edits()
 
     def check(self):
         """Compare with the slow, obvious result."""
@@ -110,7 +110,7 @@ def test_undo_and_redo_restore_the_start():
     run.check()
 
 
-def test_restarted_filters_begin_anew():
+def test_restarted_filters_start_over():
     run = small()
     run.train()
     run.apply(Reinitialize("0", [1, 2]))
@@ -187,5 +187,5 @@ def test_the_start_is_unknown_without_a_first_batch():
     run = small()
     starting = StartingWeights(run.model, run.recorder, lambda: run.editor.journal)
     run.apply(RemoveFilters("0", [1]))
-    starting.follow_edits()
+    starting.track_edits()
     assert math.isnan(starting.moved("0"))

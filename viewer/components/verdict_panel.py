@@ -158,7 +158,7 @@ def _advice(verdict: Verdict) -> str:
 def _remedy(verdict: Verdict, layer: LayerInfo, remedy: Remedy) -> dict[str, Any]:
     """Return a button: what it stages, for which filters, and what it says of that."""
     filters = verdict.busiest if remedy == "split" else verdict.filters
-    note = "At once." if remedy == "undo" else STAGED
+    note = "Immediately." if remedy == "undo" else STAGED
     if remedy in verdict.alternatives:
         note = f"{ADVICE[remedy]} {note}"
     return {
