@@ -23,7 +23,7 @@ import math
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from statistics import median
 
@@ -80,9 +80,15 @@ class SteeredRun:
         self.recent: deque[Batch] = deque(maxlen=AHEAD)
         self.window = PriceWindow()
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Generator[Outcome]:
         """Train, and yield the outcome of each edit."""
         self.recorder.attach()
+        try:
+            yield from self._steer()
+        finally:
+            self.recorder.detach()
+
+    def _steer(self) -> Iterator[Outcome]:
         level, next_edit, found = 0.0, 0, 0
         for step, batch in enumerate(self.batches):
             loss = self._train_on(batch)
@@ -99,7 +105,6 @@ class SteeredRun:
             if outcome is not None:
                 yield outcome
                 found += 1
-        self.recorder.detach()
 
     def _train_on(self, batch: Batch) -> float:
         self.optimizer.zero_grad()

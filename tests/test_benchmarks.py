@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 import torch
+import torch.nn.modules.module as module_internals
 
 from benchmarks.advice_networks import plain
 from benchmarks.advice_removals import exact_copy, removal_change
@@ -56,7 +57,9 @@ def test_a_prediction_is_right_within_a_factor_of_2_or_a_hundredth(
 
 
 def test_a_steered_run_predicts_what_its_edits_bring() -> None:
-    *_, outcome = itertools.islice(SteeredRun("plain", 0).outcomes(), 4)
+    with closing(SteeredRun("plain", 0).outcomes()) as outcomes:
+        *_, outcome = itertools.islice(outcomes, 4)
     assert outcome.predicted > 0.05  # three random filters
     assert is_right(outcome.predicted, outcome.same_images)
     assert is_right(outcome.predicted, outcome.held_out)
+    assert not module_internals._global_forward_hooks
