@@ -93,10 +93,13 @@ class RunRequests(RunMessages):
     def command(self, command: Command, *, timeout: float = 60.0) -> str:
         """Execute a command (pause, save a checkpoint, set a learning rate, ...).
 
-        Returns what was done, in words. Raises as `apply` does.
+        Waits until `structure` is what the command has made of the network, as keeping a trial
+        does. Returns what was done, in words. Raises as `apply` does.
         """
+        deadline = time.monotonic() + timeout
         reply = self._execute(command, timeout)
         assert isinstance(reply, Done)
+        self._wait_for_structure(reply.version, deadline)
         return reply.detail
 
     def history(self, *, timeout: float = 60.0) -> History:

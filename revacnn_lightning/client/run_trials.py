@@ -88,8 +88,6 @@ class RunTrials(RunRequests):
         deadline = time.monotonic() + timeout
         done = self.command(KeepTrial(), timeout=timeout)
         self._wait_for_trial(lambda trial: trial.stage == "kept", deadline - time.monotonic())
-        if self.status is not None:
-            self._wait_for_structure(self.status.version, deadline)
         return done
 
     def discard_trial(self, *, timeout: float = 60.0) -> str:

@@ -15,6 +15,7 @@ from revacnn_lightning.client import unread_messages
 from revacnn_lightning.protocol.inspections import FilterView
 from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Reply, Request, Status
 from revacnn_lightning.protocol.requests import (
+    KeepTrial,
     Redo,
     SetHyperparameter,
     StartRecording,
@@ -104,6 +105,23 @@ def test_a_status_from_before_the_command_is_not_its_pause(training: SimulatedRu
     with ThreadPoolExecutor(1) as executor:
         executor.submit(reply)
         assert training.run.train(5) == 12
+
+
+def test_the_structure_was_the_old_one_when_a_kept_trial_was_replied_to(training: SimulatedRun):
+    """The structure may arrive after the reply, on the other socket."""
+    training.publish(structure())
+
+    def reply() -> None:
+        request = training.reply(lambda request: Done(request.id, "Kept: Add filter", 7, 1))
+        assert request.body == KeepTrial()
+        time.sleep(0.2)
+        training.publish(structure(1))
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(reply)
+        assert training.run.command(KeepTrial()) == "Kept: Add filter"
+        assert training.run.structure is not None
+        assert training.run.structure.version == 1
 
 
 def test_a_paused_run_has_a_figure_without_statistics(training: SimulatedRun):
