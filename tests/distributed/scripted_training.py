@@ -43,7 +43,10 @@ from revacnn_lightning.steering.execution.peers import checksum
 # `SCRIPT` stops the training; after that of `SCRIPT_WITH_ERROR`, the few batches are trained.
 BATCHES, FEW_BATCHES = 6_000, 600
 FAILING_WIDTH = 9  # of conv1, with which the forward of the second process raises
-OUT_OF_STEP = 64  # batch before which a weight of the second process changes by itself
+# The batch before which a weight of the second process changes by itself, or a later one: once all
+# edits are applied, after which conv1 has `LAST_WIDTH` filters.
+OUT_OF_STEP = 64
+LAST_WIDTH = 3
 RATE = SetHyperparameter(0, 0, "lr", 5e-3)
 # Requests by the batch before which the first process makes them.
 SCRIPT: dict[int, Any] = {
@@ -136,15 +139,21 @@ class Script(pl.Callback):
         self.outcomes: list[list[Any]] = []
         self.different: list[int] = []  # batches
         self.version = 0
+        self.edited_at: int | None = None  # batch before which conv1 got its last width
+        self.is_out_of_step = False  # the second process
         self.resumption: threading.Timer | None = None
 
     def is_due(self, batch: int) -> bool:
         """Return whether a request is due.
 
-        The first one after a pause is due after the resumption, the last one when the viewer has
-        seen the difference.
+        The first one after a pause is due after the resumption, the first one after `OUT_OF_STEP`
+        when the second process is out of step, the last one when the viewer has seen the
+        difference.
         """
         if self.resumption is not None and self.resumption.is_alive():
+            return False
+        is_after = bool(self.left) and min(self.left) > OUT_OF_STEP
+        if is_after and (self.edited_at is None or batch < self.edited_at + 3):
             return False
         is_last = len(self.left) == 1
         is_early = (
@@ -167,6 +176,8 @@ class Script(pl.Callback):
             buffers = float(sum(each.double().sum() for each in pl_module.buffers()))
             if not is_same_everywhere(hash(buffers)):
                 self.different.append(batch_idx)
+        if self.edited_at is None and pl_module.conv1.out_channels == LAST_WIDTH:
+            self.edited_at = batch_idx
         if trainer.is_global_zero and self.is_due(batch_idx):
             body = self.left.pop(min(self.left))
             if not self.left and self.script == SCRIPT_WITH_ERROR:
@@ -175,7 +186,10 @@ class Script(pl.Callback):
             if getattr(body, "action", "") == "step":
                 self.resumption = threading.Timer(0.5, self.request, [ControlRun("resume")])
                 self.resumption.start()
-        if batch_idx == OUT_OF_STEP and self.script == SCRIPT and trainer.global_rank == 1:
+        is_second = self.script == SCRIPT and trainer.global_rank == 1
+        is_edited = self.edited_at is not None and batch_idx >= OUT_OF_STEP
+        if is_second and is_edited and not self.is_out_of_step:
+            self.is_out_of_step = True
             with torch.no_grad():
                 pl_module.linear.weight[0, 0] += 0.5
 
