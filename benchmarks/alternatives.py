@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.training_loops import PlainTraining
+from revacnn_lightning.telemetry.layer_selection import LayerSelection
 
 __all__ = [
     "ALTERNATIVES",
@@ -120,42 +121,47 @@ class HandWrittenHooks(PlainTraining):
 class ReadOnce(PlainTraining):
     """The least that any statistics cost: every map and every weight is read once.
 
-    One sum over each map, gradient and weight, where it arises. Nothing is stored.
+    One sum over each map, gradient and weight of the layers that `ReVACNN` records by default,
+    where it arises. Nothing is stored.
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
-        self.convs = [m for m in self.module.modules() if isinstance(m, nn.Conv2d)]
+        self.layers: list[Any] = [layer for _, layer in LayerSelection().select(self.module)]
         self.handles: list[Any] = []
 
     def begin_block(self) -> None:
-        self.handles = [conv.register_forward_hook(self._forward_hook) for conv in self.convs]
+        self.handles = [layer.register_forward_hook(self._forward_hook) for layer in self.layers]
 
     def end_block(self) -> None:
         for handle in self.handles:
             handle.remove()
 
-    def _forward_hook(self, conv: nn.Module, args: Any, output: Tensor) -> None:
-        output.detach().sum((0, 2, 3))
+    def _forward_hook(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+        output.detach().sum(_all_but_filters(output))
 
     @torch.no_grad()
     def on_step_end(self, loss: Tensor) -> None:
-        for conv in self.convs:
-            assert conv.weight.grad is not None
-            conv.weight.grad.sum((1, 2, 3))
-            conv.weight.sum((1, 2, 3))
-            self.optimizer.state[conv.weight]["momentum_buffer"].sum((1, 2, 3))
+        for layer in self.layers:
+            weight = layer.weight
+            for tensor in (weight.grad, weight, self.optimizer.state[weight]["momentum_buffer"]):
+                tensor.flatten(1).sum(1)
 
 
 class AllReadOnce(ReadOnce):
     """The same, and the gradient of every map is read once, too."""
 
-    def _forward_hook(self, conv: nn.Module, args: Any, output: Tensor) -> None:
-        super()._forward_hook(conv, args, output)
+    def _forward_hook(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+        super()._forward_hook(layer, args, output)
         output.register_hook(self._gradient_hook)
 
     def _gradient_hook(self, gradient: Tensor) -> None:
-        gradient.sum((0, 2, 3))
+        gradient.sum(_all_but_filters(gradient))
+
+
+def _all_but_filters(maps: Tensor) -> list[int]:
+    """Return the dimensions of maps (B, C, ...) but the second."""
+    return [dim for dim in range(maps.ndim) if dim != 1]
 
 
 class AllHandWrittenHooks(HandWrittenHooks):
