@@ -15,31 +15,24 @@ the server of the page does in a thread beside its event loop.
 
 from __future__ import annotations
 
-import copy
-import logging
-import os
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
 import torchvision
 from torch import nn
 
-from benchmarks.overhead import NETWORKS, ROUNDS, closing, step_ratios
-from benchmarks.report import Report, argument_parser, progress_bar
+from benchmarks.report import Report
+from benchmarks.shown_cost import make_governed, measure_shown, parse_options
 from benchmarks.training_loops import MonitoredTraining
 from revacnn_lightning import Run, attach
 from revacnn_lightning.diagnostics.verdicts import MIN_BATCHES
 from revacnn_lightning.protocol.requests import InspectPrices
 from revacnn_lightning.runtime.run_options import RunOptions
 
-MAX_RATIO = 1.05  # of a step
 MAX_SECONDS = 2.0  # of the server, for all verdicts
-MODELS = ("convnet", "mobilenet_v2", "resnet18")
-GOVERNED_STEPS = 200  # until the intervals of sampling have adapted
 COMPUTATIONS = 5
 
 
@@ -60,35 +53,13 @@ class ShownPrices(MonitoredTraining):
 
 def make_limited(net: nn.Module) -> MonitoredTraining:
     """Return a training with the default limit, whose sampling has adapted to it."""
-    training = ShownPrices(net, max_overhead=RunOptions.max_overhead)
-    for _ in range(GOVERNED_STEPS // 20):
-        training.begin_block()
-        for _ in range(20):
-            training.step()
-        training.end_block()
-    return training
+    return make_governed(ShownPrices(net, max_overhead=RunOptions.max_overhead))
 
 
 VARIANTS: dict[str, Callable[[nn.Module], MonitoredTraining]] = {
     "limited": make_limited,
     "unlimited": ShownPrices,
 }
-
-
-def measure_model(report: Report, name: str, rounds: int, clock: Callable[[], float]) -> None:
-    """Add the row of a model, and its check."""
-    torch.manual_seed(0)
-    net = NETWORKS[name]()
-    ratios = {}
-    with (
-        closing(MonitoredTraining(copy.deepcopy(net))) as default,
-        progress_bar(rounds * len(VARIANTS), name) as advance,
-    ):
-        for key, make in VARIANTS.items():
-            with closing(make(copy.deepcopy(net))) as variant:
-                ratios[key], _ = step_ratios(default, variant, rounds, clock, advance)
-    report.add_row(name, *(f"{ratio:.3f}" for ratio in ratios.values()))
-    report.check_at_most(f"{name}: step with prices / without", ratios["limited"], MAX_RATIO)
 
 
 def measure_verdicts(report: Report) -> None:
@@ -124,23 +95,10 @@ def attach_while_training(training: MonitoredTraining) -> Run:
 
 
 def main() -> int:
-    parser = argument_parser(__doc__, quick="the smallest model, few rounds")
-    parser.add_argument("--models", nargs="+", choices=NETWORKS, default=list(MODELS))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
-    options = parser.parse_args()
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    torch.set_num_threads(options.threads)
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    options = parse_options(__doc__)
     report = Report("A step with prices shown / a monitored one without", ["model", *VARIANTS])
-    for name in options.models[:1] if options.quick else options.models:
-        measure_model(report, name, ROUNDS[name] // (3 if options.quick else 1), clock)
-        report.save(options.json)
+    measure_shown(report, VARIANTS, ["limited"], options)
     measure_verdicts(report)
-    report.add_note(
-        f"median of interleaved pairs, {options.clock} clock, {options.threads} thread(s), load "
-        f"average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
-    )
     return report.finish(options.json, options.check)
 
 

@@ -18,27 +18,20 @@ is one observation, and the table shows medians. The columns:
 from __future__ import annotations
 
 import copy
-import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from benchmarks.call_counts import SETTLED_STEPS, TRIES, Counts, count, narrow_network, shrink
-from benchmarks.overhead import NETWORKS, ROUNDS, closing, step_ratios
-from benchmarks.report import Report, argument_parser, progress_bar
+from benchmarks.report import Report
+from benchmarks.shown_cost import make_governed, measure_shown, parse_options
 from benchmarks.training_loops import MonitoredTraining
 from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 from revacnn_lightning.runtime import class_lens
 from revacnn_lightning.runtime.run_options import RunOptions
-
-MAX_RATIO = 1.05  # of what a page shows at a time
-MODELS = ("convnet", "mobilenet_v2", "resnet18")
-GOVERNED_STEPS = 200  # until the intervals of sampling have adapted
 
 
 class ShownClasses(MonitoredTraining):
@@ -95,12 +88,8 @@ def make_ended(net: nn.Module) -> MonitoredTraining:
 
 def make_limited(net: nn.Module) -> MonitoredTraining:
     """Return a training with the default limit, whose sampling has adapted to it."""
-    training = ShownClasses(net, has_class=True, max_overhead=RunOptions.max_overhead)
-    training.begin_block()
-    for _ in range(GOVERNED_STEPS):
-        training.step()
-    training.end_block()
-    return training
+    limit = RunOptions.max_overhead
+    return make_governed(ShownClasses(net, has_class=True, max_overhead=limit))
 
 
 VARIANTS: dict[str, Callable[[nn.Module], MonitoredTraining]] = {
@@ -112,23 +101,6 @@ VARIANTS: dict[str, Callable[[nn.Module], MonitoredTraining]] = {
     "off again": make_ended,
 }
 LIMITED = ("layer", "limited")  # what must not exceed `MAX_RATIO`
-
-
-def measure_model(report: Report, name: str, rounds: int, clock: Callable[[], float]) -> None:
-    """Add the row of a model, and its checks."""
-    torch.manual_seed(0)
-    net = NETWORKS[name]()
-    ratios = {}
-    with (
-        closing(MonitoredTraining(copy.deepcopy(net))) as default,
-        progress_bar(rounds * len(VARIANTS), name) as advance,
-    ):
-        for key, make in VARIANTS.items():
-            with closing(make(copy.deepcopy(net))) as variant:
-                ratios[key], _ = step_ratios(default, variant, rounds, clock, advance)
-    report.add_row(name, *(f"{ratio:.3f}" for ratio in ratios.values()))
-    for key in LIMITED:
-        report.check_at_most(f"{name}, {key}: step with classes / without", ratios[key], MAX_RATIO)
 
 
 def counts_of(training: MonitoredTraining) -> Counts:
@@ -159,23 +131,10 @@ def check_counts(report: Report) -> None:
 
 
 def main() -> int:
-    parser = argument_parser(__doc__, quick="the smallest model, few rounds")
-    parser.add_argument("--models", nargs="+", choices=NETWORKS, default=list(MODELS))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
-    options = parser.parse_args()
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    torch.set_num_threads(options.threads)
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    options = parse_options(__doc__)
     report = Report("A step with classes shown / a monitored one without", ["model", *VARIANTS])
-    for name in options.models[:1] if options.quick else options.models:
-        measure_model(report, name, ROUNDS[name] // (3 if options.quick else 1), clock)
-        report.save(options.json)
+    measure_shown(report, VARIANTS, LIMITED, options)
     check_counts(report)
-    report.add_note(
-        f"median of interleaved pairs, {options.clock} clock, {options.threads} thread(s), load "
-        f"average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
-    )
     return report.finish(options.json, options.check)
 
 

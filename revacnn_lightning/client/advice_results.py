@@ -18,7 +18,7 @@ __all__ = ["evidence", "growth", "prices", "ranks", "verdicts"]
 
 MAX_LISTED = 50  # filters of a finding
 MAX_TWINS = 10
-MAX_UNKNOWN = 10  # verdicts that cannot be told yet
+MAX_UNKNOWN = 10  # verdicts that are not known yet
 
 
 def prices(found: Prices, count: int) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def evidence(found: LayerEvidence) -> dict[str, Any]:
 
 
 def verdicts(found: Sequence[Verdict], count: int) -> dict[str, Any]:
-    """Return the verdicts that are known, and some of those that cannot be told yet."""
+    """Return the verdicts that are known, and some of those that are not known yet."""
     known = [one for one in found if one.is_known]
     unknown = [one for one in found if not one.is_known]
     return {

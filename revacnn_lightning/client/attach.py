@@ -129,6 +129,6 @@ def _explain_silence(connection: Connection) -> str:
     if not is_reachable(connection):
         return f": its process {pid} exists, but nobody listens at its sockets; start it again"
     return (
-        f": its process {pid} may be in a long batch or compiling; look at its own output, or wait "
+        f": its process {pid} may be in a long batch or compiling; inspect its own output, or wait "
         "longer with attach(timeout=...)"
     )

@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from revacnn_lightning.protocol.key_requests import MAX_SECONDS
+
 if TYPE_CHECKING:
     from revacnn_lightning.client.run import Run
     from revacnn_lightning.protocol.access_messages import KeyInfo
 
 __all__ = ["add_share_command", "parse_duration"]
 
-MAX_SECONDS = 3650 * 86_400.0  # see `ShareKey`
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 

@@ -1,6 +1,6 @@
 """Which requests the page answers under ``bokeh serve``, whose options it reads but cannot choose.
 
-Bokeh's server listens on all interfaces without encryption unless it is told otherwise. Its
+By default, Bokeh's server listens on all interfaces without encryption. Its
 authentication module (``viewer/auth.py``) sees the requests for the page and its websocket, not
 those for files, which contain nothing of any run.
 """

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-__all__ = ["KeyCommand", "ListKeys", "RevokeKey", "ShareKey"]
+__all__ = ["MAX_SECONDS", "KeyCommand", "ListKeys", "RevokeKey", "ShareKey"]
 
 MAX_SECONDS = 3650 * 86_400.0  # that a key can be valid: dates have four digits
 

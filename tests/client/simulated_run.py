@@ -21,6 +21,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
     TrainingState,
 )
+from revacnn_lightning.protocol.senders import Sender
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 
 STATISTICS = ["gradient", "activation"]
@@ -93,6 +94,11 @@ class SimulatedRun:
         found: list[tuple[bytes, Request]] = []
         self.until(lambda: found.extend(self.server.receive()) or found)
         return found[0]
+
+    def send_state(self, client: Sender) -> None:
+        """Send what a client requests when it attaches."""
+        self.server.reply(client, structure())
+        self.server.reply(client, status("training"))
 
     def reply(self, make: Callable[[Request], Reply]) -> Request:
         """Receive a request and reply to it; return the request."""

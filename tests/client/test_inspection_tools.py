@@ -72,8 +72,7 @@ class Answers:
                 training.publish(status("training"), snapshot(step))
                 for client, request in training.server.receive():
                     if getattr(request.body, "action", "") == "send_state":
-                        training.server.reply(client, structure())
-                        training.server.reply(client, status("training"))
+                        training.send_state(client)
                     else:
                         self.bodies.append(request.body)
                         training.server.reply(client, Done(request.id))

@@ -28,7 +28,7 @@ from revacnn_lightning.protocol.messages import (
     Request,
 )
 from revacnn_lightning.protocol.requests import Edit, RemoveFilters
-from tests.client.simulated_run import SimulatedRun, snapshot, status, structure
+from tests.client.simulated_run import SimulatedRun, snapshot, status
 
 
 @pytest.fixture
@@ -46,8 +46,7 @@ def serve(training: SimulatedRun, count: int = 1) -> list[Request]:
         training.publish(status("training"), snapshot(step))
         for client, request in training.server.receive():
             if getattr(request.body, "action", "") == "send_state":
-                training.server.reply(client, structure())
-                training.server.reply(client, status("training"))
+                training.send_state(client)
             else:
                 handled.append(request)
                 training.server.reply(client, make_reply(request))
@@ -147,8 +146,7 @@ def observe(training: SimulatedRun, toolbox: Toolbox, name: str, arguments: dict
             step += 1
             training.publish(status("training"), snapshot(step))
             for client, _ in training.server.receive():
-                training.server.reply(client, structure())
-                training.server.reply(client, status("training"))
+                training.send_state(client)
             training.run.poll()
             time.sleep(0.005)
         return result.result()

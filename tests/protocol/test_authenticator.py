@@ -15,16 +15,13 @@ from revacnn_lightning.protocol.authenticator import Authenticator, check_public
 from revacnn_lightning.protocol.messages import Refused, Request
 from revacnn_lightning.protocol.requests import Undo
 from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
+from tests.protocol.key_pairs import ANN, OWNER, make_ring
 from tests.protocol.test_sockets import STATUS, until
-
-OWNER, ANN = Keys.generate(), Keys.generate()
 
 
 @pytest.fixture
 def ring() -> KeyRing:
-    ring = KeyRing(OWNER.public)
-    ring.add(AccessKey("ann", "observer", ANN.public))
-    return ring
+    return make_ring()
 
 
 @pytest.fixture

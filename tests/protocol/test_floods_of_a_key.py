@@ -8,21 +8,18 @@ import pytest
 import zmq
 
 from revacnn_lightning.protocol import run_sockets
-from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
+from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import Undo
 from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
 from tests.manual_clock import ManualClock
+from tests.protocol.key_pairs import ANN, OWNER, make_ring
 from tests.protocol.test_sockets import STATUS, until
-
-OWNER, ANN = Keys.generate(), Keys.generate()
 
 
 @pytest.fixture
 def ring() -> KeyRing:
-    ring = KeyRing(OWNER.public)
-    ring.add(AccessKey("ann", "observer", ANN.public))
-    return ring
+    return make_ring()
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_others_did_not_see_what_an_edit_was_predicted_to_cost():
 def test_who_changed_what_was_in_no_log_unless_the_script_had_set_up_logging(
     caplog: pytest.LogCaptureFixture,
 ):
-    """Python shows warnings only, unless told otherwise; these lines were on the level of info."""
+    """By default, Python shows warnings only; these lines were on the level of info."""
     recorded = Recorded()
     eve = ANN._replace(key=AccessKey("eve", "observer", "k" * 40))
     recorded.record(RemoveFilters("conv2", [3]), Applied("id", 12, 3, PLAN), host="gpu01")

@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.messages import PlanSummary
 
-__all__ = ["Change", "EditMark", "RequestRecord", "moment_of", "newest_first", "step_of"]
+__all__ = ["Change", "EditMark", "RequestRecord", "moment_of", "newest_first"]
 
 
 class EditMark(Struct, frozen=True):
@@ -61,28 +61,23 @@ def moment_of(change: Change) -> float:
     return (change.time or change.sent) if isinstance(change, RequestRecord) else change.time
 
 
-def step_of(change: Change) -> int:
-    """Return the batch of a change; -1 if it is unknown."""
-    return change.step
-
-
 def newest_first(changes: Sequence[Change]) -> list[Change]:
     """Return changes, of which the oldest come first, in the order of time, newest first.
 
     A request without a reply is the newest. Where the time of a change is unknown, it is that of
     the last one at its batch or before.
     """
-    known = [(step_of(one), moment_of(one)) for one in changes if moment_of(one) > 0]
+    known = [(one.step, moment_of(one)) for one in changes if moment_of(one) > 0]
 
     def moment(change: Change) -> float:
         if isinstance(change, RequestRecord) and change.state == "sent":
             return math.inf
-        step = step_of(change)
+        step = change.step
         at = moment_of(change)
         return at or max((time for other, time in known if 0 <= other <= step), default=0.0)
 
     def key(change: Change) -> tuple[float, int, bool, float]:
         version = -1 if isinstance(change, Alert) else change.version
-        return moment(change), step_of(change), isinstance(change, Alert), version
+        return moment(change), change.step, isinstance(change, Alert), version
 
     return sorted(changes, key=key)[::-1]  # of equal ones, the later one is the newer one

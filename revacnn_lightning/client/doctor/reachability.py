@@ -85,7 +85,7 @@ def _check_replies(name: str, run: RunMessages) -> Iterator[Finding]:
         yield Finding(name, "problem", text, advice)
     else:
         text = f"connected, but the training has not replied within {REPLY_SECONDS:g} s"
-        advice = "it may be in a long batch, compiling or stopped: look at its own output"
+        advice = "it may be in a long batch, compiling or stopped: inspect its own output"
         yield Finding(name, "problem", text, advice)
 
 

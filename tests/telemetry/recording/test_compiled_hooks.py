@@ -297,14 +297,21 @@ def test_a_map_that_waited_for_others_was_summed_with_what_something_wrote_to_it
     recorder.detach()
 
 
-def test_small_maps_are_summed_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    together = []
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """How many tensors are concatenated, and along which dimension, in each call."""
+    calls = []
     join = torch.cat
 
     def note(tensors: Any, *args: Any, **options: Any) -> Tensor:
-        together.append((len(tensors), *args))
+        calls.append((len(tensors), *args))
         return join(tensors, *args, **options)
 
+    monkeypatch.setattr(torch, "cat", note)
+    return calls
+
+
+def test_small_maps_are_summed_together(together: list[tuple[int, ...]]) -> None:
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()) for _ in range(5)]
     net = nn.Sequential(nn.Conv2d(3, 4, 1), *layers)
@@ -312,26 +319,19 @@ def test_small_maps_are_summed_together(monkeypatch: pytest.MonkeyPatch) -> None
     recorder.attach()
     for batch in range(3):
         recorder.begin_batch()
-        with monkeypatch.context() as patch:
-            patch.setattr(torch, "cat", note)
-            net(IMAGES).sum().backward()
+        together.clear()
+        net(IMAGES).sum().backward()
+        joined = together.copy()
         expected = net[:3](IMAGES).detach()
         recording = recorder.end_batch()
         for name, values in {"activation": expected, "firing": (expected > 0).float()}.items():
             mean = values.sum((0, 2, 3)) / len(IMAGES) / (1 if name == "activation" else 100)
             np.testing.assert_allclose(of_layer(recording, name, "2.0"), mean, rtol=1e-5)
-        assert ((5, 1) in together) == (batch > 0)  # 5 maps, filters side by side
+        assert ((5, 1) in joined) == (batch > 0)  # 5 maps, filters side by side
     recorder.detach()
 
 
-def test_small_gradients_are_summed_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    together = []
-    join = torch.cat
-
-    def note(tensors: Any, *args: Any, **options: Any) -> Tensor:
-        together.append((len(tensors), *args))
-        return join(tensors, *args, **options)
-
+def test_small_gradients_are_summed_together(together: list[tuple[int, ...]]) -> None:
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()) for _ in range(5)]
     net = nn.Sequential(nn.Conv2d(3, 4, 1), *layers, nn.Conv2d(4, 4, 1))
@@ -343,9 +343,7 @@ def test_small_gradients_are_summed_together(monkeypatch: pytest.MonkeyPatch) ->
         recorder.begin_batch()
         (net(IMAGES) ** 2).sum().backward()
         together.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(torch, "cat", note)
-            recording = recorder.end_batch()
+        recording = recorder.end_batch()
         assert batch == 0 or (7, 1) in together  # 7 gradients, filters side by side
         mean = expected.abs().sum((0, 2, 3)) / len(IMAGES) / 100
         np.testing.assert_allclose(of_layer(recording, "activation_gradient", "2.0"), mean, 1e-5)
