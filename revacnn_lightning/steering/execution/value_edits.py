@@ -16,7 +16,7 @@ from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.weight_gain import initialize_gain, rescale_gain
 from revacnn_lightning.steering.planning.lookup import find_tensor
-from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit, ValueEdit
+from revacnn_lightning.steering.planning.plan import ONES_OF_NORM, EditPlan, TensorEdit, ValueEdit
 
 __all__ = [
     "apply_value_edit",
@@ -207,6 +207,8 @@ def _new_rows(
 ) -> Tensor:
     if edit.action == "zero":
         return torch.zeros_like(rows)
+    if edit.action == "start":
+        return torch.full_like(rows, edit.tensor.rpartition(".")[2] in ONES_OF_NORM)
     if edit.action == "fresh":
         name = edit.tensor.rpartition(".")[2]
         return initializer.draw(owner, name, data).index_select(edit.dim, at)

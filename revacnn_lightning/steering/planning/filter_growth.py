@@ -14,7 +14,7 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.equal_parts import balanced_groups
 from revacnn_lightning.steering.planning.index_mapping import insert_pieces, pieces_of
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer, find_tensor
-from revacnn_lightning.steering.planning.plan import EditPlan, Fill, TensorEdit
+from revacnn_lightning.steering.planning.plan import ONES_OF_NORM, EditPlan, Fill, TensorEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
     carries_reads,
@@ -179,7 +179,7 @@ def _fill(
     if context.is_singular_vector(name):  # the norm stays the same
         return "zero"
     if isinstance(owner, NORMS) and name not in context.computed:
-        return "one" if attribute in ("weight", "running_var") else "zero"
+        return "one" if attribute in ONES_OF_NORM else "zero"
     if isinstance(owner, UnitLayer) and tensor.ndim == 1 and attribute == "bias":
         return "fresh"
     produces = channel_groups.produces_channels(name, dim, indices)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from torch import nn
+
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.computed_tensors import has_tensor
@@ -26,6 +28,7 @@ LOSES_CONTRIBUTION = (
 def plan_reinitialization(context: PlanningContext, request: requests.Reinitialize) -> EditPlan:
     """Plan drawing the coefficients of filters again, as the layer's own initialization does.
 
+    Batch norms behind them start over as well: with a gain of zero, the filters would stay dead.
     Their outgoing weights become zero where no other filter shares them: random coefficients with
     trained outgoing weights would disturb the layers behind.
     """
@@ -35,6 +38,7 @@ def plan_reinitialization(context: PlanningContext, request: requests.Reinitiali
     values = [
         ValueEdit(name, dim, filters, "fresh") for name, dim in _filter_tensors(conv, request.layer)
     ]
+    values += _norm_values(context, request.layer, filters)
     what = "filter" if len(filters) == 1 else "filters"
     title = f"Reinitialize {request.layer} · {what} {', '.join(map(str, filters))}"
     note, effect = "the outgoing weights are kept", "output changes"
@@ -121,6 +125,20 @@ def _check_plain(conv: UnitLayer, layer: str) -> None:
                 f"the {name} of {layer} is computed from other parameters in each forward; its "
                 "filters cannot be set"
             )
+
+
+def _norm_values(context: PlanningContext, layer: str, filters: list[int]) -> list[ValueEdit]:
+    """Return what lets the batch norms of these filters alone start over."""
+    return [
+        ValueEdit(f"{name}.{tensor}", 0, filters, "start")
+        for name in sorted(context.groups.norm_after.get(layer, ()))
+        for tensor in ("weight", "bias", "running_mean", "running_var")
+        if _has_own(context.model.get_submodule(name), tensor)
+    ]
+
+
+def _has_own(norm: nn.Module, name: str) -> bool:
+    return norm._parameters.get(name) is not None or norm._buffers.get(name) is not None
 
 
 def _filter_tensors(conv: UnitLayer, layer: str) -> list[tuple[str, int]]:

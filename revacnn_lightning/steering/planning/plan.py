@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from revacnn_lightning.protocol import messages, requests
 
 __all__ = [
+    "ONES_OF_NORM",
     "AttributeEdit",
     "EditPlan",
     "FilterMove",
@@ -26,6 +27,9 @@ __all__ = [
     "order_of",
     "runs_of",
 ]
+
+# Tensors of a norm that start as ones; the others start as zeros.
+ONES_OF_NORM = frozenset({"weight", "running_var"})
 
 # How new entries start. "zero": columns that multiply a new channel; "fresh": random, as the
 # layer's own initialization; "one": gains; "copy": like their source; "share": the value of the
@@ -72,7 +76,8 @@ class ValueEdit(Struct):
     """Changes the values of rows or columns of one tensor, at the same size.
 
     ``mean``: each of ``indices`` becomes the mean of ``sources`` weighted by ``weights``.
-    ``fresh``: random values, as the layer's own initialization. ``zero``: zeros. ``add``: the
+    ``fresh``: random values, as the layer's own initialization. ``start``: what a new norm has: one
+    for the gain and the running variance, else zero. ``zero``: zeros. ``add``: the
     entry of ``sources`` at the same position is added, times that of ``weights`` if there are any.
     In a copy of ``origin``, fresh values are
     those of the origin. ``gain``: as in `TensorEdit`.
@@ -81,7 +86,7 @@ class ValueEdit(Struct):
     tensor: str
     dim: int
     indices: list[int]
-    action: Literal["mean", "fresh", "zero", "add"]
+    action: Literal["mean", "fresh", "start", "zero", "add"]
     sources: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     gain: str = ""

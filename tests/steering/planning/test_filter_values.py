@@ -101,7 +101,9 @@ def test_outgoing_weights_are_kept_on_request_and_where_others_share_them() -> N
         assert plan.output_effect == "output changes"
         editor.apply(request, probe)
         now = dict(model.named_parameters())
-        assert all(torch.equal(now[name], value) for name, value in before.items())
+        norms = {value.tensor for value in plan.values if value.action == "start"}
+        assert norms
+        assert all(torch.equal(now[name], before[name]) for name in before.keys() - norms)
 
 
 @pytest.mark.parametrize("others", [[3], [0, 3]])
@@ -158,3 +160,21 @@ def test_merging_different_filters_reports_the_output_change() -> None:
     outcome = editor.apply(requests.MergeFilters("conv1", [1, 4]), probe)
     assert outcome.output_change is not None
     assert outcome.output_change > 1e-3
+
+
+def test_a_filter_with_a_gain_of_zero_stayed_dead_when_it_was_reinitialized() -> None:
+    model, editor, probe = nets.editor_of(nets.Plain)
+    (optimizer,) = editor.optimizers
+    nets.step(model, optimizer)
+    with torch.no_grad():
+        model.bn1.weight[2], model.bn1.bias[2] = 0.0, -1.0
+    before, gains = nets.output(model), model.bn1.weight.detach().clone()
+    editor.apply(requests.Reinitialize("conv1", [2]), probe)
+    assert (model.bn1.weight[2], model.bn1.bias[2]) == (1, 0)
+    assert (model.bn1.running_mean[2], model.bn1.running_var[2]) == (0, 1)
+    assert optimizer.state[model.bn1.weight]["exp_avg"][2] == 0
+    rest = [0, 1, 3, 4, 5]
+    assert torch.equal(model.bn1.weight[rest], gains[rest])
+    assert torch.equal(nets.output(model), before)
+    editor.apply(requests.Undo(), probe)
+    assert torch.equal(model.bn1.weight, gains)
