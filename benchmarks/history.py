@@ -24,7 +24,7 @@ from benchmarks.training_loops import MODELS, MonitoredTraining
 from revacnn_lightning.client.attach import attach
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.history.sample_schedule import SampleSchedule
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.encoding import encode
 from revacnn_lightning.protocol.messages import History
 from revacnn_lightning.protocol.requests import SendHistory
@@ -136,7 +136,7 @@ def measure_loading(report: Report, rounds: int) -> None:
 def _load(folder: Path) -> tuple[float, float]:
     """Return the seconds from the request to the loaded history, and those spent on loading."""
     [file] = folder.rglob("*.json")
-    connection = connections.read(file)
+    connection = connection_file.read(file)
     with attach(connection, timeout=START_SECONDS) as run:
         state = RunState(connection)
         assert run.structure is not None

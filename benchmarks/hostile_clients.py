@@ -31,8 +31,8 @@ import zmq
 
 from benchmarks.report import Report, argument_parser
 from benchmarks.training_loops import MODELS, MonitoredTraining
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 
 MAX_SHARE = 0.02  # of the time of a step
 MAX_DESCRIPTORS = 32
@@ -256,7 +256,7 @@ def main() -> int:
     if options.attack:
         name, file = options.attack
         print("begins", flush=True)
-        ATTACKS[name](connections.read(file))
+        ATTACKS[name](connection_file.read(file))
         return 0
     torch.set_num_threads(1)
     report = Report("Hostile clients", ["attack", "step", "share", "descriptors", "MB"])

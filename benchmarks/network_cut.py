@@ -12,7 +12,7 @@ import threading
 
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 
 __all__ = ["CuttableNetwork"]
 

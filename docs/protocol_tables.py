@@ -34,7 +34,7 @@ from revacnn_lightning.protocol import (
     requests,
     run_sockets,
 )
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 
 PAGE = Path(__file__).parent / "protocol.md"
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -122,7 +122,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.protocol.alerts import Alert
     from revacnn_lightning.protocol.automatic_state import Proposal, PruningState
     from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
-    from revacnn_lightning.protocol.connection import Connection
+    from revacnn_lightning.protocol.connection_file import Connection
     from revacnn_lightning.protocol.evidence import LayerEvidence
     from revacnn_lightning.protocol.inspections import (
         FilterInspection,
@@ -202,7 +202,7 @@ _PUBLIC = {
     "protocol.alerts": ["Alert"],
     "protocol.automatic_state": ["Proposal", "PruningState"],
     "protocol.class_lens": ["ClassAnswers", "ClassLens", "Confusion"],
-    "protocol.connection": ["Connection"],
+    "protocol.connection_file": ["Connection"],
     "protocol.evidence": ["LayerEvidence"],
     "protocol.inspections": ["FilterInspection", "ImagePass", "LayerDetail", "PreferredImage"],
     "protocol.messages": [

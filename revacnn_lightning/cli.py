@@ -219,7 +219,7 @@ def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from revacnn_lightning.protocol.connection import runtime_dir
+    from revacnn_lightning.protocol.connection_file import runtime_dir
     from revacnn_lightning.protocol.plain_text import to_plain_text
     from revacnn_lightning.protocol.run_discovery import find_unusable, is_reachable, list_runs
 

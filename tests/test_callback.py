@@ -33,7 +33,7 @@ from revacnn_lightning import (
     Structure,
     attach,
 )
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.sockets import Subscriber
 from revacnn_lightning.runtime.request_queue import PendingRequest
@@ -584,7 +584,7 @@ def test_invalid_arguments_raise_value_error(options: dict, complaint: str):
 def test_viewers_find_a_run_by_its_name(tmp_path: Path):
     path, titles = tmp_path / "run.json", []
     for name in ("wide stem", None):
-        note = At(2, lambda *_: titles.append(connections.read(path).title))
+        note = At(2, lambda *_: titles.append(connection_file.read(path).title))
         fit(TwoConvs(), [ReVACNN(connection_file=path, name=name), note])
     assert titles[0] == "wide stem"
     assert titles[1].startswith("TwoConvs · ")

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 import revacnn_lightning
 from revacnn_lightning import cli
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.sockets import Keys
 
 COMMAND = [sys.executable, "-m", "revacnn_lightning"]
@@ -204,7 +204,7 @@ def test_doctor_exits_with_1_if_something_is_wrong(
 
 def test_runs_did_not_say_that_nobody_listens_at_a_run(capsys: pytest.CaptureFixture[str]):
     gone = ("ipc:///tmp/revacnn-gone/telemetry", "ipc:///tmp/revacnn-gone/requests")
-    connections.write(
+    connection_file.write(
         Connection.of_this_process(
             run="a", telemetry_endpoint=gone[0], request_endpoint=gone[1], server_key="k" * 40
         )
@@ -221,7 +221,7 @@ def test_an_error_about_a_connection_file_controlled_the_terminal(
         request_endpoint="ipc:///tmp/revacnn-gone/requests",
         server_key=Keys.generate().public,
     )  # fmt: skip
-    file = connections.write(replace(ended, process_start=1), tmp_path / "run.json")
+    file = connection_file.write(replace(ended, process_start=1), tmp_path / "run.json")
     assert cli.main(["share", "--list", "--connect", str(file)]) == 1
     assert capsys.readouterr().err.startswith("revacnn: run gg\\x1b[31m has ended")
 
@@ -237,6 +237,6 @@ def test_output_that_nobody_reads_ended_in_a_traceback():
 
 
 def test_runs_names_those_of_another_version(capsys: pytest.CaptureFixture[str]):
-    connections.write(Connection("a", "", "", "", protocol=99, release="7.1"))
+    connection_file.write(Connection("a", "", "", "", protocol=99, release="7.1"))
     assert cli.main(["runs"]) == 0
     assert "revacnn-lightning 7.1, which is newer" in capsys.readouterr().out

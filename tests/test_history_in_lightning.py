@@ -10,7 +10,7 @@ import torch
 
 from revacnn_lightning import AddFilters, EditRefusedError, History, ReVACNN
 from revacnn_lightning.history.sample_schedule import SampleSchedule
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.lineage import find_resumed
 from revacnn_lightning.protocol.requests import SendHistory
 from tests.runtime.live_run import train_with
@@ -141,7 +141,7 @@ class KeepConnection(pl.Callback):
 
     def on_train_start(self, trainer, module) -> None:  # type: ignore[no-untyped-def]
         assert self.revacnn.connection_file is not None
-        self.connection = connections.read(self.revacnn.connection_file)
+        self.connection = connection_file.read(self.revacnn.connection_file)
 
 
 def test_a_resumed_run_is_recognized_as_the_same_training(tmp_path: Path):

@@ -229,7 +229,7 @@ def test_packages_do_not_import_what_they_must_not_know(package: str):
                 for name in (
                     "authenticator",
                     "base_socket",
-                    "floodable_socket",
+                    "flood_protected_socket",
                     "run_sockets",
                     "senders",
                     "viewer_sockets",

@@ -14,10 +14,10 @@ from revacnn_lightning.errors import (
     RequestTimeoutError,
     RunEndedError,
 )
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.lineage import find_resumed
-from revacnn_lightning.protocol.run_discovery import find_newest, is_reachable, list_runs
+from revacnn_lightning.protocol.run_discovery import find_newest_run, is_reachable, list_runs
 
 __all__ = ["attach"]
 
@@ -73,7 +73,7 @@ def _find(
         try:
             if resumes is not None:
                 return _find_resumed(resumes, connection)
-            return find_newest() if connection is None else _read(connection)
+            return find_newest_run() if connection is None else _read(connection)
         except ConnectionFileError:
             if time.monotonic() >= deadline:
                 raise
@@ -81,7 +81,7 @@ def _find(
 
 
 def _read(connection: Connection | str | Path) -> Connection:
-    return connection if isinstance(connection, Connection) else connections.read(connection)
+    return connection if isinstance(connection, Connection) else connection_file.read(connection)
 
 
 def _find_resumed(earlier: Run, connection: Connection | str | Path | None) -> Connection:

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 from revacnn_lightning.client.viewer_process import ViewerProcess
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 
 __all__ = ["EmbeddedViewer", "show"]
 
@@ -45,7 +45,7 @@ class EmbeddedViewer:
             return cls(ViewerProcess.start(["--allow-frame"]))
         folder = tempfile.TemporaryDirectory(prefix="revacnn-")  # only its owner can read it
         try:
-            file = connections.write(connection, Path(folder.name) / "run.json")
+            file = connection_file.write(connection, Path(folder.name) / "run.json")
             return cls(ViewerProcess.start(["--allow-frame", "--connect", str(file)]), folder)
         except BaseException:  # also an interrupt
             folder.cleanup()

@@ -10,8 +10,8 @@ from typing import Literal
 from msgspec.structs import replace
 
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.sockets import Keys
 
 __all__ = ["connection_of", "free_name", "write_new"]
@@ -52,4 +52,4 @@ def write_new(connection: Connection, path: Path) -> Path:
     """
     if path.exists():
         raise ConnectionFileError(f"{path} exists already; choose another --output")
-    return connections.write(connection, path)
+    return connection_file.write(connection, path)

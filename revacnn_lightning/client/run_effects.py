@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revacnn_lightning.client.loss_change import LossChange, RecentLosses
 from revacnn_lightning.client.run_requests import RunRequests
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import Applied, Message, Snapshot
 
 __all__ = ["RunEffects"]

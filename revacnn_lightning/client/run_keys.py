@@ -7,7 +7,7 @@ from typing import Literal
 from revacnn_lightning.client import key_files
 from revacnn_lightning.client.run_requests import RunRequests
 from revacnn_lightning.protocol.access_messages import KeyInfo, KeyList
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import Done
 from revacnn_lightning.protocol.requests import ListKeys, RevokeKey, ShareKey
 from revacnn_lightning.protocol.sockets import Keys

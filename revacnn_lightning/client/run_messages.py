@@ -14,7 +14,7 @@ from revacnn_lightning.client.unanswered_requests import UnansweredRequests
 from revacnn_lightning.client.unread_messages import UnreadMessages
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError
 from revacnn_lightning.protocol.access_messages import Access
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import (
     MAX_HOST_LENGTH,
     Message,

@@ -9,7 +9,7 @@ from typing import TypeVar
 from revacnn_lightning.client.key_checks import check_admitted, check_permitted
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError, RunEndedError
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,

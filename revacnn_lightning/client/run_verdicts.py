@@ -6,7 +6,7 @@ from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.history.network_verdicts import NetworkVerdicts
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import Message, Snapshot, Structure

@@ -13,7 +13,7 @@ from msgspec import Struct
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.client.trial import Trial
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 
 __all__ = [
     "describe_run", "number", "numbers", "plain", "statistics", "status", "structure",

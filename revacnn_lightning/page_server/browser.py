@@ -12,7 +12,7 @@ from pathlib import Path
 
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol import private_files
-from revacnn_lightning.protocol.connection import runtime_dir
+from revacnn_lightning.protocol.connection_file import runtime_dir
 
 __all__ = ["open_page"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from revacnn_lightning.errors import ConnectionFileError, MissingPackageError, RevacnnError
 from revacnn_lightning.protocol import private_files
-from revacnn_lightning.protocol.connection import runtime_dir
+from revacnn_lightning.protocol.connection_file import runtime_dir
 
 if TYPE_CHECKING:
     from cryptography import x509

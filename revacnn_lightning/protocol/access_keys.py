@@ -31,7 +31,8 @@ _NAME = re.compile(r"[\w][\w.@ -]*")
 class AccessKey(Struct, frozen=True):
     """A key of a run.
 
-    ``public`` is its public half. ``expires`` is a Unix time; None: when the run ends.
+    ``public`` is the public half of its key pair. ``expires`` is a Unix time; with None, the key
+    expires when the run ends.
     """
 
     name: str
@@ -42,11 +43,11 @@ class AccessKey(Struct, frozen=True):
 
     @property
     def can_steer(self) -> bool:
-        """Whether it may edit and control the run."""
+        """Whether a client with this key may edit and control the run."""
         return self.role != "observer"
 
-    def refusal(self) -> str:
-        """Return why the key is not valid now; "" if it is."""
+    def admission_refusal(self) -> str:
+        """Return why a client with this key is not admitted now; "" if it is admitted."""
         if self.is_revoked:
             return f"the key {self.name!r} was revoked; ask the owner of the run for a new one"
         if self.expires is not None and time.time() >= self.expires:
@@ -63,8 +64,8 @@ class KeyRing:
     """The keys of a run. Another thread may read it: every change replaces the whole table.
 
     Args:
-        owner: public half of the key in the run's own connection file; "": whoever has the run's
-            server key is its owner.
+        owner: public half of the key in the run's own connection file. With "", every client that
+            has the run's server key is an owner.
     """
 
     def __init__(self, owner: str = "") -> None:
@@ -77,28 +78,28 @@ class KeyRing:
         return list(self._keys.values())
 
     def find(self, public: str) -> AccessKey | None:
-        """Return the key with this public half, which may not be valid; None if there is none."""
+        """Return the key with this public half, valid or not; None if there is none."""
         return self._keys.get("" if self.admits_all else public)
 
     def admits(self, public: str) -> bool:
         """Return whether a client with this key may connect now."""
         key = self.find(public)
-        return key is not None and not key.refusal()
+        return key is not None and not key.admission_refusal()
 
     def add(self, key: AccessKey) -> None:
         """Admit a key from now on.
 
         Raises:
-            EditRefusedError: a valid key has the same name, the run knows the key already, or there
-                are too many.
+            EditRefusedError: a valid key has the same name, the run knows the key already, or the
+                run has too many keys.
         """
-        if any(one.name == key.name and not one.refusal() for one in self.keys):
+        if any(one.name == key.name and not one.admission_refusal() for one in self.keys):
             raise EditRefusedError(
                 f"the run has a key {key.name!r} already; choose another name or revoke it"
             )
         if key.public in self._keys:
             raise EditRefusedError("the run knows this key already; generate a new key pair")
-        ended = [one.public for one in self.keys if one.refusal()]
+        ended = [one.public for one in self.keys if one.admission_refusal()]
         n_forgotten = max(0, len(self._keys) + 1 - MAX_KEYS)
         if n_forgotten > len(ended):
             raise EditRefusedError(f"a run has at most {MAX_KEYS} keys; revoke some")
@@ -107,7 +108,7 @@ class KeyRing:
         self._keys = {**kept, key.public: key}
 
     def revoke(self, name: str) -> AccessKey:
-        """Take back a key; return it.
+        """Revoke the valid key with this name, and return it as it was before.
 
         Raises:
             EditRefusedError: there is no such key, or it is the owner's.
@@ -115,21 +116,21 @@ class KeyRing:
         if name == OWNER:
             raise EditRefusedError("the owner's key ends with the run; it cannot be revoked")
         for key in self.keys:
-            if key.name == name and not key.refusal():
+            if key.name == name and not key.admission_refusal():
                 self._keys = {**self._keys, key.public: replace(key, is_revoked=True)}
                 return key
         raise EditRefusedError(f"the run has no key {name!r}; revacnn share --list lists them")
 
-    def ended(self, publics: Iterable[str]) -> set[str]:
-        """Return which of these keys are not valid any more."""
+    def find_ended_keys(self, publics: Iterable[str]) -> set[str]:
+        """Return those of the given public halves whose keys are not admitted any more."""
         return {public for public in publics if not self.admits(public)}
 
 
 def check_name(name: str) -> None:
-    """Check the name of a new key: it is printed in logs and pages.
+    """Check the name of a new key. Logs and pages print it.
 
     Raises:
-        EditRefusedError: it is not usable.
+        EditRefusedError: the name is too long, has other characters, or belongs to the training.
     """
     if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name) or name == SCRIPT.name:
         raise EditRefusedError(

@@ -41,9 +41,10 @@ class Authenticator:
     """Admits clients to the sockets of a context, until the context is terminated.
 
     Args:
-        context: of the sockets. They must be bound later.
+        context: the context of the sockets. They must be bound after this.
         ring: the keys to admit.
-        is_paused: returns whether one of them is not admitted now; called by another thread.
+        is_paused: takes the public half of an admitted key, and returns whether to keep it away for
+            now. Another thread calls it.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Authenticator:
         self._thread = threading.Thread(target=self._run, name="revacnn-keys", daemon=True)
         self._thread.start()
 
-    def seen(self) -> list[str]:
+    def seen_keys(self) -> list[str]:
         """Return the public halves of the keys that have connected."""
         return list(self._seen)
 
@@ -109,7 +110,7 @@ def check_public_key(public: str) -> None:
     """Check the public half of a new key.
 
     Raises:
-        EditRefusedError: it is not one.
+        EditRefusedError: the text is not a CURVE public key.
     """
     try:
         is_key = len(public) == KEY_LENGTH and bool(z85.decode(public))

@@ -23,7 +23,7 @@ __all__ = [
     "BaseSocket",
     "Keys",
     "has_encryption",
-    "library_version",
+    "libzmq_version",
 ]
 
 # pyzmq combines its enumerations in Python, which costs as much as sending: use integers.
@@ -44,7 +44,7 @@ def has_encryption() -> bool:
     return bool(zmq.has("curve"))
 
 
-def library_version() -> str:
+def libzmq_version() -> str:
     """Return the version of libzmq."""
     return zmq.zmq_version()
 
@@ -57,6 +57,7 @@ class Keys(NamedTuple):
 
     @classmethod
     def generate(cls) -> Keys:
+        """Return a new random key pair."""
         public, secret = zmq.curve_keypair()
         return cls(public.decode(), secret.decode())
 
@@ -154,15 +155,21 @@ class BaseSocket:
             ) from error
 
     def file_descriptor(self) -> int:
-        """Return what an event loop waits on. Edge-triggered: receive all messages first."""
+        """Return the file descriptor that an event loop waits on.
+
+        It is edge-triggered: receive all messages before waiting.
+        """
         return int(self._socket.getsockopt(zmq.FD))
 
     def close(self, linger: float = 0.0) -> None:
-        """Close, and give queued messages ``linger`` seconds to leave. May be called again."""
+        """Close, and wait up to ``linger`` seconds until queued messages are sent.
+
+        It may be called again.
+        """
         if not self._socket.closed:
             self._socket.linger = int(1000 * linger)
         self._finalizer()
-        forked_sockets.release(self.endpoint)
+        forked_sockets.unregister_endpoint(self.endpoint)
 
 
 def _close(closing: contextlib.ExitStack, process: int) -> None:

@@ -13,19 +13,19 @@ import socket
 import stat
 from pathlib import Path
 
-__all__ = ["close_in_forked_processes", "release"]
+__all__ = ["close_in_forked_processes", "unregister_endpoint"]
 
 _addresses: set[int | str] = set()  # ports, and paths of Unix sockets
 DESCRIPTORS = Path("/dev/fd")  # of this process, on Linux and macOS
 
 
 def close_in_forked_processes(endpoint: str) -> None:
-    """Close the copies of the sockets of an endpoint in every process forked from now on."""
+    """Make every process that is forked from now on close its copies of an endpoint's sockets."""
     _addresses.add(_address_of(endpoint))
 
 
-def release(endpoint: str) -> None:
-    """Stop closing the sockets of an endpoint: this process has closed them itself."""
+def unregister_endpoint(endpoint: str) -> None:
+    """Undo `close_in_forked_processes`: this process has closed the sockets itself."""
     _addresses.discard(_address_of(endpoint))
 
 

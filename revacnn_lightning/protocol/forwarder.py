@@ -17,7 +17,7 @@ from pathlib import Path
 
 from revacnn_lightning.protocol import forwarder_main
 
-__all__ = ["Forwarder"]
+__all__ = ["RateLimitingTcpForwarder"]
 
 WILDCARDS = {"*": "0.0.0.0", "": "0.0.0.0"}
 EVERYWHERE = ("0.0.0.0", "::")
@@ -28,16 +28,19 @@ TELEMETRY_INPUT = (1_024, 16_384)
 REQUEST_INPUT = (16_384, 131_072)
 
 
-class Forwarder:
-    """Listens on TCP ports and forwards what is not hostile, in another process.
+class RateLimitingTcpForwarder:
+    """Starts a process that forwards TCP connections to the Unix sockets of a run.
+
+    The process shields the training: it closes connections of other protocols, and limits the
+    number of connections and the bytes per second of each.
 
     Args:
-        host: address to listen on.
-        ports: of telemetry and of requests; 0 picks a free port.
-        targets: endpoints of the Unix sockets of telemetry and of requests.
+        host: the address to listen on.
+        ports: the ports of telemetry and of requests. 0 picks a free port.
+        targets: the endpoints of the Unix sockets of telemetry and of requests.
 
     Attributes:
-        endpoints: where it listens, for clients on any machine.
+        endpoints: the TCP endpoints of telemetry and of requests, for clients on any machine.
 
     Raises:
         OSError: a port is in use, or the address is not one of this machine.
@@ -68,7 +71,7 @@ class Forwarder:
 
     @property
     def pid(self) -> int:
-        """Id of the process."""
+        """The id of the forwarding process."""
         return self._process.pid
 
     def close(self) -> None:

@@ -62,13 +62,13 @@ class Throttle:
             await asyncio.sleep(-self._bytes / self.rate)
 
 
-class Port:
-    """One TCP socket, and the connections to it.
+class ForwardedPort:
+    """One TCP port and the connections to it, which are forwarded to a Unix socket of the run.
 
     Args:
-        path: of the Unix socket that it forwards to.
-        rate: bytes per second that a client may send.
-        burst: bytes that a client may send at a time.
+        path: the path of the Unix socket.
+        rate: how many bytes per second a client may send.
+        burst: how many bytes a client may send at a time.
     """
 
     def __init__(self, path: str, rate: float, burst: float) -> None:
@@ -83,8 +83,8 @@ class Port:
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def read_greeting(self) -> None:
-        """Learn how the training begins a connection, to begin in its place."""
+    async def read_run_greeting(self) -> None:
+        """Read the greeting with which the run begins each connection, to send it in its place."""
         reader, writer = await asyncio.open_unix_connection(self.path)
         writer.write(b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + MECHANISM + bytes(32))
         self.greeting = await reader.readexactly(GREETING_BYTES)
@@ -94,7 +94,7 @@ class Port:
         """Forward one connection until either side closes it."""
         task = asyncio.current_task()
         assert task is not None
-        detect_dead_client(writer.get_extra_info("socket"))
+        enable_keepalive(writer.get_extra_info("socket"))
         try:
             with contextlib.suppress(
                 OSError, EOFError, asyncio.TimeoutError, asyncio.CancelledError, HostileClientError
@@ -203,8 +203,8 @@ class Port:
             data = await reader.read(CHUNK_BYTES)
 
 
-def detect_dead_client(connection: socket.socket) -> None:
-    """Make a connection end some time after its client has vanished."""
+def enable_keepalive(connection: socket.socket) -> None:
+    """Turn on TCP keepalive, so that a connection ends soon after its client has vanished."""
     with contextlib.suppress(OSError):  # it has ended already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEPALIVE.items():
@@ -212,18 +212,24 @@ def detect_dead_client(connection: socket.socket) -> None:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-async def forward(parent: int, settings: list[dict[str, Any]]) -> None:
-    """Forward until the training ends, or asks to stop with SIGTERM."""
+async def run_forwarder(parent_pid: int, port_settings: list[dict[str, Any]]) -> None:
+    """Forward connections until the training has exited or sends SIGTERM.
+
+    Args:
+        parent_pid: the process of the training.
+        port_settings: one dictionary per port: its listening ``descriptor``, the ``path`` of the
+            Unix socket behind it, and the ``rate`` and ``burst`` of each client.
+    """
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     ports, servers = [], []
-    for one in settings:
-        port = Port(one["path"], one["rate"], one["burst"])
-        await port.read_greeting()
+    for one in port_settings:
+        port = ForwardedPort(one["path"], one["rate"], one["burst"])
+        await port.read_run_greeting()
         listener = socket.socket(fileno=one["descriptor"])
         servers.append(await asyncio.start_server(port.serve, sock=listener, limit=CHUNK_BYTES))
         ports.append(port)
-    while os.getppid() == parent and not stopping.is_set():
+    while os.getppid() == parent_pid and not stopping.is_set():
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stopping.wait(), PARENT_SECONDS)
     for server in servers:
@@ -236,4 +242,4 @@ async def forward(parent: int, settings: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(forward(int(sys.argv[1]), json.loads(sys.argv[2])))
+    asyncio.run(run_forwarder(int(sys.argv[1]), json.loads(sys.argv[2])))

@@ -6,7 +6,7 @@ import functools
 import os
 from pathlib import Path
 
-__all__ = ["boot_of", "has_process_exited", "is_process_stopped", "machine_id", "process_start"]
+__all__ = ["boot_id_of", "has_process_exited", "is_process_stopped", "machine_id", "process_start"]
 
 
 @functools.cache
@@ -23,13 +23,13 @@ def machine_id() -> str:
     return f"{boot}/{namespace}"
 
 
-def boot_of(machine: str) -> str:
-    """Return the part of a machine id that all containers of the machine share."""
+def boot_id_of(machine: str) -> str:
+    """Return the boot id in a machine id, which all containers of the machine share."""
     return machine.partition("/")[0]
 
 
 def process_start(pid: int) -> int:
-    """Return when a process was started, in the kernel's own unit; 0 if unknown.
+    """Return when a process was started, in the kernel's clock ticks since boot; 0 if unknown.
 
     A later process may have the same pid, but not the same start.
     """
@@ -40,7 +40,8 @@ def has_process_exited(pid: int, start: int = 0) -> bool:
     """Return whether a process of this machine has exited.
 
     Args:
-        start: its `process_start`; 0: unknown.
+        pid: the id of the process.
+        start: the `process_start` of the process; 0 if unknown.
     """
     try:
         os.kill(pid, 0)
@@ -57,7 +58,8 @@ def is_process_stopped(pid: int, start: int = 0) -> bool:
     """Return whether a process of this machine is stopped, by Ctrl-Z, a signal or a debugger.
 
     Args:
-        start: its `process_start`; 0: unknown.
+        pid: the id of the process.
+        start: the `process_start` of the process; 0 if unknown.
     """
     state, start_now = _state_and_start(pid)
     return state in ("T", "t") and start in (0, start_now)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import local_sockets, private_files
-from revacnn_lightning.protocol.connection import (
+from revacnn_lightning.protocol.connection_file import (
     Connection,
     is_of_exited_run,
     read,
@@ -18,11 +18,11 @@ from revacnn_lightning.protocol.connection import (
 )
 
 __all__ = [
-    "find_newest",
+    "find_newest_run",
     "find_unusable",
     "is_reachable",
     "list_runs",
-    "remove_exited",
+    "remove_exited_runs",
     "remove_if_exited",
 ]
 
@@ -33,14 +33,15 @@ ASK_AGAIN_SECONDS = 15.0
 def list_runs() -> list[Connection]:
     """Return the live runs whose files are in the runtime directory.
 
-    Those on this machine come first, the newest of them at the beginning; those whose process
-    exists while nobody listens at their sockets come last. A home directory may be shared with
-    other machines: of their runs, those that accept a connection are returned.
+    They are sorted: runs on this machine that accept connections, runs on other machines, then
+    runs on this machine whose process exists while its sockets accept no connection. The newest
+    comes first within each of the three. A home directory may be shared with other machines: their
+    runs are returned only if they accept a connection.
 
     Raises:
         ConnectionFileError: other users could replace files in the directory.
     """
-    runs = remove_exited()
+    runs = remove_exited_runs()
     reachable = {run.run for run in runs if is_reachable(run)}
     live = [run for run in runs if run.is_local() or run.run in reachable]
     return sorted(
@@ -50,11 +51,15 @@ def list_runs() -> list[Connection]:
     )
 
 
-def find_newest() -> Connection:
-    """Return the newest run on this machine; if there is none, a reachable one on another machine.
+def find_newest_run() -> Connection:
+    """Return the first run of `list_runs`: the newest reachable run on this machine, if any.
+
+    Otherwise, it is the newest reachable run on another machine. A run on this machine whose
+    process exists while its sockets do not accept connections comes last.
 
     Raises:
-        ConnectionFileError: there is none.
+        ConnectionFileError: there is no such run, a connection file cannot be used, or other users
+            could replace files in the directory.
     """
     runs = list_runs()
     if not runs:
@@ -68,9 +73,9 @@ def find_newest() -> Connection:
 
 
 def find_unusable() -> dict[Path, str]:
-    """Return the connection files that cannot be used here, and why.
+    """Return the connection files that cannot be read: path -> the reason, in words.
 
-    Those of another protocol version whose processes have exited are not among them.
+    A file is left out if its run has exited.
 
     Raises:
         ConnectionFileError: other users could replace files in the directory.
@@ -87,8 +92,12 @@ def find_unusable() -> dict[Path, str]:
     return unusable
 
 
-def remove_exited() -> list[Connection]:
-    """Remove what killed runs of this machine have left, and return the other runs."""
+def remove_exited_runs() -> list[Connection]:
+    """Remove the connection files and sockets that killed runs of this machine have left.
+
+    Returns:
+        The other runs, which may be alive.
+    """
     runs = []
     for path, run in _readable_files():
         if run.has_exited():
@@ -99,7 +108,7 @@ def remove_exited() -> list[Connection]:
 
 
 def remove_if_exited(path: Path) -> None:
-    """Remove what a killed run of this machine has left, given its connection file."""
+    """Remove a connection file and its sockets if its run has exited on this machine."""
     with contextlib.suppress(ConnectionFileError):  # there is none, or it is not usable
         run = read(path)
         if run.has_exited():
@@ -138,7 +147,7 @@ def _readable_files() -> list[tuple[Path, Connection]]:
 
 
 def is_reachable(run: Connection) -> bool:
-    """Return whether a run accepts connections, by asking now and then.
+    """Return whether a run accepts connections. A result is kept for up to 15 seconds.
 
     After a flood, a run closes one of its two sockets for a while: the other one suffices.
     """

@@ -29,11 +29,11 @@ from revacnn_lightning.protocol.encoding import (
     encode,
     request_id,
 )
-from revacnn_lightning.protocol.floodable_socket import FloodableSocket
+from revacnn_lightning.protocol.flood_protected_socket import FloodProtectedSocket
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import ControlRun
-from revacnn_lightning.protocol.senders import Sender, property_of
+from revacnn_lightning.protocol.senders import Sender, connection_property
 
 __all__ = ["Publisher", "RequestServer"]
 
@@ -72,7 +72,7 @@ SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 
 
-class Publisher(FloodableSocket):
+class Publisher(FloodProtectedSocket):
     """Sends telemetry to all subscribers. A slow subscriber loses messages.
 
     Args:
@@ -87,7 +87,10 @@ class Publisher(FloodableSocket):
         self._listen(endpoint)
 
     def has_subscribers(self) -> bool:
-        """Return whether there is a subscriber: one that hangs counts, one that exited does not."""
+        """Receive subscriptions, and return whether any client is subscribed.
+
+        A client that hangs counts, and one that has exited does not.
+        """
         if not self._is_open():
             return False
         for _ in range(MAX_SUBSCRIPTIONS_PER_CALL):
@@ -95,7 +98,7 @@ class Publisher(FloodableSocket):
                 break
             event = self._socket.recv(NOBLOCK, copy=False)
             # What a client that disconnects had subscribed to arrives without the key.
-            client = property_of(event, USER_ID)
+            client = connection_property(event, USER_ID)
             if client and not self._changes.take(client.encode()):
                 self._pause(event, "too many subscriptions", "telemetry")
                 return False
@@ -103,8 +106,8 @@ class Publisher(FloodableSocket):
         return bool(self._topics)
 
     @property
-    def had_subscribers(self) -> bool:
-        """Whether there was a subscriber when `has_subscribers` was last called."""
+    def had_subscribers_when_checked(self) -> bool:
+        """What `has_subscribers` returned when it was last called."""
         return bool(self._topics)
 
     def publish(self, message: Message) -> None:
@@ -140,7 +143,9 @@ class Publisher(FloodableSocket):
         libzmq cannot disconnect one client: all are disconnected, and those with a valid key
         connect again by themselves.
         """
-        if self._reopen_time is None and self._ring.ended(self._authenticator.seen()):
+        if self._reopen_time is None and self._ring.find_ended_keys(
+            self._authenticator.seen_keys()
+        ):
             self._disconnect_all()
 
     def _receive_subscription(self, event: bytes) -> None:
@@ -157,7 +162,7 @@ class Publisher(FloodableSocket):
         super()._disconnect_all(seconds)
 
 
-class RequestServer(FloodableSocket):
+class RequestServer(FloodProtectedSocket):
     """Receives requests, and replies to their clients.
 
     Args:
@@ -207,7 +212,7 @@ class RequestServer(FloodableSocket):
 
     def _end_flood(self, received: Sequence[zmq.Frame], n_surplus: int) -> None:
         """Count what a message has cost, and keep its key away if that is too much."""
-        client = "" if self._ring.admits_all else property_of(received[0], USER_ID)
+        client = "" if self._ring.admits_all else connection_property(received[0], USER_ID)
         n = self._surplus_frames[client] = self._surplus_frames.get(client, 0) + n_surplus
         if n > MAX_SURPLUS_FRAMES:
             self._pause(received[0], "requests of too many frames", "requests")
@@ -279,6 +284,6 @@ class RequestServer(FloodableSocket):
         key, address = self._origin(frames)
         if key is None:
             raise ProtocolError("the run does not know this key; copy its connection file again")
-        if refusal := key.refusal():
+        if refusal := key.admission_refusal():
             raise ProtocolError(refusal)
         return Sender(routing_id, key, address)

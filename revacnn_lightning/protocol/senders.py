@@ -9,7 +9,7 @@ import zmq
 
 from revacnn_lightning.protocol.access_keys import AccessKey
 
-__all__ = ["Sender", "describe_address", "property_of"]
+__all__ = ["Sender", "connection_property", "describe_address"]
 
 PEER_ADDRESS = "Peer-Address"
 _UNIX_SOCKET = re.compile(r"(?:localhost)?:\d+:\d+:(\d+)")
@@ -27,22 +27,22 @@ class Sender(NamedTuple):
     address: str = ""
 
 
-def property_of(frame: zmq.Frame, name: str) -> str:
-    """Return a property of the connection that a frame arrived on; "" if it has none."""
+def connection_property(frame: zmq.Frame, name: str) -> str:
+    """Return a ZeroMQ property of the connection that a frame arrived on; "" if it has none."""
     try:
         return str(frame.get(name))
     except zmq.ZMQError:
         return ""
 
 
-def describe_address(address: str, forwarder: int = 0) -> str:
-    """Return an address of libzmq in words.
+def describe_address(address: str, forwarder_pid: int = 0) -> str:
+    """Return in words where a client has connected from.
 
     Args:
-        address: an IP address or, of a Unix socket, ``localhost:uid:gid:pid``.
-        forwarder: pid of the process that holds the TCP ports of this run.
+        address: what libzmq says: an IP address, or ``localhost:uid:gid:pid`` of a Unix socket.
+        forwarder_pid: pid of the process that holds the TCP ports of this run.
     """
     match = _UNIX_SOCKET.fullmatch(address)
     if match is None:
         return address
-    return "its TCP port" if int(match[1]) == forwarder else f"process {match[1]}"
+    return "its TCP port" if int(match[1]) == forwarder_pid else f"process {match[1]}"

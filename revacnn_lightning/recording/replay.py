@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, Inspected

@@ -43,7 +43,7 @@ class KeyCommands:
 
     def refusal(self, key: AccessKey) -> str:
         """Return why the key of an earlier request is not valid any more; "" if it is."""
-        return (self._ring.find(key.public) or replace(key, is_revoked=True)).refusal()
+        return (self._ring.find(key.public) or replace(key, is_revoked=True)).admission_refusal()
 
     def execute(self, sender: Sender, request: Request) -> Reply:
         """Execute a command, and return the reply."""
@@ -85,4 +85,6 @@ def _check_permitted(key: AccessKey, request: Request) -> None:
 def _describe(key: AccessKey) -> KeyInfo:
     if key.is_revoked:
         return KeyInfo(key.name, key.role, key.expires, "revoked")
-    return KeyInfo(key.name, key.role, key.expires, "expired" if key.refusal() else "valid")
+    return KeyInfo(
+        key.name, key.role, key.expires, "expired" if key.admission_refusal() else "valid"
+    )

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revacnn_lightning import __version__
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.access_keys import KeyRing
-from revacnn_lightning.protocol.connection import Connection
-from revacnn_lightning.protocol.forwarder import Forwarder
+from revacnn_lightning.protocol.connection_file import Connection
+from revacnn_lightning.protocol.forwarder import RateLimitingTcpForwarder
 from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
 from revacnn_lightning.protocol.locked_publisher import LockedPublisher
-from revacnn_lightning.protocol.run_discovery import remove_exited, remove_if_exited
+from revacnn_lightning.protocol.run_discovery import remove_exited_runs, remove_if_exited
 from revacnn_lightning.protocol.sockets import Keys, RequestServer
 
 __all__ = ["Endpoints", "RunServer"]
@@ -72,7 +72,7 @@ class RunServer:
         keys, owner = Keys.generate(), Keys.generate()
         self.keys = KeyRing(owner.public)
         with ExitStack() as stack:
-            self._forwarder: Forwarder | None = None
+            self._forwarder: RateLimitingTcpForwarder | None = None
             local = _local_endpoints(endpoints, stack)
             stack.callback(self._close_forwarder)  # after the sockets, whose last messages it sends
             self.publisher = LockedPublisher(local[0], keys, self.keys)
@@ -81,9 +81,13 @@ class RunServer:
             stack.callback(self.request_server.close, LINGER_SECONDS)
             local = public = (self.publisher.endpoint, self.request_server.endpoint)
             if HAS_UNIX_SOCKETS and endpoints.tcp_host is not None:
-                self._forwarder = Forwarder(endpoints.tcp_host, endpoints.ports, local)
+                self._forwarder = RateLimitingTcpForwarder(
+                    endpoints.tcp_host, endpoints.ports, local
+                )
                 public = self._forwarder.endpoints
-                self.publisher.forwarder = self.request_server.forwarder = self._forwarder.pid
+                self.publisher.forwarder_pid = self.request_server.forwarder_pid = (
+                    self._forwarder.pid
+                )
             self.connection = Connection.of_this_process(
                 run=run,
                 telemetry_endpoint=public[0],
@@ -100,11 +104,11 @@ class RunServer:
                 release=__version__,
             )
             if endpoints.connection_file is None:
-                remove_exited()
+                remove_exited_runs()
             else:
                 remove_if_exited(endpoints.connection_file)
-            self.connection_file = connections.write(self.connection, endpoints.connection_file)
-            stack.callback(connections.remove, self.connection_file, run)
+            self.connection_file = connection_file.write(self.connection, endpoints.connection_file)
+            stack.callback(connection_file.remove, self.connection_file, run)
             self._stack = stack.pop_all()
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from revacnn_lightning.history.history_recorder import HistoryRecorder
 from revacnn_lightning.protocol.access_keys import AUTOMATIC
 from revacnn_lightning.protocol.access_messages import Access
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.encoding import encode
 from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.messages import (
@@ -302,7 +302,7 @@ class Session:
         """Handle requests, wait while the run is paused, then start recording the batch."""
         self._batch = batch
         self._status.step = batch.step
-        if self.server.publisher.had_subscribers:
+        if self.server.publisher.had_subscribers_when_checked:
             self._polling.note_client()
         self._is_polling = self._polling.is_due()
         is_first = batch.progress.batch_index == 0
@@ -530,7 +530,11 @@ class Session:
 
     def _has_subscribers(self) -> bool:
         publisher = self.server.publisher
-        return publisher.has_subscribers() if self._is_polling else publisher.had_subscribers
+        return (
+            publisher.has_subscribers()
+            if self._is_polling
+            else publisher.had_subscribers_when_checked
+        )
 
     # ------------------------------------------------------------------ requests
 

@@ -10,7 +10,7 @@ import pytest
 
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.protocol import run_sockets
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import (
     LayerInfo,
     Message,

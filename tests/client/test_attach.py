@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from revacnn_lightning import ConnectionFileError, ProtocolError, RequestTimeoutError, attach
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.processes import machine_id
 from tests.client.simulated_run import SimulatedRun, status, structure
@@ -29,7 +29,7 @@ def test_waits_for_a_run_to_start(training: SimulatedRun):
     """A script may be started before the training."""
 
     def start() -> None:
-        connections.write(training.connection)
+        connection_file.write(training.connection)
         reply_with_state(training)
 
     later = threading.Timer(0.3, start)
@@ -86,7 +86,7 @@ def test_a_script_goes_on_with_the_run_that_resumes_its_run(training: SimulatedR
     with pytest.raises(ConnectionFileError, match="no run resumes"):
         attach(resumes=killed.run)
     resumed = replace(training.connection, run="resumed", lineage="a" * 12, start_time=2.0)
-    connections.write(resumed)
+    connection_file.write(resumed)
     replies = threading.Thread(target=reply_with_state, args=[training])
     replies.start()
     with attach(resumes=killed.run, wait=60) as run:

@@ -11,7 +11,7 @@ from revacnn_lightning import RevacnnError
 from revacnn_lightning.client import embedded_viewer, viewer_process
 from revacnn_lightning.client.embedded_viewer import EmbeddedViewer, show
 from revacnn_lightning.client.viewer_process import ViewerProcess
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 
 CONNECTION = Connection("run", "tcp://127.0.0.1:1", "tcp://127.0.0.1:2", "x" * 40)
 

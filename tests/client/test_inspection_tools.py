@@ -22,7 +22,7 @@ from revacnn_lightning.client.inspection_tools import INSPECTION_TOOLS
 from revacnn_lightning.client.tools import Toolbox
 from revacnn_lightning.client.trial import Trial
 from revacnn_lightning.diagnostics.verdicts import Verdict
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
@@ -58,7 +58,7 @@ class Answers:
 
     def __init__(self, training: SimulatedRun, tmp_path: Path) -> None:
         self.training, self.bodies = training, []
-        self.file = connections.write(training.connection, tmp_path / "run.json")
+        self.file = connection_file.write(training.connection, tmp_path / "run.json")
 
     def call(self, name: str, arguments: dict[str, Any], *answers: Message) -> Any:
         toolbox, training = Toolbox(self.file), self.training
@@ -262,7 +262,7 @@ def test_an_agent_sees_what_the_page_sees_and_tries_an_edit(tmp_path: Path):
     assert set(arguments) == set(INSPECTION_TOOLS) - {"compare_ranks"}  # of several processes
 
     def client(run: Run) -> dict[str, Any]:
-        file = connections.write(run.connection, tmp_path / "run.json")
+        file = connection_file.write(run.connection, tmp_path / "run.json")
         toolbox = Toolbox(file, is_operator=True)
         results = {name: toolbox.call(name, given) for name, given in arguments.items()}
         edit = {"type": "RemoveFilters", "layer": "conv1", "filters": [0]}

@@ -20,7 +20,7 @@ from revacnn_lightning import (
     cli,
 )
 from revacnn_lightning.client.share_command import parse_duration
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
 from revacnn_lightning.runtime import key_commands
 from revacnn_lightning.runtime.server import Endpoints
@@ -133,7 +133,7 @@ def test_names_follow_the_role_and_files_are_not_replaced(
     assert sorted(path.name for path in tmp_path.glob("*.json")) == [
         "revacnn-observer-2.json", "revacnn-observer.json",
     ]  # fmt: skip
-    assert connections.read(tmp_path / "revacnn-observer-2.json").key_expires is not None
+    assert connection_file.read(tmp_path / "revacnn-observer-2.json").key_expires is not None
     with attach(keyed.connection) as run:
         run.revoke("observer")
         assert cli.main(["share", "--observer", "--name", "observer"]) == 1  # the file exists

@@ -17,7 +17,7 @@ from revacnn_lightning import EditRefusedError
 from revacnn_lightning.client import inspection_results, tool_schemas
 from revacnn_lightning.client.inspection_tools import INSPECTION_TOOLS
 from revacnn_lightning.client.tools import Toolbox
-from revacnn_lightning.protocol import connection as connections
+from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.inspections import FilterInspection, TopImage, VolumeSlice
 from revacnn_lightning.protocol.messages import (
     Applied,
@@ -33,7 +33,7 @@ from tests.client.simulated_run import SimulatedRun, snapshot, status
 
 @pytest.fixture
 def toolbox(training: SimulatedRun, tmp_path: Path) -> Toolbox:
-    file = connections.write(training.connection, tmp_path / "run.json")
+    file = connection_file.write(training.connection, tmp_path / "run.json")
     return Toolbox(file, is_operator=True)
 
 
@@ -186,7 +186,7 @@ def test_waiting_returns_after_that_many_batches(training: SimulatedRun, toolbox
 
 
 def test_a_list_of_runs_does_not_contain_their_keys(training: SimulatedRun):
-    connections.write(training.connection)
+    connection_file.write(training.connection)
     listed = json.dumps(Toolbox().call("list_runs", None))
     assert '"run": "run"' in listed
     assert training.connection.server_key not in listed

@@ -34,8 +34,8 @@ def test_a_key_is_admitted_until_it_is_revoked(ring: KeyRing):
     assert not ring.admits(key.public)
     found = ring.find(key.public)
     assert found is not None
-    assert "'ann' was revoked" in found.refusal()
-    assert ring.ended([key.public]) == {key.public}
+    assert "'ann' was revoked" in found.admission_refusal()
+    assert ring.find_ended_keys([key.public]) == {key.public}
 
 
 def test_expiry_is_checked_at_use(ring: KeyRing, monkeypatch: pytest.MonkeyPatch):
@@ -45,7 +45,7 @@ def test_expiry_is_checked_at_use(ring: KeyRing, monkeypatch: pytest.MonkeyPatch
     later = time.time() + 61
     monkeypatch.setattr(time, "time", lambda: later)
     assert not ring.admits(key.public)
-    assert "has expired" in key.refusal()
+    assert "has expired" in key.admission_refusal()
 
 
 def test_the_owner_cannot_be_locked_out(ring: KeyRing):

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol import forwarder_main
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file, forwarder_main
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import Undo
@@ -149,7 +148,7 @@ def test_nothing_remains_of_a_training_that_was_killed():
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert killed.stdout is not None
-    connection = connections.read(killed.stdout.readline().strip())
+    connection = connection_file.read(killed.stdout.readline().strip())
     connect(connection.telemetry_endpoint).close()
     killed.kill()
     killed.communicate()

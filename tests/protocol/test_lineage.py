@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.lineage import Lineage, find_resumed
 
 

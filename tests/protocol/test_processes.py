@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from revacnn_lightning.protocol.processes import (
-    boot_of,
+    boot_id_of,
     has_process_exited,
     is_process_stopped,
     machine_id,
@@ -45,7 +45,7 @@ def test_a_process_that_nobody_waited_for_has_exited():
 @needs_proc
 def test_the_machine_is_known():
     boot, _, namespace = machine_id().partition("/")
-    assert boot == boot_of(machine_id()) != ""
+    assert boot == boot_id_of(machine_id()) != ""
     assert namespace.isdigit()
 
 

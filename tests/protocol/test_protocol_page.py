@@ -13,8 +13,7 @@ from typing import get_args
 import pytest
 
 from revacnn_lightning.client.run import Run
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol import messages
+from revacnn_lightning.protocol import connection_file, messages
 from revacnn_lightning.protocol.inspection_requests import Viewing
 from revacnn_lightning.protocol.requests import RequestBody, SendHistory, TryEdits
 from tests.runtime.live_run import train_with
@@ -89,7 +88,7 @@ def test_a_client_in_javascript_is_written_from_the_page(tmp_path: Path):
     node = find_zeromq()
 
     def client(run: Run) -> dict:
-        file = connections.write(run.connection, tmp_path / "run.json")
+        file = connection_file.write(run.connection, tmp_path / "run.json")
         done = subprocess.run(
             [node, CLIENT, file, PAGE], capture_output=True, text=True, timeout=240, cwd=ROOT
         )

@@ -13,17 +13,16 @@ from pathlib import Path
 import pytest
 
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol import run_discovery
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file, run_discovery
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.local_sockets import SocketDirectory, exist, has_listener
 from revacnn_lightning.protocol.processes import machine_id, process_start
 from revacnn_lightning.protocol.run_discovery import (
-    find_newest,
+    find_newest_run,
     find_unusable,
     is_reachable,
     list_runs,
-    remove_exited,
+    remove_exited_runs,
 )
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
@@ -64,11 +63,11 @@ def listening(backlog: int = 100) -> Iterator[tuple[str, str]]:
 
 
 def test_the_newest_live_run_is_found(runtime_dir: Path):
-    connections.write(make("old", start_time=1.0))
-    connections.write(make("new", start_time=2.0))
+    connection_file.write(make("old", start_time=1.0))
+    connection_file.write(make("new", start_time=2.0))
     (runtime_dir / "run-broken.json").write_text("{")
     assert [run.run for run in list_runs()] == ["new", "old"]
-    assert find_newest().run == "new"
+    assert find_newest_run().run == "new"
 
 
 @needs_proc
@@ -80,8 +79,8 @@ def test_a_newest_run_without_its_sockets_hid_one_that_answers():
             ("refuses", 2.0, GONE),
             ("vanished", 3.0, GONE),
         ):
-            connections.write(make(run, start_time=started, local_endpoints=own))
-        assert find_newest().run == "answers"
+            connection_file.write(make(run, start_time=started, local_endpoints=own))
+        assert find_newest_run().run == "answers"
         assert [run.run for run in list_runs()] == ["answers", "vanished", "refuses"]
 
 
@@ -104,22 +103,22 @@ def test_a_stopped_run_answers_though_many_connections_wait_for_it():
 @needs_proc
 def test_a_stale_file_that_named_the_sockets_of_a_live_run_cut_it_off():
     with listening() as endpoints:
-        connections.write(make("live", start_time=1.0, local_endpoints=endpoints))
-        connections.write(make("stale", process_start=1, local_endpoints=endpoints))
+        connection_file.write(make("live", start_time=1.0, local_endpoints=endpoints))
+        connection_file.write(make("stale", process_start=1, local_endpoints=endpoints))
         assert [run.run for run in list_runs()] == ["live"]
         assert exist(endpoints)
 
 
 def test_without_a_run_the_error_says_how_to_start_one():
     with pytest.raises(ConnectionFileError, match=r"callbacks=\[ReVACNN\(\)\]"):
-        find_newest()
+        find_newest_run()
 
 
 def test_a_newer_run_on_another_machine_is_not_taken_for_the_newest():
     """A home directory on NFS holds the files of all machines."""
-    connections.write(make("here", start_time=time.time() - 3600))
-    connections.write(elsewhere("there"))
-    assert find_newest().run == "here"
+    connection_file.write(make("here", start_time=time.time() - 3600))
+    connection_file.write(elsewhere("there"))
+    assert find_newest_run().run == "here"
     assert [run.run for run in list_runs()] == ["here"]
 
 
@@ -130,7 +129,7 @@ def test_a_run_on_another_machine_is_listed_if_it_accepts_connections():
             "ipc:///tmp/revacnn-there/telemetry",
             "ipc:///tmp/revacnn-there/requests",
         )
-        connections.write(
+        connection_file.write(
             elsewhere(
                 "there",
                 telemetry_endpoint=telemetry,
@@ -138,16 +137,16 @@ def test_a_run_on_another_machine_is_listed_if_it_accepts_connections():
                 forwarded_ports=(port, port),
             )
         )
-        assert find_newest().run == "there"
+        assert find_newest_run().run == "there"
     run_discovery._accepts_connections.cache_clear()
     assert list_runs() == []
 
 
 @needs_proc
 def test_a_run_whose_pid_belongs_to_another_process_is_gone():
-    connections.write(make("real", start_time=1.0))
-    connections.write(make("stale", process_start=1))
-    assert find_newest().run == "real"
+    connection_file.write(make("real", start_time=1.0))
+    connection_file.write(make("stale", process_start=1))
+    assert find_newest_run().run == "real"
 
 
 @needs_proc
@@ -156,10 +155,10 @@ def test_the_files_of_killed_runs_are_removed(runtime_dir: Path):
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(directory.path / "telemetry"))
     listening.close()
-    connections.write(make("killed", process_start=1, local_endpoints=directory.endpoints))
-    connections.write(make("live"))
-    connections.write(elsewhere("there"))
-    remove_exited()
+    connection_file.write(make("killed", process_start=1, local_endpoints=directory.endpoints))
+    connection_file.write(make("live"))
+    connection_file.write(elsewhere("there"))
+    remove_exited_runs()
     assert sorted(path.name for path in runtime_dir.iterdir()) == [
         "run-live.json", "run-there.json",
     ]  # fmt: skip
@@ -178,31 +177,31 @@ def test_nothing_but_sockets_is_removed_for_a_killed_run(tmp_path: Path):
     folder = tmp_path / "revacnn-mine"
     folder.mkdir()
     (folder / "requests").write_text("mine")
-    connections.write(
+    connection_file.write(
         make("killed", process_start=1, local_endpoints=(f"ipc://{folder}/requests",) * 2)
     )
-    remove_exited()
+    remove_exited_runs()
     assert (folder / "requests").read_text() == "mine"
 
 
 def test_a_directory_that_others_can_write_to_is_refused(runtime_dir: Path):
-    connections.write(make())
+    connection_file.write(make())
     runtime_dir.chmod(0o777)
     with pytest.raises(ConnectionFileError, match="chmod 700"):
         list_runs()
     with pytest.raises(ConnectionFileError, match="chmod 700"):
-        connections.write(make())
+        connection_file.write(make())
 
 
 def test_a_run_of_another_protocol_version_is_not_passed_over_in_silence(runtime_dir: Path):
-    connections.write(make("new", protocol=99, release="7.1"))
-    connections.write(make("gone", protocol=1, pid=2**22 + 1))
+    connection_file.write(make("new", protocol=99, release="7.1"))
+    connection_file.write(make("gone", protocol=1, pid=2**22 + 1))
     (runtime_dir / "run-broken.json").write_text("{")
     (runtime_dir / "run-broken.json").chmod(0o600)
     reasons = find_unusable()
     assert sorted(path.name for path in reasons) == ["run-broken.json", "run-new.json"]
     with pytest.raises(ConnectionFileError, match="is not a usable connection file"):
-        find_newest()
+        find_newest_run()
     (runtime_dir / "run-broken.json").unlink()
     with pytest.raises(ConnectionFileError, match=r"revacnn-lightning 7\.1, which is newer"):
-        find_newest()
+        find_newest_run()

@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol import floodable_socket, run_sockets
+from revacnn_lightning.protocol import flood_protected_socket, run_sockets
 from revacnn_lightning.protocol.access_keys import SCRIPT, AccessKey, KeyRing
 from revacnn_lightning.protocol.encoding import MAX_REQUEST_BYTES, encode
 from revacnn_lightning.protocol.messages import Message, Refused, Request, Status
@@ -243,7 +243,7 @@ def test_a_flood_of_subscriptions_disconnects_and_honest_viewers_return(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(run_sockets, "SUBSCRIPTION_BURST", 20.0)
-    monkeypatch.setattr(floodable_socket, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(flood_protected_socket, "PAUSE_SECONDS", 0.05)
     publisher = Publisher("tcp://127.0.0.1:0", keys)
     honest, hostile = (Subscriber(publisher.endpoint, keys.public) for _ in range(2))
     until(lambda: (publisher.publish(STATUS), list(honest.poll()))[1])

@@ -15,7 +15,7 @@ import zmq
 
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import (
     Applied,
     PlanSummary,

@@ -11,8 +11,8 @@ import pytest
 
 from revacnn_lightning.client.run import Run
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
 from revacnn_lightning.runtime import server
 from revacnn_lightning.runtime.server import Endpoints, RunServer
@@ -68,10 +68,10 @@ def test_a_file_of_its_own_leads_to_what_a_killed_run_has_left(tmp_path: Path):
         run="killed", telemetry_endpoint="", request_endpoint="", server_key="",
         local_endpoints=left.endpoints,
     )  # fmt: skip
-    connections.write(msgspec.structs.replace(killed, process_start=1), file)
+    connection_file.write(msgspec.structs.replace(killed, process_start=1), file)
     run_server = RunServer("run", "Net", Endpoints(connection_file=file))
     assert not left.path.exists()
-    assert connections.read(file).run == "run"
+    assert connection_file.read(file).run == "run"
     run_server.close()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from revacnn_lightning.protocol.access_messages import Access
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import (
     ControlRun,

@@ -19,8 +19,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from revacnn_lightning.history.history_recorder import HistoryRecorder
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.inspections import FilterInspection, ImagePass, LayerDetail
 from revacnn_lightning.protocol.messages import (
     OUTPUT_UNCHANGED,
@@ -433,7 +433,7 @@ def serve(
     keys = Keys.generate()
     publisher = Publisher("tcp://127.0.0.1:0", keys)
     server = RequestServer("tcp://127.0.0.1:0", keys)
-    path = connections.write(
+    path = connection_file.write(
         Connection.of_this_process(
             run=training.run,
             telemetry_endpoint=publisher.endpoint,
@@ -469,7 +469,7 @@ def serve(
         publisher.publish(training.status(end))
         time.sleep(0.3)
     finally:
-        connections.remove(path)
+        connection_file.remove(path)
         server.close()
         publisher.close()
 
@@ -497,5 +497,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    Path(connections.runtime_dir()).mkdir(parents=True, exist_ok=True)
+    Path(connection_file.runtime_dir()).mkdir(parents=True, exist_ok=True)
     main()

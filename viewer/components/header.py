@@ -8,7 +8,7 @@ from typing import Any
 
 from revacnn_lightning.diagnostics.verdicts import NOTHING_WATCHED
 from revacnn_lightning.protocol.access_messages import Access
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import Snapshot, Status, Structure
 
 from ..rendering.formatting import format_count, format_moment, format_number, format_time_of_day

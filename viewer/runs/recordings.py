@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from revacnn_lightning.errors import RevacnnError
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.recording.replay import Replay, replay_connection
 
 __all__ = ["Recordings"]

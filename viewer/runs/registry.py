@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.lineage import find_resumed
 from revacnn_lightning.protocol.run_discovery import find_unusable, list_runs
 
@@ -208,7 +208,7 @@ class RunRegistry:
             self.problem = "" if runs else _why_no_run()
             return runs
         try:
-            connection = connections.read(self.connection_file)
+            connection = connection_file.read(self.connection_file)
         except ConnectionFileError as error:
             self.problem = str(error)
             return []

@@ -11,7 +11,7 @@ import numpy as np
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError, RecordingError
 from revacnn_lightning.protocol.access_messages import Access
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.requests import (
     Edit,
     InspectFilter,

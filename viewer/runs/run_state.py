@@ -12,7 +12,7 @@ from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead
 from revacnn_lightning.history.network_verdicts import FrozenEvidence, NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.filter_columns import source_columns
 from revacnn_lightning.protocol.messages import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower

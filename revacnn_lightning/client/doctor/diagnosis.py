@@ -10,7 +10,7 @@ from revacnn_lightning.client.doctor.installation import check_installation
 from revacnn_lightning.client.doctor.page import check_page
 from revacnn_lightning.client.doctor.reachability import check_run
 from revacnn_lightning.client.doctor.run_files import check_files, check_runtime_dir
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 
 __all__ = ["diagnose"]
 

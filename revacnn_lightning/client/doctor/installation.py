@@ -13,7 +13,7 @@ from pathlib import Path
 from revacnn_lightning import __version__
 from revacnn_lightning.client.doctor.finding import Finding
 from revacnn_lightning.errors import RevacnnError
-from revacnn_lightning.protocol.base_socket import has_encryption, library_version
+from revacnn_lightning.protocol.base_socket import has_encryption, libzmq_version
 from revacnn_lightning.protocol.messages import PROTOCOL_VERSION
 
 __all__ = ["check_installation"]
@@ -57,7 +57,7 @@ def _check_python() -> Finding:
 
 
 def _check_curve() -> Finding:
-    version = f"libzmq {library_version()}"
+    version = f"libzmq {libzmq_version()}"
     if has_encryption():
         return Finding("encryption", "ok", f"{version} with CURVE")
     advice = "install pyzmq from a wheel: pip install --force-reinstall --only-binary :all: pyzmq"

@@ -10,7 +10,7 @@ from revacnn_lightning import __version__
 from revacnn_lightning.client.doctor.finding import Finding
 from revacnn_lightning.client.run_messages import RunMessages
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 
 __all__ = ["check_run"]
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from revacnn_lightning.client.doctor.finding import Finding
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol import private_files
-from revacnn_lightning.protocol.connection import Connection, runtime_dir
+from revacnn_lightning.protocol import connection_file, private_files
+from revacnn_lightning.protocol.connection_file import Connection, runtime_dir
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
 from revacnn_lightning.protocol.run_discovery import find_unusable, list_runs
 
@@ -102,7 +101,7 @@ def check_files(file: Path | None, found: list[Connection]) -> Iterator[Finding]
 
 def _check_file(name: str, file: Path, found: list[Connection]) -> Finding:
     try:
-        run = connections.read(file)
+        run = connection_file.read(file)
     except ConnectionFileError as error:
         text, _, advice = str(error).partition("; ")
         return Finding(name, "problem", text, advice)

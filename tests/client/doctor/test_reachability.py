@@ -15,7 +15,7 @@ from revacnn_lightning.client.attach import attach
 from revacnn_lightning.client.doctor import reachability
 from revacnn_lightning.client.doctor.finding import Finding
 from revacnn_lightning.client.doctor.reachability import check_run
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.processes import machine_id
 from revacnn_lightning.protocol.sockets import Keys

@@ -10,8 +10,8 @@ import pytest
 
 from revacnn_lightning.client.doctor import run_files
 from revacnn_lightning.client.doctor.run_files import check_files, check_runtime_dir, file_system
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 
 
 def make(run: str = "a", **changes: object) -> Connection:
@@ -26,13 +26,13 @@ def statuses(file: Path | None = None) -> list[str]:
 def test_a_private_directory_is_fine(runtime_dir: Path):
     [finding] = check_runtime_dir()
     assert (finding.status, "does not exist yet" in finding.text) == ("ok", True)
-    connections.write(make())
+    connection_file.write(make())
     [finding] = check_runtime_dir()
     assert (finding.status, str(runtime_dir) in finding.text) == ("ok", True)
 
 
 def test_a_directory_that_others_can_write_to_is_a_problem_with_the_command(runtime_dir: Path):
-    connections.write(make())
+    connection_file.write(make())
     runtime_dir.chmod(0o777)
     [finding] = check_runtime_dir()
     assert finding.status == "problem"
@@ -41,7 +41,7 @@ def test_a_directory_that_others_can_write_to_is_a_problem_with_the_command(runt
 
 
 def test_a_directory_on_a_network_is_noted(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch):
-    connections.write(make())
+    connection_file.write(make())
     monkeypatch.setattr(run_files, "file_system", lambda _: "nfs4")
     [finding] = check_runtime_dir()
     assert finding.status == "note"
@@ -64,8 +64,8 @@ def test_no_run_is_no_problem():
 
 
 def test_files_of_other_versions_and_broken_ones_are_problems(runtime_dir: Path):
-    connections.write(make("good"))
-    connections.write(make("new", protocol=99))
+    connection_file.write(make("good"))
+    connection_file.write(make("new", protocol=99))
     (runtime_dir / "run-open.json").write_text("{}")
     (runtime_dir / "run-open.json").chmod(0o644)
     found: list[Connection] = []
@@ -78,8 +78,8 @@ def test_files_of_other_versions_and_broken_ones_are_problems(runtime_dir: Path)
 def test_a_named_file_is_checked_alone(tmp_path: Path):
     path = tmp_path / "one.json"
     assert statuses(path) == ["problem"]
-    connections.write(make(), path)
+    connection_file.write(make(), path)
     assert statuses(path) == ["ok"]
-    connections.write(make(pid=2**22 + 1), path)
+    connection_file.write(make(pid=2**22 + 1), path)
     [finding] = check_files(path, [])
     assert "has exited" in finding.text

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.access_messages import Access, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import ParameterGroup, Planned, PlanSummary, Refused
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command

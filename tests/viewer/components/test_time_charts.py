@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bokeh.models import AdaptiveTicker, PanTool, WheelZoomTool
 
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.components.chart import moving_average

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from tests.viewer.conftest import InProcessFollower
 from viewer.runs import registry as registry_module
 from viewer.runs.registry import MAX_ENDED_RUNS, RunRegistry

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_training import FakeTraining

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.history import run_history
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import (
     History,
     HistoryEdit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.requests import RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_training import FakeTraining

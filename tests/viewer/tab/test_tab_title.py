@@ -6,7 +6,7 @@ import pytest
 from bokeh.document import Document
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol.connection_file import Connection
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.runs.run_follower import RunFollower

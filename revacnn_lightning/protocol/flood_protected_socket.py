@@ -12,16 +12,16 @@ import zmq
 from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
 from revacnn_lightning.protocol.authenticator import USER_ID
 from revacnn_lightning.protocol.base_socket import BaseSocket, Keys
-from revacnn_lightning.protocol.senders import PEER_ADDRESS, describe_address, property_of
+from revacnn_lightning.protocol.senders import PEER_ADDRESS, connection_property, describe_address
 
-__all__ = ["FloodableSocket"]
+__all__ = ["FloodProtectedSocket"]
 
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0
 
 
-class FloodableSocket(BaseSocket):
+class FloodProtectedSocket(BaseSocket):
     """A socket that disconnects its clients after a flood, and keeps away the key that flooded it.
 
     Closing also frees what libzmq keeps of their messages. All clients connect again by themselves,
@@ -36,10 +36,10 @@ class FloodableSocket(BaseSocket):
         clock: returns monotonic seconds.
 
     Attributes:
-        forwarder: pid of the process that holds the TCP ports of the run; 0: there is none.
+        forwarder_pid: pid of the process that holds the TCP ports of the run; 0: there is none.
     """
 
-    forwarder = 0
+    forwarder_pid = 0
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class FloodableSocket(BaseSocket):
             flood: what was too much.
             closed: what the key misses.
         """
-        public = "" if self._ring.admits_all else property_of(frame, USER_ID)
+        public = "" if self._ring.admits_all else connection_property(frame, USER_ID)
         seconds = min(2 * self._pauses.get(public, PAUSE_SECONDS / 2), MAX_PAUSE_SECONDS)
         self._pauses[public] = seconds
         log.warning(
@@ -119,8 +119,10 @@ class FloodableSocket(BaseSocket):
         """Return the key of the connection that frames arrived on, and the address of its end."""
         public, address = "", ""
         if frames:  # which all have the properties of their connection
-            public = property_of(frames[0], USER_ID)
-            address = describe_address(property_of(frames[0], PEER_ADDRESS), self.forwarder)
+            public = connection_property(frames[0], USER_ID)
+            address = describe_address(
+                connection_property(frames[0], PEER_ADDRESS), self.forwarder_pid
+            )
         return self._ring.find(public), address
 
     def _by(self, frames: Sequence[zmq.Frame]) -> str:

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from revacnn_lightning.errors import ConnectionFileError
-from revacnn_lightning.protocol import connection as connections
-from revacnn_lightning.protocol.connection import Connection
+from revacnn_lightning.protocol import connection_file
+from revacnn_lightning.protocol.connection_file import Connection
 
 
 def make(run: str = "a", **changes: object) -> Connection:
@@ -31,29 +31,29 @@ def make(run: str = "a", **changes: object) -> Connection:
 
 
 def test_read_returns_what_was_written(runtime_dir: Path):
-    path = connections.write(make())
+    path = connection_file.write(make())
     assert path.parent == runtime_dir
-    assert connections.read(path) == make(start_time=connections.read(path).start_time)
+    assert connection_file.read(path) == make(start_time=connection_file.read(path).start_time)
 
 
 def test_only_the_owner_can_read_the_file_even_if_it_replaces_a_public_one(tmp_path: Path):
     path = tmp_path / "mine.json"
     path.write_text("{}")
     path.chmod(0o644)
-    connections.write(make(), path)
+    connection_file.write(make(), path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_file_readable_by_others_is_refused_with_the_remedy(tmp_path: Path):
-    path = connections.write(make(), tmp_path / "open.json")
+    path = connection_file.write(make(), tmp_path / "open.json")
     path.chmod(0o640)
     with pytest.raises(ConnectionFileError, match=f"chmod 600 {path}"):
-        connections.read(path)
+        connection_file.read(path)
 
 
 def test_the_error_of_a_missing_file_names_its_path(tmp_path: Path):
     with pytest.raises(ConnectionFileError, match=str(tmp_path / "none.json")):
-        connections.read(tmp_path / "none.json")
+        connection_file.read(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"run": 1}', b"\xff\xfe"])
@@ -62,26 +62,26 @@ def test_a_malformed_file_is_refused(tmp_path: Path, content: bytes):
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(ConnectionFileError, match="not a usable connection file"):
-        connections.read(path)
+        connection_file.read(path)
 
 
 def test_a_file_of_another_protocol_version_is_refused(tmp_path: Path):
-    path = connections.write(make(protocol=99), tmp_path / "new.json")
+    path = connection_file.write(make(protocol=99), tmp_path / "new.json")
     with pytest.raises(ConnectionFileError, match="protocol 99"):
-        connections.read(path)
+        connection_file.read(path)
 
 
 def test_an_unwritable_directory_is_an_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConnectionFileError, match="cannot write"):
-        connections.write(make(), tmp_path / "file" / "run.json")
+        connection_file.write(make(), tmp_path / "file" / "run.json")
 
 
 def test_the_file_of_another_run_with_the_same_path_is_not_removed(tmp_path: Path):
-    path = connections.write(make("second"), tmp_path / "run.json")
-    connections.remove(path, "first")
+    path = connection_file.write(make("second"), tmp_path / "run.json")
+    connection_file.remove(path, "first")
     assert path.exists()
-    connections.remove(path, "second")
+    connection_file.remove(path, "second")
     assert not path.exists()
 
 
@@ -131,13 +131,13 @@ def test_the_runtime_directory_of_another_user_is_not_used(
     """sudo keeps XDG_RUNTIME_DIR."""
     monkeypatch.delenv("REVACNN_RUNTIME_DIR")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert connections.runtime_dir() == tmp_path / "revacnn"
+    assert connection_file.runtime_dir() == tmp_path / "revacnn"
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
-    assert connections.runtime_dir() == Path.home() / ".local" / "share" / "revacnn" / "runtime"
+    assert connection_file.runtime_dir() == Path.home() / ".local" / "share" / "revacnn" / "runtime"
 
 
 def test_the_only_secret_in_the_file_is_that_of_its_user(tmp_path: Path):
-    content = msgspec.json.decode(connections.write(make(), tmp_path / "c.json").read_bytes())
+    content = msgspec.json.decode(connection_file.write(make(), tmp_path / "c.json").read_bytes())
     assert [name for name in content if "secret" in name] == ["secret_key"]
 
 
@@ -155,13 +155,13 @@ def test_a_run_is_titled_by_its_name_else_by_its_model_and_start():
 def test_the_error_says_which_side_is_older_and_what_to_install(
     tmp_path: Path, protocol: int, age: str
 ):
-    path = connections.write(make(protocol=protocol, release="7.1"), tmp_path / "run.json")
+    path = connection_file.write(make(protocol=protocol, release="7.1"), tmp_path / "run.json")
     expected = rf"revacnn-lightning 7\.1, which is {age} than .* here; install that release here"
     with pytest.raises(ConnectionFileError, match=expected):
-        connections.read(path)
+        connection_file.read(path)
 
 
 def test_a_release_in_a_file_writes_nothing_to_a_terminal(tmp_path: Path):
-    path = connections.write(make(protocol=99, release="\x1b[2J"), tmp_path / "run.json")
+    path = connection_file.write(make(protocol=99, release="\x1b[2J"), tmp_path / "run.json")
     with pytest.raises(ConnectionFileError, match="has another release"):
-        connections.read(path)
+        connection_file.read(path)

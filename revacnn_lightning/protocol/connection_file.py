@@ -25,7 +25,7 @@ from revacnn_lightning.protocol.access_keys import OWNER, Role
 from revacnn_lightning.protocol.base_socket import Keys
 from revacnn_lightning.protocol.messages import PROTOCOL_VERSION
 from revacnn_lightning.protocol.processes import (
-    boot_of,
+    boot_id_of,
     has_process_exited,
     is_process_stopped,
     machine_id,
@@ -71,12 +71,15 @@ class Connection(Struct, frozen=True):
 
     @property
     def keys(self) -> Keys | None:
-        """The key pair of whoever uses this file; None: any key does."""
+        """The key pair of the client that uses this file; None if the run admits any key."""
         return Keys(self.public_key, self.secret_key) if self.secret_key else None
 
     @classmethod
     def of_this_process(cls, **fields: Any) -> Connection:
-        """Return the connection of a run of this process; ``fields`` are all other fields."""
+        """Return the connection of a run in this process.
+
+        The fields about the process and its machine are filled in; ``fields`` are all others.
+        """
         pid = os.getpid()
         return cls(
             pid=pid,
@@ -106,11 +109,11 @@ class Connection(Struct, frozen=True):
         if self.is_local():
             return self.pid > 0 and has_process_exited(self.pid, self.process_start)
         # Before a reboot, this machine had another id.
-        is_older = bool(self.machine) and boot_of(self.machine) != boot_of(machine_id())
+        is_older = bool(self.machine) and boot_id_of(self.machine) != boot_id_of(machine_id())
         return is_older and self.hostname == socket.gethostname() and self._precedes_boot()
 
     def is_stopped(self) -> bool:
-        """Return True if the process of the run is on this machine, and does not continue now."""
+        """Return True if the process of the run is on this machine and is stopped, as by Ctrl-Z."""
         return self.is_local() and self.pid > 0 and is_process_stopped(self.pid, self.process_start)
 
     def _precedes_boot(self) -> bool:
@@ -118,7 +121,7 @@ class Connection(Struct, frozen=True):
         return self.start_time < time.time() - uptime
 
     def addresses(self) -> tuple[str, str]:
-        """Return where telemetry and requests can be reached from here.
+        """Return the addresses of telemetry and of requests, as this machine reaches them.
 
         The Unix sockets of a run on another machine are reached through `ssh_command`.
         """
@@ -145,9 +148,10 @@ class Connection(Struct, frozen=True):
 
 
 def runtime_dir() -> Path:
-    """Return the directory of connection files.
+    """Return the directory in which runs write their connection files.
 
-    It is $REVACNN_RUNTIME_DIR, else it is in $XDG_RUNTIME_DIR, else in the home directory.
+    It is $REVACNN_RUNTIME_DIR if that is set. Otherwise it is in $XDG_RUNTIME_DIR, or in the home
+    directory.
     """
     if explicit := os.environ.get("REVACNN_RUNTIME_DIR"):
         return Path(explicit)
@@ -216,7 +220,7 @@ class _Envelope(Struct):
 
 
 def is_of_exited_run(path: Path) -> bool:
-    """Return whether the process of a connection file of any protocol version has exited.
+    """Return whether the run of a connection file has exited. Any protocol version will do.
 
     Raises:
         ConnectionFileError: the file is not usable.
@@ -251,7 +255,12 @@ def _check_version(content: bytes, path: Path) -> None:
 
 
 def remove(path: Path, run: str = "") -> None:
-    """Remove a connection file, if it still exists, unless it is that of another run."""
+    """Remove a connection file, unless it is gone already or belongs to another run.
+
+    Args:
+        path: the file.
+        run: id of the run that it must belong to. "" removes the file of any run.
+    """
     try:
         is_of_other_run = run not in ("", read(path).run)
     except ConnectionFileError:
