@@ -11,7 +11,7 @@ import torch
 from revacnn_lightning import AddFilters, EditRefusedError, History, ReVACNN
 from revacnn_lightning.history.sample_schedule import SampleSchedule
 from revacnn_lightning.protocol import connection_file
-from revacnn_lightning.protocol.lineage import find_resumed
+from revacnn_lightning.protocol.lineage import find_resuming_run
 from revacnn_lightning.protocol.requests import SendHistory
 from tests.runtime.live_run import train_with
 from tests.small import At, TwoConvs, fit
@@ -153,7 +153,7 @@ def test_a_resumed_run_is_recognized_as_the_same_training(tmp_path: Path):
     fit(TwoConvs(), [second, keepers[1]], resume=tmp_path / "run.ckpt", **options)
     fit(TwoConvs(), [other, keepers[2]], **options)
     before, after, stranger = (keeper.connection for keeper in keepers)
-    assert find_resumed(before, [stranger, after]) == after
+    assert find_resuming_run(before, [stranger, after]) == after
     assert (before.first_step, after.first_step, stranger.first_step) == (0, 40, 0)
     assert len({before.run, after.run, stranger.run}) == 3
     [mark] = kept(second).edits
@@ -167,10 +167,10 @@ def test_training_on_in_the_same_process_is_the_same_training():
     fit(model, [revacnn, keeper])
     before = keeper.connection
     fit(model, [revacnn, keeper])
-    assert find_resumed(before, [keeper.connection]) == keeper.connection
+    assert find_resuming_run(before, [keeper.connection]) == keeper.connection
     assert keeper.connection.first_step == 12
     fit(TwoConvs(), [revacnn, keeper])
-    assert find_resumed(before, [keeper.connection]) is None
+    assert find_resuming_run(before, [keeper.connection]) is None
 
 
 def test_a_checkpoint_without_a_lineage_is_resumed(tmp_path: Path):

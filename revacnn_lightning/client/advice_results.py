@@ -9,39 +9,49 @@ from typing import Any
 import numpy as np
 
 from revacnn_lightning.client.prices import Prices
-from revacnn_lightning.client.tool_results import number, numbers, plain
+from revacnn_lightning.client.tool_results import (
+    message_to_dict,
+    round_array_for_json,
+    round_for_json,
+)
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.rank_messages import RankValues
 
-__all__ = ["evidence", "growth", "prices", "ranks", "verdicts"]
+__all__ = [
+    "summarize_evidence",
+    "summarize_growth_gains",
+    "summarize_prices",
+    "summarize_rank_differences",
+    "summarize_verdicts",
+]
 
 MAX_LISTED = 50  # filters of a finding
 MAX_TWINS = 10
 MAX_UNKNOWN = 10  # verdicts that are not known yet
 
 
-def prices(found: Prices, count: int) -> dict[str, Any]:
-    """Return the cheapest filters, cheapest first, and the measured prices of each layer."""
+def summarize_prices(prices: Prices, count: int) -> dict[str, Any]:
+    """Return the ``count`` cheapest filters, and a summary of the prices in each layer."""
     listed = [
-        {"layer": layer, "filter": filter, **_price(found, layer, filter)}
-        for layer, filters in found.cheapest(count).items()
+        {"layer": layer, "filter": filter, **_price(prices, layer, filter)}
+        for layer, filters in prices.cheapest(count).items()
         for filter in filters
     ]
-    ranked = sorted(listed, key=lambda one: _order(one, is_measured=_is_measured(found)))
+    ranked = sorted(listed, key=lambda one: _order(one, is_measured=_is_measured(prices)))
     return {
-        "step": found.step,
-        "version": found.version,
+        "step": prices.step,
+        "version": prices.version,
         "cheapest": ranked,
-        "layers": {layer: _layer_prices(values) for layer, values in found.items()},
-        "loss": number(found.loss),
-        "images": found.images,
-        "note": found.note,
+        "layers": {layer: _layer_prices(values) for layer, values in prices.items()},
+        "loss": round_for_json(prices.loss),
+        "images": prices.images,
+        "note": prices.note,
     }
 
 
 def _price(found: Prices, layer: str, filter: int) -> dict[str, Any]:
-    return {name: number(values[filter]) for name, values in found[layer].items()}
+    return {name: round_for_json(values[filter]) for name, values in found[layer].items()}
 
 
 def _is_measured(found: Prices) -> bool:
@@ -59,38 +69,39 @@ def _layer_prices(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {
         "filters": len(values["change"]),
         "measured": len(changes),
-        "median_estimate": number(np.median(estimates)) if len(estimates) else None,
-        "median_change": number(np.median(changes)) if len(changes) else None,
+        "median_estimate": round_for_json(np.median(estimates)) if len(estimates) else None,
+        "median_change": round_for_json(np.median(changes)) if len(changes) else None,
     }
 
 
-def evidence(found: LayerEvidence) -> dict[str, Any]:
-    """Return what an examination of a layer has found, with the first filters of each kind."""
-    facts = plain(found)
+def summarize_evidence(evidence: LayerEvidence) -> dict[str, Any]:
+    """Return the evidence on a layer, with the first filters of each kind."""
+    facts = message_to_dict(evidence)
     facts.pop("run")
     for name in ("provably_dead", "redundant"):
         facts[f"{name}_count"] = len(facts[name])
         facts[name] = facts[name][:MAX_LISTED]
-    facts["twins_count"] = len(found.twins)
+    facts["twins_count"] = len(evidence.twins)
     facts["twins"] = [
         {
             "filters": twins.filters[:MAX_LISTED],
-            "share": number(twins.share),
-            "scales": numbers(twins.scales[:MAX_LISTED]),
-            "change": number(twins.change),
-            "error": number(twins.error),
+            "share": round_for_json(twins.share),
+            "scales": round_array_for_json(twins.scales[:MAX_LISTED]),
+            "change": round_for_json(twins.change),
+            "error": round_for_json(twins.error),
         }
-        for twins in found.twins[:MAX_TWINS]
+        for twins in evidence.twins[:MAX_TWINS]
     ]
     return {
-        name: number(value) if isinstance(value, float) else value for name, value in facts.items()
+        name: round_for_json(value) if isinstance(value, float) else value
+        for name, value in facts.items()
     }
 
 
-def verdicts(found: Sequence[Verdict], count: int) -> dict[str, Any]:
-    """Return the verdicts that are known, and some of those that are not known yet."""
-    known = [one for one in found if one.is_known]
-    unknown = [one for one in found if not one.is_known]
+def summarize_verdicts(verdicts: Sequence[Verdict], count: int) -> dict[str, Any]:
+    """Return the first ``count`` known verdicts, and some that are not known yet."""
+    known = [one for one in verdicts if one.is_known]
+    unknown = [one for one in verdicts if not one.is_known]
     return {
         "verdicts": [_verdict(one) for one in known[:count]],
         "verdicts_left_out": max(0, len(known) - count),
@@ -110,27 +121,27 @@ def _verdict(one: Verdict) -> dict[str, Any]:
         "filters": filters[:MAX_LISTED],
         "filter_count": len(filters),
         "evidence": one.evidence,
-        "confidence": number(one.confidence),
+        "confidence": round_for_json(one.confidence),
         "remedy": one.remedy,
         "alternatives": list(one.alternatives),
         "busiest": [int(index) for index in one.busiest[:MAX_LISTED]],
-        "worth": number(one.worth),
+        "worth": round_for_json(one.worth),
     }
 
 
-def growth(gains: Mapping[str, float], count: int) -> dict[str, Any]:
-    """Return the growth gains of the layers, the largest first."""
+def summarize_growth_gains(gains: Mapping[str, float], count: int) -> dict[str, Any]:
+    """Return the ``count`` largest growth gains of layers, the largest first."""
     ordered = sorted(gains.items(), key=lambda one: -one[1])[:count]
-    listed = [{"layer": layer, "gain": number(gain)} for layer, gain in ordered]
+    listed = [{"layer": layer, "gain": round_for_json(gain)} for layer, gain in ordered]
     return {"gains": listed, "layers_left_out": len(gains) - len(listed)}
 
 
-def ranks(found: RankValues) -> dict[str, Any]:
-    """Return in what the ranks differ; "differences" is empty if they do not."""
+def summarize_rank_differences(values: RankValues) -> dict[str, Any]:
+    """Return how the ranks differ on a layer; "differences" is empty if they do not."""
     return {
-        "step": found.step,
-        "version": found.version,
-        "layer": found.layer,
-        "losses": [number(loss) for loss in found.losses],
-        "differences": {str(rank): texts for rank, texts in found.differences().items()},
+        "step": values.step,
+        "version": values.version,
+        "layer": values.layer,
+        "losses": [round_for_json(loss) for loss in values.losses],
+        "differences": {str(rank): texts for rank, texts in values.differences().items()},
     }

@@ -16,7 +16,7 @@ from revacnn_lightning.errors import (
 )
 from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.connection_file import Connection
-from revacnn_lightning.protocol.lineage import find_resumed
+from revacnn_lightning.protocol.lineage import find_resuming_run
 from revacnn_lightning.protocol.run_discovery import find_newest_run, is_reachable, list_runs
 
 __all__ = ["attach"]
@@ -72,7 +72,7 @@ def _find(
     while True:
         try:
             if resumes is not None:
-                return _find_resumed(resumes, connection)
+                return _find_resuming_run(resumes, connection)
             return find_newest_run() if connection is None else _read(connection)
         except ConnectionFileError:
             if time.monotonic() >= deadline:
@@ -84,13 +84,13 @@ def _read(connection: Connection | str | Path) -> Connection:
     return connection if isinstance(connection, Connection) else connection_file.read(connection)
 
 
-def _find_resumed(earlier: Run, connection: Connection | str | Path | None) -> Connection:
+def _find_resuming_run(earlier: Run, connection: Connection | str | Path | None) -> Connection:
     """Return the run that resumes an earlier one.
 
     Raises:
         ConnectionFileError: there is none (yet).
     """
-    found = find_resumed(
+    found = find_resuming_run(
         earlier.connection, list_runs() if connection is None else [_read(connection)]
     )
     if found is None:

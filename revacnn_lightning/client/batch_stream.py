@@ -20,7 +20,7 @@ class BatchStream:
     Args:
         run: the run.
         newest_only: skip all but the newest batch that has arrived.
-        timeout: seconds to wait for a batch; None: no limit.
+        timeout: seconds to wait for a batch; None waits without a limit.
 
     Raises:
         RequestTimeoutError: no batch arrived in time, or the run is unreachable.

@@ -9,14 +9,14 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Structure
 from revacnn_lightning.protocol.prices import FilterPrices
 
-__all__ = ["find_cheapest", "price_ranks", "ranking"]
+__all__ = ["find_cheapest_filters", "price_percentile_ranks", "ranking_values"]
 
 
-def ranking(prices: FilterPrices) -> np.ndarray:
-    """Return what the filters are ranked by, (N,); NaN is unknown.
+def ranking_values(prices: FilterPrices) -> np.ndarray:
+    """Return the values by which the N filters are ranked, (N,); NaN is unknown.
 
-    These are the measured changes once all filters have one that can be measured, and the estimates
-    until then: the two have no common scale.
+    Until the change of every filter that can be measured is known, these are the estimates, and
+    then the measured changes: the two have no common scale.
     """
     estimates, changes = prices.estimates.astype(np.float64), prices.changes.astype(np.float64)
     can_be_known = np.isfinite(estimates)
@@ -25,9 +25,12 @@ def ranking(prices: FilterPrices) -> np.ndarray:
     return changes if is_complete else estimates
 
 
-def price_ranks(prices: FilterPrices) -> np.ndarray:
-    """Return the share of filters that are cheaper than each one, 0 to 1, (N,); NaN is unknown."""
-    values = ranking(prices)
+def price_percentile_ranks(prices: FilterPrices) -> np.ndarray:
+    """Return the share of the filters that are cheaper than each filter, 0 to 1, (N,).
+
+    NaN is unknown.
+    """
+    values = ranking_values(prices)
     known = np.isfinite(values)
     ordered = np.sort(values[known])
     ranks = np.full(len(values), np.nan)
@@ -35,25 +38,25 @@ def price_ranks(prices: FilterPrices) -> np.ndarray:
     return ranks
 
 
-def find_cheapest(
+def find_cheapest_filters(
     prices: FilterPrices,
     structure: Structure,
-    offsets: np.ndarray,
+    layer_offsets: np.ndarray,
     count: int,
-    staged: Sequence[str],
+    excluded_layers: Sequence[str],
 ) -> list[tuple[str, int]]:
-    """Return the layer and the id of the cheapest filters, cheapest first.
+    """Return the layer and the id of the cheapest filters to remove, cheapest first.
 
-    Coupled filters have one price and count once. Each layer keeps a filter.
+    Coupled filters have one price and count once. Each layer keeps at least one filter.
 
     Args:
-        prices: of the filters of ``structure``.
+        prices: the prices of the filters of ``structure``.
         structure: the network.
-        offsets: index of each layer's first filter, (layers + 1,).
-        count: how many filters.
-        staged: layers that are left out, because changes of them are staged.
+        layer_offsets: the index of each layer's first filter among all filters, (layers + 1,).
+        count: how many filters to return at most.
+        excluded_layers: names of layers to leave out.
     """
-    values = ranking(prices)
+    values = ranking_values(prices)
     taken: dict[int, int] = {}  # filters by layer
     seen: set[float] = set()
     found: list[tuple[str, int]] = []
@@ -61,12 +64,13 @@ def find_cheapest(
         value = float(values[index])
         if len(found) == count or np.isnan(value):
             break
-        at = int(np.searchsorted(offsets, index, side="right")) - 1
+        at = int(np.searchsorted(layer_offsets, index, side="right")) - 1
         layer = structure.layers[at]
         is_full = taken.get(at, 0) >= len(layer.filter_ids) - 1
-        if layer.edit_refusal or layer.name in staged or is_full or (value and value in seen):
+        is_excluded = bool(layer.edit_refusal) or layer.name in excluded_layers
+        if is_excluded or is_full or (value and value in seen):
             continue
         seen.add(value)
         taken[at] = taken.get(at, 0) + 1
-        found.append((layer.name, layer.filter_ids[index - int(offsets[at])]))
+        found.append((layer.name, layer.filter_ids[index - int(layer_offsets[at])]))
     return found

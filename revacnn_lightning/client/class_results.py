@@ -6,34 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.client.tool_results import number, numbers
+from revacnn_lightning.client.tool_results import round_array_for_json, round_for_json
 from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.messages import Structure
 
-__all__ = ["class_answers", "class_lens", "confusion"]
+__all__ = ["summarize_class_answers", "summarize_class_lens", "summarize_confusion"]
 
 MAX_CLASSES = 5  # of a filter
 MAX_NAMED = 128
 
 
-def class_lens(found: ClassLens, count: int) -> dict[str, Any]:
-    """Return the most selective filters of a layer, each with the classes it answers to most."""
-    effects, pulls = found.effects(), found.pulls()
-    selectivity, conflict = found.selectivity(), found.conflict()
+def summarize_class_lens(lens: ClassLens, count: int) -> dict[str, Any]:
+    """Return the ``count`` most selective filters, each with the classes it answers to most."""
+    effects, pulls = lens.effects(), lens.pulls()
+    selectivity, conflict = lens.selectivity(), lens.conflict()
     order = np.argsort(-selectivity, kind="stable")[:count].tolist()
     return {
-        "step": found.step,
-        "version": found.version,
-        "layer": found.layer,
-        "batches": found.batches,
-        "classes": _named(found.classes, found.names),
-        "images": numbers(found.counts),
+        "step": lens.step,
+        "version": lens.version,
+        "layer": lens.layer,
+        "batches": lens.batches,
+        "classes": _named(lens.classes, lens.names),
+        "images": round_array_for_json(lens.counts),
         "filters": [
             {
                 "filter": index,
-                "selectivity": number(selectivity[index]),
-                "conflict": number(conflict[index]),
-                "classes": _strongest(found, effects[index], pulls[index]),
+                "selectivity": round_for_json(selectivity[index]),
+                "conflict": round_for_json(conflict[index]),
+                "classes": _strongest(lens, effects[index], pulls[index]),
             }
             for index in order
         ],
@@ -46,8 +46,8 @@ def _strongest(found: ClassLens, effects: np.ndarray, pulls: np.ndarray) -> list
     return [
         {
             "class": found.classes[column],
-            "effect": number(effects[column]),
-            "pull": number(pulls[column]),
+            "effect": round_for_json(effects[column]),
+            "pull": round_for_json(pulls[column]),
         }
         for column in order
     ]
@@ -57,58 +57,62 @@ def _named(classes: list[int], names: list[str]) -> dict[str, str]:
     return {str(index): name for index, name in zip(classes, names, strict=False)}
 
 
-def class_answers(found: ClassAnswers, structure: Structure | None, count: int) -> dict[str, Any]:
-    """Return the filters that answer most to a class, and those that answer least."""
+def summarize_class_answers(
+    answers: ClassAnswers, structure: Structure | None, count: int
+) -> dict[str, Any]:
+    """Return the ``count`` filters that answer most to a class, and those that answer least."""
     places = [
         (layer.name, index)
         for layer in ([] if structure is None else structure.layers)
         for index in range(len(layer.filter_ids))
     ]
-    is_of_structure = structure is not None and structure.version == found.version
-    is_known = is_of_structure and len(places) == len(found.effects)
-    values = found.effects if is_known else np.zeros(0, np.float32)
+    is_of_structure = structure is not None and structure.version == answers.version
+    is_known = is_of_structure and len(places) == len(answers.effects)
+    values = answers.effects if is_known else np.zeros(0, np.float32)
     order = [index for index in np.argsort(values).tolist() if np.isfinite(values[index])]
-    name = found.names[found.class_index] if found.class_index < len(found.names) else ""
+    name = answers.names[answers.class_index] if answers.class_index < len(answers.names) else ""
 
     def listed(indices: list[int]) -> list[dict[str, Any]]:
         return [
-            {"layer": places[i][0], "filter": places[i][1], "effect": number(values[i])}
+            {"layer": places[i][0], "filter": places[i][1], "effect": round_for_json(values[i])}
             for i in indices
         ]
 
     return {
-        "step": found.step,
-        "version": found.version,
-        "class": found.class_index,
+        "step": answers.step,
+        "version": answers.version,
+        "class": answers.class_index,
         "name": name,
-        "images": number(found.images),
+        "images": round_for_json(answers.images),
         "most": listed(order[::-1][:count]),
         "least": listed(order[:count]),
     }
 
 
-def confusion(found: Confusion, count: int) -> dict[str, Any]:
-    """Return the accuracy, that of each class, and the most frequent confusions."""
-    counts = np.asarray(found.counts, np.float64)
+def summarize_confusion(confusion: Confusion, count: int) -> dict[str, Any]:
+    """Return the accuracy, also of each class, and the ``count`` most frequent confusions."""
+    counts = np.asarray(confusion.counts, np.float64)
     totals = counts.sum(1)
     wrong = counts * (1 - np.eye(len(counts)))
     pairs = np.argsort(-wrong, axis=None, kind="stable")[:count]
     confused = [divmod(int(pair), len(counts)) for pair in pairs if wrong.flat[pair] > 0]
     return {
-        "step": found.step,
-        "version": found.version,
-        "accuracy": number(found.accuracy()),
+        "step": confusion.step,
+        "version": confusion.version,
+        "accuracy": round_for_json(confusion.accuracy()),
         "classes": [
             {
                 "class": index,
-                "name": found.names[index] if index < len(found.names) else "",
-                "images": number(totals[index]),
-                "accuracy": number(counts[index, index] / totals[index]) if totals[index] else None,
+                "name": confusion.names[index] if index < len(confusion.names) else "",
+                "images": round_for_json(totals[index]),
+                "accuracy": round_for_json(counts[index, index] / totals[index])
+                if totals[index]
+                else None,
             }
             for index in range(min(len(counts), MAX_NAMED))
         ],
         "confusions": [
-            {"true": true, "taken_for": taken, "images": number(wrong[true, taken])}
+            {"true": true, "taken_for": taken, "images": round_for_json(wrong[true, taken])}
             for true, taken in confused
         ],
     }

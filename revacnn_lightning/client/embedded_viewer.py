@@ -23,7 +23,7 @@ class EmbeddedViewer:
     the kernel.
 
     Attributes:
-        height: of the page in the notebook, pixels.
+        height: height of the page in the notebook, in pixels.
     """
 
     def __init__(
@@ -60,10 +60,9 @@ class EmbeddedViewer:
         """Return whether the page is served."""
         return self._process.is_running()
 
-    def with_height(self, height: int) -> EmbeddedViewer:
-        """Set the height; return the viewer."""
+    def set_height(self, height: int) -> None:
+        """Set the height of the page in the notebook, in pixels."""
         self.height = height
-        return self
 
     def close(self) -> None:
         """Stop serving the page. This has no effect on the training. May be called again."""
@@ -93,7 +92,7 @@ def show(*, height: int = 800) -> EmbeddedViewer:
     calls show the same viewer.
 
     Args:
-        height: of the page in the notebook, pixels.
+        height: height of the page in the notebook, in pixels.
 
     Raises:
         RevacnnError: the viewer did not start.
@@ -101,4 +100,5 @@ def show(*, height: int = 800) -> EmbeddedViewer:
     global _shown
     if _shown is None or not _shown.is_running():
         _shown = EmbeddedViewer.start()
-    return _shown.with_height(height)
+    _shown.set_height(height)
+    return _shown

@@ -7,37 +7,37 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.client.tool_results import number
+from revacnn_lightning.client.tool_results import round_for_json
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import History, HistorySeries
 
-__all__ = ["history"]
+__all__ = ["summarize_history"]
 
 MAX_EDITS = 30
 MAX_REQUESTS = 30
 MAX_METRICS = 20
 
 
-def history(found: History, layer: str | None, points: int) -> dict[str, Any]:
-    """Return the curves of a run, and with a layer those of its statistics."""
+def summarize_history(history: History, layer: str | None, max_points: int) -> dict[str, Any]:
+    """Return the curves of a run in at most ``max_points`` points, and those of one layer."""
     curves = {
-        name: _curve(found.scalars, column, points)
-        for column, name in enumerate(found.scalar_names)
+        name: _curve(history.scalars, column, max_points)
+        for column, name in enumerate(history.scalar_names)
     }
-    metrics = list(found.metrics.items())
-    rates = range(found.learning_rates.values.shape[1])
+    metrics = list(history.metrics.items())
+    rates = range(history.learning_rates.values.shape[1])
     facts: dict[str, Any] = {
         "curves": curves,
-        "metrics": {name: _curve(one, 0, points) for name, one in metrics[:MAX_METRICS]},
+        "metrics": {name: _curve(one, 0, max_points) for name, one in metrics[:MAX_METRICS]},
         "metrics_left_out": max(0, len(metrics) - MAX_METRICS),
-        "learning_rates": [_curve(found.learning_rates, rate, points) for rate in rates],
-        "edits": [{"step": one.step, "title": one.title} for one in found.edits[-MAX_EDITS:]],
-        "requests": [_request(one) for one in found.requests[-MAX_REQUESTS:]],
+        "learning_rates": [_curve(history.learning_rates, rate, max_points) for rate in rates],
+        "edits": [{"step": one.step, "title": one.title} for one in history.edits[-MAX_EDITS:]],
+        "requests": [_request(one) for one in history.requests[-MAX_REQUESTS:]],
     }
-    if layer in found.layer_names:
-        column = found.layer_names.index(layer)
+    if layer in history.layer_names:
+        column = history.layer_names.index(layer)
         facts["layer"] = {
-            name: _curve(series, column, points) for name, series in found.layers.items()
+            name: _curve(series, column, max_points) for name, series in history.layers.items()
         }
     return facts
 
@@ -52,7 +52,7 @@ def _curve(series: HistorySeries, column: int, points: int) -> dict[str, Any]:
         total = weights.sum()
         mean = (np.nan_to_num(column_values) * weights).sum() / total if total else np.nan
         steps.append(int(series.steps[group[-1]]))
-        values.append(number(mean))
+        values.append(round_for_json(mean))
     return {"steps": steps, "values": values}
 
 

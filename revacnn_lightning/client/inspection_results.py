@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.client.tool_results import number, numbers
+from revacnn_lightning.client.tool_results import round_array_for_json, round_for_json
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.inspections import (
     ClassScore,
@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.inspections import (
     VolumeSlice,
 )
 
-__all__ = ["filter_inspection", "image_pass", "layer_detail"]
+__all__ = ["summarize_filter_inspection", "summarize_image_pass", "summarize_layer_detail"]
 
 MAX_SUMMARIZED = 16  # filters of a layer
 MAX_KERNEL = 49  # values of a kernel that are listed
@@ -29,30 +29,30 @@ BINS = 16  # of a histogram
 MAX_CLASSES = 10
 
 
-def layer_detail(found: LayerDetail, filters: Sequence[int]) -> dict[str, Any]:
-    """Return the filters of a layer in numbers: some with their maps, or the most active ones.
+def summarize_layer_detail(detail: LayerDetail, filters: Sequence[int]) -> dict[str, Any]:
+    """Return the given filters of a layer with their maps, or a summary of the most active ones.
 
     Raises:
         EditRefusedError: the layer has no such filter.
     """
-    maps, width = found.activations.images, len(found.coefficients.features)
+    maps, width = detail.activations.images, len(detail.coefficients.features)
     if any(index >= width for index in filters):
-        raise EditRefusedError(f"{found.layer} has {width} filters; check the indices")
+        raise EditRefusedError(f"{detail.layer} has {width} filters; check the indices")
     chosen = list(filters) or _most_active(maps, width)
     return {
-        "step": found.step,
-        "version": found.version,
-        "layer": found.layer,
-        "image_index": found.image_index,
-        "image_size": list(found.image.shape),
-        "shapes": {name: list(view.images.shape[1:]) for name, view in _views(found).items()},
-        "filters": [_filter(found, index, is_whole=bool(filters)) for index in chosen],
+        "step": detail.step,
+        "version": detail.version,
+        "layer": detail.layer,
+        "image_index": detail.image_index,
+        "image_size": list(detail.image.shape),
+        "shapes": {name: list(view.images.shape[1:]) for name, view in _views(detail).items()},
+        "filters": [_filter(detail, index, is_whole=bool(filters)) for index in chosen],
         "filters_left_out": width - len(chosen),
-        "coefficient_histogram": _histogram(found.weight_histogram),
-        "gradient_histogram": _histogram(found.gradient_histogram),
-        "prediction": _prediction(found.prediction),
-        "before_edit": _prediction(found.before_edit),
-        "after_edit": _prediction(found.after_edit),
+        "coefficient_histogram": _histogram(detail.weight_histogram),
+        "gradient_histogram": _histogram(detail.gradient_histogram),
+        "prediction": _prediction(detail.prediction),
+        "before_edit": _prediction(detail.before_edit),
+        "after_edit": _prediction(detail.after_edit),
     }
 
 
@@ -82,9 +82,9 @@ def _filter(found: LayerDetail, index: int, *, is_whole: bool) -> dict[str, Any]
         values = view.images[index].astype(np.float64)
         facts[name] = _summary(values)
         if is_whole and name == "coefficients" and values.size <= MAX_KERNEL:
-            facts[name]["values"] = numbers(values)
+            facts[name]["values"] = round_array_for_json(values)
         if is_whole and name == "activation_map" and values.ndim == 2:
-            facts[name]["cells"] = numbers(_pooled(values))
+            facts[name]["cells"] = round_array_for_json(_pooled(values))
     return facts
 
 
@@ -97,9 +97,9 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
         np.nanargmax(np.where(np.isfinite(values), values, np.nan)), values.shape
     )
     return {
-        "min": number(finite.min()),
-        "max": number(finite.max()),
-        "mean": number(finite.mean()),
+        "min": round_for_json(finite.min()),
+        "max": round_for_json(finite.max()),
+        "mean": round_for_json(finite.mean()),
         "max_at": [int(place) for place in largest[:2]],
     }
 
@@ -118,22 +118,22 @@ def _histogram(found: Histogram | None) -> dict[str, Any] | None:
         return None
     bins = np.array_split(np.asarray(found.counts), BINS)
     counts = [int(part.sum()) for part in bins]
-    return {"limit": number(found.limit), "counts": counts, "nonfinite": found.nonfinite}
+    return {"limit": round_for_json(found.limit), "counts": counts, "nonfinite": found.nonfinite}
 
 
-def image_pass(found: ImagePass) -> dict[str, Any]:
-    """Return what the network makes of an image."""
+def summarize_image_pass(image_pass: ImagePass) -> dict[str, Any]:
+    """Return what the network predicts for an image, without the image."""
     known = {
-        "step": found.step,
-        "version": found.version,
-        "image_index": found.image_index,
-        "input_shape": found.input_shape,
-        "class_count": found.class_count,
-        "loss": number(found.loss),
-        "prediction": _prediction(found.prediction),
-        "output_shapes": found.output_shapes,
+        "step": image_pass.step,
+        "version": image_pass.version,
+        "image_index": image_pass.image_index,
+        "input_shape": image_pass.input_shape,
+        "class_count": image_pass.class_count,
+        "loss": round_for_json(image_pass.loss),
+        "prediction": _prediction(image_pass.prediction),
+        "output_shapes": image_pass.output_shapes,
     }
-    notes = (found.input_note, found.image_note, found.class_names_note)
+    notes = (image_pass.input_note, image_pass.image_note, image_pass.class_names_note)
     return {**known, "notes": [note for note in notes if note]}
 
 
@@ -147,30 +147,32 @@ def _prediction(found: ImagePrediction | None) -> dict[str, Any] | None:
 
 
 def _score(one: ClassScore) -> dict[str, Any]:
-    return {"class": one.index, "name": one.name, "probability": number(one.probability)}
+    return {"class": one.index, "name": one.name, "probability": round_for_json(one.probability)}
 
 
-def filter_inspection(found: FilterInspection) -> dict[str, Any]:
+def summarize_filter_inspection(inspection: FilterInspection) -> dict[str, Any]:
     """Return what activates a filter, without the pixels.
 
     A signal is an image with a height of 1. Of volumes, the slices of each box are added.
     """
-    of_volumes = {} if found.volume is None else _of_volumes(found, found.volume)
+    of_volumes = {} if inspection.volume is None else _of_volumes(inspection, inspection.volume)
     return {
-        "step": found.step,
-        "version": found.version,
-        "layer": found.layer,
-        "filter": found.filter,
-        "receptive_field": list(found.receptive_field),
-        "response": number(found.response),
-        "response_box": list(found.box),
-        "image_size": list(found.image_size),
+        "step": inspection.step,
+        "version": inspection.version,
+        "layer": inspection.layer,
+        "filter": inspection.filter,
+        "receptive_field": list(inspection.receptive_field),
+        "response": round_for_json(inspection.response),
+        "response_box": list(inspection.box),
+        "image_size": list(inspection.image_size),
         "top_images": [
-            {"step": one.step, "response": number(one.response), "box": list(one.box)}
+            {"step": one.step, "response": round_for_json(one.response), "box": list(one.box)}
             | _slices(one.volume)
-            for one in found.top_images
+            for one in inspection.top_images
         ],
-        "notes": [note for note in (found.top_images_note, found.attribution_refusal) if note],
+        "notes": [
+            note for note in (inspection.top_images_note, inspection.attribution_refusal) if note
+        ],
         **of_volumes,
     }
 

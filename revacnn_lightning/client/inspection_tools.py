@@ -159,29 +159,29 @@ class GetHistory(Struct, forbid_unknown_fields=True):
 
 def _get_layer_detail(run: Run, body: GetLayerDetail) -> Any:
     found = run.detail(body.layer, image_index=body.image_index, timeout=body.timeout_seconds)
-    return inspection_results.layer_detail(found, body.filters)
+    return inspection_results.summarize_layer_detail(found, body.filters)
 
 
 def _predict(run: Run, body: Predict) -> Any:
     index = body.image_index
     if body.erased:
         index = run.paint_image([Patch(*box) for box in body.erased], image_index=index)
-    return inspection_results.image_pass(run.predict(index, timeout=body.timeout_seconds))
+    return inspection_results.summarize_image_pass(run.predict(index, timeout=body.timeout_seconds))
 
 
 def _inspect_filter(run: Run, body: InspectFilterTool) -> Any:
     found = run.inspect(body.layer, body.filter, image_index=body.image_index)
-    return inspection_results.filter_inspection(found)
+    return inspection_results.summarize_filter_inspection(found)
 
 
 def _get_prices(run: Run, body: GetPrices) -> Any:
     prices = run.prices(body.layer, timeout=body.timeout_seconds)
-    return advice_results.prices(prices, body.count)
+    return advice_results.summarize_prices(prices, body.count)
 
 
 def _get_evidence(run: Run, body: GetEvidence) -> Any:
     found = run.evidence(_checked_layer(run, body.layer), timeout=body.timeout_seconds)
-    return advice_results.evidence(found)
+    return advice_results.summarize_evidence(found)
 
 
 def _get_verdicts(run: Run, body: GetVerdicts) -> Any:
@@ -190,7 +190,7 @@ def _get_verdicts(run: Run, body: GetVerdicts) -> Any:
         _wait_for_snapshots(run, body.batches, body.timeout_seconds)
     for layer in body.examine:
         run.evidence(_checked_layer(run, layer), timeout=max(1.0, deadline - time.monotonic()))
-    return advice_results.verdicts(run.verdicts(), body.count)
+    return advice_results.summarize_verdicts(run.verdicts(), body.count)
 
 
 def _wait_for_snapshots(run: Run, count: int, timeout: float) -> None:
@@ -208,33 +208,37 @@ def _wait_for_snapshots(run: Run, count: int, timeout: float) -> None:
 
 
 def _get_growth(run: Run, body: GetGrowth) -> Any:
-    return advice_results.growth(run.growth_gains(timeout=body.timeout_seconds), body.count)
+    return advice_results.summarize_growth_gains(
+        run.growth_gains(timeout=body.timeout_seconds), body.count
+    )
 
 
 def _get_classes(run: Run, body: GetClasses) -> Any:
     layer = _checked_layer(run, body.layer)
     lens = run.class_lens(layer, batches=body.batches, timeout=body.timeout_seconds)
-    return class_results.class_lens(lens, body.count)
+    return class_results.summarize_class_lens(lens, body.count)
 
 
 def _get_class_answers(run: Run, body: GetClassAnswers) -> Any:
     found = run.class_answers(body.class_index, timeout=body.timeout_seconds)
-    return class_results.class_answers(found, run.structure, body.count)
+    return class_results.summarize_class_answers(found, run.structure, body.count)
 
 
 def _get_confusion(run: Run, body: GetConfusion) -> Any:
-    return class_results.confusion(run.confusion(timeout=body.timeout_seconds), body.count)
+    return class_results.summarize_confusion(
+        run.confusion(timeout=body.timeout_seconds), body.count
+    )
 
 
 def _compare_ranks(run: Run, body: CompareRanks) -> Any:
     found = run.compare_ranks(_checked_layer(run, body.layer), timeout=body.timeout_seconds)
-    return advice_results.ranks(found)
+    return advice_results.summarize_rank_differences(found)
 
 
 def _get_history(run: Run, body: GetHistory) -> Any:
     layer = None if body.layer is None else _checked_layer(run, body.layer)
     history = run.history(timeout=body.timeout_seconds)
-    return history_results.history(history, layer, body.points)
+    return history_results.summarize_history(history, layer, body.points)
 
 
 def _checked_layer(run: Run, name: str) -> str:

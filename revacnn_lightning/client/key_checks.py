@@ -10,10 +10,10 @@ __all__ = ["check_admitted", "check_permitted"]
 
 
 def check_permitted(run: RunMessages, body: RequestBody, *, dry_run: bool) -> None:
-    """Check that the key permits a request.
+    """Check that the client's key permits a request.
 
     Raises:
-        ObserverKeyError: it does not.
+        ObserverKeyError: the key only observes, and the request would steer the run.
     """
     if is_steering(body, dry_run=dry_run) and not run.can_steer:
         raise ObserverKeyError(
@@ -23,10 +23,10 @@ def check_permitted(run: RunMessages, body: RequestBody, *, dry_run: bool) -> No
 
 
 def check_admitted(run: RunMessages) -> None:
-    """Check that the run admits the key.
+    """Check that the run admits the client's key.
 
     Raises:
-        KeyRefusedError: it does not.
+        KeyRefusedError: the run has refused the key.
     """
     if run.is_key_refused():
         raise KeyRefusedError(

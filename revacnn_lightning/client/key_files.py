@@ -14,7 +14,7 @@ from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.sockets import Keys
 
-__all__ = ["connection_of", "free_name", "write_new"]
+__all__ = ["connection_with_key", "free_name", "write_new"]
 
 
 def free_name(role: str, names: Collection[str]) -> str:
@@ -26,29 +26,37 @@ def free_name(role: str, names: Collection[str]) -> str:
     return name
 
 
-def connection_of(
+def connection_with_key(
     owner: Connection,
     keys: Keys,
     name: str,
     role: Literal["operator", "observer"],
-    seconds: float | None,
+    valid_seconds: float | None,
 ) -> Connection:
-    """Return the connection of a run with another key, given that of its owner."""
+    """Return a copy of the owner's connection with another key in the place of the owner's.
+
+    Args:
+        owner: the connection of the owner.
+        keys: the other key pair.
+        name: the name of the other key.
+        role: what the other key permits.
+        valid_seconds: for how long the other key is valid; None if it is until the run ends.
+    """
     return replace(
         owner,
         public_key=keys.public,
         secret_key=keys.secret,
         key_name=name,
         role=role,
-        key_expires=None if seconds is None else time.time() + seconds,
+        key_expires=None if valid_seconds is None else time.time() + valid_seconds,
     )
 
 
 def write_new(connection: Connection, path: Path) -> Path:
-    """Write a connection file that only this user can read.
+    """Write a connection file that only this user can read; do not overwrite a file.
 
     Raises:
-        ConnectionFileError: it cannot be written, or there is such a file already.
+        ConnectionFileError: the file cannot be written, or exists already.
     """
     if path.exists():
         raise ConnectionFileError(f"{path} exists already; choose another --output")

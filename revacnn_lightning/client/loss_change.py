@@ -25,8 +25,9 @@ class LossChange:
         after: mean over `batches_after` batches.
         error: standard error of `change`, as if the batches were independent; NaN for less than two
             batches on a side.
-        batches_before, batches_after: how many batches these are.
-        edits: how many edits lie between them: 1 if the change is that of this edit alone.
+        batches_before: number of batches before the edit.
+        batches_after: number of batches after the edit.
+        edits: number of edits between the two; 1 if the change is that of this edit alone.
     """
 
     before: float
@@ -43,7 +44,7 @@ class LossChange:
 
 
 class RecentLosses:
-    """The losses of the last snapshots of a run, each with the structure that it was trained in."""
+    """The losses of the last snapshots of a run, each with its structure version."""
 
     def __init__(self) -> None:
         self._run = ""
@@ -57,17 +58,21 @@ class RecentLosses:
         if snapshot.loss is not None:
             self._losses.append((snapshot.version, snapshot.loss, snapshot.batch_count))
 
-    def is_over(self, version: int, batches: int) -> bool:
-        """Return whether so many batches were trained in a structure, or it was edited again."""
+    def is_complete(self, version: int, batches: int) -> bool:
+        """Return whether all batches that `change` compares after an edit are known.
+
+        They are if so many batches were trained with the structure ``version``. No more follow if
+        the network was edited again.
+        """
         known = sum(count for one, _, count in self._losses if one == version)
         return known >= batches or any(one > version for one, _, _ in self._losses)
 
     def change(self, version: int, batches: int) -> LossChange:
-        """Return the change from before the edit that led to a structure.
+        """Return the change of the loss by the edit that led to a structure.
 
         Args:
-            version: of that structure.
-            batches: of each side, at most about.
+            version: the version of that structure.
+            batches: about how many batches to compare at most, before the edit and after it.
         """
         first = version - 1
         older = [one for one in self._losses if one[0] < version]

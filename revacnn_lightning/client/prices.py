@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from revacnn_lightning.client.cheapest_filters import find_cheapest
+from revacnn_lightning.client.cheapest_filters import find_cheapest_filters
 from revacnn_lightning.protocol.messages import Structure
 from revacnn_lightning.protocol.prices import FilterPrices
 
@@ -27,11 +27,12 @@ class Prices(Mapping[str, dict[str, np.ndarray]]):
     Coupled filters are removed together, and have one price.
 
     Attributes:
-        version: of the structure that the filter indices refer to.
+        version: the structure version that the filter indices refer to.
         step: the training batch after which the prices were sent.
-        batches: of how many batches the estimates are the mean.
-        loss: on the images of the newest measurement, before it; NaN if there is none.
-        images: how many these are.
+        batches: number of batches that the estimates are the mean of.
+        loss: the loss on the images of the newest measurement, with all filters; NaN if there is
+            none.
+        images: number of these images.
         oldest: the training batch of the oldest measured change; -1 if there is none.
         note: why no change can be measured; "" if it can.
     """
@@ -51,7 +52,7 @@ class Prices(Mapping[str, dict[str, np.ndarray]]):
 
     @staticmethod
     def fits(message: FilterPrices, structure: Structure) -> bool:
-        """Return whether prices have a value for each filter of a structure."""
+        """Return whether a message has one price for each filter of a structure."""
         filters = sum(len(layer.filter_ids) for layer in structure.layers)
         arrays = (message.estimates, message.changes, message.errors)
         return all(array.shape == (filters,) for array in arrays)
@@ -64,7 +65,7 @@ class Prices(Mapping[str, dict[str, np.ndarray]]):
         a filter, and layers that cannot be edited are left out. There may be fewer than ``count``.
         """
         others = [one.name for one in self._structure.layers if one.name not in self]
-        chosen = find_cheapest(self._message, self._structure, self._offsets, count, others)
+        chosen = find_cheapest_filters(self._message, self._structure, self._offsets, count, others)
         filters: dict[str, list[int]] = {}
         for layer, filter_id in chosen:
             ids = self._structure.layers[self._index_of[layer]].filter_ids

@@ -14,7 +14,7 @@ SILENT_SECONDS = 2.5
 
 
 class RankHealth:
-    """Tracks the ranks of a run.
+    """Tracks whether each rank of a run trains.
 
     Args:
         clock: returns the current time in seconds.
@@ -26,27 +26,27 @@ class RankHealth:
         self._received = 0.0
 
     @property
-    def size(self) -> int:
+    def world_size(self) -> int:
         """The number of ranks; 1 if the run has not published any."""
         return 1 if self._states is None else self._states.size
 
     @property
-    def has_lost(self) -> bool:
+    def has_lost_rank(self) -> bool:
         """Whether a rank has failed or ended; Lightning then ends all others."""
         states = [] if self._states is None else self._states.ranks
         return any(state.problem in ("failed", "ended") for state in states)
 
     def receive(self, states: RankStates) -> None:
-        """Receive the states of all ranks."""
+        """Replace the known states by newly published ones."""
         self._states, self._received = states, self._clock()
 
     def problem(self) -> str:
-        """Return which rank does not train, and since when; "" if all do."""
+        """Return in words which ranks do not train as the others do; "" if all train."""
         states = self._states
         if states is None:
             return ""
         silence = self._clock() - self._received
-        if silence > SILENT_SECONDS and not self.has_lost:
+        if silence > SILENT_SECONDS and not self.has_lost_rank:
             return f"rank 0 of {states.size} has sent nothing for {silence:.0f} s"
         return "; ".join(_describe(state, states.size) for state in states.ranks)
 

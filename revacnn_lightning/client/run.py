@@ -230,7 +230,8 @@ class Run(RunAutomatic, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdi
 
         if self._viewer is None or not self._viewer.is_running():
             self._viewer = EmbeddedViewer.start(self.connection)
-        return self._viewer.with_height(height)
+        self._viewer.set_height(height)
+        return self._viewer
 
     def close(self) -> None:
         """Detach. This has no effect on the training."""

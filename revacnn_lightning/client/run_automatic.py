@@ -78,5 +78,5 @@ class RunAutomatic(RunRequests):
 
     @property
     def proposals(self) -> list[Proposal]:
-        """What the run proposes under its policy, what is worth most first."""
+        """The edits that the run proposes under its policy, the most worthwhile first."""
         return [] if self.status is None else self.status.automatic.proposals

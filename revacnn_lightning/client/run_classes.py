@@ -32,7 +32,7 @@ class RunClasses(RunRequests):
 
         Args:
             layer: name of a convolution or a linear layer.
-            batches: of how many batches at least the images are compared.
+            batches: minimum number of batches whose images are compared.
             timeout: seconds to wait. The run skips batches if the cost exceeds ``max_overhead``.
 
         Raises as `apply` does; `EditRefusedError` also if the batches have no classes, or the run
@@ -54,7 +54,7 @@ class RunClasses(RunRequests):
         """Return how much each filter of the network answers to a class.
 
         Args:
-            class_index: of the class, as the labels have it.
+            class_index: index of the class, as in the labels.
             timeout: seconds to wait for a batch that holds an image of this class.
 
         Raises as `apply` does; `EditRefusedError` also if the batches have no classes, or the run

@@ -32,7 +32,8 @@ class RunEffects(RunRequests):
 
         Args:
             edit: what `apply` has returned.
-            batches: to compare, on each side. There are fewer if the network is edited again.
+            batches: how many batches to compare before and after the edit. There are fewer if the
+                network is edited again.
             timeout: seconds to wait for them.
 
         Raises:
@@ -43,7 +44,7 @@ class RunEffects(RunRequests):
 
         def find() -> LossChange | None:
             self._unread.add(self._receive())
-            return losses.change(version, batches) if losses.is_over(version, batches) else None
+            return losses.change(version, batches) if losses.is_complete(version, batches) else None
 
         def why() -> str:
             return f"{batches} batches were not trained within {timeout:.3g} s after the edit"

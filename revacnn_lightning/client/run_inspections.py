@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.inspections import (
     PreferredImage,
 )
 from revacnn_lightning.protocol.messages import Message
-from revacnn_lightning.protocol.pictures import new_index, picture_pixels, picture_requests
+from revacnn_lightning.protocol.pictures import new_image_index, picture_pixels, picture_requests
 from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import (
     InspectEvidence,
@@ -52,10 +52,10 @@ class RunInspections(RunPrices):
 
         Args:
             layer: name of a convolution or a linear layer.
-            image_index: of the image whose activation maps are returned: an index into the
-                validation data, or what `show_picture` or `paint_image` has returned; None: the
+            image_index: index of the image whose activation maps are returned: an index into the
+                validation data, or the result of `show_picture` or `paint_image`. None selects the
                 first image of the batch.
-            kernel_slice: what the image of a filter shows if it has not three input channels.
+            kernel_slice: what the image of a filter shows if it does not have three input channels.
             timeout: seconds to wait. A running training replies within a batch or two.
 
         Raises as `apply` does.
@@ -162,10 +162,9 @@ class RunInspections(RunPrices):
         Args:
             layer: name of a convolution or a linear layer.
             filter: index of one of its filters in the current `structure`.
-            image_index: of the image to attribute the filter's response to, as in `detail`; None:
-                the first image of the batch.
-            depth: of the slice that is returned of volumes, from 0 for the first of the receptive
-                field to 1 for the last.
+            image_index: index of the image that the response is attributed to, as in `detail`.
+            depth: which slice of a volume is returned, from 0 for the first of the receptive field
+                to 1 for the last.
             timeout: seconds to wait. A running training replies within a batch or two seconds.
 
         Raises as `apply` does.
@@ -197,8 +196,8 @@ class RunInspections(RunPrices):
         Args:
             layer: name of a convolution or a linear layer.
             filter: index of one of its filters in the current `structure`.
-            steps: after which the image is returned; after about 150 it hardly changes.
-            depth: of the slice that is returned of volumes, as in `inspect`.
+            steps: number of steps of ascent; after about 150 the image hardly changes.
+            depth: which slice of a volume is returned, as in `inspect`.
             timeout: seconds to wait.
 
         Raises as `apply` does; `EditRefusedError` also if no image can be found.
@@ -253,7 +252,7 @@ class RunInspections(RunPrices):
 
         Raises as `apply` does; `EditRefusedError` also if it is no picture.
         """
-        index = new_index()
+        index = new_image_index()
         requests = picture_requests(index, picture_pixels(picture))
         for request_id in [self._send_permitted(request) for request in requests]:
             self._wait_for_reply(request_id, timeout)
@@ -270,13 +269,12 @@ class RunInspections(RunPrices):
 
         Args:
             patches: rectangles; at most 256.
-            image_index: of the image to paint over, as in `detail`; None: the first image of the
-                batch.
+            image_index: index of the image to paint over, as in `detail`.
             timeout: seconds to wait.
 
         Raises as `apply` does.
         """
-        index = new_index()
+        index = new_image_index()
         self._execute(PaintImage(index, image_index, list(patches)), timeout)
         return index
 
@@ -284,7 +282,7 @@ class RunInspections(RunPrices):
         """Return what the network makes of an image: classes, loss, and the modules on the way.
 
         Args:
-            image_index: of the image, as in `detail`; None: the first input of the batch.
+            image_index: index of the image, as in `detail`; None selects the batch's first input.
             timeout: seconds to wait. A running training replies within a batch or two.
 
         Raises as `apply` does.

@@ -33,13 +33,13 @@ class RunKeys(RunRequests):
 
         Args:
             role: an operator edits and controls the run, an observer only receives.
-            name: of the key, for `revoke` and the list of changes; None: after its role.
-            seconds: how long the key is valid; None: until the run ends.
+            name: name of the key, for `revoke` and the list of changes; None names it by its role.
+            seconds: how long the key is valid; None makes it valid until the run ends.
         """
         name = name or key_files.free_name(role, [key.name for key in self.list_keys()])
         keys = Keys.generate()
         self._execute(ShareKey(name, role, keys.public, seconds), REPLY_SECONDS)
-        return key_files.connection_of(self.connection, keys, name, role, seconds)
+        return key_files.connection_with_key(self.connection, keys, name, role, seconds)
 
     def revoke(self, name: str) -> str:
         """Take back a key that `share` has admitted; return what was done, in words."""

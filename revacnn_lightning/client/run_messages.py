@@ -204,12 +204,12 @@ class RunMessages:
         for message in chain(self._requester.poll(), self._subscriber.poll()):
             self._update_state(message)
             yield message
-        if self._requester.connections != self._connections:
+        if self._requester.connection_count != self._connections:
             self._catch_up()
 
     def _catch_up(self) -> None:
         """Request what was missed without a connection, and repeat what the run has missed."""
-        is_first, self._connections = self._connections == 0, self._requester.connections
+        is_first, self._connections = self._connections == 0, self._requester.connection_count
         if is_first:
             return
         self._subscriber.reconnect()

@@ -35,8 +35,8 @@ class RunPrices(RunClasses):
         more of them.
 
         Args:
-            layer: whose filters are returned and measured first; None: those of all layers.
-            batches: of how many batches at least the ranking is the mean, up to 10.
+            layer: the layer whose filters are measured first and returned; None returns all layers.
+            batches: minimum number of batches that the ranking is the mean of, up to 10.
             timeout: seconds to wait. The run skips batches if the cost exceeds ``max_overhead``.
 
         Raises as `apply` does; `EditRefusedError` also if the network has no such layer, or the run

@@ -8,7 +8,7 @@ from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
-from revacnn_lightning.protocol.filter_columns import source_columns
+from revacnn_lightning.protocol.filter_columns import find_previous_columns
 from revacnn_lightning.protocol.messages import Message, Snapshot, Structure
 
 __all__ = ["RunVerdicts"]
@@ -64,7 +64,7 @@ class RunVerdicts(RunMessages):
         if before is not None and before.run != structure.run:
             before = None
         if before is None or before.version != structure.version:
-            self._dead_filters.remap(source_columns(before, structure))
+            self._dead_filters.remap(find_previous_columns(before, structure))
             self._verdicts.update_structure(before, structure)
 
     def _count_silent_batches(self, snapshot: Snapshot) -> None:

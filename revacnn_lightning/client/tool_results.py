@@ -16,16 +16,22 @@ from revacnn_lightning.client.trial import Trial
 from revacnn_lightning.protocol.connection_file import Connection
 
 __all__ = [
-    "describe_run", "number", "numbers", "plain", "statistics", "status", "structure",
-    "trial",
+    "describe_run",
+    "message_to_dict",
+    "round_array_for_json",
+    "round_for_json",
+    "summarize_statistics",
+    "summarize_status",
+    "summarize_structure",
+    "summarize_trial",
 ]  # fmt: skip
 
 DIGITS = 4
 MAX_FILTERS = 256  # whose values are listed
 
 
-def plain(message: Struct) -> dict[str, Any]:
-    """Return a message without arrays as a dictionary."""
+def message_to_dict(message: Struct) -> dict[str, Any]:
+    """Return a message without arrays as a dictionary that JSON can encode."""
     fields: dict[str, Any] = _finite(msgspec.to_builtins(message))
     return {name: value for name, value in fields.items() if name not in ("id", "type")}
 
@@ -40,7 +46,7 @@ def _finite(value: Any) -> Any:
 
 
 def describe_run(connection: Connection) -> dict[str, Any]:
-    """Return how a user knows a run. Its key is left out."""
+    """Return what identifies a run: its name, model, start, machine and process, not its key."""
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(connection.start_time))
     return {
         "run": connection.run,
@@ -52,9 +58,9 @@ def describe_run(connection: Connection) -> dict[str, Any]:
     }
 
 
-def status(run: Run) -> dict[str, Any]:
-    """Return the state of a run, and what is known of its last batch."""
-    known = {} if run.status is None else plain(run.status)
+def summarize_status(run: Run) -> dict[str, Any]:
+    """Return the state of a run, and the progress and metrics of its last batch."""
+    known = {} if run.status is None else message_to_dict(run.status)
     known.pop("time", None)
     for losses in ("losses", "edited_losses"):  # of each batch; the trial has their difference
         (known.get("trial") or {}).pop(losses, None)
@@ -66,22 +72,22 @@ def status(run: Run) -> dict[str, Any]:
             "batch_index": snapshot.batch_index,
             "batches_per_epoch": snapshot.batches_per_epoch,
             "max_epochs": snapshot.max_epochs,
-            "loss": number(snapshot.loss),
-            "metrics": {name: number(value) for name, value in snapshot.metrics.items()},
-            "learning_rates": [number(rate) for rate in snapshot.learning_rates],
-            "batches_per_second": number(snapshot.batches_per_second),
+            "loss": round_for_json(snapshot.loss),
+            "metrics": {name: round_for_json(value) for name, value in snapshot.metrics.items()},
+            "learning_rates": [round_for_json(rate) for rate in snapshot.learning_rates],
+            "batches_per_second": round_for_json(snapshot.batches_per_second),
             "nonfinite_gradients": snapshot.nonfinite_gradients,
         }
     return known
 
 
-def structure(run: Run) -> dict[str, Any]:
+def summarize_structure(run: Run) -> dict[str, Any]:
     """Return the layers of a network, their connections by name, and the version."""
     network = run.structure
     if network is None:
         return {}
     names = [layer.name for layer in network.layers]
-    layers = [plain(layer) for layer in network.layers]
+    layers = [message_to_dict(layer) for layer in network.layers]
     for layer in layers:
         del layer["filter_ids"]
     return {
@@ -95,11 +101,13 @@ def structure(run: Run) -> dict[str, Any]:
     }
 
 
-def statistics(batch: Batch, layer: str | None) -> dict[str, Any]:
+def summarize_statistics(batch: Batch, layer: str | None) -> dict[str, Any]:
     """Return the values of a layer's filters, or a summary of every layer."""
     facts: dict[str, Any] = {"step": batch.step, "version": batch.version}
     if layer is not None:
-        values = {name: numbers(row[:MAX_FILTERS]) for name, row in batch[layer].items()}
+        values = {
+            name: round_array_for_json(row[:MAX_FILTERS]) for name, row in batch[layer].items()
+        }
         left_out = max(0, len(next(iter(batch[layer].values()), ())) - MAX_FILTERS)
         more = {"filters_left_out": left_out} if left_out else {}
         return {**facts, "layer": layer, "filters": values, **more}
@@ -111,35 +119,38 @@ def _summary(values: dict[str, np.ndarray]) -> dict[str, Any]:
     for name, row in values.items():
         finite = row[np.isfinite(row)]
         if len(finite):
-            summary[name] = {"mean": number(finite.mean()), "max": number(finite.max())}
+            summary[name] = {
+                "mean": round_for_json(finite.mean()),
+                "max": round_for_json(finite.max()),
+            }
     if "activation" in values:
         summary["silent_filters"] = int((values["activation"] == 0).sum())
     return summary
 
 
-def trial(found: Trial) -> dict[str, Any]:
+def summarize_trial(trial: Trial) -> dict[str, Any]:
     """Return what a trial has found: the change of the loss, edited less unedited."""
     return {
-        "titles": found.titles,
-        "batches": len(found.losses),
-        "change": number(found.change),
-        "interval": numbers(found.interval),
-        "first_losses": numbers([found.losses[0], found.edited_losses[0]]),
-        "last_losses": numbers([found.losses[-1], found.edited_losses[-1]]),
-        "seconds": number(found.seconds),
-        "megabytes": number(found.megabytes),
+        "titles": trial.titles,
+        "batches": len(trial.losses),
+        "change": round_for_json(trial.change),
+        "interval": round_array_for_json(trial.interval),
+        "first_losses": round_array_for_json([trial.losses[0], trial.edited_losses[0]]),
+        "last_losses": round_array_for_json([trial.losses[-1], trial.edited_losses[-1]]),
+        "seconds": round_for_json(trial.seconds),
+        "megabytes": round_for_json(trial.megabytes),
     }
 
 
-def number(value: Any) -> float | None:
-    """Return a number in few digits; None for what JSON has no number for."""
+def round_for_json(value: Any) -> float | None:
+    """Return a number rounded to few digits; None for NaN and infinity, which JSON lacks."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{float(value):.{DIGITS}g}")
 
 
-def numbers(values: Any) -> Any:
-    """Return an array as lists of numbers in few digits."""
+def round_array_for_json(values: Any) -> Any:
+    """Return an array as nested lists of numbers, each as `round_for_json` returns it."""
     if np.ndim(values):
-        return [numbers(one) for one in values]
-    return number(values)
+        return [round_array_for_json(one) for one in values]
+    return round_for_json(values)

@@ -16,6 +16,11 @@ __all__ = ["decode", "description", "input_schema", "snake_case"]
 
 
 def decode(kind: type[Struct], arguments: Mapping[str, Any]) -> Any:
+    """Return the arguments of a tool as a struct of the given type.
+
+    Raises:
+        EditRefusedError: an argument is unknown, missing or invalid.
+    """
     fields = dict(arguments)
     tag = kind.__struct_config__.tag
     if tag is not None:
@@ -42,8 +47,10 @@ def input_schema(kind: type[Struct]) -> dict[str, Any]:
 
 
 def description(kind: type[Struct]) -> str:
+    """Return the docstring of a struct as the description of its tool."""
     return inspect.cleandoc(kind.__doc__ or "").replace("`", "")
 
 
 def snake_case(name: str) -> str:
+    """Return a class name as the name of a tool: ``AddFilters`` becomes ``add_filters``."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -108,14 +108,14 @@ class TryEditsTool(Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool.
+    """A tool that an agent can call.
 
     Attributes:
-        name: of the tool.
+        name: the name by which agents call it.
         description: what it does.
         schema: JSON schema of its arguments.
         is_read_only: whether it only observes the training.
-        call: takes the arguments and returns what can be encoded as JSON.
+        call: takes the arguments, and returns a result that JSON can encode.
     """
 
     name: str
@@ -126,14 +126,14 @@ class Tool:
 
 
 class Toolbox:
-    """The tools of one run.
+    """The tools by which agents observe one run, and steer it if they may.
 
     Args:
         connection: the path of a connection file; None: the newest run on this machine.
         is_operator: whether agents may edit and control the run.
 
     Attributes:
-        tools: by name.
+        tools: all tools, by name.
     """
 
     def __init__(self, connection: str | Path | None = None, *, is_operator: bool = False) -> None:
@@ -142,7 +142,9 @@ class Toolbox:
         observing = [
             _tool(ListRuns, lambda _: [tool_results.describe_run(run) for run in list_runs()]),
             _tool(GetStatus, self._with_run(_get_status)),
-            _tool(GetStructure, self._with_run(lambda run, _: tool_results.structure(run))),
+            _tool(
+                GetStructure, self._with_run(lambda run, _: tool_results.summarize_structure(run))
+            ),
             _tool(GetStatistics, self._with_run(_get_statistics)),
             _tool(WaitForBatches, self._with_run(_wait_for_batches)),
         ]
@@ -192,15 +194,15 @@ class Toolbox:
             edit = decode(kind, fields)
             with attach(self._connection) as run:
                 if dry_run:
-                    return {"plan": tool_results.plain(run.plan(edit, version=version))}
-                return {"applied": tool_results.plain(run.apply(edit, version=version))}
+                    return {"plan": tool_results.message_to_dict(run.plan(edit, version=version))}
+                return {"applied": tool_results.message_to_dict(run.apply(edit, version=version))}
 
         return Tool(snake_case(kind.__name__), description(kind), schema, False, call)
 
 
 def _get_status(run: Run, _: GetStatus) -> Any:
     _wait_for_batch(run)
-    return tool_results.status(run)
+    return tool_results.summarize_status(run)
 
 
 def _get_statistics(run: Run, body: GetStatistics) -> Any:
@@ -213,17 +215,17 @@ def _get_statistics(run: Run, body: GetStatistics) -> Any:
         raise EditRefusedError(
             f"there is no layer {body.layer!r}; the layers are {', '.join(run.batch)}"
         )
-    return tool_results.statistics(run.batch, body.layer)
+    return tool_results.summarize_statistics(run.batch, body.layer)
 
 
 def _try_edits(run: Run, body: TryEditsTool) -> Any:
     if body.dry_run:
         cost = run.trial_cost(body.edits, batches=body.batches, version=body.version)
-        return {"cost": tool_results.plain(cost)}
+        return {"cost": tool_results.message_to_dict(cost)}
     trial = run.try_edits(
         body.edits, batches=body.batches, version=body.version, timeout=body.timeout_seconds
     )
-    return {"trial": tool_results.trial(trial)}
+    return {"trial": tool_results.summarize_trial(trial)}
 
 
 def _wait_for_batches(run: Run, body: WaitForBatches) -> Any:
@@ -233,7 +235,7 @@ def _wait_for_batches(run: Run, body: WaitForBatches) -> Any:
         lambda run: run.batch is not None and run.batch.step >= target,
         timeout=body.timeout_seconds,
     )
-    return tool_results.status(run)
+    return tool_results.summarize_status(run)
 
 
 def _wait_for_batch(run: Run) -> None:

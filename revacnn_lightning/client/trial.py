@@ -13,13 +13,13 @@ class Trial:
     """What a trial of edits has found. The training waits for `keep` or `discard`.
 
     Attributes:
-        titles: of the edits.
-        losses: of the batches in the training, which is unedited.
-        edited_losses: of the same batches, with the edited network.
+        titles: the edits, in words.
+        losses: the losses of the batches with the unedited network.
+        edited_losses: the losses of the same batches with the edited network.
         change: the mean of their differences, edited less unedited; NaN if a loss is not finite.
         interval: the limits of its 95 % confidence interval.
-        seconds: that the training has waited for the edited network.
-        megabytes: of memory that the trial has taken at most, 1 MB = 10**6 bytes.
+        seconds: how long the training has waited for the edited network.
+        megabytes: how much memory the trial has taken at most, 1 MB = 10**6 bytes.
     """
 
     def __init__(

@@ -35,6 +35,6 @@ class UnansweredRequests:
         self._sent.pop(request_id, None)
 
     def to_repeat(self) -> list[Request]:
-        """Return the requests that are worth being sent again."""
+        """Return the requests to send again: those that were sent less than a minute ago."""
         oldest = time.monotonic() - REPEATED_SECONDS
         return [request for sent, request in self._sent.values() if sent >= oldest]

@@ -19,7 +19,7 @@ class UnreadMessages:
         self._messages: list[Message] = []
 
     def take(self) -> list[Message]:
-        """Return all messages, oldest first, and keep none."""
+        """Return all kept messages, oldest first, and forget them."""
         messages, self._messages = self._messages, []
         return messages
 

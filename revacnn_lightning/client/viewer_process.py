@@ -22,7 +22,7 @@ class ViewerProcess:
     It has a process session of its own, so that Ctrl-C does not reach it.
 
     Attributes:
-        address: of the page.
+        address: the address of the page.
     """
 
     def __init__(self, process: subprocess.Popen[str], address: str) -> None:

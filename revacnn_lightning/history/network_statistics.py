@@ -6,7 +6,7 @@ import numpy as np
 
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.history.time_series import mean_per_segment
-from revacnn_lightning.protocol.filter_columns import source_columns
+from revacnn_lightning.protocol.filter_columns import find_previous_columns
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
 __all__ = ["NetworkStatistics"]
@@ -36,7 +36,7 @@ class NetworkStatistics:
         known, self.structure = self.structure, structure
         if known is not None and (known.run, known.version) == (structure.run, structure.version):
             return False
-        self._dead.remap(source_columns(known, structure))
+        self._dead.remap(find_previous_columns(known, structure))
         widths = np.array([len(layer.filter_ids) for layer in structure.layers], np.int64)
         self.offsets = np.cumsum([0, *widths])
         observed = np.array([layer.observed for layer in structure.layers], bool)

@@ -12,7 +12,7 @@ from revacnn_lightning.diagnostics.verdict_window import VerdictWindow
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.diagnostics.window_verdicts import FrozenWindow, Judgment
 from revacnn_lightning.protocol.evidence import LayerEvidence
-from revacnn_lightning.protocol.filter_columns import source_columns
+from revacnn_lightning.protocol.filter_columns import find_previous_columns
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
 __all__ = ["FrozenEvidence", "NetworkVerdicts", "measures_of"]
@@ -74,7 +74,7 @@ class NetworkVerdicts:
         self._window.update_structure(
             [layer.name for layer in structure.layers],
             np.cumsum([0, *widths]),
-            source_columns(before, structure),
+            find_previous_columns(before, structure),
         )
         self._version = structure.version
         self._n_filters = sum(widths)

@@ -174,7 +174,7 @@ class _Version(Struct):
 
 
 def request_id(frames: Sequence[Any]) -> str:
-    """Return the id of a request that cannot be decoded, to refuse it by id; "" if unknown."""
+    """Return the id of a request whose other fields may be malformed; "" if it is unknown."""
     try:
         return msgspec.msgpack.decode(frames[1], type=_RequestId).id[:MAX_ID_LENGTH]
     except DECODING_ERRORS:

@@ -30,13 +30,14 @@ class FloodProtectedSocket(BaseSocket):
     stays closed for all of them.
 
     Args:
-        kind: of the socket.
-        keys: of the run.
-        ring: the keys that may connect; None: whoever has the public one of ``keys``.
+        kind: ZeroMQ's type of the socket.
+        keys: the key pair of the run.
+        ring: the keys that may connect; None admits every client that knows the public key of the
+            run.
         clock: returns monotonic seconds.
 
     Attributes:
-        forwarder_pid: pid of the process that holds the TCP ports of the run; 0: there is none.
+        forwarder_pid: pid of the process that holds the TCP ports of the run; 0 if there is none.
     """
 
     forwarder_pid = 0

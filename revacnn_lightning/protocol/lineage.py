@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from revacnn_lightning.protocol.connection_file import Connection
 
-__all__ = ["Lineage", "find_resumed"]
+__all__ = ["Lineage", "find_resuming_run"]
 
 VALID_ID = re.compile(r"[0-9a-f]{12}")
 
@@ -19,7 +19,7 @@ class Lineage(Struct, frozen=True):
     """The place of a run among those that continue each other.
 
     Attributes:
-        id: what they share. Checkpoints keep it.
+        id: the id that all of these runs share. Checkpoints store it.
         first_step: number of batches that were trained before this run.
     """
 
@@ -32,18 +32,18 @@ class Lineage(Struct, frozen=True):
         return cls(uuid.uuid4().hex[:12])
 
     @classmethod
-    def continued(cls, lineage_id: object, first_step: int) -> Lineage:
-        """Return the lineage of a run that continues the one of this id; a new one if it is none.
+    def continue_from(cls, lineage_id: object, first_step: int) -> Lineage:
+        """Return the lineage of a run that continues others at batch ``first_step``.
 
-        The id may come from a file.
+        ``lineage_id`` may come from a file: if it is not valid, the lineage is a new one.
         """
         if isinstance(lineage_id, str) and VALID_ID.fullmatch(lineage_id):
             return cls(lineage_id, first_step)
         return cls.begin()
 
 
-def find_resumed(earlier: Connection, runs: Iterable[Connection]) -> Connection | None:
-    """Return the newest of the runs that continues an earlier one; None if none does."""
+def find_resuming_run(earlier: Connection, runs: Iterable[Connection]) -> Connection | None:
+    """Return the newest of ``runs`` that resumes the run ``earlier``; None if none does."""
     resumed = [
         run
         for run in runs

@@ -21,7 +21,7 @@ MAX_PARENT_BYTES = 70  # the path of a socket has at most 103 bytes, on macOS
 
 
 class SocketDirectory:
-    """A directory for the sockets of one run, removed by `remove`.
+    """A new private directory for the Unix sockets of one run, until `remove`.
 
     Raises:
         OSError: there is no directory for temporary files.
@@ -44,7 +44,7 @@ class SocketDirectory:
 
 
 def exist(endpoints: Iterable[str]) -> bool:
-    """Return whether these are endpoints of Unix sockets that exist on this machine."""
+    """Return whether all endpoints are Unix sockets that exist on this machine."""
     paths = [endpoint.removeprefix("ipc://") for endpoint in endpoints]
     return all(path.startswith("/") and os.path.exists(path) for path in paths)
 
@@ -68,7 +68,7 @@ def has_listener(endpoint: str) -> bool:
 
 
 def remove_leftovers(endpoint: str) -> None:
-    """Remove the directory of a run that was killed, given one of its endpoints."""
+    """Remove the socket directory of a run that was killed, given one of its endpoints."""
     directory = Path(endpoint.removeprefix("ipc://")).parent
     if endpoint.startswith("ipc://") and directory.name.startswith(PREFIX):
         _remove(directory)

@@ -17,7 +17,7 @@ __all__ = ["LockedPublisher"]
 
 
 class LockedPublisher(Publisher):
-    """Sends telemetry from any thread. After `close`, it sends nothing."""
+    """A `Publisher` whose methods any thread may call. After `close`, it sends nothing."""
 
     def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
         self._lock = threading.RLock()

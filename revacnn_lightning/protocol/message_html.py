@@ -18,12 +18,12 @@ MAX_LISTED = 20  # filters of a layer
 
 
 def plan_html(plan: PlanSummary) -> str:
-    """Return a plan: what changes, and the size of the network before and after."""
+    """Return a plan as HTML: what changes, and the size of the network before and after."""
     return card(plan.title, _effects(plan), plan.notes)
 
 
 def applied_html(reply: Applied) -> str:
-    """Return an applied edit: when it happened, and what it has changed."""
+    """Return an applied edit as HTML: when it happened, and what it has changed."""
     facts = [f"Applied before batch {reply.step:,} in {1000 * reply.seconds:.0f} ms"]
     if reply.output_change is not None:
         facts.append(f"change of the output on this batch: {reply.output_change:.3g}")
@@ -32,7 +32,7 @@ def applied_html(reply: Applied) -> str:
 
 
 def card(title: str, body: str, notes: Iterable[str] = ()) -> str:
-    """Return a title, HTML below it, and notes in plain text."""
+    """Return HTML with a plain title, an HTML body, and notes in plain text."""
     lines = "".join(f'<div style="{MUTED}">{escape(note)}</div>' for note in notes)
     return (
         '<div style="line-height: 1.5; font-variant-numeric: tabular-nums">'
@@ -41,7 +41,7 @@ def card(title: str, body: str, notes: Iterable[str] = ()) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of plain texts; all columns but the first are numbers, aligned right."""
+    """Return an HTML table of plain texts; all columns but the first are aligned right."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         return "<tr>" + "".join(

@@ -14,11 +14,11 @@ from revacnn_lightning.protocol.inspection_requests import (
     ShowPicture,
 )
 
-__all__ = ["new_index", "picture_pixels", "picture_requests"]
+__all__ = ["new_image_index", "picture_pixels", "picture_requests"]
 
 
-def new_index() -> int:
-    """Return the index of an image to be made: one that no other client has chosen."""
+def new_image_index() -> int:
+    """Return a random index for an image that a client makes, which no other client uses."""
     return -1 - secrets.randbelow(2**31)
 
 
@@ -31,7 +31,7 @@ def picture_pixels(picture: Any) -> np.ndarray:
             from 0 to 1.
 
     Raises:
-        EditRefusedError: it is none of these.
+        EditRefusedError: the shape, the type or a value is none of these.
     """
     pixels = np.asarray(picture)
     if pixels.ndim == 2:

@@ -24,10 +24,10 @@ def is_own(path: Path) -> bool:
 
 
 def check_directory(directory: Path) -> None:
-    """Check that no other user can replace files in a directory. Root may use any owner's.
+    """Check that no other user can replace files in a directory. Root may use any directory.
 
     Raises:
-        ConnectionFileError: another user can; the message says what to do.
+        ConnectionFileError: another user can replace files; the message says what to do.
         OSError: there is no such directory.
     """
     info = directory.stat()
@@ -46,7 +46,7 @@ def check_directory(directory: Path) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, all of it or nothing.
+    """Write a file that only its owner can read, atomically.
 
     Raises:
         OSError: the file cannot be written.
@@ -63,7 +63,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def read(path: Path) -> bytes:
-    """Read a small file.
+    """Read a small file that only its owner can read.
 
     Raises:
         OSError: the file cannot be read.

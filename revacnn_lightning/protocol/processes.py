@@ -11,7 +11,7 @@ __all__ = ["boot_id_of", "has_process_exited", "is_process_stopped", "machine_id
 
 @functools.cache
 def machine_id() -> str:
-    """Return an id of this machine since it was booted; "" if unknown.
+    """Return an id of this machine that changes with each boot; "" if unknown.
 
     Containers of a machine have ids of their own, because their processes are numbered apart.
     """

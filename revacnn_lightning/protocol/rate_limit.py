@@ -52,7 +52,10 @@ class TokenBucket:
         return True
 
     def spend(self, tokens: float) -> None:
-        """Take tokens for what has happened already. The bucket may owe some afterwards."""
+        """Take tokens for events that have happened already, even more than there are.
+
+        Nothing is admitted until the missing tokens are refilled.
+        """
         self._refill()
         self._tokens -= tokens
 
@@ -64,7 +67,7 @@ class TokenBucket:
 
 
 class ClientBuckets:
-    """A token bucket for each client. Those that have been quiet for longest are forgotten."""
+    """A token bucket for each client. The clients that were idle for longest are forgotten."""
 
     def __init__(
         self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
@@ -104,7 +107,7 @@ class LimitedLog:
     def warning(
         self, client: bytes, message: str, *arguments: object, exc_info: bool = False
     ) -> None:
-        """Log a warning unless there were too many; the next one says how many are missing."""
+        """Log a warning, unless too many were logged; the next one says how many were omitted."""
         if not self._clients.take(client) or not self._all.take():
             self._omitted += 1
             return

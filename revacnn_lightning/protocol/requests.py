@@ -163,10 +163,10 @@ RequestBody = Edit | Command | KeyCommand
 
 
 def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
-    """Return whether a request changes anything, so that a key that only observes may not send it.
+    """Return whether a request changes the run, so that an observer's key may not send it.
 
-    Plans, inspections, the history and the state are for everybody. A request that is not listed
-    here is not.
+    Plans, inspections, the history, the state and the list of keys change nothing. Every other
+    request counts as steering.
     """
     if isinstance(body, Edit):
         return not dry_run

@@ -76,9 +76,9 @@ class Publisher(FloodProtectedSocket):
     """Sends telemetry to all subscribers. A slow subscriber loses messages.
 
     Args:
-        endpoint: where to listen.
-        keys: of the run.
-        ring: the keys that may connect; None: whoever has the public one of ``keys``.
+        endpoint: the address to listen on.
+        keys: the key pair of the run.
+        ring: the keys that may connect; None admits clients that know the public one of ``keys``.
     """
 
     def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
@@ -166,9 +166,9 @@ class RequestServer(FloodProtectedSocket):
     """Receives requests, and replies to their clients.
 
     Args:
-        endpoint: where to listen.
-        keys: of the run.
-        ring: the keys that may connect; None: whoever has the public one of ``keys``.
+        endpoint: the address to listen on.
+        keys: the key pair of the run.
+        ring: the keys that may connect; None admits clients that know the public one of ``keys``.
     """
 
     def __init__(self, endpoint: str, keys: Keys, ring: KeyRing | None = None) -> None:
@@ -188,10 +188,10 @@ class RequestServer(FloodProtectedSocket):
         self._bind(endpoint, self._keys, self._ring, self._is_paused)
 
     def receive(self) -> Iterator[tuple[Sender, Request]]:
-        """Yield (client, request) of all requests that have arrived; refuse malformed ones.
+        """Yield (client, request) for each request that has arrived; refuse malformed ones.
 
-        Those of a client that sends too many, or whose key is not valid any more, are refused. What
-        all clients send beyond `REQUEST_RATE` waits.
+        Requests of a client that sends too many, or whose key is not valid any more, are refused.
+        Requests beyond `REQUEST_RATE` of all clients wait for a later call.
         """
         for _ in range(MAX_REQUESTS_PER_CALL):
             if not self._is_open():
@@ -220,7 +220,7 @@ class RequestServer(FloodProtectedSocket):
             self._pause(received[0], "too large requests", "requests")
 
     def reply(self, client: Sender, reply: Message) -> None:
-        """Send a reply. A client that is gone or does not read its replies misses it."""
+        """Send a reply. It is dropped if the client is gone or does not read its replies."""
         self._send(client.routing_id, reply)
 
     def _send(self, client: bytes, reply: Message) -> None:

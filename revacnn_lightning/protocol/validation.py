@@ -13,7 +13,7 @@ __all__ = ["validate_request"]
 
 
 def validate_request(body: Any) -> RequestBody:
-    """Return the request as the other side of the wire would decode it.
+    """Check a request, and return it as the other side of the wire would decode it.
 
     NumPy scalars and arrays become plain numbers and lists.
 

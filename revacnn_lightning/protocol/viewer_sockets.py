@@ -32,12 +32,12 @@ class _ConnectionMonitor:
     Connected means that the run has proved its key: a forwarded port accepts any connection.
 
     Attributes:
-        connections: how often the socket has connected so far.
+        connection_count: how often the socket has connected so far.
         is_key_refused: whether the run has refused the key of this client.
     """
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self.connections = 0
+        self.connection_count = 0
         self._socket = socket
         self._events = socket.get_monitor_socket(MONITORED)
         self._disconnected_since: float | None = time.monotonic()
@@ -54,7 +54,7 @@ class _ConnectionMonitor:
             event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._disconnected_since, self.is_key_refused = None, False
-                self.connections += 1
+                self.connection_count += 1
                 continue
             self.is_key_refused |= event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
             if self._disconnected_since is None:
@@ -74,10 +74,10 @@ class _ViewerSocket(BaseSocket):
     """A socket that is connected to a run.
 
     Args:
-        endpoint: of the run.
+        endpoint: the address of the run's socket.
         server_key: public key of the run.
-        keys: of this client; None: new ones, which a run admits only if it admits everybody who has
-            its server key.
+        keys: the key pair of this client; None generates one, which a run admits only if it admits
+            every client that has its server key.
 
     Raises:
         ConnectionFileError: the address or a key is invalid.
@@ -99,7 +99,7 @@ class _ViewerSocket(BaseSocket):
         yield from _receive(self._socket)
 
     def is_key_refused(self) -> bool:
-        """Return whether the run has refused the key of this client. It is not tried again."""
+        """Return whether the run has refused this client's key. The socket does not try again."""
         self._monitor.update()
         return self._monitor.is_key_refused
 
@@ -157,9 +157,9 @@ class Requester(_ViewerSocket):
         return self._monitor.seconds_disconnected()
 
     @property
-    def connections(self) -> int:
-        """How often the run has been reached so far: more than once after an interruption."""
-        return self._monitor.connections
+    def connection_count(self) -> int:
+        """How often the socket has connected to the run: more than once after an interruption."""
+        return self._monitor.connection_count
 
 
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[Message]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.protocol.access_messages import RequestOutcome
-from revacnn_lightning.protocol.filter_columns import source_columns
+from revacnn_lightning.protocol.filter_columns import find_previous_columns
 from revacnn_lightning.protocol.messages import Applied, Snapshot, Structure
 from revacnn_lightning.recording.recording_reader import RecordingReader
 from revacnn_lightning.recording.table_writers import Columns, OpenTable
@@ -145,7 +145,7 @@ class _Network:
             return
         self._structure = structure
         if known is None or structure.version != known.version:
-            self._dead.remap(source_columns(known, structure))
+            self._dead.remap(find_previous_columns(known, structure))
         layers = structure.layers
         self._widths = np.array([len(layer.filter_ids) for layer in layers], np.int64)
         self._layers = np.repeat(np.array([layer.name for layer in layers], object), self._widths)

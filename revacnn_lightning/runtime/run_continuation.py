@@ -49,7 +49,7 @@ class RunContinuation:
             self.history.add_edit(self.step, RESUMED, version=-1)
         self._is_resumed = False
         self._module = weakref.ref(module)
-        return Lineage.continued(self._lineage.id, self.step), self.history
+        return Lineage.continue_from(self._lineage.id, self.step), self.history
 
     def state(self) -> dict[str, Any]:
         """Return what checkpoints keep besides the step."""
@@ -58,6 +58,6 @@ class RunContinuation:
     def load(self, state: Mapping[str, Any], step: int) -> None:
         """Continue the run of a checkpoint, saved after ``step`` batches, with the next module."""
         self.step = step
-        self._lineage = Lineage.continued(state.get("lineage"), step)
+        self._lineage = Lineage.continue_from(state.get("lineage"), step)
         self._is_resumed = True
         self.history, self._module = unpack_history(state), None

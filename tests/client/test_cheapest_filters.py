@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revacnn_lightning.client.cheapest_filters import find_cheapest, price_ranks, ranking
+from revacnn_lightning.client.cheapest_filters import (
+    find_cheapest_filters,
+    price_percentile_ranks,
+    ranking_values,
+)
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.protocol.prices import FilterPrices
 
@@ -31,12 +35,14 @@ def prices(estimates: list[float], changes: np.ndarray = UNKNOWN) -> FilterPrice
 def test_measured_changes_count_once_all_are_known():
     estimates = [3, 1, 2, 5, 4, np.nan]
     some, all_known = [0.1, np.nan, 0, 0, 0, np.nan], [0.1, 0.2, 0, -1, 0, np.nan]
-    np.testing.assert_array_equal(ranking(prices(estimates, some)), estimates)
-    np.testing.assert_array_equal(ranking(prices(estimates, all_known)), np.float32(all_known))
+    np.testing.assert_array_equal(ranking_values(prices(estimates, some)), estimates)
+    np.testing.assert_array_equal(
+        ranking_values(prices(estimates, all_known)), np.float32(all_known)
+    )
 
 
 def test_ranks_are_shares_of_cheaper_filters():
-    ranks = price_ranks(prices([3, 1, 2, 5, 4, np.nan]))
+    ranks = price_percentile_ranks(prices([3, 1, 2, 5, 4, np.nan]))
     assert ranks[:5] == pytest.approx([0.5, 0, 0.25, 1, 0.75])
     assert np.isnan(ranks[5])
 
@@ -53,4 +59,4 @@ def test_ranks_are_shares_of_cheaper_filters():
     ],
 )
 def test_the_cheapest_filters_of_all_layers(estimates, count, staged, expected):
-    assert find_cheapest(prices(estimates), STRUCTURE, OFFSETS, count, staged) == expected
+    assert find_cheapest_filters(prices(estimates), STRUCTURE, OFFSETS, count, staged) == expected

@@ -56,7 +56,8 @@ def test_the_viewer_of_a_run_gets_a_private_connection_file(started: list[Simula
 
 def test_the_page_is_embedded_with_its_address_escaped(started: list[SimulatedProcess]):
     viewer = EmbeddedViewer.start(CONNECTION)
-    html = viewer.with_height(500)._repr_html_()
+    viewer.set_height(500)
+    html = viewer._repr_html_()
     viewer.close()
     assert 'src="http://127.0.0.1:5006/?token=&quot;&lt;&gt;"' in html
     assert 'height="500"' in html

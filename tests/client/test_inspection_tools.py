@@ -156,16 +156,16 @@ def test_a_layer_of_alexnet_is_short(tmp_path: Path):
     )  # fmt: skip
     names = ["long-haired dachshund"] * 1000
     results = {
-        "detail": inspection_results.layer_detail(detail, []),
-        "detail of some": inspection_results.layer_detail(detail, ids[:16]),
-        "evidence": advice_results.evidence(found),
-        "prices": advice_results.prices(Prices(message, network, None), 100),
-        "verdicts": advice_results.verdicts([verdict] * 30, 20),
-        "classes": class_results.class_lens(lens, 20),
-        "answers": class_results.class_answers(
+        "detail": inspection_results.summarize_layer_detail(detail, []),
+        "detail of some": inspection_results.summarize_layer_detail(detail, ids[:16]),
+        "evidence": advice_results.summarize_evidence(found),
+        "prices": advice_results.summarize_prices(Prices(message, network, None), 100),
+        "verdicts": advice_results.summarize_verdicts([verdict] * 30, 20),
+        "classes": class_results.summarize_class_lens(lens, 20),
+        "answers": class_results.summarize_class_answers(
             ClassAnswers("run", 0, 9, 3, np.float32(values), 9.0, names, 1000), network, 100
         ),
-        "confusion": class_results.confusion(
+        "confusion": class_results.summarize_confusion(
             Confusion("run", 0, 9, np.ones((1000, 1000), np.float32), names), 100
         ),
     }
@@ -188,7 +188,7 @@ def test_a_long_history_is_short():
         {f"metric{i}": series(1) for i in range(50)},
         [HistoryEdit(i, "Remove conv2 · filter 36") for i in range(400)], 0.0, outcomes,
     )  # fmt: skip
-    result = history_results.history(history, "b", 20)
+    result = history_results.summarize_history(history, "b", 20)
     assert size_of(result) <= MAX_BYTES
     curve = result["curves"]["loss"]
     assert len(curve["steps"]) == len(curve["values"]) == 20
@@ -201,7 +201,7 @@ def test_a_long_history_is_short():
 def test_a_curve_is_weighted_by_its_samples():
     series = HistorySeries([4, 9], [1, 3], np.array([[1.0], [5.0]], np.float32))
     history = History("", ["loss"], series)
-    assert history_results.history(history, None, 1)["curves"]["loss"] == {
+    assert history_results.summarize_history(history, None, 1)["curves"]["loss"] == {
         "steps": [9],
         "values": [4.0],
     }
@@ -210,15 +210,15 @@ def test_a_curve_is_weighted_by_its_samples():
 def test_a_plan_with_a_single_group_of_images_was_no_json():
     """Its standard error is NaN, which JSON does not have."""
     plan = PlanSummary("Remove", price=RemovalPrice(0.1, float("nan"), 0.5, 16, 3))
-    assert tool_results.plain(plan)["price"]["error"] is None
-    size_of(tool_results.plain(plan))
+    assert tool_results.message_to_dict(plan)["price"]["error"] is None
+    size_of(tool_results.message_to_dict(plan))
 
 
 def test_a_trial_is_its_change_and_no_list_of_losses():
     state = TrialState(
         "undecided", "id", ["Remove"], 3, 200, 400, [1.0] * 200, [1.5] * 200, 0.5, 0.4, 0.6
     )
-    result = tool_results.trial(Trial(state, str, str))
+    result = tool_results.summarize_trial(Trial(state, str, str))
     assert (result["change"], result["interval"], result["batches"]) == (0.5, [0.4, 0.6], 200)
     assert size_of(result) < 500
 
@@ -230,16 +230,16 @@ def test_filters_in_numbers_have_the_place_of_their_strongest_response():
     kernels = FilterView(np.zeros((2, 2)), np.arange(18, dtype=np.float32).reshape(2, 3, 3))
     nothing = FilterView(np.zeros((2, 2)), np.zeros(0))
     detail = LayerDetail("run", 0, 9, "a", kernels, nothing, view, nothing, np.zeros((1, 16, 16)))
-    first, second = inspection_results.layer_detail(detail, [])["filters"]
+    first, second = inspection_results.summarize_layer_detail(detail, [])["filters"]
     assert (first["filter"], second["filter"]) == (1, 0)  # the most active one first
     assert first["activation_map"]["max_at"] == [5, 9]
     assert "gradients" not in first  # were not sent
-    [whole] = inspection_results.layer_detail(detail, [1])["filters"]
+    [whole] = inspection_results.summarize_layer_detail(detail, [1])["filters"]
     assert whole["coefficients"]["values"] == [[9, 10, 11], [12, 13, 14], [15, 16, 17]]
     assert np.shape(whole["activation_map"]["cells"]) == (8, 8)
     assert whole["activation_map"]["cells"][2][4] == 16  # the mean of four
     with pytest.raises(EditRefusedError, match="a has 2 filters"):
-        inspection_results.layer_detail(detail, [2])
+        inspection_results.summarize_layer_detail(detail, [2])
 
 
 # ---------------------------------------------------------------------- a training

@@ -51,8 +51,8 @@ def test_merged_batches_count_as_many() -> None:
     for version in (0, 1):
         for _ in range(3):
             recent.add(replace(snapshot(0, version), loss=1.0 + version, batch_count=10))
-    assert recent.is_over(1, 30)
-    assert not recent.is_over(1, 31)
+    assert recent.is_complete(1, 30)
+    assert not recent.is_complete(1, 31)
     assert recent.change(1, 25).batches_after == 30
 
 

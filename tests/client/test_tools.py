@@ -206,11 +206,13 @@ def test_the_slices_of_volumes_are_part_of_an_inspection() -> None:
         "run", 0, 9, "conv", 1, nothing, nothing, nothing, [top], response=3.0, box=(1, 2, 3, 4),
         image_size=(8, 9), volume=volume, receptive_field=(2, 3), receptive_field_depth=5,
     )  # fmt: skip
-    result = inspection_results.filter_inspection(found)
+    result = inspection_results.summarize_filter_inspection(found)
     assert (result["slices"], result["image_depth"], result["receptive_field_depth"]) == (
         [3, 8],
         16,
         5,
     )
     assert result["top_images"][0]["slices"] == [0, 3]
-    assert "slices" not in inspection_results.filter_inspection(replace(found, volume=None))
+    assert "slices" not in inspection_results.summarize_filter_inspection(
+        replace(found, volume=None)
+    )

@@ -8,7 +8,7 @@ import pytest
 from revacnn_lightning import EditRefusedError
 from revacnn_lightning.protocol.encoding import MAX_REQUEST_BYTES, encode
 from revacnn_lightning.protocol.messages import Request
-from revacnn_lightning.protocol.pictures import new_index, picture_pixels, picture_requests
+from revacnn_lightning.protocol.pictures import new_image_index, picture_pixels, picture_requests
 from revacnn_lightning.protocol.requests import PaintImage, Patch
 from revacnn_lightning.protocol.validation import validate_request
 
@@ -63,4 +63,4 @@ def test_what_is_no_picture_is_refused(picture: Any, reason: str) -> None:
 def test_an_image_that_is_made_has_a_negative_index(index: int) -> None:
     with pytest.raises(EditRefusedError, match="invalid PaintImage"):
         validate_request(PaintImage(index))
-    assert -(2**31) <= new_index() < 0
+    assert -(2**31) <= new_image_index() < 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from revacnn_lightning.client.cheapest_filters import price_ranks
+from revacnn_lightning.client.cheapest_filters import price_percentile_ranks
 
 from ..tab.tab_state import TabState
 from .network_data import node_means
@@ -53,7 +53,7 @@ def node_tones(tab: TabState, starts: np.ndarray) -> dict[str, np.ndarray]:
 def _price_tones(tab: TabState) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the ranks of the prices, the cheapest is 0, and the measured changes of the loss."""
     prices = tab.follower.filter_prices.newest
-    return None if prices is None else (price_ranks(prices), prices.changes)
+    return None if prices is None else (price_percentile_ranks(prices), prices.changes)
 
 
 def _class_tones(tab: TabState) -> tuple[np.ndarray, np.ndarray] | None:

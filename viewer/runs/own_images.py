@@ -10,7 +10,7 @@ import numpy as np
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.inspection_requests import PaintImage, Patch, ShowPicture
 from revacnn_lightning.protocol.messages import Message, Refused, Reply
-from revacnn_lightning.protocol.pictures import new_index, picture_requests
+from revacnn_lightning.protocol.pictures import new_image_index, picture_requests
 
 __all__ = ["OwnImages"]
 
@@ -35,7 +35,7 @@ class OwnImages:
 
     def show_picture(self, pixels: np.ndarray, send: Send) -> int | None:
         """Send a picture, uint8 (H, W, 3); return the index of its image, None if it cannot be."""
-        index = new_index()
+        index = new_image_index()
         return self._send(index, picture_requests(index, pixels), send)
 
     def paint(self, image: int | None, patches: Sequence[Patch], send: Send) -> int | None:
@@ -56,9 +56,9 @@ class OwnImages:
             return origin
         requests = []
         if base is None:  # the input of the batch changes with every batch: keep this one
-            base = new_index()
+            base = new_image_index()
             requests.append(PaintImage(base))
-        index = new_index()
+        index = new_image_index()
         sent = self._send(index, [*requests, PaintImage(index, base, list(patches))], send)
         if sent is None:
             return origin

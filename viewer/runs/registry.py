@@ -10,7 +10,7 @@ from typing import Protocol
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.connection_file import Connection
-from revacnn_lightning.protocol.lineage import find_resumed
+from revacnn_lightning.protocol.lineage import find_resuming_run
 from revacnn_lightning.protocol.run_discovery import find_unusable, list_runs
 
 from .layer_details import LayerDetails
@@ -121,7 +121,7 @@ class RunRegistry:
         None if no such run has replied yet.
         """
         connection = follower.connection
-        resumed = None if connection is None else find_resumed(connection, self.live)
+        resumed = None if connection is None else find_resuming_run(connection, self.live)
         if resumed is None or not follower.health().refusal:
             return None
         found = self.find(resumed.run)
@@ -135,7 +135,7 @@ class RunRegistry:
         earlier = [
             state
             for state in states.values()
-            if find_resumed(state.connection, [connection]) is not None
+            if find_resuming_run(state.connection, [connection]) is not None
         ]
         return max(earlier, key=lambda state: state.connection.start_time, default=None)
 

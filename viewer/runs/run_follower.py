@@ -199,7 +199,7 @@ class RunFollower:
             return RunHealth("failed", f"failed: {status.detail}" if status.detail else "failed")
         if self._has_exited(run.connection):
             text = f"exited unexpectedly; last message at {self._last_message()}"
-            problem = run.ranks.problem() if run.ranks.has_lost else ""
+            problem = run.ranks.problem() if run.ranks.has_lost_rank else ""
             return RunHealth("gone", f"{problem}; the run {text}" if problem else text)
         if run.is_key_refused():
             return RunHealth("refused", f"the run does not admit the key {run.access.key!r}")

@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.evidence import LayerEvidence
-from revacnn_lightning.protocol.filter_columns import source_columns
+from revacnn_lightning.protocol.filter_columns import find_previous_columns
 from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
@@ -192,7 +192,7 @@ class RunState:
             self._complete_structure(known, structure)
             return
         structure = inherit_edges(known, structure)
-        source = source_columns(known, structure)
+        source = find_previous_columns(known, structure)
         self.network_verdicts.update_structure(known, structure)
         self.structure = structure
         widths = [len(layer.filter_ids) for layer in structure.layers]
@@ -215,7 +215,7 @@ class RunState:
             self.structure_revision += 1
 
     def _remap_filters(self, source: np.ndarray, *, is_first: bool) -> None:
-        """Move the per-filter state to the filters' new indices; see `source_columns`."""
+        """Move the per-filter state to the filters' new indices; see `find_previous_columns`."""
         kept = source >= 0
         added_at = np.full(len(source), 0.0 if is_first else time.monotonic())
         added_at[kept] = self._added_at[source[kept]]
@@ -244,7 +244,7 @@ class RunState:
             return
         last_step = None if earlier.snapshot is None else earlier.snapshot.step
         self.resume_note = describe_loss(last_step, earlier.requests.edit_marks, first_step)
-        source = source_columns(unchanged_layers(earlier.structure, structure), structure)
+        source = find_previous_columns(unchanged_layers(earlier.structure, structure), structure)
         self.histories.continue_from(earlier.histories, first_step, source)
         self.resumes = earlier.connection.run
 

@@ -7,7 +7,7 @@ from typing import get_args
 import msgspec
 import numpy as np
 
-from revacnn_lightning.client.cheapest_filters import find_cheapest
+from revacnn_lightning.client.cheapest_filters import find_cheapest_filters
 from revacnn_lightning.protocol.messages import LayerInfo
 from revacnn_lightning.protocol.requests import (
     ControlRun,
@@ -82,7 +82,7 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
         tab.edit_queue.error = NO_PRICES
         return
     staged = [layer.name for layer in structure.layers if tab.staging.removed_ids(layer.name)]
-    found = find_cheapest(prices, structure, state.offsets, arguments.count, staged)
+    found = find_cheapest_filters(prices, structure, state.offsets, arguments.count, staged)
     for layer, filter_id in found:
         tab.staging.toggle_removal(layer, filter_id)
     if not found:

@@ -9,7 +9,7 @@ from revacnn_lightning.client.doctor.finding import Finding
 from revacnn_lightning.client.doctor.installation import check_installation
 from revacnn_lightning.client.doctor.page import check_page
 from revacnn_lightning.client.doctor.reachability import check_run
-from revacnn_lightning.client.doctor.run_files import check_files, check_runtime_dir
+from revacnn_lightning.client.doctor.run_files import check_connection_files, check_runtime_dir
 from revacnn_lightning.protocol.connection_file import Connection
 
 __all__ = ["diagnose"]
@@ -20,17 +20,17 @@ DEFAULT_PAGE = "http://127.0.0.1:5006/"
 def diagnose(
     file: Path | None, find_viewer: Callable[[], Path], page: str | None = None
 ) -> Iterator[Finding]:
-    """Yield what is found, as it is found.
+    """Make all checks, and yield each finding as soon as it is known.
 
     Args:
-        file: the connection file of the run to check; None: all runs on this machine.
+        file: the connection file of the run to check; None checks all runs on this machine.
         find_viewer: returns the folder of the Bokeh application, or raises `RevacnnError`.
-        page: the address of the page; None: the default one, where there may be none.
+        page: the address of the page; None checks the default one, which need not be served.
     """
     yield from check_installation(find_viewer)
     yield from check_runtime_dir()
     runs: list[Connection] = []
-    yield from check_files(file, runs)
+    yield from check_connection_files(file, runs)
     for run in runs:
         yield from check_run(run)
     yield check_page(page or DEFAULT_PAGE, is_expected=page is not None)

@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.connection_file import Connection, runtime_dir
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
 from revacnn_lightning.protocol.run_discovery import find_unusable, list_runs
 
-__all__ = ["check_files", "check_runtime_dir", "file_system"]
+__all__ = ["check_connection_files", "check_runtime_dir", "file_system"]
 
 NETWORK_FILE_SYSTEMS = (
     "nfs",
@@ -30,7 +30,7 @@ MOUNTS = Path("/proc/mounts")
 
 
 def check_runtime_dir() -> Iterator[Finding]:
-    """Yield findings about the directory in which runs and viewers of this machine meet."""
+    """Yield findings about the directory in which runs of this machine write connection files."""
     directory = runtime_dir()
     name = "runtime directory"
     if not directory.is_dir():
@@ -72,16 +72,16 @@ def file_system(path: Path, mounts: Path = MOUNTS) -> str:
     return found[1]
 
 
-def check_files(file: Path | None, found: list[Connection]) -> Iterator[Finding]:
-    """Yield findings about one connection file, or about all of the runtime directory.
+def check_connection_files(file: Path | None, runs_out: list[Connection]) -> Iterator[Finding]:
+    """Yield findings about one connection file, or about all in the runtime directory.
 
     Args:
-        file: the connection file; None: all.
-        found: receives the connections of the runs that may be alive.
+        file: the connection file; None checks all.
+        runs_out: receives the connections of the runs that may be alive.
     """
     name = "connection file"
     if file is not None:
-        yield _check_file(name, file, found)
+        yield _check_file(name, file, runs_out)
         return
     try:
         runs, unusable = list_runs(), find_unusable()
@@ -93,13 +93,13 @@ def check_files(file: Path | None, found: list[Connection]) -> Iterator[Finding]
         yield Finding(name, "problem", text, advice)
     for run in runs:
         yield Finding(name, "ok", _describe(run))
-    found += runs
+    runs_out += runs
     if not runs and not unusable:
         advice = "start a training with Trainer(callbacks=[ReVACNN()]), or pass --connect FILE"
         yield Finding("runs", "note", "no training is running on this machine", advice)
 
 
-def _check_file(name: str, file: Path, found: list[Connection]) -> Finding:
+def _check_file(name: str, file: Path, runs_out: list[Connection]) -> Finding:
     try:
         run = connection_file.read(file)
     except ConnectionFileError as error:
@@ -108,7 +108,7 @@ def _check_file(name: str, file: Path, found: list[Connection]) -> Finding:
     if run.has_exited():
         advice = "start it again: a run writes a new file, which replaces this one"
         return Finding(name, "problem", f"the process of {_describe(run)} has exited", advice)
-    found.append(run)
+    runs_out.append(run)
     return Finding(name, "ok", _describe(run))
 
 

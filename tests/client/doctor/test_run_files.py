@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from revacnn_lightning.client.doctor import run_files
-from revacnn_lightning.client.doctor.run_files import check_files, check_runtime_dir, file_system
+from revacnn_lightning.client.doctor.run_files import (
+    check_connection_files,
+    check_runtime_dir,
+    file_system,
+)
 from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.connection_file import Connection
 
@@ -20,7 +24,7 @@ def make(run: str = "a", **changes: object) -> Connection:
 
 
 def statuses(file: Path | None = None) -> list[str]:
-    return [finding.status for finding in check_files(file, [])]
+    return [finding.status for finding in check_connection_files(file, [])]
 
 
 def test_a_private_directory_is_fine(runtime_dir: Path):
@@ -69,7 +73,7 @@ def test_files_of_other_versions_and_broken_ones_are_problems(runtime_dir: Path)
     (runtime_dir / "run-open.json").write_text("{}")
     (runtime_dir / "run-open.json").chmod(0o644)
     found: list[Connection] = []
-    findings = list(check_files(None, found))
+    findings = list(check_connection_files(None, found))
     assert [finding.status for finding in findings] == ["problem", "problem", "ok"]
     assert "chmod 600" in findings[1].advice
     assert [one.run for one in found] == ["good"]
@@ -81,5 +85,5 @@ def test_a_named_file_is_checked_alone(tmp_path: Path):
     connection_file.write(make(), path)
     assert statuses(path) == ["ok"]
     connection_file.write(make(pid=2**22 + 1), path)
-    [finding] = check_files(path, [])
+    [finding] = check_connection_files(path, [])
     assert "has exited" in finding.text

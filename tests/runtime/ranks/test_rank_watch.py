@@ -83,7 +83,7 @@ def test_a_rank_that_has_finished_is_in_no_trouble(watch: RankWatch, clock: Cloc
 
 def test_a_client_names_the_rank(clock: Clock):
     health = RankHealth(clock)
-    assert (health.problem(), health.size) == ("", 1)
+    assert (health.problem(), health.world_size) == ("", 1)
     health.receive(RankStates("run", 4, [RankState(3, "silent", 2.0), RankState(1, "behind", 3.0)]))
     assert health.problem() == (
         "rank 3 of 4 has sent nothing for 2 s; "
@@ -99,7 +99,7 @@ def test_a_client_names_a_lost_rank_when_the_others_end_too(clock: Clock):
     health = RankHealth(clock)
     health.receive(RankStates("run", 2, [RankState(1, "ended")]))
     clock.now += 60  # Lightning has ended rank 0
-    assert health.has_lost
+    assert health.has_lost_rank
     assert health.problem() == "rank 1 of 2 has ended"
 
 
