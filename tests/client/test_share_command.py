@@ -118,7 +118,9 @@ def test_an_expired_key_receives_nothing(tmp_path: Path, monkeypatch: pytest.Mon
             key = keyed.server.keys.find(connection.public_key)
             assert key is not None
             assert key.expires == pytest.approx(connection.key_expires, abs=60)
-            monkeypatch.setattr(type(key), "refusal", lambda key: "" if key.name != "ann" else "x")
+            monkeypatch.setattr(
+                type(key), "admission_refusal", lambda key: "" if key.name != "ann" else "x"
+            )
             until(lambda: (run.poll(), run.is_key_refused())[1])
     finally:
         keyed.close()
