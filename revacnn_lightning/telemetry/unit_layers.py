@@ -20,7 +20,7 @@ Without a batch dimension, an output of a convolution is that of one image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -34,7 +34,9 @@ __all__ = [
     "input_count",
     "is_transposed",
     "kernel_size",
+    "known_maps",
     "named_unit_layers",
+    "returns_maps",
     "runs_itself",
     "to_maps",
 ]
@@ -101,15 +103,27 @@ def to_maps(layer: UnitLayer, output: Tensor) -> Tensor | None:
     return output.unsqueeze(2) if positions == 1 else output.flatten(2, 3)
 
 
+def known_maps(layer: UnitLayer, output: Tensor) -> Tensor:
+    """Return `to_maps` of an output of a shape that the layer has returned."""
+    maps = to_maps(layer, output)
+    assert maps is not None
+    return maps
+
+
+def returns_maps(layer: UnitLayer, output_shape: Sequence[int]) -> bool:
+    """Return whether an output of this shape is maps (B, C, H, W) as it is."""
+    return len(kernel_size(layer)) == 2 and len(output_shape) == 4
+
+
 def _features_to_maps(output: Tensor) -> Tensor | None:
     """Return the output of a linear layer, (B, ..., C), as maps (B, C, H, W)."""
     if output.dim() == 0:
         return None
     if output.dim() == 1:
         output = output.unsqueeze(0)
+    if output.dim() == 2:
+        return output.unsqueeze(2).unsqueeze(3)
     maps = output.movedim(-1, 1)
-    if maps.dim() == 2:
-        return maps[:, :, None, None]
     if maps.dim() == 3:
         return maps.unsqueeze(2)
     return maps if maps.dim() == 4 else maps.flatten(2, -2)

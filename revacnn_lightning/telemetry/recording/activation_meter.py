@@ -18,7 +18,7 @@ from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.sampling_schedule import CLASSES, TOP_IMAGES
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
-from revacnn_lightning.telemetry.unit_layers import to_maps
+from revacnn_lightning.telemetry.unit_layers import known_maps, to_maps
 
 __all__ = ["ActivationMeter"]
 
@@ -85,8 +85,7 @@ class ActivationMeter:
         if layer.source is not None and sums is layer.map_sums:
             self._inspect(layer, output, maps)
         if not sums.calls:
-            # Hooks are compiled for outputs that are maps as they are.
-            self._note_shape(sums, maps, is_plain=maps is output and type(maps) is Tensor)
+            self._note_shape(sums, output, maps)
         sums.count(maps.shape)
         count_positive = "firing" in sampled
         if count_positive or "activation" in sampled:
@@ -95,11 +94,11 @@ class ActivationMeter:
             self._stopwatch.add("maps", start)
         return True
 
-    def _note_shape(self, sums: ActivationSums, maps: Tensor, *, is_plain: bool) -> None:
+    def _note_shape(self, sums: ActivationSums, output: Tensor, maps: Tensor) -> None:
         """Note what the hooks of the next batch are compiled for."""
-        shape = maps.shape if is_plain else None
-        if (shape, maps.dtype) != (sums.shape, sums.dtype):
-            sums.shape, sums.dtype = shape, maps.dtype
+        output_shape = output.shape if type(output) is Tensor else None
+        if (output_shape, maps.dtype) != (sums.output_shape, sums.dtype):
+            sums.output_shape, sums.shape, sums.dtype = output_shape, maps.shape, maps.dtype
             self._batch.must_compile = True
 
     def _inspect(self, layer: ObservedLayer, output: Tensor, maps: Tensor) -> None:
@@ -139,8 +138,7 @@ class ActivationMeter:
         def on_gradient(gradient: Tensor) -> None:
             self._batch.touch(layer)
             start = self._stopwatch.now()
-            maps = to_maps(layer.conv, gradient.detach())
-            assert maps is not None  # it has the shape of the output
+            maps = known_maps(layer.conv, gradient.detach())
             sums.add_gradient(maps, magnitude, per_image)
             self._stopwatch.add("map gradients", start)
 
@@ -163,8 +161,7 @@ class ActivationMeter:
             if maps._version != version:
                 sums.is_overwritten = True
                 return
-            gradients = to_maps(layer.conv, gradient.detach())
-            assert gradients is not None  # it has the shape of the output
+            gradients = known_maps(layer.conv, gradient.detach())
             sums.image_products.append(image_products(maps, gradients))
             self._stopwatch.add("map gradients", start)
 

@@ -29,7 +29,9 @@ class ActivationSums:
     Attributes:
         absolute: whether ``total`` sums magnitudes, because negative values carry information.
         slots: where the sums go, if they belong to the layer's activation map.
-        shape: of the first map of the last batch; None if it was no plain tensor.
+        output_shape: the shape of the module's first output of the last batch; None if that was no
+            plain tensor.
+        shape: the shape of that output as maps, (B, C, H, W).
         dtype: of that map.
         calls: how many maps the module returned.
         images: how many images they have.
@@ -49,7 +51,8 @@ class ActivationSums:
 
     absolute: bool
     slots: Slots = field(default_factory=dict)
-    shape: torch.Size | None = None
+    output_shape: torch.Size | None = None
+    shape: torch.Size = field(default_factory=torch.Size)
     dtype: torch.dtype = torch.float32
     calls: int = 0
     images: int = 0

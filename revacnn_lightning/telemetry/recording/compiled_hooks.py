@@ -12,6 +12,7 @@ another type, which it leaves to the general hook.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,13 +31,13 @@ from revacnn_lightning.telemetry.recording.deferred_maps import (
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.slot_reductions import (
-    Reduction,
     gradient_reductions,
     is_never_negative,
     is_small,
     map_reductions,
 )
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
+from revacnn_lightning.telemetry.unit_layers import known_maps, returns_maps
 
 __all__ = [
     "MapPath",
@@ -66,7 +67,9 @@ class MapPath:
     Attributes:
         layer: see above.
         sums: of the map.
-        shape: of the map.
+        shape: of the map, (B, C, H, W).
+        output_shape: of what the source returns.
+        to_maps: returns that as maps; None: it is maps as it is.
         counts_positive: whether the reductions count positive pixels, too.
         is_never_negative: whether all pixels but zeros are positive.
         is_deferrable: whether the map may be summed later, with others (`DeferredMaps`), if it
@@ -86,8 +89,10 @@ class MapPath:
     ) -> None:
         self.layer = layer
         self.sums = layer.map_sums
-        assert self.sums.shape is not None
-        self.shape = self.sums.shape
+        assert self.sums.output_shape is not None
+        self.shape, self.output_shape = self.sums.shape, self.sums.output_shape
+        is_map = returns_maps(layer.conv, self.output_shape)
+        self.to_maps = None if is_map else functools.partial(known_maps, layer.conv)
         self.counts_positive = "firing" in sampled
         self.is_never_negative = "activation" in sampled and is_never_negative(layer.source)
         slots = self.sums.slots
@@ -133,7 +138,8 @@ def gradient_hook(
     stopwatch: Stopwatch,
 ) -> Callable[[Tensor], None]:
     """Return the hook of a map that sums its gradient. Others than the first are ``general``."""
-    shape, reductions, defer = path.shape, path.gradient_reductions, deferred.add
+    shape, to_maps, defer = path.output_shape, path.to_maps, deferred.add
+    reductions = path.gradient_reductions
     record, event, touched = batch.events.append, path.returned, batch.touched
 
     def hook(gradient: Tensor) -> None:
@@ -151,8 +157,9 @@ def gradient_hook(
                 defer((path, gradient, gradient._version))
             else:
                 start = stopwatch.now() if stopwatch.is_timing else None
+                maps = gradient if to_maps is None else to_maps(gradient)
                 for reduce in reductions:
-                    reduce(gradient)
+                    reduce(maps)
                 if start is not None:
                     stopwatch.add("map gradients", start)
             record(event)
@@ -164,8 +171,7 @@ def gradient_hook(
 
 def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace) -> Hook:
     """Return the hook of a conv whose own output is its map."""
-    shape, reductions = path.shape, path.reductions
-    on_gradient = path.on_gradient
+    shape, on_gradient = path.output_shape, path.on_gradient
     record, event, touched = batch.events.append, path.measured, batch.touched
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -180,7 +186,7 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
             if on_gradient is not None and output.requires_grad:
                 path.awaits_gradient = True
                 output.register_hook(on_gradient)
-            _reduce_all(reductions, output)
+            _reduce_all(path, output)
             record(event)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
@@ -242,7 +248,7 @@ def nonlinearity_hook(
         if is_lost or not isinstance(output, Tensor):
             return  # something else has written to the map, or it is none
         try:
-            is_expected = type(output) is Tensor and output.shape == path.shape
+            is_expected = type(output) is Tensor and output.shape == path.output_shape
             if not is_expected or (touched and path.layer in touched):
                 meter.measure(path.layer, path.sums, output)
                 return
@@ -252,7 +258,7 @@ def nonlinearity_hook(
             if path.is_deferrable and output.requires_grad:
                 defer((path, output, output._version))
             else:
-                _reduce_all(path.reductions, output)
+                _reduce_all(path, output)
             record(path.measured)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
@@ -260,12 +266,13 @@ def nonlinearity_hook(
     return hook
 
 
-def _reduce_all(reductions: Sequence[Reduction], maps: Tensor) -> None:
-    """Reduce maps, without a graph."""
+def _reduce_all(path: MapPath, output: Tensor) -> None:
+    """Reduce the maps that a module returned, without a graph."""
     with_gradients = torch.is_grad_enabled()
     torch._C._set_grad_enabled(False)
     try:
-        for reduce in reductions:
+        maps = output if path.to_maps is None else path.to_maps(output)
+        for reduce in path.reductions:
             reduce(maps)
     finally:
         torch._C._set_grad_enabled(with_gradients)

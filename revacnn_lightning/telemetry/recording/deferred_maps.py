@@ -103,9 +103,11 @@ class _Deferred(ABC):
             if len(self._groups) >= MAX_KEPT:
                 self._groups.clear()
             groups = self._groups[order] = self._group(order)
-        tensors = [tensor for _, tensor, _ in waiting]
+        all_maps = [
+            output if path.to_maps is None else path.to_maps(output) for path, output, _ in waiting
+        ]
         for group in groups:
-            group.sum(tensors)
+            group.sum(all_maps)
 
     def _group(self, order: Sequence[MapPath]) -> list[_Group]:
         """Return the groups of these paths, whose tensors arrive in this order."""

@@ -128,7 +128,7 @@ class HookCompiler:
             layer.was_called
             and layer.source is not None
             and bool(sums.slots)
-            and sums.shape is not None
+            and sums.output_shape is not None
             and sums.shape[1] == layer.width
             and (layer.source is layer.conv or len(layer.feeders) == 1)
             and weight_source(layer.conv) is None
@@ -167,7 +167,7 @@ class HookCompiler:
         """Return slots for the gradients of each image, if this batch samples them."""
         if "signal_to_noise" not in self._batch.of_all_layers or self.buffer is None:
             return None
-        sizes = {layer.map_sums.shape[0] for layer in layers if layer.map_sums.shape is not None}
+        sizes = {layer.map_sums.shape[0] for layer in layers}
         return ImageGradients(sizes.pop(), self.buffer) if len(sizes) == 1 else None
 
     def _make_path(self, layer: ObservedLayer, images: ImageGradients | None) -> MapPath:

@@ -74,7 +74,7 @@ def _allocate(layer: ObservedLayer, buffer: FlatBuffer, device: torch.device) ->
     is_here = device_of(layer.conv) == device
     for sums in (layer.conv_sums, layer.nonlinearity_sums):
         sums.slots = slots if is_here else {}
-        sums.shape = None  # the dtype of the maps may be another one, too
+        sums.output_shape = None  # the dtype of the maps may be another one, too
     weight = layer.conv._parameters.get("weight")
     is_plain = (
         is_here

@@ -61,10 +61,13 @@ def map_reductions(
         never_negative: see `is_never_negative`.
     """
     if is_small(shape, total):
-        add_up = _norm(1, dtype, total) if absolute else _sum(_MAP, total)
+        has_norms = _has_fast_norms(shape, total)
+        add_up = _magnitude(dtype, total, has_norms) if absolute else _sum(_MAP, total)
         if positive is None:
             return (add_up,)
-        return add_up, _norm(0, dtype, positive) if never_negative else _positive_count(positive)
+        if never_negative and has_norms:
+            return add_up, _norm(0, dtype, positive)
+        return add_up, _positive_count(positive)
     in_one = shape[2] * shape[3] > SHORT_RUN or shape[0] <= FEW_IMAGES
     if positive is None and not absolute and in_one:
         return (_sum(_MAP, total),)
@@ -92,7 +95,8 @@ def gradient_reductions(
     """
     reductions: list[Reduction] = []
     if magnitude is not None and is_small(shape, magnitude):
-        reductions.append(_norm(1, dtype, magnitude))
+        has_norms = _has_fast_norms(shape, magnitude)
+        reductions.append(_magnitude(dtype, magnitude, has_norms))
     elif magnitude is not None:
         reductions.append(functools.partial(absolute_sum, out=magnitude))
     if images is not None:
@@ -103,6 +107,21 @@ def gradient_reductions(
 def is_small(shape: torch.Size, out: Tensor) -> bool:
     """Return whether operations cost more than elements."""
     return out.device.type != "cpu" or shape.numel() <= FEW
+
+
+def _has_fast_norms(shape: torch.Size, out: Tensor) -> bool:
+    """Return whether one norm is faster than an elementwise operation and a sum.
+
+    On a CPU, torch does not vectorize norms over the images alone (64 images, 128 units: 27 µs
+    instead of 5 µs).
+    """
+    return out.device.type != "cpu" or shape[2] * shape[3] > 1
+
+
+def _magnitude(dtype: torch.dtype, out: Tensor, has_norms: bool) -> Reduction:
+    if has_norms:
+        return _norm(1, dtype, out)
+    return lambda maps: torch.sum(maps.abs(), _MAP, dtype=torch.float32, out=out)
 
 
 def _sum(dimensions: tuple[int, ...], out: Tensor) -> Reduction:
