@@ -133,14 +133,14 @@ class GetClassAnswers(Struct, forbid_unknown_fields=True):
 
 
 class GetConfusion(Struct, forbid_unknown_fields=True):
-    """Wait for the next validation; return its accuracy, and what was taken for what most often."""
+    """Wait for the next validation; return its accuracy, and the most frequent confusions."""
 
     count: Count = 20
     timeout_seconds: float = 600.0
 
 
 class CompareRanks(Struct, forbid_unknown_fields=True):
-    """Return in what the processes of a training with several of them differ, on one layer."""
+    """Return how the processes of a training with several processes differ on one layer."""
 
     layer: str
     timeout_seconds: float = 60.0

@@ -19,7 +19,7 @@ MIN_COLUMNS = 8  # the head needs their width
 
 
 def draw(detail: LayerDetail, batch: Batch) -> Figure:
-    """Return the filters of a layer in the order of their indices.
+    """Return a figure of the filters of a layer, in the order of their indices.
 
     Below each filter's coefficients are its gradient and activation as bars, relative to the
     layer's largest, and its index.

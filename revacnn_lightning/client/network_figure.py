@@ -18,7 +18,7 @@ STATISTICS = (("gradient", "orange"), ("activation", "blue"))
 
 
 def draw(batch: Batch) -> Figure:
-    """Return a row per layer, with the gradient and activation of each filter as colored cells.
+    """Return a figure with a row per layer: each filter's gradient and activation as colored cells.
 
     Colors are relative to the layer's largest value. Layers with more filters than pixels show the
     largest value of adjacent filters.

@@ -46,7 +46,7 @@ def _state_now(run: RunMessages, status: Status) -> str:
 
 
 def run_html(run: RunMessages) -> str:
-    """Return the state of a run and its layers."""
+    """Return the state of a run and its layers as HTML."""
     connection, structure, batch = run.connection, run.structure, run.batch
     title = f"{connection.name or connection.model or 'Run'} · {connection.run}"
     facts = [describe_state(run)]
@@ -63,7 +63,7 @@ def run_html(run: RunMessages) -> str:
 
 
 def batch_html(batch: Batch) -> str:
-    """Return the means of the statistics of each layer."""
+    """Return the means of the statistics of each layer as HTML."""
     loss = "" if batch.loss is None else f", loss {batch.loss:.4g}"
     return card(f"Batch {batch.step:,}, epoch {batch.epoch}{loss}", _layers(batch))
 

@@ -77,7 +77,7 @@ def text(
     x: float, y: float, content: str, color: str, *, size: float = 12, anchor: str = "start",
     bold: bool = False,
 ) -> str:  # fmt: skip
-    """Return a text with its baseline at ``y``."""
+    """Return an SVG text element with its baseline at ``y``."""
     weight = ' font-weight="600"' if bold else ""
     return (
         f'<text x="{x:g}" y="{y:g}" fill="{color}" font-size="{size:g}" '
@@ -88,7 +88,7 @@ def text(
 def rectangle(
     x: float, y: float, width: float, height: float, fill: str, *, stroke: str = "none"
 ) -> str:
-    """Return a rectangle."""
+    """Return an SVG rectangle element."""
     return (
         f'<rect x="{x:g}" y="{y:g}" width="{max(0, width):.4g}" height="{max(0, height):.4g}" '
         f'fill="{fill}" stroke="{stroke}"/>'
@@ -96,7 +96,10 @@ def rectangle(
 
 
 def image(x: float, y: float, size: float, pixels: np.ndarray) -> str:
-    """Return pixels, uint8 (h, w) or (h, w, 3), that fill a square without being smoothed."""
+    """Return an SVG image element: a square filled by uint8 pixels, (h, w) or (h, w, 3).
+
+    The pixels are not smoothed.
+    """
     data = base64.b64encode(_png(pixels)).decode()
     return (
         f'<image x="{x:g}" y="{y:g}" width="{size:g}" height="{size:g}" '

@@ -11,10 +11,12 @@ __all__ = ["ClassAnswers", "ClassLens", "Confusion"]
 class ClassLens(Struct, frozen=True, tag="class_lens"):
     """How the C filters of a layer of structure ``version`` answer to K classes.
 
-    The mean of an activation map over its pixels, and Σ ∂L/∂a over them, of the training images of
-    the last ``batches``: an image weighs half as much after 100 batches. ``classes`` are those that
-    occur, at most 128: of more, those with the most images. Their weight is in ``counts``.
-    ``gradient`` is NaN where none has arrived, as behind frozen layers.
+    Each training image of the last ``batches`` adds two values per filter: the mean a of its
+    activation map over the pixels, and the sum of ∂L/∂a over them. ``activation`` and ``gradient``
+    are the means of both over the images of each class. An image weighs half as much after 100
+    batches, and ``counts`` are the sums of these weights. ``classes`` are the classes that occur:
+    at most 128, those with the most images. ``gradient`` is NaN where none has arrived, as behind
+    frozen layers.
 
     Before the first image with a class, K is 0. If the training has no classes, ``note`` says why.
     """
@@ -35,23 +37,26 @@ class ClassLens(Struct, frozen=True, tag="class_lens"):
     note: str = ""
 
     def effects(self) -> np.ndarray:
-        """Return (C, K): by how many standard deviations over the images a class is above the mean.
+        """Return the effect of each class on each filter's activation, (C, K).
 
-        A filter with the same activation on all images has 0.
+        It is the mean activation on the class minus the mean on all images, in standard deviations
+        over the images. A filter with the same activation on all images has 0.
         """
         return _divided(self.activation - self.mean[:, None], self.deviation[:, None])
 
     def pulls(self) -> np.ndarray:
-        """Return (C, K): the mean of -∂L/∂a of a class, in root mean squares over the images.
+        """Return how strongly each class pulls each filter's activation up, (C, K).
 
-        Training increases the activation of the filter on a class with a positive pull. NaN is
+        It is the mean of -∂L/∂a over the images of the class, divided by the root mean square over
+        all images. Training increases the activation on a class with a positive pull. NaN is
         unknown.
         """
         return _divided(-self.gradient, self.gradient_scale[:, None])
 
     def selectivity(self) -> np.ndarray:
-        """Return (C,), 0 to 1: how much of the variance between images the classes explain.
+        """Return how much of each filter's variance between images the classes explain, (C,).
 
+        It is from 0 to 1.
         It is ε² (Kelley 1935), the correlation ratio η² without its bias in few images.
         """
         images, classes = float(self.counts.sum()), len(self.classes)
@@ -63,7 +68,7 @@ class ClassLens(Struct, frozen=True, tag="class_lens"):
         return np.clip(unbiased, 0, 1).astype(np.float32)
 
     def conflict(self) -> np.ndarray:
-        """Return (C,), 0 to 1: how far the gradients of the classes cancel each other.
+        """Return how far the gradients of the classes cancel each other in each filter, (C,).
 
         It is 1 - |Σ g| / Σ |g| over the classes: 0 if all pull the filter in the same direction, 1
         if nothing is left of them. Compare "Gradient surgery" (Yu et al. 2020, arXiv:2001.06782).
@@ -73,7 +78,7 @@ class ClassLens(Struct, frozen=True, tag="class_lens"):
         return np.where(total > 0, 1 - _divided(np.abs(gradient.sum(1)), total), 0)
 
     def strongest(self) -> list[int]:
-        """Return the class that each filter answers to most, of those in ``classes``."""
+        """Return the class with the largest effect on each filter, of those in ``classes``."""
         if not self.classes:
             return []
         return [self.classes[column] for column in self.effects().argmax(1)]
@@ -82,9 +87,8 @@ class ClassLens(Struct, frozen=True, tag="class_lens"):
 class ClassAnswers(Struct, frozen=True, tag="class_answers"):
     """How much each filter of structure ``version`` answers to one class.
 
-    ``effects`` (N,) is by how many standard deviations over the images the mean activation on the
-    class is above that on all images; NaN is unknown. ``images`` is the weight of the images of the
-    class.
+    ``effects`` (N,) is the mean activation on the class minus the mean on all images, in standard
+    deviations over the images; NaN is unknown. ``images`` is the weight of the images of the class.
     """
 
     run: str

@@ -75,14 +75,14 @@ class RemoveLayer(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class Freeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Keep filters (None: all filters of the layer) constant while the rest trains."""
+    """Keep filters constant while the rest trains. Without ``filters``, freeze the whole layer."""
 
     layer: str
     filters: list[int] | None = None
 
 
 class Unfreeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Train frozen filters (None: all filters of the layer) again."""
+    """Train frozen filters again. Without ``filters``, unfreeze the whole layer."""
 
     layer: str
     filters: list[int] | None = None
@@ -116,9 +116,9 @@ class SetFilter(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 class MergeFilters(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
     """Merge filters into the first: add up their outgoing weights and remove the others.
 
-    ``scales``: how many times the activation of the first each filter's activation is; the outgoing
-    weights are multiplied by it. Empty: 1 each. The evidence on twins has them. A request whose
-    plan has a ``confirmation`` is refused unless it is ``confirmed``.
+    Each filter's activation is a multiple of the first one's: ``scales`` are these factors, as in
+    `TwinEvidence`, and the outgoing weights are multiplied by them. Without ``scales``, all are 1.
+    A request whose plan has a ``confirmation`` is refused unless it is ``confirmed``.
     """
 
     layer: str

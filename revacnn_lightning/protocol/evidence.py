@@ -12,9 +12,10 @@ NAN = float("nan")
 class TwinEvidence(Struct, frozen=True):
     """Filters whose activations are multiples of each other, the strongest first.
 
-    ``share`` is the least R² of them, ``scales`` how many times the activation of the first each
-    one is, as for `MergeFilters`. ``change`` is the change of the loss if they are merged so,
-    measured as that of a `RemovalPrice`, with its standard ``error``; NaN if it is unknown.
+    ``scales`` are their activations as multiples of the first one's, as for `MergeFilters`, and
+    ``share`` is the smallest R² among them. ``change`` is the change of the loss if they are merged
+    with these factors, measured as that of a `RemovalPrice`; ``error`` is its standard error. Both
+    are NaN if they are unknown.
     """
 
     filters: list[int]
@@ -25,7 +26,7 @@ class TwinEvidence(Struct, frozen=True):
 
 
 class LayerEvidence(Struct, frozen=True, tag="layer_evidence"):
-    """What a run has found on examining a layer of structure ``version``; NaN is unknown.
+    """What the examination of a layer of structure ``version`` has found; NaN is unknown.
 
     ``provably_dead`` filters are zero for every input, and nothing that training does revives them;
     ``certificate_note`` says why no filter can be certified. ``moved`` is ‖w - w₀‖ / ‖w₀‖ since the

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from revacnn_lightning.protocol import forwarder_main
 
-__all__ = ["RateLimitingTcpForwarder"]
+__all__ = ["RateLimitingForwarder"]
 
 WILDCARDS = {"*": "0.0.0.0", "": "0.0.0.0"}
 EVERYWHERE = ("0.0.0.0", "::")
@@ -28,7 +28,7 @@ TELEMETRY_INPUT = (1_024, 16_384)
 REQUEST_INPUT = (16_384, 131_072)
 
 
-class RateLimitingTcpForwarder:
+class RateLimitingForwarder:
     """Starts a process that forwards TCP connections to the Unix sockets of a run.
 
     The process shields the training: it closes connections of other protocols, and limits the

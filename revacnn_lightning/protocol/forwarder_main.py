@@ -62,7 +62,7 @@ class Throttle:
             await asyncio.sleep(-self._bytes / self.rate)
 
 
-class ForwardedPort:
+class ForwardedSocket:
     """One TCP port and the connections to it, which are forwarded to a Unix socket of the run.
 
     Args:
@@ -224,7 +224,7 @@ async def run_forwarder(parent_pid: int, port_settings: list[dict[str, Any]]) ->
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     ports, servers = [], []
     for one in port_settings:
-        port = ForwardedPort(one["path"], one["rate"], one["burst"])
+        port = ForwardedSocket(one["path"], one["rate"], one["burst"])
         await port.read_run_greeting()
         listener = socket.socket(fileno=one["descriptor"])
         servers.append(await asyncio.start_server(port.serve, sock=listener, limit=CHUNK_BYTES))

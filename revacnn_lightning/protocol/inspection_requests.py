@@ -125,7 +125,8 @@ class Patch(Struct, frozen=True, forbid_unknown_fields=True):
 class PaintImage(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Make an image of another one by painting patches over it, or by erasing them.
 
-    ``source`` is the index of the other image; None: the input of the batch that was shown last.
+    ``source`` is the index of the other image; None selects the input of the batch that was shown
+    last.
     Inspections select the new image by its ``index``, as in `ShowPicture`.
     """
 

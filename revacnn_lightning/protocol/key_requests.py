@@ -18,7 +18,7 @@ class ShareKey(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Admit another key to the run from now on. Only the owner's key may do this.
 
     ``public_key`` is the public half of a CURVE key pair, in Z85; its secret half goes to whoever
-    is to use it. ``seconds`` is how long it is valid, up to 3,650 days; None: until the run ends.
+    is to use it. It is valid for ``seconds``, up to 3,650 days, or with None until the run ends.
     """
 
     name: str

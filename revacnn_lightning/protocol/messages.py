@@ -87,7 +87,8 @@ class LayerInfo(Struct, frozen=True):
 class Structure(Struct, frozen=True, tag="structure"):
     """The current network. ``layers`` is in forward order; ``edges`` are (from, to) indices.
 
-    ``undoable`` edits can be undone and ``redoable`` ones redone; None: the run does not say.
+    ``undoable`` and ``redoable`` are the numbers of edits that can be undone and redone. They are
+    None if the run does not say.
     """
 
     run: str  # id of the run; a new id means a new run, so discard everything known about the old
@@ -102,9 +103,10 @@ class Structure(Struct, frozen=True, tag="structure"):
 
 
 class ParameterGroup(Struct, frozen=True):
-    """Current hyperparameters of one parameter group; None: the optimizer has no such one.
+    """Current hyperparameters of one parameter group of an optimizer.
 
-    ``note`` says that the training has overridden a value that was set from outside.
+    A hyperparameter is None if the optimizer does not have it. ``note`` says that the training has
+    overridden a value that was set from outside.
     """
 
     optimizer: int
@@ -139,9 +141,9 @@ class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):
 
     ``id`` belongs to one request only, such as a UUID: a request that arrives twice is carried out
     once, and the second one gets the reply to the first. ``version`` is the structure version for
-    which the indices in ``body`` are valid; None: any. ``dry_run`` requests the plan of an edit and
-    changes nothing. ``protocol`` keeps its name in all protocol versions, so that either side
-    recognizes the other. ``host`` names the client's machine, for the list of changes.
+    which the indices in ``body`` are valid; None allows any. ``dry_run`` requests the plan of an
+    edit and changes nothing. ``protocol`` keeps its name in all protocol versions, so that either
+    side recognizes the other. ``host`` names the client's machine, for the list of changes.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -199,8 +201,8 @@ class HistorySeries(Struct, frozen=True):
     """Values over the training batches, one row per group of adjacent batches.
 
     ``values`` is float32 of shape (len(steps), columns): the means over the samples of each row,
-    NaN where there are none. ``steps`` are ascending: of the last sample of each row. ``weights``
-    are the numbers of samples.
+    NaN where there are none. ``steps`` are the batches of the last sample of each row, ascending.
+    ``weights`` are the numbers of samples of each row.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -226,7 +228,7 @@ class History(Struct, frozen=True, tag="history"):
     It holds at most a few thousand rows, which cover the whole run evenly, and at most 8 MB.
 
     Attributes:
-        id: of the request.
+        id: the id of the request.
         scalars: columns ``scalar_names``. The epoch counts the part of the current one; seconds
             count from ``start``.
         learning_rates: one column per parameter group.
@@ -235,7 +237,7 @@ class History(Struct, frozen=True, tag="history"):
         metrics: what the module has logged, one column each; a row for each change of the value.
         edits: oldest first.
         start: Unix time of the first batch, seconds.
-        requests: who has changed what, the newest few hundred, oldest first.
+        requests: the outcomes of the newest few hundred steering requests, oldest first.
     """
 
     id: str = ""

@@ -58,7 +58,7 @@ class RankValues(Struct, frozen=True, tag="rank_values"):
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
     def differences(self) -> dict[int, list[str]]:
-        """Return how each rank that differs from the others does so, in words."""
+        """Return the ranks that differ from the others: rank -> how, in words."""
         found: dict[int, list[str]] = {}
         dead = self.dead_filters()
         shared = set.intersection(*map(set, dead)) if dead else set()

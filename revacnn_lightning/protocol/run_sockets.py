@@ -33,7 +33,7 @@ from revacnn_lightning.protocol.flood_protected_socket import FloodProtectedSock
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import ControlRun
-from revacnn_lightning.protocol.senders import Sender, connection_property
+from revacnn_lightning.protocol.senders import RequestSender, connection_property
 
 __all__ = ["Publisher", "RequestServer"]
 
@@ -187,7 +187,7 @@ class RequestServer(FloodProtectedSocket):
         self._bytes = ClientBuckets(BYTE_RATE, BYTE_BURST, self._clock)
         self._bind(endpoint, self._keys, self._ring, self._is_paused)
 
-    def receive(self) -> Iterator[tuple[Sender, Request]]:
+    def receive(self) -> Iterator[tuple[RequestSender, Request]]:
         """Yield (client, request) for each request that has arrived; refuse malformed ones.
 
         Requests of a client that sends too many, or whose key is not valid any more, are refused.
@@ -219,7 +219,7 @@ class RequestServer(FloodProtectedSocket):
         elif not self._bytes.take(client.encode(), sum(map(len, received))):
             self._pause(received[0], "too large requests", "requests")
 
-    def reply(self, client: Sender, reply: Message) -> None:
+    def reply(self, client: RequestSender, reply: Message) -> None:
         """Send a reply. It is dropped if the client is gone or does not read its replies."""
         self._send(client.routing_id, reply)
 
@@ -251,7 +251,9 @@ class RequestServer(FloodProtectedSocket):
                 n_surplus += 1
         return frames, n_surplus
 
-    def _read(self, client: bytes, received: Sequence[zmq.Frame]) -> tuple[Sender, Request] | None:
+    def _read(
+        self, client: bytes, received: Sequence[zmq.Frame]
+    ) -> tuple[RequestSender, Request] | None:
         """Return the request in these frames, and who has sent it; None if it was refused."""
         frames = [frame.bytes for frame in received]
         try:
@@ -275,7 +277,7 @@ class RequestServer(FloodProtectedSocket):
             return None
         return sender, request
 
-    def _find_sender(self, routing_id: bytes, frames: Sequence[zmq.Frame]) -> Sender:
+    def _find_sender(self, routing_id: bytes, frames: Sequence[zmq.Frame]) -> RequestSender:
         """Return who has sent these frames.
 
         Raises:
@@ -286,4 +288,4 @@ class RequestServer(FloodProtectedSocket):
             raise ProtocolError("the run does not know this key; copy its connection file again")
         if refusal := key.admission_refusal():
             raise ProtocolError(refusal)
-        return Sender(routing_id, key, address)
+        return RequestSender(routing_id, key, address)

@@ -9,13 +9,13 @@ import zmq
 
 from revacnn_lightning.protocol.access_keys import AccessKey
 
-__all__ = ["Sender", "connection_property", "describe_address"]
+__all__ = ["RequestSender", "connection_property", "describe_address"]
 
 PEER_ADDRESS = "Peer-Address"
 _UNIX_SOCKET = re.compile(r"(?:localhost)?:\d+:\d+:(\d+)")
 
 
-class Sender(NamedTuple):
+class RequestSender(NamedTuple):
     """The client of a request.
 
     ``routing_id`` is that of its connection. ``address`` is what the system says about the other

@@ -16,7 +16,7 @@ class TrialCost(Struct, frozen=True):
     """What a trial of so many batches will cost, about.
 
     ``seconds`` is the time that the training waits for the twins, besides the batches that it
-    trains anyway; None: unknown, because no batch was trained yet.
+    trains anyway. It is None before the first batch, when it is unknown.
     """
 
     batches: int

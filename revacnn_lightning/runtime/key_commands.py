@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.access_messages import KeyInfo, KeyList
 from revacnn_lightning.protocol.authenticator import check_public_key
 from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import KeyCommand, ListKeys, ShareKey
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.protocol.sockets import Publisher
 
 __all__ = ["KeyCommands"]
@@ -45,7 +45,7 @@ class KeyCommands:
         """Return why the key of an earlier request is not valid any more; "" if it is."""
         return (self._ring.find(key.public) or replace(key, is_revoked=True)).admission_refusal()
 
-    def execute(self, sender: Sender, request: Request) -> Reply:
+    def execute(self, sender: RequestSender, request: Request) -> Reply:
         """Execute a command, and return the reply."""
         body = request.body
         assert isinstance(body, KeyCommand)

@@ -27,7 +27,7 @@ from revacnn_lightning.protocol.requests import (
     TryEdits,
     is_steering,
 )
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.steering import Journal
 
 __all__ = ["OutcomeRecorder", "describe_request"]
@@ -74,7 +74,7 @@ class OutcomeRecorder:
         self._log_budgets = ClientBuckets(LOGGED_PER_SECOND, LOGGED_IN_A_ROW)
         self._omitted = 0
 
-    def record(self, sender: Sender, request: Request, reply: Reply) -> None:
+    def record(self, sender: RequestSender, request: Request, reply: Reply) -> None:
         """Record a request.
 
         What changes nothing, such as a plan, is only logged if it was refused. What was carried out

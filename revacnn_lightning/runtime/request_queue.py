@@ -17,7 +17,7 @@ from revacnn_lightning.protocol.requests import (
     RequestBody,
     is_steering,
 )
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.protocol.sockets import RequestServer
 from revacnn_lightning.protocol.validation import validate_request
 from revacnn_lightning.runtime.key_commands import KeyCommands
@@ -34,7 +34,7 @@ MAX_PENDING, MAX_PENDING_PLANS = 256, 128
 class _QueuedRequest:
     send: Callable[[Reply], None]
     request: Request
-    sender: Sender | None = None  # None: from inside the process
+    sender: RequestSender | None = None  # None: from inside the process
     key: AccessKey = SCRIPT  # of one from inside
 
     @property
@@ -90,7 +90,7 @@ class RequestQueue:
         self,
         server: RequestServer | None = None,
         key_commands: KeyCommands | None = None,
-        on_reply: Callable[[Sender, Request, Reply], None] = lambda *_: None,
+        on_reply: Callable[[RequestSender, Request, Reply], None] = lambda *_: None,
     ) -> None:
         self._server = server
         self._key_commands = key_commands
@@ -113,7 +113,7 @@ class RequestQueue:
         """Return whether such a request is pending."""
         return any(is_wanted(queued.request) for queued in list(self._pending))
 
-    def receive(self, send_state: Callable[[Sender], object]) -> None:
+    def receive(self, send_state: Callable[[RequestSender], object]) -> None:
         """Queue the requests that have arrived.
 
         A client that requests the state of the run gets it immediately, by ``send_state``. Requests
@@ -131,7 +131,7 @@ class RequestQueue:
             else:
                 self._admit(sender, request, functools.partial(server.reply, sender))
 
-    def _refuse(self, sender: Sender, request: Request) -> Refused | None:
+    def _refuse(self, sender: RequestSender, request: Request) -> Refused | None:
         """Return why a request is not admitted; None if it is."""
         if self._is_key_command(request):
             return None  # they have stricter rules of their own
@@ -146,7 +146,9 @@ class RequestQueue:
             return Refused(request.id, reason)
         return None
 
-    def _admit(self, sender: Sender, request: Request, send: Callable[[Reply], None]) -> None:
+    def _admit(
+        self, sender: RequestSender, request: Request, send: Callable[[Reply], None]
+    ) -> None:
         """Queue a request, or execute one that needs no batch boundary. Repeated ones are not."""
         admitted = self._repeated.admit(sender.routing_id, request, send)
         if admitted is None:
@@ -239,5 +241,5 @@ class RequestQueue:
 
     def _reply(self, queued: _QueuedRequest, reply: Reply) -> None:
         queued.send(reply)
-        sender = queued.sender or Sender(b"", queued.key)
+        sender = queued.sender or RequestSender(b"", queued.key)
         self._on_reply(sender, queued.request, reply)

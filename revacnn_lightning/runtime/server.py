@@ -11,7 +11,7 @@ from revacnn_lightning import __version__
 from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.connection_file import Connection
-from revacnn_lightning.protocol.forwarder import RateLimitingTcpForwarder
+from revacnn_lightning.protocol.forwarder import RateLimitingForwarder
 from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
 from revacnn_lightning.protocol.locked_publisher import LockedPublisher
@@ -72,7 +72,7 @@ class RunServer:
         keys, owner = Keys.generate(), Keys.generate()
         self.keys = KeyRing(owner.public)
         with ExitStack() as stack:
-            self._forwarder: RateLimitingTcpForwarder | None = None
+            self._forwarder: RateLimitingForwarder | None = None
             local = _local_endpoints(endpoints, stack)
             stack.callback(self._close_forwarder)  # after the sockets, whose last messages it sends
             self.publisher = LockedPublisher(local[0], keys, self.keys)
@@ -81,9 +81,7 @@ class RunServer:
             stack.callback(self.request_server.close, LINGER_SECONDS)
             local = public = (self.publisher.endpoint, self.request_server.endpoint)
             if HAS_UNIX_SOCKETS and endpoints.tcp_host is not None:
-                self._forwarder = RateLimitingTcpForwarder(
-                    endpoints.tcp_host, endpoints.ports, local
-                )
+                self._forwarder = RateLimitingForwarder(endpoints.tcp_host, endpoints.ports, local)
                 public = self._forwarder.endpoints
                 self.publisher.forwarder_pid = self.request_server.forwarder_pid = (
                     self._forwarder.pid

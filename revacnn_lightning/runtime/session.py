@@ -40,7 +40,7 @@ from revacnn_lightning.protocol.requests import (
     TryEdits,
     Viewing,
 )
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.recording.run_recordings import (
     RecordingSettings,
     RunRecordings,
@@ -552,7 +552,7 @@ class Session:
     def _submit_for_present(self, body: RequestBody) -> PendingRequest:
         return self._queue.submit(body, version=self._status.version, key=AUTOMATIC)
 
-    def _send_state(self, client: Sender) -> None:
+    def _send_state(self, client: RequestSender) -> None:
         if not self._had_viewer:
             self._had_viewer = True
             self._must_train_first = not self._controller.is_pausing

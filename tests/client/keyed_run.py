@@ -7,7 +7,7 @@ import time
 
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.messages import Done, Planned, PlanSummary, Reply, Request
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.request_queue import RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
@@ -45,12 +45,12 @@ class KeyedRun:
                 self.server.publisher.publish(status("training"))
             time.sleep(0.005)
 
-    def _send_state(self, sender: Sender) -> None:
+    def _send_state(self, sender: RequestSender) -> None:
         access = Access(sender.key.name, sender.key.role, sender.key.expires)
         for message in (access, structure(0), status("training")):
             self.server.request_server.reply(sender, message)
 
-    def _record(self, sender: Sender | None, request: Request, reply: Reply) -> None:
+    def _record(self, sender: RequestSender | None, request: Request, reply: Reply) -> None:
         self.replies.append((sender.key.name if sender else "", request, reply))
 
 

@@ -21,7 +21,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
     TrainingState,
 )
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.protocol.sockets import Keys, Publisher, RequestServer
 
 STATISTICS = ["gradient", "activation"]
@@ -95,7 +95,7 @@ class SimulatedRun:
         self.until(lambda: found.extend(self.server.receive()) or found)
         return found[0]
 
-    def send_state(self, client: Sender) -> None:
+    def send_state(self, client: RequestSender) -> None:
         """Send what a client requests when it attaches."""
         self.server.reply(client, structure())
         self.server.reply(client, status("training"))

@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.encoding import MAX_REQUEST_BYTES, encode
 from revacnn_lightning.protocol.messages import Message, Refused, Request, Status
 from revacnn_lightning.protocol.pictures import picture_requests
 from revacnn_lightning.protocol.requests import ControlRun, InspectLayer, RemoveLayer, Undo
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.protocol.sockets import Keys, Publisher, Requester, RequestServer, Subscriber
 from tests.documentation import ROOT
 from tests.manual_clock import ManualClock
@@ -282,7 +282,7 @@ def test_a_client_that_sends_too_many_frames_is_disconnected_and_honest_ones_ret
         hostile.close()
         honest.send(Request("waits", Undo()))
         assert list(server.receive()) == []
-        server.reply(Sender(b"anyone", SCRIPT), Refused("late", ""))  # is dropped
+        server.reply(RequestSender(b"anyone", SCRIPT), Refused("late", ""))  # is dropped
         clock.now += 1.0
         arrived: list[Request] = []
         until(lambda: arrived.extend(request for _, request in server.receive()) or arrived)
@@ -305,5 +305,5 @@ def test_three_pictures_in_a_row_are_no_flood(keys: Keys):
     with served(keys) as (server, [client]):
         for index, request in enumerate(requests):
             client.send(Request(str(index), request))
-        received: list[tuple[Sender, Request]] = []
+        received: list[tuple[RequestSender, Request]] = []
         until(lambda: (received.extend(server.receive()), len(received) == len(requests))[1])

@@ -10,13 +10,13 @@ from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
 from revacnn_lightning.protocol.access_messages import KeyList
 from revacnn_lightning.protocol.messages import Done, Refused, Request
 from revacnn_lightning.protocol.requests import ListKeys, RevokeKey, ShareKey
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.protocol.sockets import Keys
 from revacnn_lightning.runtime.key_commands import KeyCommands
 
 PUBLIC = "k" * 40
-OWNER = Sender(b"owner", AccessKey("owner", "owner", PUBLIC))
-OPERATOR = Sender(b"bob", AccessKey("bob", "operator", "b" * 40))
+OWNER = RequestSender(b"owner", AccessKey("owner", "owner", PUBLIC))
+OPERATOR = RequestSender(b"bob", AccessKey("bob", "operator", "b" * 40))
 
 
 class Telemetry:
@@ -39,7 +39,7 @@ def commands(telemetry: Telemetry) -> KeyCommands:
     return KeyCommands(KeyRing(PUBLIC), telemetry)  # type: ignore[arg-type]
 
 
-def execute(commands: KeyCommands, body: Any, sender: Sender = OWNER, **options: Any) -> Any:
+def execute(commands: KeyCommands, body: Any, sender: RequestSender = OWNER, **options: Any) -> Any:
     return commands.execute(sender, Request("id", body, **options))
 
 

@@ -23,11 +23,11 @@ from revacnn_lightning.protocol.messages import (
 )
 from revacnn_lightning.protocol.prices import RemovalPrice
 from revacnn_lightning.protocol.requests import InspectLayer, RequestBody, ShareKey, Undo
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder, describe_request
 from revacnn_lightning.steering import Journal
 
-ANN = Sender(b"client", AccessKey("ann", "operator", "k" * 40), "process 4711")
+ANN = RequestSender(b"client", AccessKey("ann", "operator", "k" * 40), "process 4711")
 PLAN = PlanSummary("Remove conv2 · filter 3")
 
 
@@ -37,7 +37,9 @@ class Recorded:
         self.published: list[RequestOutcome] = []
         self.recorder = OutcomeRecorder("run", lambda: self.journal, self.published.append)
 
-    def record(self, body: RequestBody, reply: Reply, sender: Sender = ANN, **options: Any) -> None:
+    def record(
+        self, body: RequestBody, reply: Reply, sender: RequestSender = ANN, **options: Any
+    ) -> None:
         self.recorder.record(sender, Request("id", body, **options), reply)
 
 
@@ -92,7 +94,7 @@ def test_who_changed_what_was_in_no_log_unless_the_script_had_set_up_logging(
 def test_what_the_script_itself_requests_does_not_warn(caplog: pytest.LogCaptureFixture):
     recorded = Recorded()
     for key in (SCRIPT, AUTOMATIC):
-        recorded.record(ControlRun("pause"), Done("id"), sender=Sender(b"", key))
+        recorded.record(ControlRun("pause"), Done("id"), sender=RequestSender(b"", key))
     recorded.record(RemoveFilters("conv2", [3]), Refused("id", "no"), dry_run=True)
     assert caplog.messages == []
 
@@ -116,7 +118,7 @@ def test_a_refused_request_is_recorded_with_the_reason(caplog: pytest.LogCapture
 
 def test_the_training_script_is_named(caplog: pytest.LogCaptureFixture):
     recorded = Recorded()
-    recorded.record(ControlRun("pause"), Done("id"), sender=Sender(b"", SCRIPT))
+    recorded.record(ControlRun("pause"), Done("id"), sender=RequestSender(b"", SCRIPT))
     assert recorded.published[0].who == "training script"
 
 

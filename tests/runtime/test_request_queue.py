@@ -11,28 +11,28 @@ from revacnn_lightning import AddFilters, ControlRun, EditRefusedError
 from revacnn_lightning.protocol.access_keys import SCRIPT, AccessKey, KeyRing
 from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import InspectLayer, SendHistory, ShareKey
-from revacnn_lightning.protocol.senders import Sender
+from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.runtime import request_queue
 from revacnn_lightning.runtime.key_commands import KeyCommands
 from revacnn_lightning.runtime.request_queue import RequestQueue
 
-OWNER = Sender(b"client", AccessKey("owner", "owner", "k" * 40))
-OBSERVER = Sender(b"client", AccessKey("ann", "observer", "k" * 40))
+OWNER = RequestSender(b"client", AccessKey("owner", "owner", "k" * 40))
+OBSERVER = RequestSender(b"client", AccessKey("ann", "observer", "k" * 40))
 
 
 class Server:
     """A request server with one client."""
 
-    def __init__(self, *requests: Request, sender: Sender = OWNER) -> None:
+    def __init__(self, *requests: Request, sender: RequestSender = OWNER) -> None:
         self.requests = [*requests]
         self.sender = sender
         self.replies: list[Reply] = []
 
-    def receive(self) -> Iterator[tuple[Sender, Request]]:
+    def receive(self) -> Iterator[tuple[RequestSender, Request]]:
         while self.requests:
             yield self.sender, self.requests.pop(0)
 
-    def reply(self, client: Sender, reply: Reply) -> None:
+    def reply(self, client: RequestSender, reply: Reply) -> None:
         self.replies.append(reply)
 
 
@@ -82,7 +82,7 @@ def test_a_key_is_handed_out_once_though_the_reply_was_lost() -> None:
         def __init__(self) -> None:
             self.executed: list[Request] = []
 
-        def execute(self, sender: Sender, request: Request) -> Reply:
+        def execute(self, sender: RequestSender, request: Request) -> Reply:
             self.executed.append(request)
             return Done(request.id) if len(self.executed) == 1 else Refused(request.id, "known")
 
@@ -96,7 +96,7 @@ def test_a_key_is_handed_out_once_though_the_reply_was_lost() -> None:
 
 def test_a_dry_run_does_not_send_the_state() -> None:
     queue = RequestQueue(Server(Request("id", ControlRun("send_state"), dry_run=True)))  # type: ignore[arg-type]
-    sent: list[Sender] = []
+    sent: list[RequestSender] = []
     queue.receive(sent.append)
     assert sent == []
     assert not queue.is_empty
@@ -140,7 +140,7 @@ def test_an_observer_plans_and_inspects_but_changes_nothing() -> None:
         Request("state", ControlRun("send_state")),
         sender=OBSERVER,
     )
-    sent: list[Sender] = []
+    sent: list[RequestSender] = []
     replied: list[tuple[str, str]] = []
     queue = RequestQueue(
         server,  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ def test_an_observer_plans_and_inspects_but_changes_nothing() -> None:
 
 
 def test_every_reply_is_reported_with_its_sender() -> None:
-    reported: list[tuple[Sender, str, str]] = []
+    reported: list[tuple[RequestSender, str, str]] = []
     queue = RequestQueue(
         Server(Request("theirs", AddFilters("conv1"))),  # type: ignore[arg-type]
         on_reply=lambda sender, request, reply: reported.append(
@@ -169,7 +169,7 @@ def test_every_reply_is_reported_with_its_sender() -> None:
     own = queue.submit(ControlRun("pause"))
     queue.handle(done, lambda request: isinstance(request.body, ControlRun))
     queue.refuse_all("the training has ended", 3)
-    assert reported == [(Sender(b"", SCRIPT), own.id, "Done"), (OWNER, "theirs", "Refused")]
+    assert reported == [(RequestSender(b"", SCRIPT), own.id, "Done"), (OWNER, "theirs", "Refused")]
 
 
 def test_a_pending_request_of_a_revoked_key_is_not_carried_out() -> None:
@@ -177,7 +177,7 @@ def test_a_pending_request_of_a_revoked_key_is_not_carried_out() -> None:
     bob = AccessKey("bob", "operator", "b" * 40)
     ring = KeyRing("k" * 40)
     ring.add(bob)
-    server = Server(Request("id", AddFilters("conv1")), sender=Sender(b"client", bob))
+    server = Server(Request("id", AddFilters("conv1")), sender=RequestSender(b"client", bob))
     queue = RequestQueue(server, KeyCommands(ring, publisher=None))  # type: ignore[arg-type]
     queue.receive(lambda _: None)
     ring.revoke("bob")
