@@ -28,7 +28,7 @@ from revacnn_lightning import RemoveFilters
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.execution.initialization import Initializer
-from revacnn_lightning.steering.execution.reference_outputs import silence_removed
+from revacnn_lightning.steering.execution.reference_outputs import disconnect_removed_filters
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry import Recorder
@@ -134,7 +134,7 @@ def _masked_change(model: nn.Module, layer: str, images: Tensor) -> float:
     )
     with torch.no_grad(), Transaction() as tx:
         before = model(images)
-        silence_removed(tx, model, plan, Initializer(torch.Generator()))
+        disconnect_removed_filters(tx, model, plan, Initializer(torch.Generator()))
         after = model(images)
         tx.rollback()
     return _difference(before, after)

@@ -22,11 +22,11 @@ from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.runtime.trainer_adapter import loads_late, model_holders
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
-    adopt_loaded,
+    adopt_journal,
     adopt_structure,
     find_state,
     inserted_layers,
-    order_groups_of,
+    reorder_param_groups,
     restore_ages,
     saved_groups,
 )
@@ -117,7 +117,7 @@ class CheckpointHooks:
         if self._has_loaded:  # a file cannot change what is trained
             return
         try:
-            adopt_loaded(self._module, checkpoint)
+            adopt_journal(self._module, checkpoint)
         except SteeringError as error:  # the training itself has what it needs
             log.warning("The edits of the checkpoint are not adopted: %s", error)
 
@@ -150,7 +150,7 @@ class CheckpointHooks:
         self, optimizer: Optimizer, groups: list[list[str]], inserted: list[str]
     ) -> None:
         def order(optimizer: Optimizer, _: dict[str, Any]) -> None:
-            order_groups_of(optimizer, self._module, groups, inserted)
+            reorder_param_groups(optimizer, self._module, groups, inserted)
 
         self._handles.append(optimizer.register_load_state_dict_pre_hook(order))
 

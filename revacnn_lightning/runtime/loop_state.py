@@ -20,11 +20,11 @@ from revacnn_lightning.steering.checkpoint import (
     adopt_structure,
     find_state,
     inserted_layers,
-    order_groups_of,
+    reorder_param_groups,
     restore_ages,
     saved_groups,
 )
-from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.holders.optimizers import unwrapped
 from revacnn_lightning.steering.loading import File, read_checkpoint
 
@@ -83,9 +83,9 @@ class LoopState:
         return find_schedulers([SimpleNamespace(**self.others)])
 
     @property
-    def holders(self) -> list[Holder]:
+    def holders(self) -> list[CopyHolder]:
         """The other objects: they may hold copies of the model."""
-        return [Holder(name, value) for name, value in self.others.items()]
+        return [CopyHolder(name, value) for name, value in self.others.items()]
 
     @property
     def loss_scale(self) -> Tensor | float:
@@ -150,7 +150,7 @@ class LoopState:
             return
         inserted = inserted_layers(edits)
         for optimizer, groups in zip(optimizers, saved_groups(edits, optimizers), strict=False):
-            order_groups_of(optimizer, self.model, groups, inserted)
+            reorder_param_groups(optimizer, self.model, groups, inserted)
         restore_ages(self.model, optimizers, edits)
 
     def _with_state(self) -> Iterator[tuple[str, Any]]:

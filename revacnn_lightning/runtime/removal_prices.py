@@ -15,7 +15,7 @@ from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.plan_queries import are_normalized_together
-from revacnn_lightning.steering.execution.reference_outputs import silence_removed
+from revacnn_lightning.steering.execution.reference_outputs import disconnect_removed_filters
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError
@@ -46,7 +46,7 @@ class RemovalPrices:
     The loss is that of training_step on up to 256 images of recent batches, computed in groups of
     at most 16 (`LossReplay`), in evaluation mode. The outgoing weights of the filters, and of all
     coupled ones, are set to zero for a second forward of each group, and set back: that is what the
-    network computes after the removal (`silence_removed`). The change is the mean of the
+    network computes after the removal (`disconnect_removed_filters`). The change is the mean of the
     differences, its error their standard deviation divided by the square root of their number.
 
     Range: any number; negative where the loss falls. Cost: a forward of these images with the
@@ -106,7 +106,7 @@ class RemovalPrices:
 
     def _losses_after(self, plan: EditPlan, count: int) -> Sequence[float]:
         with Transaction() as tx:
-            silence_removed(tx, self._model, plan, Initializer(torch.Generator()))
+            disconnect_removed_filters(tx, self._model, plan, Initializer(torch.Generator()))
             losses = self._replay.losses(count, self._objects)
             tx.rollback()
         return losses

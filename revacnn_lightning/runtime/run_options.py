@@ -18,7 +18,7 @@ from revacnn_lightning.runtime.sample_forward import UserForward
 from revacnn_lightning.runtime.server import Endpoints
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.execution.initialization import Initialization
-from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.steering.split_editor import SplitEditor
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
@@ -120,7 +120,7 @@ class RunOptions:
         self,
         model: nn.Module,
         get_optimizers: Callable[[], Sequence[Optimizer]],
-        find_holders: Callable[[], Sequence[Holder]],
+        find_holders: Callable[[], Sequence[CopyHolder]],
         journal: Journal | None,
         *,
         is_split: bool = False,

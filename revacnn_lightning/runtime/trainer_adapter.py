@@ -18,7 +18,7 @@ from revacnn_lightning.runtime.metric_reader import is_scalar
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.runtime.validation_data import ValidationData, names_in_data
-from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.object_walk import CopyHolder
 
 __all__ = [
     "TrainerControls",
@@ -142,10 +142,10 @@ def record_next_step(trainer: Any, recording: AbstractContextManager[AddResult])
     attributes["training_step"] = recorded_step
 
 
-def model_holders(trainer: Any) -> list[Holder]:
+def model_holders(trainer: Any) -> list[CopyHolder]:
     """Return the other callbacks: they may hold copies of the model, or optimizers."""
     return [
-        Holder(
+        CopyHolder(
             type(callback).__name__,
             callback,
             pairs=tuple(_known_pairs(trainer, callback)),

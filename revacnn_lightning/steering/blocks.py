@@ -19,9 +19,9 @@ __all__ = [
     "LinearResidualBlock",
     "ResidualBlock",
     "RunChildOnOutput",
-    "cropping_of",
     "make_block",
-    "replacement_of",
+    "make_replacement",
+    "padding_for_1x1",
 ]
 
 
@@ -37,8 +37,8 @@ class ResidualBlock(nn.Module):
     learns from the first step on, the conv from the second.
 
     Args:
-        channels: of its input and output.
-        kernel: size of the kernel along each dimension, odd.
+        channels: the number of channels of its input and output.
+        kernel: the size of the kernel along each dimension, odd.
         dims: number of dimensions of the kernel, 1 to 3.
     """
 
@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
 class DiracBlock(nn.Module):
     """A conv initialized to the identity (Zagoruyko & Komodakis 2017, "DiracNets").
 
-    Args: as of `ResidualBlock`.
+    The arguments are those of `ResidualBlock`.
     """
 
     def __init__(self, channels: int, kernel: int = 3, dims: int = 2) -> None:
@@ -98,10 +98,10 @@ def make_block(kind: str, channels: int, kernel: int, dims: int) -> nn.Module:
     """Return a new block of kind ``"residual"`` or ``"dirac"`` that does not change its input.
 
     Args:
-        kind: of the block.
-        channels: of its input and output.
-        kernel: size of the kernel along each dimension.
-        dims: number of dimensions of the kernel; 0: a linear layer.
+        kind: the kind of the block.
+        channels: the number of channels of its input and output.
+        kernel: the size of the kernel along each dimension.
+        dims: the number of dimensions of the kernel; 0 makes a block of linear layers.
     """
     if dims == 0:
         return LinearResidualBlock(channels) if kind == "residual" else IdentityLinear(channels)
@@ -133,8 +133,8 @@ class CroppedConv2d(nn.Conv2d):
         return super().forward(F.pad(input, self.crop))
 
 
-def replacement_of(module: nn.Module, kind: str) -> nn.Module:
-    """Return the module that replaces a removed layer: ``"identity"``, or ``"conv"`` for a Conv2d.
+def make_replacement(module: nn.Module, kind: str) -> nn.Module:
+    """Return a new module to replace a removed layer: ``"identity"``, or ``"conv"`` for a Conv2d.
 
     The replacement of a conv is a 1x1 conv with the same stride and groups. It reads the pixels
     under the center of the removed kernel, so the output size is the same for every input size.
@@ -143,7 +143,7 @@ def replacement_of(module: nn.Module, kind: str) -> nn.Module:
     if kind == "identity":
         return nn.Identity()
     assert isinstance(module, nn.Conv2d)
-    crop = cropping_of(module)
+    crop = padding_for_1x1(module)
     conv = CroppedConv2d(
         module.in_channels, module.out_channels, 1, stride=module.stride,  # type: ignore[arg-type]
         groups=module.groups, bias=has_tensor(module, "bias"),
@@ -166,7 +166,7 @@ def _value(module: nn.Module, name: str) -> Tensor:
     return tensor.detach()
 
 
-def cropping_of(conv: nn.Conv2d) -> tuple[int, int, int, int]:
+def padding_for_1x1(conv: nn.Conv2d) -> tuple[int, int, int, int]:
     """Return the padding (negative: cropping) with which a 1x1 conv has the same output size.
 
     A conv with padding p (both sides together), dilation d, kernel k and stride s outputs

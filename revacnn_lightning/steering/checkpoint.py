@@ -2,7 +2,7 @@
 
 Saving: `add_edits` stores the journal in a checkpoint under `STATE_KEY`. Loading:
 `adopt_structure` gives a model the structure of a checkpoint before its weights are loaded, and
-`order_groups_of` brings the parameters of fresh optimizers into the order of their saved state.
+`reorder_param_groups` puts the parameters of fresh optimizers in the order of their saved state.
 An optimizer's state dict identifies parameters by position only; those of an inserted layer are at
 the end of their group in the run that inserted it, but in module order in a fresh optimizer.
 """
@@ -21,18 +21,18 @@ from revacnn_lightning.steering import edit_mark, edited_models
 from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.holders.copies import CopyTracker
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
-from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.journal import Journal, change_structure
 
 __all__ = [
     "STATE_KEY",
     "add_edits",
-    "adopt_loaded",
+    "adopt_journal",
     "adopt_structure",
     "find_state",
     "inserted_layers",
-    "order_groups_of",
     "parameter_names",
+    "reorder_param_groups",
     "restore_ages",
     "saved_groups",
 ]
@@ -56,7 +56,7 @@ def add_edits(
     checkpoint[STATE_KEY] = {
         "journal": journal.to_data(),
         "parameters": parameter_names(model, optimizers),
-        "ages": entry_ages.saved_ages(model, optimizers),
+        "ages": entry_ages.ages_to_data(model, optimizers),
     }
     edit_mark.mark_weights(model, checkpoint.get("state_dict"))
 
@@ -87,7 +87,7 @@ def adopt_structure(
     model: nn.Module,
     checkpoint: Mapping[str, Any],
     optimizers: Sequence[Optimizer] = (),
-    holders: Sequence[Holder] = (),
+    holders: Sequence[CopyHolder] = (),
     declared_copies: Mapping[str, str | None] | None = None,
 ) -> None:
     """Give a model the structure of the weights in a checkpoint. Call before loading them.
@@ -97,7 +97,7 @@ def adopt_structure(
     as averages, whose weights are also loaded.
 
     Args:
-        holders: what may hold copies of the model: callbacks.
+        holders: objects that may hold copies of the model, such as callbacks.
         declared_copies: the argument ``copies`` of `Editor`.
 
     Raises:
@@ -119,7 +119,7 @@ def _adopt(
     if state is None:
         if present is not None and present.entries:
             _revert_edits(model, present, checkpoint, optimizers, copies)
-        elif edited_models.conflicts(model, checkpoint.get("state_dict") or {}):
+        elif edited_models.mismatched_weights(model, checkpoint.get("state_dict") or {}):
             log.warning(
                 "The weights in the checkpoint do not fit the network, and it contains no edits. "
                 "If the network was edited, it was saved by a trainer without ReVACNN, or with "
@@ -146,8 +146,8 @@ def _adopt(
     edited_models.remember(model, target)
 
 
-def adopt_loaded(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """Adopt the edits of a checkpoint whose weights the model has already.
+def adopt_journal(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+    """Adopt the journal of a checkpoint whose weights the model already has.
 
     Strategies that split the parameters load the weights first. So the edits must have changed no
     structure, such as those of `SplitEditor`, or the model must have been built with it.
@@ -186,7 +186,7 @@ def _revert_edits(
         return
 
     def check() -> None:
-        different = edited_models.conflicts(model, weights)
+        different = edited_models.mismatched_weights(model, weights)
         if different:
             raise SteeringError(
                 f"the weights in the checkpoint, such as {different[0]}, fit the network neither "
@@ -214,28 +214,31 @@ def _titles(journal: Journal) -> str:
 # -------------------------------------------------------------------- optimizers
 
 
-def order_groups_of(
-    optimizer: Optimizer, model: nn.Module, saved: Sequence[Sequence[str]], inserted: Sequence[str]
+def reorder_param_groups(
+    optimizer: Optimizer,
+    model: nn.Module,
+    saved_names: Sequence[Sequence[str]],
+    inserted: Sequence[str],
 ) -> None:
-    """Bring the parameters of one fresh optimizer into the groups and order of ``saved`` names.
+    """Put the parameters of a fresh optimizer in the groups and the order of the saved names.
 
     Args:
         inserted: names of the layers that edits have inserted. Their parameters may be missing
-            from a group, or be in it although the saved one does not train them.
+            from a group, or be in a group whose saved one does not list them.
 
     Raises:
         SteeringError: the optimizer has other groups or parameters; it is unchanged.
     """
     [present] = parameter_names(model, [optimizer])
-    if present == saved:
+    if present == saved_names:
         return
-    if len(present) != len(saved):
+    if len(present) != len(saved_names):
         raise SteeringError(
-            f"the checkpoint was written with {len(saved)} parameter groups, but the optimizer has "
-            f"{len(present)}; configure the same groups"
+            f"the checkpoint was written with {len(saved_names)} parameter groups, but the "
+            f"optimizer has {len(present)}; configure the same groups"
         )
     names = {name for group in present for name in group}
-    differing = sorted(names ^ {name for group in saved for name in group})
+    differing = sorted(names ^ {name for group in saved_names for name in group})
     if any(not name.startswith(tuple(f"{layer}." for layer in inserted)) for name in differing):
         raise SteeringError(
             "the optimizer trains other parameters than the saved one: " + ", ".join(differing[:6])
@@ -243,18 +246,18 @@ def order_groups_of(
     by_name = dict(model.named_parameters())
     known = {id(p) for p in by_name.values()}
     unnamed = [p for g in optimizer.param_groups for p in g["params"] if id(p) not in known]
-    for group, group_names in zip(optimizer.param_groups, saved, strict=True):
+    for group, group_names in zip(optimizer.param_groups, saved_names, strict=True):
         group["params"][:] = [by_name[n] if n else unnamed.pop(0) for n in group_names]
 
 
 def restore_ages(
     model: nn.Module, optimizers: Sequence[Optimizer], state: Mapping[str, Any]
 ) -> None:
-    """Let entries that were young when the checkpoint was saved continue at the age they had.
+    """Restore the ages of the entries that were young when the checkpoint was saved.
 
     Call before the optimizers load their state, and before an `Editor` gets them.
     """
-    entry_ages.restore_ages(model, optimizers, state.get("ages", []))
+    entry_ages.restore_ages_from_data(model, optimizers, state.get("ages", []))
 
 
 def saved_groups(

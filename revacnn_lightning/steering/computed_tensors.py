@@ -30,12 +30,12 @@ from revacnn_lightning.telemetry.module_tree import named_modules_of
 
 __all__ = [
     "ComputedTensor",
-    "attributes_of_hooks",
     "computed_tensors",
     "filter_originals",
     "has_tensor",
-    "recompute_attributes",
-    "tensor_of_shape",
+    "hook_attribute_names",
+    "recompute_hook_attributes",
+    "tensor_or_original",
 ]
 
 _REASONS = {
@@ -77,7 +77,7 @@ def computed_tensors(model: nn.Module) -> list[ComputedTensor]:
     return found
 
 
-def tensor_of_shape(module: nn.Module, name: str) -> Tensor | None:
+def tensor_or_original(module: nn.Module, name: str) -> Tensor | None:
     """Return the tensor of this name or, where it is computed, the original of its shape.
 
     None if the module has neither.
@@ -124,15 +124,15 @@ def filter_originals(conv: nn.Module) -> list[Tensor] | None:
 def has_tensor(module: nn.Module, name: str) -> bool:
     """Return whether the module has a tensor of this name, which may be computed."""
     is_parametrized = parametrization_of(module, name) is not None
-    return is_parametrized or tensor_of_shape(module, name) is not None
+    return is_parametrized or tensor_or_original(module, name) is not None
 
 
-def attributes_of_hooks(module: nn.Module) -> set[str]:
+def hook_attribute_names(module: nn.Module) -> set[str]:
     """Return the names of the plain attributes that known hooks set before each forward."""
     return {computed.name for computed in _computed_by_hooks("", module)}
 
 
-def recompute_attributes(module: nn.Module) -> dict[str, Tensor]:
+def recompute_hook_attributes(module: nn.Module) -> dict[str, Tensor]:
     """Return the plain attributes that hooks set before each forward, computed once more.
 
     They are those of masks and of hook-based norms of weights, whose computations have no effects.

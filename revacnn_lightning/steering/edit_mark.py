@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["MARK", "MARK_KEY", "is_marked", "mark", "mark_weights", "unmark_weights"]
+__all__ = ["MARK", "MARK_KEY", "is_marked", "mark_weights", "unmark_weights", "update_edit_mark"]
 
 MARK = "edited_by_ReVACNN"
 MARK_KEY = f"{MARK}.load_with.revacnn_lightning.load_edited"
@@ -26,7 +26,7 @@ def is_marked(model: nn.Module) -> bool:
     return MARK in model._modules
 
 
-def mark(model: nn.Module, *, is_edited: bool) -> None:
+def update_edit_mark(model: nn.Module, *, is_edited: bool) -> None:
     """Mark an edited model; remove the mark from one whose edits were all undone."""
     if is_edited and not is_marked(model) and not _reads_its_table(type(model)):
         model.register_module(MARK, None)

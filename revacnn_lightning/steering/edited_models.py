@@ -9,11 +9,18 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from revacnn_lightning.steering.blocks import CroppedConv2d
-from revacnn_lightning.steering.edit_mark import is_marked, mark
+from revacnn_lightning.steering.edit_mark import is_marked, update_edit_mark
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.steering.planning.lookup import find_tensor
 
-__all__ = ["conflicts", "find_journal", "forget", "has_structure", "has_weights", "remember"]
+__all__ = [
+    "find_journal",
+    "forget",
+    "has_structure",
+    "has_weights",
+    "mismatched_weights",
+    "remember",
+]
 
 _INSERTED = re.compile(r"\.inserted\d+\.")  # as `planning.layer_changes` names inserted layers
 _journals: WeakKeyDictionary[nn.Module, Journal] = WeakKeyDictionary()
@@ -27,7 +34,7 @@ def find_journal(model: nn.Module) -> Journal | None:
     journal = _journals.get(model)
     if journal is not None and not has_structure(model, journal):
         del _journals[model]
-        mark(model, is_edited=False)
+        update_edit_mark(model, is_edited=False)
         return None
     if journal is None and is_marked(model):
         journal = _journal_of_original(model)
@@ -39,13 +46,13 @@ def find_journal(model: nn.Module) -> Journal | None:
 def remember(model: nn.Module, journal: Journal) -> None:
     """Keep the journal of a model as long as the model exists, and mark an edited model."""
     _journals[model] = journal
-    mark(model, is_edited=journal.changes_structure)
+    update_edit_mark(model, is_edited=journal.changes_structure)
 
 
 def forget(model: nn.Module) -> None:
     """Treat a model as one that was never edited."""
     _journals.pop(model, None)
-    mark(model, is_edited=False)
+    update_edit_mark(model, is_edited=False)
 
 
 def _journal_of_original(copy: nn.Module) -> Journal | None:
@@ -86,10 +93,10 @@ def has_structure(model: nn.Module, journal: Journal) -> bool:
 def has_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Return whether weights have the names and shapes of a model's."""
     present = model.state_dict()
-    return present.keys() == weights.keys() and not conflicts(model, weights)
+    return present.keys() == weights.keys() and not mismatched_weights(model, weights)
 
 
-def conflicts(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+def mismatched_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     """Return the names of weights that have another shape in the model, or of layers it lacks.
 
     Of the layers, only those that an edit has inserted: other names are up to ``strict``.

@@ -26,7 +26,7 @@ from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneE
 from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.group_membership import GroupMembership
 from revacnn_lightning.steering.execution.initialization import Initialization
-from revacnn_lightning.steering.execution.peers import Peers, confirm
+from revacnn_lightning.steering.execution.peers import Peers, perform_and_agree
 from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.verification import is_rounding
@@ -35,15 +35,15 @@ from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.steering.holders.copies import Copies, CopyTracker
 from revacnn_lightning.steering.holders.copy_plans import (
     add_copies,
+    check_copies_editable,
     check_not_a_copy,
-    check_possible,
     copy_refusal,
 )
-from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
 from revacnn_lightning.steering.journal import Journal, JournalEntry
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.layer_sizes import LayerSizes, layer_sizes
+from revacnn_lightning.steering.planning.layer_costs import LayerCost, layer_costs
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.planning.planner import make_plan
 from revacnn_lightning.steering.planning.refusals import why_not_editable
@@ -62,7 +62,7 @@ from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage
 from revacnn_lightning.steering.tracing.raising_module import raising_module
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
-__all__ = ["AppliedEdit", "Editor", "Involved"]
+__all__ = ["AppliedEdit", "Editor", "OptimizersAndCopies"]
 
 GivenOptimizers = Sequence[Optimizer] | Callable[[], Sequence[Optimizer]]
 
@@ -80,8 +80,8 @@ class AppliedEdit:
 
 
 @dataclass
-class Involved:
-    """What an edit involves besides the model: all of its optimizers, and its copies."""
+class OptimizersAndCopies:
+    """The optimizers and the copies of a model, which an edit changes together with it."""
 
     optimizers: list[Optimizer]
     copies: Copies
@@ -92,19 +92,20 @@ class Editor:
 
     Args:
         model: the model to edit.
-        optimizers: those that train it, or a function that returns them. Training may replace its
-            optimizers at any time: the function is called for every edit.
+        optimizers: the optimizers that train it, or a function that returns them. The function is
+            called for every edit: training may replace its optimizers at any time.
         journal: the edits so far. If it has entries, ``model`` must be the model they were
             replayed on.
-        find_holders: returns what else may hold optimizers or copies of the model: callbacks.
-        copies: module -> the module that it is a copy of, or None if it is not a copy, for those
-            that `holders.copies` cannot recognize.
+        find_holders: a function that returns the objects that may hold optimizers or copies of the
+            model, such as callbacks.
+        copies: module -> the module that it is a copy of, or None if it is not a copy. It is for
+            modules that `holders.copies` cannot recognize.
         initialize: initializes the parameters of a module in place, as for ``nn.Module.apply``;
             new filters get the values that it draws.
 
     Attributes:
-        peers: the processes that train replicas of the model; None: there are none. An edit happens
-            in all of them or in none. The others call `perform_planned`.
+        peers: the processes that train replicas of the model, or None. An edit happens in all of
+            them or in none. The others call `perform_planned`.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Editor:
         optimizers: GivenOptimizers = (),
         *,
         journal: Journal | None = None,
-        find_holders: Callable[[], Sequence[Holder]] = tuple,
+        find_holders: Callable[[], Sequence[CopyHolder]] = tuple,
         copies: Mapping[str, str | None] | None = None,
         initialize: Initialization | None = None,
     ) -> None:
@@ -163,7 +164,7 @@ class Editor:
 
     @contextmanager
     def tentative(self) -> Iterator[TentativeEdits]:
-        """Take back what is applied inside, unless it is kept or nothing was; see `TentativeEdits`.
+        """Revert the edits that are applied inside, unless they are kept; see `TentativeEdits`.
 
         Undo and redo must not be requested inside.
         """
@@ -247,9 +248,9 @@ class Editor:
         """Return (conv, conv) pairs: the filters of the first feed the second."""
         return list(self.channel_groups(probe).edges)
 
-    def layer_sizes(self, probe: ForwardProbe) -> dict[str, LayerSizes]:
+    def layer_costs(self, probe: ForwardProbe) -> dict[str, LayerCost]:
         """Return what each layer that the forwards call costs and returns."""
-        return layer_sizes(self.channel_groups(probe), self.model)
+        return layer_costs(self.channel_groups(probe), self.model)
 
     def refusals(self, probe: ForwardProbe) -> dict[str, str]:
         """Return conv -> why no filter can be added or removed there. Editable convs are absent.
@@ -281,7 +282,9 @@ class Editor:
                 self._measure_change(plan, probe, involved)
         return plan
 
-    def _measure_change(self, plan: EditPlan, probe: ForwardProbe, involved: Involved) -> None:
+    def _measure_change(
+        self, plan: EditPlan, probe: ForwardProbe, involved: OptimizersAndCopies
+    ) -> None:
         """Add to a plan by how much it changes the output on the probe's batch.
 
         Raises:
@@ -298,7 +301,9 @@ class Editor:
             plan.output_effect = "output changes from the next batch on"
         plan.confirmation += f". The {plan.output_effect}"
 
-    def _check_confirmed(self, plan: EditPlan, probe: ForwardProbe, involved: Involved) -> None:
+    def _check_confirmed(
+        self, plan: EditPlan, probe: ForwardProbe, involved: OptimizersAndCopies
+    ) -> None:
         """Check that what a plan says to confirm was confirmed in its request.
 
         Raises:
@@ -314,7 +319,11 @@ class Editor:
             )
 
     def _plan(
-        self, request: requests.Edit, probe: ForwardProbe, version: int | None, involved: Involved
+        self,
+        request: requests.Edit,
+        probe: ForwardProbe,
+        version: int | None,
+        involved: OptimizersAndCopies,
     ) -> EditPlan:
         copies = involved.copies
         self._check_version(version)
@@ -334,7 +343,7 @@ class Editor:
             plan = plan_single_growth(context, request, probe)
         else:
             plan = make_plan(context, request)
-        check_possible(plan, copies.copies, copies.conflicts)
+        check_copies_editable(plan, copies.copies, copies.conflicts)
         add_copies(context, plan, copies.copies)
         return plan
 
@@ -361,16 +370,16 @@ class Editor:
             plan = plan_redo(request, self.journal, self.model, groups)
             newest = self.journal.undone[-request.count :]
         for edit in newest:
-            check_possible(edit.plan, copies.copies, copies.conflicts)
+            check_copies_editable(edit.plan, copies.copies, copies.conflicts)
         return plan
 
-    def _find_involved(self) -> Involved:
+    def _find_involved(self) -> OptimizersAndCopies:
         optimizers = self._all_optimizers()
-        return Involved(optimizers, self._copies.find(optimizers, self._find_holders()))
+        return OptimizersAndCopies(optimizers, self._copies.find(optimizers, self._find_holders()))
 
     @property
     def all_optimizers(self) -> list[Optimizer]:
-        """The optimizers of now, then those that the model, a callback or an optimizer holds."""
+        """The present optimizers, then those that the model, a callback or an optimizer holds."""
         return self._all_optimizers()
 
     def _all_optimizers(self) -> list[Optimizer]:
@@ -404,7 +413,7 @@ class Editor:
                 if self.peers is not None:
                     self.peers.announce(performed.plan)
                     plans = self._plans_of(performed.plan)
-                    confirm(self.peers, self.model, lambda: involved.optimizers, plans)
+                    perform_and_agree(self.peers, self.model, lambda: involved.optimizers, plans)
             self._commit(performed, involved.optimizers)
         return AppliedEdit(performed.plan, performed.output_change, perf_counter() - start)
 
@@ -433,7 +442,9 @@ class Editor:
 
             with Transaction() as tx:
                 plans = self._plans_of(plan)
-                confirm(self.peers, self.model, self._all_optimizers, plans, perform, verify)
+                perform_and_agree(
+                    self.peers, self.model, self._all_optimizers, plans, perform, verify
+                )
             self._commit(done[0][1], self._all_optimizers())
 
     def _plans_of(self, plan: EditPlan) -> list[EditPlan]:
@@ -445,7 +456,7 @@ class Editor:
         return [plan]
 
     def _perform_in(
-        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: Involved
+        self, tx: Transaction, plan: EditPlan, probe: ForwardProbe, involved: OptimizersAndCopies
     ) -> PerformedEdit:
         """Perform a plan; the rollback is up to ``tx``.
 
@@ -462,7 +473,7 @@ class Editor:
             ) from error
 
     def _application(
-        self, tx: Transaction, probe: ForwardProbe, involved: Involved
+        self, tx: Transaction, probe: ForwardProbe, involved: OptimizersAndCopies
     ) -> EditApplication:
         return EditApplication(
             tx,

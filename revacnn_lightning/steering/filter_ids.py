@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, FreezeEdit, order_of
+from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, FreezeEdit, old_indices
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
 __all__ = ["FilterIds"]
@@ -179,7 +179,7 @@ class FilterIds:
 
     def _ids_after(self, move: FilterMove) -> list[int]:
         old, ids = self._ids[move.layer], []
-        order, new = order_of(move)
+        order, new = old_indices(move)
         for index, is_new in zip(order.tolist(), new.tolist(), strict=True):
             if is_new:
                 ids.append(self._next[move.layer])

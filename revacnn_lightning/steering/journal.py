@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.protocol.access_messages import RequestOutcome
-from revacnn_lightning.steering.edit_mark import mark
+from revacnn_lightning.steering.edit_mark import update_edit_mark
 from revacnn_lightning.steering.execution.copy_edits import revert_on_copies
 from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord, revert
 from revacnn_lightning.steering.execution.journal_replay import replay
@@ -244,7 +244,7 @@ def change_structure(
         records = replay(tx, model, plans, optimizers, copies, first=shared + 1)
         if check is not None:
             check()
-    mark(model, is_edited=target.changes_structure)
+    update_edit_mark(model, is_edited=target.changes_structure)
     removed = [entry.removed_layers for entry in present.entries[:shared]]
     removed += [record.removed_layers for record in records]
     for entry, removed_layers in zip(target.entries, removed, strict=True):

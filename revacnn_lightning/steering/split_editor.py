@@ -11,7 +11,7 @@ from torch import nn
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering.editor import Editor, Involved
+from revacnn_lightning.steering.editor import Editor, OptimizersAndCopies
 from revacnn_lightning.steering.execution.edit_application import EditApplication
 from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneEdit, UndoRecord
 from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
@@ -52,16 +52,16 @@ class SplitEditor(Editor):
         """
         raise EditRefusedError(SPLIT)
 
-    def _find_involved(self) -> Involved:
+    def _find_involved(self) -> OptimizersAndCopies:
         # A search for copies would compare values, which the ranks would have to exchange.
-        return Involved(self._all_optimizers(), Copies([], []))
+        return OptimizersAndCopies(self._all_optimizers(), Copies([], []))
 
     def _plan(
         self,
         request: requests.Edit,
         probe: ForwardProbe,
         version: int | None,
-        involved: Involved,
+        involved: OptimizersAndCopies,
     ) -> EditPlan:
         self._check_version(version)
         if isinstance(request, requests.Undo | requests.Redo):

@@ -25,9 +25,9 @@ class TentativeEdits:
     that the edits have kept have the values that they were trained to since.
 
     Args:
-        model: that is edited.
-        journal: of the model.
-        filters: of the model.
+        model: the model that is edited.
+        journal: the journal of the model.
+        filters: the ids of the filters of the model.
     """
 
     def __init__(self, model: nn.Module, journal: Journal, filters: FilterIds) -> None:
@@ -40,7 +40,7 @@ class TentativeEdits:
 
     @property
     def must_revert(self) -> bool:
-        """Whether there are such edits, and they are not kept."""
+        """Whether there are such edits that are not kept."""
         return not self._is_kept and self._journal.version != self._version
 
     def keep(self) -> None:

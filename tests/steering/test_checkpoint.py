@@ -54,7 +54,7 @@ def save(path: Path, model: nn.Module, editor: Editor) -> None:
 
 def order(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict) -> None:
     [groups] = state["parameters"]
-    checkpoint.order_groups_of(optimizer, model, groups, checkpoint.inserted_layers(state))
+    checkpoint.reorder_param_groups(optimizer, model, groups, checkpoint.inserted_layers(state))
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:

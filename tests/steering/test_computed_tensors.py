@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal
-from revacnn_lightning.steering.computed_tensors import computed_tensors, tensor_of_shape
+from revacnn_lightning.steering.computed_tensors import computed_tensors, tensor_or_original
 from tests.steering import nets
 
 
@@ -486,7 +486,7 @@ def test_the_originals_of_each_computation_are_found():
     assert found["1", "weight"].direction == "1.parametrizations.weight.original1"
     assert (found["2", "bias"].mask, found["2", "bias"].direction) == ("2.bias_mask", "2.bias_orig")
     assert found["3", "weight"].refusal
-    assert tensor_of_shape(model[1], "weight") is model[1].parametrizations.weight.original1
+    assert tensor_or_original(model[1], "weight") is model[1].parametrizations.weight.original1
 
 
 def test_filters_are_added_before_a_scripted_part() -> None:

@@ -13,9 +13,9 @@ from revacnn_lightning.steering.edit_mark import (
     MARK,
     MARK_KEY,
     is_marked,
-    mark,
     mark_weights,
     unmark_weights,
+    update_edit_mark,
 )
 
 
@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 def marked() -> tuple[Net, dict[str, Tensor]]:
     model = Net()
-    mark(model, is_edited=True)
+    update_edit_mark(model, is_edited=True)
     weights = model.state_dict()
     mark_weights(model, weights)
     return model, weights
@@ -53,11 +53,11 @@ def test_another_model_reports_the_key():
 
 def test_a_mark_changes_neither_the_modules_nor_the_weights_of_a_model():
     model, plain = Net(), Net()
-    mark(model, is_edited=True)
+    update_edit_mark(model, is_edited=True)
     assert list(dict(model.named_modules())) == list(dict(plain.named_modules()))
     assert model.state_dict().keys() == plain.state_dict().keys()
     assert vars(model).keys() == vars(plain).keys()
-    mark(model, is_edited=False)
+    update_edit_mark(model, is_edited=False)
     assert MARK not in model._modules
 
 
@@ -71,7 +71,7 @@ class RunsItsTable(Net):
 @pytest.mark.parametrize("make", [RunsItsTable, lambda: nn.Sequential(nn.Conv2d(1, 2, 3))])
 def test_a_model_that_runs_all_of_its_table_is_not_marked(make):
     model = make()
-    mark(model, is_edited=True)
+    update_edit_mark(model, is_edited=True)
     assert not is_marked(model)
     assert model(torch.zeros(1, 1, 4, 4)).shape == (1, 2, 2, 2)
     weights = model.state_dict()

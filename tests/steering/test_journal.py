@@ -148,7 +148,7 @@ def test_a_stored_journal_of_format_1_is_replayed_and_undone() -> None:
     model.load_state_dict(loaded["state_dict"])
     optimizer = model.configure_optimizers()
     [groups] = state["parameters"]
-    checkpoint.order_groups_of(optimizer, model, groups, checkpoint.inserted_layers(state))
+    checkpoint.reorder_param_groups(optimizer, model, groups, checkpoint.inserted_layers(state))
     optimizer.load_state_dict(loaded["optimizer_states"][0])
     editor = Editor(model, [optimizer], journal=journal)
     images = torch.rand(2, 1, 6, 6, dtype=torch.float64)

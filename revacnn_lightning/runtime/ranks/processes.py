@@ -24,7 +24,7 @@ from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
 from revacnn_lightning.runtime.ranks.worker_rank import WorkerRank
 from revacnn_lightning.runtime.ranks.worker_recording import WorkerRecording
 from revacnn_lightning.steering import Editor
-from revacnn_lightning.steering.execution.peers import weight_facts
+from revacnn_lightning.steering.execution.peers import checksum_and_nonfinite_count
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["Processes"]
@@ -145,7 +145,9 @@ class Processes:
             )
         rank = self._rank_zero or self._worker
         if rank is not None and rank.statistics is not None:
-            rank.statistics.get_facts = lambda: weight_facts(editor.model, controls.optimizers)
+            rank.statistics.get_facts = lambda: checksum_and_nonfinite_count(
+                editor.model, controls.optimizers
+            )
 
     def begin_batch(self, make_batch: Callable[[], TrainingBatch]) -> None:
         """Stop before this batch if that is agreed; do then what the first process orders."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.execution.entry_ages import restore_ages, saved_ages
+from revacnn_lightning.steering.execution.entry_ages import ages_to_data, restore_ages_from_data
 
 __all__ = ["RATES", "TrainedTensors", "TrainingValues", "set_rates"]
 
@@ -64,7 +64,7 @@ class TrainingValues:
             if id(parameter) in names
         }
         self._groups = [_without_parameters(group) for group in optimizer.param_groups]
-        self._ages = saved_ages(tensors.model, [optimizer])
+        self._ages = ages_to_data(tensors.model, [optimizer])
         values = [*self._values.values(), *_tensors_in(self._state)]
         self.nbytes = sum(value.nbytes for value in values)
 
@@ -90,7 +90,7 @@ class TrainingValues:
                 optimizer.state.pop(parameter, None)
         for group, values in zip(optimizer.param_groups, self._groups, strict=True):
             group.update({key: _restored(group.get(key), one) for key, one in values.items()})
-        restore_ages(self._tensors.model, [optimizer], deepcopy(self._ages))
+        restore_ages_from_data(self._tensors.model, [optimizer], deepcopy(self._ages))
 
     def restore_rates(self) -> None:
         """Give the parameter groups the rates of then."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.value_edits import random_entries
+from revacnn_lightning.steering.execution.value_edits import random_indices
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
@@ -31,13 +31,13 @@ from revacnn_lightning.telemetry.unit_layers import (
     kernel_size,
 )
 
-__all__ = ["match_activations"]
+__all__ = ["scale_new_filters"]
 
 # A filter is never scaled by more than this, in case the verifying batch is unusual.
 MAX_FACTOR = 10.0
 
 
-def match_activations(
+def scale_new_filters(
     tx: Transaction,
     model: nn.Module,
     edits: Sequence[TensorEdit | ValueEdit],
@@ -46,9 +46,10 @@ def match_activations(
     double: bool = False,
     last: bool = False,
 ) -> list[Tensor] | None:
-    """Scale the weights and biases that performed edits drew at random.
+    """Scale the weights and biases of new filters to outputs as strong as those of the others.
 
-    Call this while nothing reads the new filters: then the output stays the same.
+    The scaled values are those that performed edits drew at random. Call this while nothing reads
+    the new filters: then the output stays the same.
 
     Args:
         last: whether no other forward of the edit follows.
@@ -101,7 +102,7 @@ def _scale(
 ) -> None:
     """Scale the new entries of the tensors of one conv."""
     is_new = torch.zeros(len(strength), dtype=torch.bool)
-    is_new[random_entries(edits[0])] = True
+    is_new[random_indices(edits[0])] = True
     old, new = strength[~is_new], strength[is_new]
     live = old[old > 0]
     if not len(live) or not new.isfinite().all() or not live.isfinite().all():

@@ -15,17 +15,17 @@ from torch import nn
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
 from revacnn_lightning.steering.execution.initialization import Initializer
-from revacnn_lightning.steering.execution.tensor_containers import update_container
+from revacnn_lightning.steering.execution.tensor_containers import update_tensor_container
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import copy_random_entries
 from revacnn_lightning.steering.holders.copy_plans import is_touched, renamed_plan
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
-from revacnn_lightning.steering.holders.module_matching import structure_of
+from revacnn_lightning.steering.holders.module_matching import structure_id
 from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["check_alike", "perform_on_copies", "revert_on_copies", "update_new_entries"]
+__all__ = ["check_alike", "perform_on_copies", "revert_on_copies", "sync_random_entries"]
 
 
 def perform_on_copies(
@@ -52,7 +52,7 @@ def perform_on_copies(
             records = again.changes if len(again.changes) == _count(changes) else None
             record = perform(tx, copy.root, changes, [], initializer, records, model)
             if isinstance(copy, TensorCopy):
-                record.tensors = update_container(tx, model, plan, copy, again.tensors)
+                record.tensors = update_tensor_container(tx, model, plan, copy, again.tensors)
             undo.copies[copy.holder] = record
 
 
@@ -60,10 +60,10 @@ def _count(plan: EditPlan) -> int:
     return len(plan.values) + len(plan.tensors) + len(plan.layers)
 
 
-def update_new_entries(
+def sync_random_entries(
     tx: Transaction, model: nn.Module, plan: EditPlan, copies: Sequence[ModelCopy]
 ) -> None:
-    """Give the random entries of all copies the values of the model, which were drawn again."""
+    """Copy the random entries of the model, which were drawn again, to all its copies."""
     copy_random_entries(tx, model, plan, model)
     for copy in copies:
         if is_touched(copy, plan):
@@ -97,7 +97,7 @@ def revert_on_copies(
             _restore_removed_layers(model, changes, copy, record)
         undone[copy.holder] = UndoRecord(revert(tx, copy.root, changes, [], record))
         if isinstance(copy, TensorCopy):
-            removed = update_container(tx, model, plan, copy, record.tensors)
+            removed = update_tensor_container(tx, model, plan, copy, record.tensors)
             undone[copy.holder].tensors = removed
     return undone
 
@@ -136,7 +136,7 @@ def check_alike(model: nn.Module, copies: Sequence[ModelCopy]) -> None:
         if not isinstance(copy, ModuleCopy) or copy.is_unpruned:
             continue
         origin = model.get_submodule(copy.origin)
-        if structure_of(copy.module, known) != structure_of(origin, known):
+        if structure_id(copy.module, known) != structure_id(origin, known):
             raise EditFailedError(
                 f"{copy.holder} would not have the structure of {copy.origin or 'the model'} after "
                 "the edit; the edit was rolled back"

@@ -13,12 +13,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import verification
-from revacnn_lightning.steering.execution.activation_matching import match_activations
+from revacnn_lightning.steering.execution.activation_matching import scale_new_filters
 from revacnn_lightning.steering.execution.copy_edits import (
     check_alike,
     perform_on_copies,
     revert_on_copies,
-    update_new_entries,
+    sync_random_entries,
 )
 from revacnn_lightning.steering.execution.executor import (
     PerformedEdit,
@@ -29,10 +29,10 @@ from revacnn_lightning.steering.execution.executor import (
 )
 from revacnn_lightning.steering.execution.initialization import Initialization, Initializer
 from revacnn_lightning.steering.execution.plan_queries import (
+    align_plan_columns,
     are_normalized_together,
+    locate_random_entries,
     random_edits,
-    random_filters,
-    realigned_plan,
 )
 from revacnn_lightning.steering.execution.reference_outputs import (
     expected_output,
@@ -40,17 +40,17 @@ from revacnn_lightning.steering.execution.reference_outputs import (
     output_with_values,
 )
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.value_edits import draw_again
+from revacnn_lightning.steering.execution.value_edits import redraw_random_entries
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.steering.tracing.forward_cache import ForwardCache
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
     ForwardProbe,
     evaluate,
     trace,
 )
-from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 
 __all__ = ["EditApplication"]
 
@@ -68,9 +68,9 @@ class EditApplication:
     """Performs and verifies edits of one model. If one fails, the rollback is up to ``tx``.
 
     Attributes:
-        seed: of the random values that an edit draws. Each step of an edit uses a generator of its
-            own, so training's random state is unaffected.
-        copies: those of the model's modules that are not registered in it; they are edited along.
+        seed: the seed of the random values that an edit draws. Each step of an edit uses a
+            generator of its own, so training's random state is unaffected.
+        copies: the copies that are not registered in the model. They are edited along.
         initialize: the user's initialization of a layer, for new filters.
     """
 
@@ -84,7 +84,7 @@ class EditApplication:
     _comparison: Comparison = "own"
 
     def __post_init__(self) -> None:
-        self.probe = replace(self.probe, shared=SharedForwards())
+        self.probe = replace(self.probe, shared=ForwardCache())
 
     def perform(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Perform a plan. ``groups`` are the channel groups of the model before.
@@ -184,7 +184,7 @@ class EditApplication:
         undo = self.perform_changes(plan)
         after = self._trace(plan, groups)
         comparable = not are_normalized_together(groups, plan)
-        realigned = realigned_plan(groups, after, plan, strict=not comparable)
+        realigned = align_plan_columns(groups, after, plan, strict=not comparable)
         if realigned is not plan:
             self.tx.rollback(keep=start)
             plan = realigned
@@ -257,7 +257,7 @@ class EditApplication:
 
     def _trace(self, plan: EditPlan, last: ChannelGroups, trained: bool = False) -> ChannelGroups:
         """Trace the edited model; ``last`` is its last trace."""
-        new, heads = random_filters(plan), last.has_heads
+        new, heads = locate_random_entries(plan), last.has_heads
         return trace(self.model, self.probe, new, expects_heads=heads, as_trained=trained)
 
     def _match_activations(
@@ -269,10 +269,10 @@ class EditApplication:
         """
         normalized = {layer for layer, norms in groups.norm_after.items() if norms}
         edits = [e for e in random_edits(plan) if e.tensor.rpartition(".")[0] not in normalized]
-        output = match_activations(
+        output = scale_new_filters(
             self.tx, self.model, edits, self.probe, double=self._is_double, last=last
         )
-        update_new_entries(self.tx, self.model, plan, self.copies)
+        sync_random_entries(self.tx, self.model, plan, self.copies)
         return self._evaluate(last=last) if output is None else output
 
     def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
@@ -287,8 +287,8 @@ class EditApplication:
             if not len(after.silent_channels):
                 return after
             for edit in random_edits(plan):
-                draw_again(self.tx, self.model, edit, initializer)
-            update_new_entries(self.tx, self.model, plan, self.copies)
+                redraw_random_entries(self.tx, self.model, edit, initializer)
+            sync_random_entries(self.tx, self.model, plan, self.copies)
             after = self._trace(plan, after, trained=True)
         if len(after.silent_channels):
             plan.notes.append(

@@ -26,18 +26,18 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 
 __all__ = [
     "ages_of",
+    "ages_to_data",
     "assign_ages",
     "births_of",
-    "born_parameters",
-    "corrected_class",
     "delay_births",
     "drop_births",
-    "is_age",
+    "is_age_key",
+    "optimizer_class_to_correct",
+    "parameters_with_young_entries",
     "recorded_births",
-    "restore_ages",
+    "restore_ages_from_data",
     "restore_recorded_births",
-    "saved_ages",
-    "start_of_restored",
+    "start_of_unrecorded",
 ]
 
 # Optimizers with a correction that depends on the count of steps. The others start new entries
@@ -50,8 +50,8 @@ _Births = dict[int, Tensor]  # dimension -> step at which each index was born, o
 _births: WeakKeyDictionary[Optimizer, dict[Tensor, _Births]] = WeakKeyDictionary()
 
 
-def corrected_class(optimizer: Optimizer) -> type[Optimizer] | None:
-    """Return the class of torch whose step this optimizer takes; None if it needs no correction."""
+def optimizer_class_to_correct(optimizer: Optimizer) -> type[Optimizer] | None:
+    """Return the torch class whose step this optimizer takes; None if no step needs correction."""
     step = inspect.unwrap(type(optimizer).step)
     return next((c for c in CORRECTED if inspect.unwrap(c.step) is step), None)
 
@@ -59,7 +59,7 @@ def corrected_class(optimizer: Optimizer) -> type[Optimizer] | None:
 def _step(optimizer: Optimizer, parameter: Tensor) -> float | None:
     """Return the number of steps taken for a parameter; None if ages do not matter for it."""
     step = optimizer.state.get(parameter, {}).get("step")
-    if step is None or parameter.is_complex() or corrected_class(optimizer) is None:
+    if step is None or parameter.is_complex() or optimizer_class_to_correct(optimizer) is None:
         return None
     return float(step)
 
@@ -103,18 +103,20 @@ def _set_births(tx: Transaction, optimizer: Optimizer, parameter: Tensor, births
     tx.on_rollback(restore)
 
 
-def is_age(key: str) -> bool:
+def is_age_key(key: str) -> bool:
     """Return whether ``key``, which may begin with that of the optimizer, is one of `ages_of`."""
     return key.rpartition(".")[2][:3] == "age"
 
 
-def start_of_restored(record: Mapping[str, Any], key: str, start: float | None) -> float | None:
+def start_of_unrecorded(record: Mapping[str, Any], key: str, start: float | None) -> float | None:
     """Return the initial value of a restored entry whose state ``key`` was not recorded.
 
     An entry with recorded state but without an age was recorded by an earlier version: it is grown.
     """
     optimizer = key.partition(".")[0] + "."
-    if is_age(key) and any(each.startswith(optimizer) and not is_age(each) for each in record):
+    if is_age_key(key) and any(
+        each.startswith(optimizer) and not is_age_key(each) for each in record
+    ):
         return GROWN
     return start
 
@@ -137,7 +139,7 @@ def births_of(optimizer: Optimizer, parameter: Tensor) -> _Births:
     return births if _fit(births, parameter) else {}
 
 
-def born_parameters(optimizer: Optimizer) -> list[Tensor]:
+def parameters_with_young_entries(optimizer: Optimizer) -> list[Tensor]:
     """Return the parameters with entries that may be young."""
     return list(_births.get(optimizer, {}))
 
@@ -147,11 +149,11 @@ def drop_births(optimizer: Optimizer, parameter: Tensor) -> None:
     _births.get(optimizer, {}).pop(parameter, None)
 
 
-def delay_births(optimizer: Optimizer, parameter: Tensor, dim: int, at: Tensor) -> None:
-    """Move the births of these indices by one step, in which they did not age."""
+def delay_births(optimizer: Optimizer, parameter: Tensor, dim: int, indices: Tensor) -> None:
+    """Move the births of these indices by one step, so that this step does not count."""
     births = births_of(optimizer, parameter).get(dim)
     if births is not None:
-        births.index_add_(dim, at, torch.ones_like(births.index_select(dim, at)))
+        births.index_add_(dim, indices, torch.ones_like(births.index_select(dim, indices)))
 
 
 # ------------------------------------------------------------ removed layers and checkpoints
@@ -171,8 +173,8 @@ def restore_recorded_births(
     _set_births(tx, optimizer, parameter, births)
 
 
-def saved_ages(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
-    """Return, for each optimizer, parameter name -> births, as plain data for checkpoints."""
+def ages_to_data(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
+    """Return the ages of all entries as plain data: parameter name -> births, per optimizer."""
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     return [
         {
@@ -184,12 +186,13 @@ def saved_ages(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[dict[s
     ]
 
 
-def restore_ages(
+def restore_ages_from_data(
     model: nn.Module, optimizers: Sequence[Optimizer], saved: Sequence[dict[str, Any]]
 ) -> None:
-    """Give fresh optimizers the ages that `saved_ages` returned. Call before the `Editor` is made.
+    """Give fresh optimizers the ages that `ages_to_data` returned.
 
-    They apply once the optimizers have loaded their state.
+    Call this before the `Editor` is made. The ages apply once the optimizers have loaded their
+    state.
     """
     parameters = dict(model.named_parameters())
     for optimizer, by_name in zip(optimizers, saved, strict=False):

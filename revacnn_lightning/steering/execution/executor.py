@@ -13,7 +13,7 @@ from revacnn_lightning.steering.execution.layer_edits import apply_layer_edit, r
 from revacnn_lightning.steering.execution.module_attributes import (
     apply_attribute_edit,
     revert_attribute_edit,
-    update_modules,
+    update_size_attributes,
 )
 from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.tensor_edits import apply_tensor_edit, revert_tensor_edit
@@ -121,7 +121,7 @@ def perform(
         )
     if undone is None:
         copy_random_entries(tx, model, plan, source)
-    update_modules(tx, model, plan)
+    update_size_attributes(tx, model, plan)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)
     for layer in plan.layers:
@@ -157,5 +157,5 @@ def revert(
     for value, record in zip(reversed(plan.values), records, strict=False):
         # There are no records of values if only the structure is restored.
         undone.append(revert_value_edit(tx, model, value, optimizers, record))
-    update_modules(tx, model, plan)
+    update_size_attributes(tx, model, plan)
     return undone[::-1]

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.steering.computed_tensors import filter_originals, tensor_of_shape
+from revacnn_lightning.steering.computed_tensors import filter_originals, tensor_or_original
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
@@ -125,7 +125,7 @@ class Freezer:
         for weight in originals:
             is_whole = is_transposed(conv) and group_count(conv) != 1  # only frozen as a whole
             self._add_slice(weight, rows, range(weight.shape[1]) if is_whole else indices)
-        bias = tensor_of_shape(conv, "bias")
+        bias = tensor_or_original(conv, "bias")
         if bias is not None:
             self._add_slice(bias, 0, indices)
         for name in self._filters.norms.get(layer, []):

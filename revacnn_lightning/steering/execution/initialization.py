@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from revacnn_lightning.errors import EditFailedError
-from revacnn_lightning.steering.computed_tensors import tensor_of_shape
+from revacnn_lightning.steering.computed_tensors import tensor_or_original
 from revacnn_lightning.telemetry.inspection.side_effects import (
     random_states_restored,
     seed_random_states,
@@ -90,7 +90,7 @@ class Initializer:
 def default_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
     """Return torch's default initial values for a tensor of ``owner``; see `Initializer.draw`."""
     if isinstance(owner, (UnitLayer, ParametrizationList)):
-        weight = like if like.ndim > 1 else tensor_of_shape(owner, "weight")
+        weight = like if like.ndim > 1 else tensor_or_original(owner, "weight")
         weight = like if weight is None else weight
         fan_in = nn.init._calculate_fan_in_and_fan_out(weight)[0] if weight.ndim > 1 else 1
         bound = 1 / math.sqrt(max(fan_in, 1))

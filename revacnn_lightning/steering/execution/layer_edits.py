@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError
-from revacnn_lightning.steering.blocks import RunChildOnOutput, make_block, replacement_of
+from revacnn_lightning.steering.blocks import RunChildOnOutput, make_block, make_replacement
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.layer_parameters import (
     add_to_group_of,
@@ -24,7 +24,10 @@ from revacnn_lightning.steering.execution.layer_parameters import (
 )
 from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.undone_layers import restore_undone, save_undone
+from revacnn_lightning.steering.execution.undone_layers import (
+    restore_undone_layer,
+    save_undone_layer,
+)
 from revacnn_lightning.steering.planning.plan import LayerEdit
 
 __all__ = ["apply_layer_edit", "revert_layer_edit"]
@@ -51,7 +54,7 @@ def apply_layer_edit(
     else:
         new, record, removed = _replace(tx, model, edit, optimizers, initializer)
     if undone is not None:
-        restore_undone(tx, new, optimizers, undone)
+        restore_undone_layer(tx, new, optimizers, undone)
     return record, removed
 
 
@@ -71,14 +74,14 @@ def revert_layer_edit(
     if edit.action == "insert":
         host = model.get_submodule(edit.host)
         block = host.get_submodule(edit.child)
-        undone = save_undone(block, optimizers)
+        undone = save_undone_layer(block, optimizers)
         remove_parameters(tx, block, optimizers)
         _detach(tx, host, edit.child)
         return undone
     if removed is None:
         raise EditFailedError(f"the removed layer {edit.host} is no longer available")
     replacement = model.get_submodule(edit.host)
-    undone = save_undone(replacement, optimizers)
+    undone = save_undone_layer(replacement, optimizers)
     remove_parameters(tx, replacement, optimizers)
     _swap(tx, model, replacement, removed)
     _load(tx, removed, record)
@@ -172,7 +175,7 @@ def _replace(
 ) -> tuple[nn.Module, ChangeRecord, nn.Module]:
     """Replace a layer; return the new one, what restores the old one, and the old one."""
     old = model.get_submodule(edit.host)
-    new = _seeded(initializer, lambda: replacement_of(old, edit.kind))
+    new = _seeded(initializer, lambda: make_replacement(old, edit.kind))
     new.train(old.training)
     if edit.kind == "conv":
         _match_placement(new, old)

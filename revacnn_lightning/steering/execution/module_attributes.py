@@ -10,7 +10,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 
-from revacnn_lightning.steering.computed_tensors import recompute_attributes, tensor_of_shape
+from revacnn_lightning.steering.computed_tensors import (
+    recompute_hook_attributes,
+    tensor_or_original,
+)
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import AttributeEdit, EditPlan
@@ -20,7 +23,7 @@ from revacnn_lightning.telemetry.unit_layers import UnitLayer
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (nn.LayerNorm,)
 
-__all__ = ["apply_attribute_edit", "revert_attribute_edit", "update_modules"]
+__all__ = ["apply_attribute_edit", "revert_attribute_edit", "update_size_attributes"]
 
 
 def apply_attribute_edit(tx: Transaction, model: nn.Module, edit: AttributeEdit) -> None:
@@ -51,7 +54,7 @@ def _set_attribute(tx: Transaction, module: nn.Module, name: str, value: Any) ->
         tx.on_rollback(lambda: setattr(module, name, old))
 
 
-def update_modules(tx: Transaction, model: nn.Module, plan: EditPlan) -> None:
+def update_size_attributes(tx: Transaction, model: nn.Module, plan: EditPlan) -> None:
     """Make the attributes of all modules agree with the tensors that a plan has changed.
 
     A tensor may belong to several modules, which share it.
@@ -63,7 +66,7 @@ def update_modules(tx: Transaction, model: nn.Module, plan: EditPlan) -> None:
     for _, module in named_modules_of(model):
         if any(id(tensor) in changed for tensor in _own_tensors(module)):
             _sync_sizes(tx, module)
-            for name, value in recompute_attributes(module).items():
+            for name, value in recompute_hook_attributes(module).items():
                 old = vars(module)[name]
                 setattr(module, name, value)
                 tx.on_rollback(lambda m=module, n=name, o=old: setattr(m, n, o))  # type: ignore[misc]
@@ -88,7 +91,7 @@ def _sync_sizes(tx: Transaction, module: nn.Module) -> None:
 
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
-    weight = tensor_of_shape(module, "weight")
+    weight = tensor_or_original(module, "weight")
     if isinstance(module, RECURRENT):
         return _recurrent_sizes(module)
     if isinstance(module, _NormBase):
@@ -134,7 +137,7 @@ def _attention_sizes(module: nn.MultiheadAttention) -> dict[str, int]:
 
 def _recurrent_sizes(module: Any) -> dict[str, int]:
     name = "weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"
-    weight = tensor_of_shape(module, name)
+    weight = tensor_or_original(module, name)
     return {} if weight is None else {"input_size": weight.shape[1]}
 
 

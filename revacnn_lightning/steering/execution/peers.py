@@ -20,7 +20,13 @@ from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters, local_part
 
-__all__ = ["Peers", "checksum", "confirm", "shape_checksum", "weight_facts"]
+__all__ = [
+    "Peers",
+    "checksum",
+    "checksum_and_nonfinite_count",
+    "perform_and_agree",
+    "shape_checksum",
+]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +52,7 @@ class Peers(Protocol):
         """
 
 
-def confirm(
+def perform_and_agree(
     peers: Peers,
     model: nn.Module,
     get_optimizers: Callable[[], Sequence[Optimizer]],
@@ -57,7 +63,7 @@ def confirm(
     """Perform an edit in this process, and check that it has succeeded in all.
 
     Args:
-        plans: what is performed or reverted.
+        plans: the plans that are performed or reverted.
         perform: changes the model; rank 0 has done so, and has verified the result.
         verify: checks the result, with the values of rank 0.
 
@@ -144,7 +150,9 @@ def checksum(model: nn.Module, optimizers: Sequence[Optimizer]) -> int:
     return total
 
 
-def weight_facts(model: nn.Module, optimizers: Sequence[Optimizer]) -> tuple[int, int]:
+def checksum_and_nonfinite_count(
+    model: nn.Module, optimizers: Sequence[Optimizer]
+) -> tuple[int, int]:
     """Return the `checksum`, and how many weights are infinite or NaN.
 
     If the parameters are split among the ranks, the checksum is 0: they have different parts.

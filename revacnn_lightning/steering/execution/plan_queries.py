@@ -4,47 +4,47 @@ from __future__ import annotations
 
 import msgspec
 
-from revacnn_lightning.steering.execution.value_edits import random_entries
-from revacnn_lightning.steering.holders.copy_plans import with_origins
-from revacnn_lightning.steering.planning.index_mapping import realign_columns
+from revacnn_lightning.steering.execution.value_edits import random_indices
+from revacnn_lightning.steering.holders.copy_plans import sync_copy_edits
+from revacnn_lightning.steering.planning.index_mapping import align_consumer_columns
 from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     FilterMove,
     TensorEdit,
     ValueEdit,
-    order_of,
+    old_indices,
 )
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["are_normalized_together", "random_edits", "random_filters", "realigned_plan"]
+__all__ = ["align_plan_columns", "are_normalized_together", "locate_random_entries", "random_edits"]
 
 
-def random_filters(plan: EditPlan) -> list[tuple[str, int, int]]:
-    """Return (tensor, dim, index) of every entry that is drawn at random."""
+def locate_random_entries(plan: EditPlan) -> list[tuple[str, int, int]]:
+    """Return (tensor, dim, index) of every entry that a plan draws at random."""
     edits = random_edits(plan)
-    return [(edit.tensor, edit.dim, i) for edit in edits for i in random_entries(edit)]
+    return [(edit.tensor, edit.dim, i) for edit in edits for i in random_indices(edit)]
 
 
 def random_edits(plan: EditPlan) -> list[TensorEdit | ValueEdit]:
     """Return the changes that draw random values."""
     edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
-    return [edit for edit in edits if random_entries(edit) and not edit.origin]
+    return [edit for edit in edits if random_indices(edit) and not edit.origin]
 
 
-def realigned_plan(
-    before: ChannelGroups, after: ChannelGroups, plan: EditPlan, *, strict: bool
+def align_plan_columns(
+    groups_before: ChannelGroups, groups_after: ChannelGroups, plan: EditPlan, *, strict: bool
 ) -> EditPlan:
-    """Return the plan with the columns of consumers where their channels arrive.
+    """Return the plan with each column of a consumer where the channel that it reads arrives.
 
-    Returns ``plan`` itself if they were right.
+    Returns ``plan`` itself if all columns were right.
 
     Raises:
         EditFailedError: a channel arrives at a consumer that did not read it before.
     """
-    tensors = realign_columns(before, after, plan.tensors, strict=strict)
+    tensors = align_consumer_columns(groups_before, groups_after, plan.tensors, strict=strict)
     if tensors == plan.tensors:
         return plan
-    return with_origins(msgspec.structs.replace(plan, tensors=tensors))
+    return sync_copy_edits(msgspec.structs.replace(plan, tensors=tensors))
 
 
 def are_normalized_together(groups: ChannelGroups, plan: EditPlan) -> bool:
@@ -56,7 +56,7 @@ def are_normalized_together(groups: ChannelGroups, plan: EditPlan) -> bool:
 
 def _edited(move: FilterMove) -> list[int]:
     """Return the filters that a move removes or, if it adds filters, those it copies."""
-    order, new = order_of(move)
+    order, new = old_indices(move)
     if new.any():
         return sorted(set(order[new].tolist()))
     return sorted(set(range(move.size)) - set(order.tolist()))

@@ -21,15 +21,15 @@ from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     TensorEdit,
     ValueEdit,
-    order_of,
+    old_indices,
 )
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
 
 __all__ = [
+    "disconnect_removed_filters",
     "expected_output",
     "output_with_perturbed_weights",
     "output_with_values",
-    "silence_removed",
 ]
 
 
@@ -51,7 +51,7 @@ def expected_output(
     if not plan.values and not _silenced(plan):
         return output
     start = tx.size
-    silence_removed(tx, model, plan, initializer)
+    disconnect_removed_filters(tx, model, plan, initializer)
     expected = evaluate(model, probe, double=double)
     tx.rollback(keep=start)
     return expected
@@ -62,20 +62,20 @@ def _silenced(plan: EditPlan) -> list[TensorEdit]:
     return [edit for edit in plan.tensors if not edit.new and edit.fill == "zero"]
 
 
-def silence_removed(
+def disconnect_removed_filters(
     tx: Transaction, model: nn.Module, plan: EditPlan, initializer: Initializer
 ) -> None:
-    """Change the values of a model so that it computes what it will after removals.
+    """Set the outgoing columns of the filters that a plan removes to zero, without resizing.
 
-    The outgoing columns of the removed filters become zero, and the plan's value edits are done.
-    Nothing is resized. The rollback is up to ``tx``.
+    The plan's value edits are done, too. Then the model computes what it will after the removal.
+    The rollback is up to ``tx``.
     """
     for value in plan.values:
         apply_value_edit(tx, model, value, [], initializer)
     for edit in _silenced(plan):
         _, tensor = find_tensor(model, edit.tensor)
         kept = np.zeros(edit.size, bool)
-        kept[order_of(edit)[0]] = True
+        kept[old_indices(edit)[0]] = True
         removed = torch.from_numpy(np.flatnonzero(~kept)).to(tensor.device)
         zeroed = tensor.detach().clone().index_fill_(edit.dim, removed, 0.0)
         before = tensor.detach()

@@ -18,40 +18,40 @@ from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["update_container"]
+__all__ = ["update_tensor_container"]
 
 
-def update_container(
+def update_tensor_container(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
     copy: TensorCopy,
     restored: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Give a container the tensors that the model has after a plan was performed or reverted.
+    """Add and remove entries of a container after a plan inserted or removed layers of the model.
 
-    A new entry is that of ``restored``, else a copy of the model's tensor, or zero if the entries
-    are no values of the tensors.
+    A new entry is that of ``restored`` if there is one. Otherwise it is a copy of the model's
+    tensor, or zero if the container holds something else than values, such as importances.
 
     Returns:
-        The tensors that the container loses, by name.
+        The tensors that were removed from the container, by name.
     """
     _share_memory_again(tx, model, copy)
     if copy.container is None or not plan.layers:
         return {}
     hosts = [layer.host for layer in plan.layers if layer.action == "replace"]
-    replaced = {n for n in copy.view.full_names if any(is_inside(n, host) for host in hosts)}
-    view = copy.view if copy.view.kind == "chosen" else copy.view.now(model)
+    replaced = {n for n in copy.listing.full_names if any(is_inside(n, host) for host in hosts)}
+    listing = copy.listing if copy.listing.kind == "chosen" else copy.listing.now(model)
     existing = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
-    after = [name for name in view.full_names if name in existing]
-    kept = set(copy.view.full_names) - replaced
+    after = [name for name in listing.full_names if name in existing]
+    kept = set(copy.listing.full_names) - replaced
     entries = {
         name: copy.tensor(name) if name in kept else _new_entry(model, copy, name, restored)
         for name in after
     }
     keys = [copy.key_of(name, find_tensor(model, name)[1]) for name in after if copy.keys]
     _replace_entries(tx, copy.container, keys, list(entries.values()))
-    lost = [name for name in copy.view.full_names if name in replaced or name not in after]
+    lost = [name for name in copy.listing.full_names if name in replaced or name not in after]
     removed = {name: copy.tensor(name) for name in lost}
     copy.update(after, list(entries.values()), keys)
     return removed
@@ -63,7 +63,7 @@ def _share_memory_again(tx: Transaction, model: nn.Module, copy: TensorCopy) -> 
             tensor = find_tensor(model, name)[1]
         except AttributeError:  # of a removed layer
             continue
-        if name in copy.view.full_names:
+        if name in copy.listing.full_names:
             replace_data(tx, copy.tensor(name), tensor.detach(), None)
 
 
@@ -74,7 +74,7 @@ def _new_entry(
         return restored[name]
     tensor = find_tensor(model, name)[1].detach()
     value = tensor.clone() if copy.has_values else torch.zeros_like(tensor)
-    return value.to(copy.tensor(copy.view.full_names[0]).device)
+    return value.to(copy.tensor(copy.listing.full_names[0]).device)
 
 
 def _replace_entries(tx: Transaction, container: Any, keys: list[Any], new: list[Tensor]) -> None:

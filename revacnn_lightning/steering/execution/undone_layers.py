@@ -15,11 +15,11 @@ from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 
-__all__ = ["restore_undone", "save_undone"]
+__all__ = ["restore_undone_layer", "save_undone_layer"]
 
 
-def save_undone(layer: nn.Module, optimizers: Sequence[Optimizer]) -> ChangeRecord:
-    """Return the tensors of a layer that an undo is about to take away, and their state."""
+def save_undone_layer(layer: nn.Module, optimizers: Sequence[Optimizer]) -> ChangeRecord:
+    """Return the tensors of a layer that an undo is about to remove, and their optimizer state."""
     record: ChangeRecord = {f"data {n}": t.detach() for n, t in layer.state_dict().items()}
     for name, parameter in layer.named_parameters():
         if parameter.grad is not None:
@@ -35,10 +35,13 @@ def save_undone(layer: nn.Module, optimizers: Sequence[Optimizer]) -> ChangeReco
     return record
 
 
-def restore_undone(
+def restore_undone_layer(
     tx: Transaction, layer: nn.Module, optimizers: Sequence[Optimizer], record: ChangeRecord
 ) -> None:
-    """Give a redone layer, whose parameters are in their groups, what `save_undone` returned."""
+    """Give a redone layer the values and the state that `save_undone_layer` returned.
+
+    The parameters of the layer must be in their groups already.
+    """
     tensors = layer.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():

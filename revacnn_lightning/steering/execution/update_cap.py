@@ -1,9 +1,9 @@
-"""Caps the updates of young entries at the size of the updates of the incumbents.
+"""Caps the updates of young entries at the size of the updates of the grown entries.
 
-Incumbents are the grown entries of the same parameter. Their updates shrink while a network learns:
+The updates of the grown entries of a parameter shrink while a network learns:
 the gradients of consecutive batches agree less and less. Those of a new filter agree, so that the
-updates of a fresh parameter would be two to three times those of the incumbents, even with the
-damping of `young_cohorts.damping_of`.
+updates of a fresh parameter would be two to three times those of the grown entries, even with the
+damping of `young_cohorts.early_update_damping`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_RATIO", "Incumbents", "capped_share"]
+__all__ = ["MAX_RATIO", "GrownEntries", "cap_update_share"]
 
-MAX_RATIO = 1.25  # of the mean absolute update of young entries to that of the incumbents
+MAX_RATIO = 1.25  # of the mean absolute update of young entries to that of the grown entries
 
 
-class Incumbents:
-    """The grown entries of a parameter, and how far a step moves them.
+class GrownEntries:
+    """Measures how far an optimizer step moves the grown entries of a parameter.
 
     Args:
-        grown: which entries are grown and train, in the shape of the parameter.
+        grown: a mask of the entries that are grown and train, in the shape of the parameter.
     """
 
     def __init__(self, parameter: Tensor, grown: Tensor) -> None:
@@ -39,7 +39,7 @@ class Incumbents:
         """Return the mean absolute change of the last step, on the device.
 
         Entries without a gradient, such as those of dead filters, at most halve it: filters may be
-        added because most others are dead. If no incumbent has a gradient, it is inf or nan.
+        added because most others are dead. If no grown entry has a gradient, it is inf or nan.
         """
         assert self.parameter.grad is not None
         living = (self._grown & (self.parameter.grad != 0)).sum()
@@ -48,17 +48,17 @@ class Incumbents:
         return change.sum(dtype=_precise(change)) / (2 * living).clamp(max=self._count)
 
 
-def capped_share(share: Any, change: Tensor, incumbents: Tensor) -> Tensor:
+def cap_update_share(share: Any, change: Tensor, grown_update: Tensor) -> Tensor:
     """Return the share of their change that young entries make, at most ``share``.
 
     It stays on the device: reading it would wait for the device.
 
     Args:
-        change: of the weights of the young entries in a full step.
-        incumbents: what `Incumbents.mean_update` returned. With inf or nan there is no cap.
+        change: the change of the young weights in a full step.
+        grown_update: what `GrownEntries.mean_update` returned. With inf or nan there is no cap.
     """
     mean = change.abs().mean(dtype=_precise(change)) * share
-    limit = MAX_RATIO * incumbents
+    limit = MAX_RATIO * grown_update
     return torch.where(mean > limit, limit / mean, 1.0) * share
 
 

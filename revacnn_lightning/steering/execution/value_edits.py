@@ -21,8 +21,8 @@ from revacnn_lightning.steering.planning.plan import ONES_OF_NORM, EditPlan, Ten
 __all__ = [
     "apply_value_edit",
     "copy_random_entries",
-    "draw_again",
-    "random_entries",
+    "random_indices",
+    "redraw_random_entries",
     "revert_value_edit",
 ]
 
@@ -108,7 +108,7 @@ def revert_value_edit(
                 indices = at.to(state.device)
                 now = state.index_select(edit.dim, indices)
                 undone[key] = now
-                start = entry_ages.start_of_restored(record, key, start)
+                start = entry_ages.start_of_unrecorded(record, key, start)
                 fallback = rows if start is None else torch.full_like(now, start)
                 saved = record.get(key, fallback)
                 return state.clone().index_copy_(edit.dim, indices, saved.to(state))
@@ -123,7 +123,7 @@ def revert_value_edit(
 
 def _has_rows(key: str, state: Tensor, shape: torch.Size, dim: int) -> bool:
     """Return whether the state ``key`` of a parameter has entries for the indices of ``dim``."""
-    if entry_ages.is_age(key):
+    if entry_ages.is_age_key(key):
         return state.shape[dim] == shape[dim]
     return state.shape == shape
 
@@ -136,7 +136,7 @@ def _redone_rows(rows: Tensor, edit: ValueEdit, undone: ChangeRecord) -> Tensor:
     return after.to(rows)
 
 
-def draw_again(
+def redraw_random_entries(
     tx: Transaction,
     model: nn.Module,
     edit: TensorEdit | ValueEdit,
@@ -144,7 +144,7 @@ def draw_again(
 ) -> None:
     """Draw the random entries of an applied ``"fresh"`` edit again."""
     owner, tensor = find_tensor(model, edit.tensor)
-    at = torch.tensor(random_entries(edit), device=tensor.device)
+    at = torch.tensor(random_indices(edit), device=tensor.device)
     with torch.no_grad():
         name = edit.tensor.rpartition(".")[2]
         values = initializer.draw(owner, name, tensor.detach())
@@ -172,19 +172,19 @@ def copy_random_entries(
     """
     edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
     for edit in edits:
-        if not edit.origin or not random_entries(edit):
+        if not edit.origin or not random_indices(edit):
             continue
         tensor = find_tensor(model, edit.tensor)[1]
         origin = find_tensor(source, edit.origin)[1]
         with torch.no_grad():
-            at = torch.tensor(random_entries(edit))
+            at = torch.tensor(random_indices(edit))
             rows = origin.detach().index_select(edit.dim, at.to(origin.device)).to(tensor)
             before = tensor.detach()
             _replace_rows(tx, tensor, edit.dim, at.to(tensor.device), rows)
             _adapt_gains(tx, model, edit, before, tensor.detach())
 
 
-def random_entries(edit: TensorEdit | ValueEdit) -> list[int]:
+def random_indices(edit: TensorEdit | ValueEdit) -> list[int]:
     """Return the indices of the entries that an edit draws at random."""
     if isinstance(edit, TensorEdit):
         return edit.new if edit.fill == "fresh" else []

@@ -51,7 +51,7 @@ def check_output(
     if a perturbation of all weights by one rounding unit changes the output similarly.
 
     Args:
-        rounding_unit: of the coarsest floating type that a conv computes in.
+        rounding_unit: the rounding unit of the coarsest floating type that a conv computes in.
         perturbed: returns the output with all weights perturbed by ``rounding_unit``; only called
             for differences of more than a few rounding units. None: these do not pass.
 
@@ -80,7 +80,7 @@ def is_rounding(change: float) -> bool:
 
 
 def check_shapes(output: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """Check that the output has the shapes it had.
+    """Check that the output has the shapes that it had before.
 
     Raises:
         EditFailedError: it has others.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Cohort", "cohorts_of", "damping_of", "repeat_step", "young_mask"]
+__all__ = ["Cohort", "cohorts_of", "early_update_damping", "repeat_step", "young_mask"]
 
 
 @dataclass
@@ -109,8 +109,8 @@ def _steps_since(born: float, step: Any) -> Any:
     return max(0, int(step - born))
 
 
-def damping_of(group: dict[str, Any], step: Any) -> Any:
-    """Return the share of its update that an entry makes in its ``step``-th step.
+def early_update_damping(group: dict[str, Any], step: Any) -> Any:
+    """Return the factor that damps the update of an entry in its own ``step``-th step.
 
     Fresh Adam updates every weight by the full learning rate in the first step: its mean gradient
     is that of a single batch. The mean over ``k`` batches has the variance ``(1 + b ** k) /

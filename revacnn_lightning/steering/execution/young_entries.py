@@ -10,8 +10,8 @@ optimizer's own code, from the same weights, gradients and moments, but with the
 Other entries keep what the optimizer computed, bit by bit. Once the correction has faded, the
 entries are grown and the hooks are removed.
 
-The first updates are also damped, see `young_cohorts.damping_of`, and the updates of young entries
-are on average at most a little larger than those of the grown entries, see `update_cap`.
+The first updates are also damped (`young_cohorts.early_update_damping`), and the updates of young
+entries are on average at most a little larger than those of the grown entries (`update_cap`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages
-from revacnn_lightning.steering.execution.update_cap import Incumbents, capped_share
+from revacnn_lightning.steering.execution.update_cap import GrownEntries, cap_update_share
 from revacnn_lightning.steering.execution.young_cohorts import (
     Cohort,
     cohorts_of,
-    damping_of,
+    early_update_damping,
     repeat_step,
     young_mask,
 )
@@ -50,12 +50,12 @@ FrozenEntries = Callable[[Tensor], Iterable[tuple[int, Tensor]]]
 
 
 class YoungEntries:
-    """Repeats the steps of optimizers for their young entries.
+    """Hooks that give young entries the optimizer steps that a fresh parameter would get.
 
     Call `refresh` after every edit and every change of the optimizers.
 
     Args:
-        frozen: returns the frozen slices of a parameter, which do not train and do not age.
+        frozen: a function that returns the frozen slices of a parameter. They do not age.
     """
 
     def __init__(self, frozen: FrozenEntries) -> None:
@@ -66,7 +66,7 @@ class YoungEntries:
         """Find the young entries and hook the optimizers that train some."""
         self.release()
         for optimizer in optimizers:
-            if entry_ages.born_parameters(optimizer):
+            if entry_ages.parameters_with_young_entries(optimizer):
                 self._steps.append(_YoungSteps(optimizer, self._frozen))
 
     def release(self) -> None:
@@ -102,7 +102,7 @@ class _YoungSteps:
     def __init__(self, optimizer: Optimizer, frozen: FrozenEntries) -> None:
         self._frozen = frozen
         self._cohorts: list[Cohort] | None = None
-        self._incumbents: dict[Tensor, Incumbents] = {}  # of parameters that have any
+        self._grown: dict[Tensor, GrownEntries] = {}  # of parameters that have any
         self._steps_left = 0  # until the next entries may be grown
         self._before = optimizer.register_step_pre_hook(self._before_step)
         self._after = optimizer.register_step_post_hook(self._after_step)
@@ -113,8 +113,8 @@ class _YoungSteps:
 
     def abandon(self, optimizer: Optimizer) -> None:
         """Treat all entries as grown."""
-        self._cohorts, self._incumbents = [], {}
-        for parameter in entry_ages.born_parameters(optimizer):
+        self._cohorts, self._grown = [], {}
+        for parameter in entry_ages.parameters_with_young_entries(optimizer):
             entry_ages.drop_births(optimizer, parameter)
 
     @_without_interrupting
@@ -123,17 +123,17 @@ class _YoungSteps:
             self._find_cohorts(optimizer)
         for cohort in self._cohorts or ():
             cohort.load(optimizer.state.get(cohort.parameter, {}))
-        for incumbents in self._incumbents.values():
-            incumbents.load()
+        for grown in self._grown.values():
+            grown.load()
 
     @_without_interrupting
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not entry_ages.born_parameters(optimizer):
+        if not entry_ages.parameters_with_young_entries(optimizer):
             # All are grown. This hook itself cannot be removed while the optimizer iterates over
             # its hooks; the next `refresh` does.
             self._before.remove()
-            self._cohorts, self._incumbents = [], {}
+            self._cohorts, self._grown = [], {}
             return
         cohorts = [c for c in self._cohorts or () if c.is_stepped]
         if cohorts:
@@ -146,21 +146,21 @@ class _YoungSteps:
         before = [cohort.weights.clone() for cohort in cohorts]
         repeat_step(optimizer, cohorts)
         limits = {
-            parameter: self._incumbents[parameter].mean_update()
+            parameter: self._grown[parameter].mean_update()
             for parameter in dict.fromkeys(cohort.parameter for cohort in cohorts)
-            if parameter in self._incumbents
+            if parameter in self._grown
         }
         for cohort, weights in zip(cohorts, before, strict=True):
-            share = damping_of(optimizer.param_groups[cohort.group], cohort.state["step"])
+            share = early_update_damping(optimizer.param_groups[cohort.group], cohort.state["step"])
             if cohort.parameter in limits:
                 change = cohort.weights.detach() - weights
-                share = capped_share(share, change, limits[cohort.parameter])
+                share = cap_update_share(share, change, limits[cohort.parameter])
             cohort.store(optimizer.state[cohort.parameter], weights, share)
 
     def _find_cohorts(self, optimizer: Optimizer) -> None:
         """Group the young entries by age, and remove the hooks if there are none."""
-        self._cohorts, self._incumbents, self._steps_left = [], {}, MAX_STEPS
-        for parameter in entry_ages.born_parameters(optimizer):
+        self._cohorts, self._grown, self._steps_left = [], {}, MAX_STEPS
+        for parameter in entry_ages.parameters_with_young_entries(optimizer):
             births = entry_ages.births_of(optimizer, parameter)
             step = optimizer.state.get(parameter, {}).get("step")
             number = _group_of(optimizer, parameter)
@@ -177,13 +177,13 @@ class _YoungSteps:
                 young.index_fill_(dim, frozen.cpu(), False)
                 grown.index_fill_(dim, frozen.cpu(), False)
             if grown.any():
-                self._incumbents[parameter] = Incumbents(parameter, grown)
+                self._grown[parameter] = GrownEntries(parameter, grown)
             for cohort in cohorts_of(optimizer, parameter, number, young, births):
                 self._cohorts.append(cohort)
                 self._steps_left = min(self._steps_left, int(cohort.born - last_grown))
 
     def _delay_frozen(self, optimizer: Optimizer) -> None:
-        for parameter in entry_ages.born_parameters(optimizer):
+        for parameter in entry_ages.parameters_with_young_entries(optimizer):
             for dim, frozen in self._frozen(parameter):
                 entry_ages.delay_births(optimizer, parameter, dim, frozen.cpu())
 

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.buffer_copies import find_buffer_copies
 from revacnn_lightning.steering.holders.copy_evidence import TrainedParameters, UntrainedValues
-from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
+from revacnn_lightning.steering.holders.model_copy import CopyConflict, ModelCopy
 from revacnn_lightning.steering.holders.module_copies import CopySearch, ModuleCopy
-from revacnn_lightning.steering.holders.object_walk import Found, Holder, walk
+from revacnn_lightning.steering.holders.object_walk import CopyHolder, FoundObject, walk_attributes
 from revacnn_lightning.steering.holders.tensor_copies import find_tensor_copies
 
 __all__ = ["Copies", "CopyTracker"]
@@ -20,10 +20,10 @@ __all__ = ["Copies", "CopyTracker"]
 
 @dataclass(frozen=True)
 class Copies:
-    """The copies of a model, and what cannot be edited because of one."""
+    """The copies of a model, and the parts of the model that cannot be edited because of one."""
 
     copies: list[ModelCopy]
-    conflicts: list[Conflict]
+    conflicts: list[CopyConflict]
 
     @property
     def registered(self) -> list[ModuleCopy]:
@@ -50,12 +50,16 @@ class CopyTracker:
 
     def remember(self, optimizers: Sequence[Optimizer]) -> None:
         """Remember the values of untrained modules, to see later which training updates."""
-        held = [each.value for each in walk("", self._model) if isinstance(each.value, nn.Module)]
+        held = [
+            each.value
+            for each in walk_attributes("", self._model)
+            if isinstance(each.value, nn.Module)
+        ]
         modules = [module for module in held if module is not self._model]
         self._values.remember([self._model, *modules], TrainedParameters(optimizers))
 
-    def find(self, optimizers: Sequence[Optimizer], holders: Sequence[Holder]) -> Copies:
-        """Return the copies of now."""
+    def find(self, optimizers: Sequence[Optimizer], holders: Sequence[CopyHolder]) -> Copies:
+        """Return the present copies."""
         self._values.update()
         trained = TrainedParameters(optimizers)
         search = CopySearch(self._model, trained, self._values, self._declared)
@@ -67,17 +71,21 @@ class CopyTracker:
         return Copies([*search.copies, *tensors, *buffers], search.conflicts + conflicts)
 
     def restart(self) -> None:
-        """Remember the values of now: an edit has moved them."""
+        """Remember the present values. Call this after an edit, which moves them."""
         self._values.restart()
 
 
-def _in_optimizers(optimizers: Sequence[Optimizer]) -> list[Found]:
+def _in_optimizers(optimizers: Sequence[Optimizer]) -> list[FoundObject]:
     """Return the tensors that optimizers hold besides parameters and their state."""
     found = []
     for optimizer in optimizers:
         name = type(optimizer).__name__
-        found += [each for each in walk(name, optimizer) if not isinstance(each.value, Optimizer)]
+        found += [
+            each
+            for each in walk_attributes(name, optimizer)
+            if not isinstance(each.value, Optimizer)
+        ]
         for i, group in enumerate(optimizer.param_groups):
             extra = {key: value for key, value in group.items() if key != "params"}
-            found += list(walk(f"{name}.param_groups[{i}]", extra))
+            found += list(walk_attributes(f"{name}.param_groups[{i}]", extra))
     return found

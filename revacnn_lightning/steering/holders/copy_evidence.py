@@ -21,7 +21,13 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.telemetry.split_tensors import local_part
 
-__all__ = ["SIMILAR", "TrainedParameters", "UntrainedValues", "similarity", "tensor_similarity"]
+__all__ = [
+    "SIMILAR",
+    "TrainedParameters",
+    "UntrainedValues",
+    "tensor_similarity",
+    "weight_similarity",
+]
 
 # The cosine from which two weight tensors are related. Independent ones stay below 0.1.
 SIMILAR = 0.5
@@ -84,7 +90,7 @@ class UntrainedValues:
                 self._changed[key] = ref
 
     def restart(self) -> None:
-        """Remember the values of now; call this after an edit."""
+        """Remember the present values; call this after an edit."""
         for key, (ref, _) in list(self._samples.items()):
             tensor = ref()
             if tensor is not None:
@@ -101,10 +107,10 @@ def _sample(tensor: Tensor) -> Tensor:
     return local_part(tensor).flatten()[:SAMPLED].clone()  # no collective of split parameters
 
 
-def similarity(a: nn.Module, b: nn.Module) -> float:
+def weight_similarity(a: nn.Module, b: nn.Module) -> float:
     """Return the cosine of the weights of two modules of the same structure.
 
-    It is 1 for equal ones. Gains and biases do not count: they start as equals.
+    It is 1 for equal weights. Gains and biases do not count: they start as equals.
     """
     others = dict(b.named_parameters())
     pairs = [(p, others[name]) for name, p in a.named_parameters() if p.ndim > 1 and name in others]

@@ -14,7 +14,7 @@ import numpy as np
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
+from revacnn_lightning.steering.holders.model_copy import CopyConflict, ModelCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
 from revacnn_lightning.steering.holders.module_matching import is_inside
 from revacnn_lightning.steering.planning.context import PlanningContext
@@ -24,11 +24,11 @@ from revacnn_lightning.steering.planning.resize_plan import filter_move, paramet
 
 __all__ = [
     "add_copies",
+    "check_copies_editable",
     "check_not_a_copy",
-    "check_possible",
     "is_touched",
     "renamed_plan",
-    "with_origins",
+    "sync_copy_edits",
 ]
 
 
@@ -80,8 +80,8 @@ def copy_refusal(layer: str, copies: Iterable[ModuleCopy]) -> str:
     return ""
 
 
-def check_possible(
-    plan: EditPlan, copies: Iterable[ModelCopy], conflicts: Iterable[Conflict]
+def check_copies_editable(
+    plan: EditPlan, copies: Iterable[ModelCopy], conflicts: Iterable[CopyConflict]
 ) -> None:
     """Check that every copy the plan concerns can be edited.
 
@@ -224,8 +224,8 @@ def _edited_filters(runs: list[tuple[int, int]], new: list[int], size: int) -> l
     return sorted(set(range(size)) - set(order.tolist()))
 
 
-def with_origins(plan: EditPlan) -> EditPlan:
-    """Return the plan with the changes of copies that follow those of their origins, as they are.
+def sync_copy_edits(plan: EditPlan) -> EditPlan:
+    """Return the plan with the edits of registered copies equal to those of their origins.
 
     Aligning the columns of consumers with a trace may have moved the entries of origins.
     """

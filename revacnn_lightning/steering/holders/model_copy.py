@@ -8,7 +8,7 @@ from torch import nn
 
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["Conflict", "ModelCopy"]
+__all__ = ["CopyConflict", "ModelCopy"]
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ class ModelCopy:
 
 
 @dataclass(frozen=True)
-class Conflict:
+class CopyConflict:
     """A part of the model that cannot be edited because of something that holds a copy of it.
 
     With ``is_needed``, it can be edited, but not removed.

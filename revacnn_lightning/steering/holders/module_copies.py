@@ -6,8 +6,8 @@ callback. A copy must keep the structure of its origin: the next update fails ot
 
 A module is a copy of another one of the same structure if no optimizer trains it, and
 
-- it is inside `torch.optim.swa_utils.AveragedModel`, or its holder names it (`Holder.pairs`), or
-- its weights resemble those of the other module (`evidence.SIMILAR`).
+- it is inside `torch.optim.swa_utils.AveragedModel`, or in the `CopyHolder.pairs` of its holder, or
+- its weights resemble those of the other module (`copy_evidence.SIMILAR`).
 
 The second kind is certain if a callback holds the copy, if its name says so, or if its values have
 changed without an optimizer. Otherwise it might be a frozen teacher with the student's start
@@ -27,18 +27,18 @@ from revacnn_lightning.steering.holders.copy_evidence import (
     SIMILAR,
     TrainedParameters,
     UntrainedValues,
-    similarity,
+    weight_similarity,
 )
-from revacnn_lightning.steering.holders.model_copy import Conflict, ModelCopy
+from revacnn_lightning.steering.holders.model_copy import CopyConflict, ModelCopy
 from revacnn_lightning.steering.holders.module_matching import (
-    has_weights,
+    has_identifying_weights,
     is_inside,
     is_overlapping,
     is_pruned,
     modules_by_structure,
-    structure_of,
+    structure_id,
 )
-from revacnn_lightning.steering.holders.object_walk import Found, Holder, walk
+from revacnn_lightning.steering.holders.object_walk import CopyHolder, FoundObject, walk_attributes
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 
@@ -119,16 +119,16 @@ class CopySearch:
         self._modules = dict(named_modules_of(model))
         self._structures: dict[int, int] = {}
         self._known = set(map(id, self._modules.values()))
-        self.found: list[Found] = []  # by the walks, also what are no modules
+        self.found: list[FoundObject] = []  # by the walks, also what are no modules
         self.copies: list[ModuleCopy] = []
-        self.conflicts: list[Conflict] = []
+        self.conflicts: list[CopyConflict] = []
 
     @cached_property
     def _by_structure(self) -> dict[int, list[str]]:
         """Structure -> the names of the model's modules that have it; most searches need none."""
         return modules_by_structure(self._model)
 
-    def run(self, holders: Sequence[Holder]) -> None:
+    def run(self, holders: Sequence[CopyHolder]) -> None:
         """Find the copies in the model, in its attributes and in the holders."""
         self._find_declared()
         self._find_in("", self._model, is_trusted=False)
@@ -174,7 +174,7 @@ class CopySearch:
         is_registered = root is self._model
         return (
             module is not self._model
-            and has_weights(module)
+            and has_identifying_weights(module)
             and not self._trained.has_any_of(module, is_registered=is_registered)
         )
 
@@ -183,10 +183,9 @@ class CopySearch:
     ) -> ModuleCopy | None:
         """Return the copy that a module is, if it is one."""
         module = root.get_submodule(name)
-        ranked = sorted(
-            ((similarity(module, self._modules[o]), o) for o in self._origins(root, name, module)),
-            key=lambda pair: -pair[0],
-        )
+        origins = self._origins(root, name, module)
+        scored = ((weight_similarity(module, self._modules[o]), o) for o in origins)
+        ranked = sorted(scored, key=lambda pair: -pair[0])
         if not ranked or (ranked[0][0] < SIMILAR and not (is_certain and len(ranked) == 1)):
             return None
         best, origin = ranked[0]
@@ -206,7 +205,7 @@ class CopySearch:
     def _origins(self, root: nn.Module, name: str, module: nn.Module) -> Iterator[str]:
         """Yield the modules of the model that may be the origin of a module."""
         copies = [copy.path for copy in self.copies if copy.root is self._model]
-        for origin in self._by_structure.get(structure_of(module, self._structures), []):
+        for origin in self._by_structure.get(structure_id(module, self._structures), []):
             is_part = root is self._model and is_overlapping(origin, name)
             if not is_part and not any(is_inside(origin, path) for path in copies):
                 yield origin
@@ -215,7 +214,7 @@ class CopySearch:
 
     def _find_outside(self, name: str, value: object, *, is_trusted: bool) -> None:
         known = frozenset(self._known - {id(value)})
-        for found in walk(name, value, known):
+        for found in walk_attributes(name, value, known):
             self.found.append(found)
             module = found.value
             if isinstance(module, nn.Module) and id(module) not in self._known:
@@ -226,7 +225,7 @@ class CopySearch:
                     self._find_in(found.path, module, is_trusted=is_trusted)
                 self._known |= {id(each) for each in module.modules()}
 
-    def _take_pairs(self, holder: Holder) -> None:
+    def _take_pairs(self, holder: CopyHolder) -> None:
         """Take the copies that a holder knows."""
         names = {id(module): name for name, module in self._modules.items()}
         for module, copy in holder.pairs:
@@ -235,7 +234,7 @@ class CopySearch:
                 origin = names[id(module)]
                 self._pair(f"{holder.name}'s copy of {origin or 'the model'}", copy, "", origin)
 
-    def _take_needed(self, holder: Holder) -> None:
+    def _take_needed(self, holder: CopyHolder) -> None:
         """Note which modules a holder uses."""
         names = {id(module): name for name, module in self._modules.items()}
         for module in holder.needed:
@@ -243,7 +242,7 @@ class CopySearch:
                 name = names[id(module)]
                 reason = f"{holder.name} uses {name}, which therefore cannot be removed"
                 self.conflicts.append(
-                    Conflict(name, f"{reason}; exclude the layer there", is_needed=True)
+                    CopyConflict(name, f"{reason}; exclude the layer there", is_needed=True)
                 )
 
     def _pair(self, label: str, root: nn.Module, path: str, origin: str) -> None:
@@ -251,8 +250,8 @@ class CopySearch:
         copy, module = root.get_submodule(path), self._modules.get(origin)
         if module is None:
             reason = f"the model has no module {origin!r}, which {label} is declared a copy of"
-            self.conflicts.append(Conflict("", f"{reason}; correct copies="))
-        elif structure_of(copy, self._structures) == structure_of(module, self._structures):
+            self.conflicts.append(CopyConflict("", f"{reason}; correct copies="))
+        elif structure_id(copy, self._structures) == structure_id(module, self._structures):
             inside = root is self._model
             self._add(ModuleCopy(label, root, path, origin, is_registered=inside))
         elif is_pruned(module) and not is_pruned(copy):
@@ -261,9 +260,9 @@ class CopySearch:
             for name in _child_names(module):
                 parts = [".".join(part for part in (each, name) if part) for each in (path, origin)]
                 self._pair(label, root, parts[0], parts[1])
-        elif has_weights(module):
+        elif has_identifying_weights(module):
             self.conflicts.append(
-                Conflict(
+                CopyConflict(
                     origin,
                     f"{label} has another structure than {origin or 'the model'}, so it cannot be "
                     "edited along; make it after all changes of the model, or train without it",

@@ -9,17 +9,17 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.prune import BasePruningMethod
 
 __all__ = [
-    "has_weights",
+    "has_identifying_weights",
     "is_inside",
     "is_overlapping",
     "is_pruned",
     "modules_by_structure",
-    "structure_of",
+    "structure_id",
 ]
 
 
-def structure_of(module: nn.Module, known: dict[int, int] | None = None) -> int:
-    """Return a number that is equal for modules of the same structure.
+def structure_id(module: nn.Module, known: dict[int, int] | None = None) -> int:
+    """Return a number that only modules of the same structure have.
 
     It covers the class, and the names and shapes of parameters, buffers and children. Device, type,
     values and hooks may differ.
@@ -36,7 +36,7 @@ def structure_of(module: nn.Module, known: dict[int, int] | None = None) -> int:
             (
                 f"{kind.__module__}.{kind.__qualname__}",
                 tuple((name, _shape(tensor)) for name, tensor in tensors),
-                tuple((n, structure_of(c, known)) for n, c in children if c is not None),
+                tuple((n, structure_id(c, known)) for n, c in children if c is not None),
             )
         )
     return known[id(module)]
@@ -51,11 +51,11 @@ def modules_by_structure(model: nn.Module) -> dict[int, list[str]]:
     known: dict[int, int] = {}
     names = defaultdict(list)
     for name, module in model.named_modules():
-        names[structure_of(module, known)].append(name)
+        names[structure_id(module, known)].append(name)
     return names
 
 
-def has_weights(module: nn.Module) -> bool:
+def has_identifying_weights(module: nn.Module) -> bool:
     """Return whether a module has a parameter whose values identify it: not a gain or a bias."""
     return any(not is_lazy(p) and p.ndim > 1 for p in module.parameters())
 

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.computed_tensors import attributes_of_hooks
+from revacnn_lightning.steering.computed_tensors import hook_attribute_names
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 
-__all__ = ["Found", "Holder", "walk"]
+__all__ = ["CopyHolder", "FoundObject", "walk_attributes"]
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ REGISTERED = frozenset(vars(nn.Module())) | {"_trainer", "_fabric"}
 
 
 @dataclass(frozen=True)
-class Holder:
+class CopyHolder:
     """An object outside the model that may hold copies of it, such as a callback.
 
     Attributes:
-        name: in messages.
+        name: the name of the object in messages.
         value: the object.
         pairs: (module of the model, its copy), for copies that only the holder knows.
         needed: modules of the model that the holder uses, so they cannot be removed.
@@ -60,7 +60,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundObject:
     """A module, an optimizer, a tensor or a container of tensors, and where it was found.
 
     ``path`` is written as in Python: ``"Ema.shadow['conv.weight']"``.
@@ -70,11 +70,15 @@ class Found:
     value: object
 
 
-def walk(name: str, value: object, known: frozenset[int] = frozenset()) -> Iterator[Found]:
-    """Yield what an object holds, directly or through its attributes, shallow objects first.
+def walk_attributes(
+    name: str, value: object, known: frozenset[int] = frozenset()
+) -> Iterator[FoundObject]:
+    """Yield the modules, optimizers and tensors that an object holds in its attributes.
+
+    Attributes of attributes follow later, as do the entries of containers.
 
     Args:
-        name: of the object, the beginning of each path.
+        name: the name of the object, with which each path begins.
         known: ids of objects that are not entered.
     """
     seen = set(known)
@@ -86,7 +90,7 @@ def walk(name: str, value: object, known: frozenset[int] = frozenset()) -> Itera
         seen.add(id(each))
         is_of_tensors = isinstance(each, Tensor) or _is_of_tensors(each)
         if is_of_tensors or isinstance(each, (nn.Module, Optimizer)):
-            yield Found(path, each)
+            yield FoundObject(path, each)
         if is_of_tensors:
             continue
         if depth < MAX_DEPTH:
@@ -128,7 +132,7 @@ def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str,
             ]
             parts = [(key, part) for key, part in own if not _is_simple(part)]
             # A pruned weight resembles its original.
-            computed = attributes_of_hooks(module) if parts else ()
+            computed = hook_attribute_names(module) if parts else ()
             for key, part in parts:
                 if key not in computed:
                     yield ".".join(filter(None, [path, name, key])), part

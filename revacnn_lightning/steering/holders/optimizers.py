@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.holders.object_walk import Holder, walk
+from revacnn_lightning.steering.holders.object_walk import CopyHolder, walk_attributes
 
 __all__ = ["all_optimizers", "unwrapped"]
 
@@ -31,7 +31,7 @@ def unwrapped(optimizers: Iterable[Any]) -> list[Optimizer]:
 
 
 def all_optimizers(
-    model: nn.Module, optimizers: Iterable[Any], holders: Sequence[Holder] = ()
+    model: nn.Module, optimizers: Iterable[Any], holders: Sequence[CopyHolder] = ()
 ) -> list[Optimizer]:
     """Return the given optimizers, then the others that hold parameters of the model.
 
@@ -42,7 +42,7 @@ def all_optimizers(
     objects: list[tuple[str, object]] = [("optimizer", each) for each in found]
     objects += [("model", model), *((holder.name, holder.value) for holder in holders)]
     for name, value in objects:
-        for each in walk(name, value):
+        for each in walk_attributes(name, value):
             if isinstance(each.value, Optimizer):
                 (optimizer,) = unwrapped([each.value])
                 if not _is_in(optimizer, found) and _trains_any(optimizer, parameters):

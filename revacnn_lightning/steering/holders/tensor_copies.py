@@ -16,11 +16,11 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.copy_evidence import SIMILAR, tensor_similarity
-from revacnn_lightning.steering.holders.model_copy import Conflict
+from revacnn_lightning.steering.holders.model_copy import CopyConflict
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
-from revacnn_lightning.steering.holders.object_walk import Found
-from revacnn_lightning.steering.holders.tensor_copy import TensorCopy, tree_of
-from revacnn_lightning.steering.holders.tensor_views import TensorView, TensorViews
+from revacnn_lightning.steering.holders.object_walk import FoundObject
+from revacnn_lightning.steering.holders.tensor_copy import TensorCopy, make_module_tree
+from revacnn_lightning.steering.holders.tensor_listings import TensorListing, TensorListings
 
 __all__ = ["find_tensor_copies"]
 
@@ -31,13 +31,13 @@ SMALLEST_FLAT = 16
 
 class _Search:
     def __init__(self, model: nn.Module, registered: list[str], taken: set[int]) -> None:
-        self.views = TensorViews(model, registered)
-        self._taken = taken | {id(t) for t in self.views.tensors.values()}
-        self._names = {id(t): name for name, t in self.views.tensors.items()}
+        self.listings = TensorListings(model, registered)
+        self._taken = taken | {id(t) for t in self.listings.tensors.values()}
+        self._names = {id(t): name for name, t in self.listings.tensors.items()}
         self.copies: list[TensorCopy] = []
-        self.conflicts: list[Conflict] = []
+        self.conflicts: list[CopyConflict] = []
 
-    def take(self, found: Found) -> None:
+    def take(self, found: FoundObject) -> None:
         """Note what was found if it is a copy, or a conflict if it cannot be edited."""
         value = found.value
         if isinstance(value, Tensor):
@@ -51,66 +51,68 @@ class _Search:
         keys, tensors = list(value), list(value.values())
         ids = [id(key) if isinstance(key, Tensor) else key for key in keys]
         if all(isinstance(i, int) and i in self._names for i in ids):
-            views = [self._view_of([self._names[i] for i in ids])]
+            listings = [self._listing_of([self._names[i] for i in ids])]
         else:
-            views = list(self._views_with_names(keys))
-        self._take(path, value, tensors, [v for v in views if self._fits(v, tensors)], keys)
+            listings = list(self._listings_with_names(keys))
+        self._take(path, value, tensors, [v for v in listings if self._fits(v, tensors)], keys)
 
-    def _view_of(self, names: Sequence[str]) -> TensorView:
-        """Return the view of these tensors, in this order."""
-        for views in self.views.by_scope.values():
-            for view in views:
-                if set(view.full_names) == set(names):
-                    start = len(view.scope) + 1 if view.scope else 0
-                    return TensorView(view.scope, view.kind, tuple(n[start:] for n in names))
-        return TensorView("", "chosen", tuple(names))
+    def _listing_of(self, names: Sequence[str]) -> TensorListing:
+        """Return the listing of these tensors, in this order."""
+        for listings in self.listings.by_scope.values():
+            for listing in listings:
+                if set(listing.full_names) == set(names):
+                    start = len(listing.scope) + 1 if listing.scope else 0
+                    return TensorListing(
+                        listing.scope, listing.kind, tuple(n[start:] for n in names)
+                    )
+        return TensorListing("", "chosen", tuple(names))
 
-    def _views_with_names(self, keys: Sequence[Any]) -> Iterable[TensorView]:
-        """Yield a view of every module in which all keys are names of tensors."""
+    def _listings_with_names(self, keys: Sequence[Any]) -> Iterable[TensorListing]:
+        """Yield a listing of every module in which all keys are names of tensors."""
         if not all(isinstance(key, str) for key in keys):
             return
-        for scope, views in self.views.by_scope.items():
+        for scope, listings in self.listings.by_scope.items():
             for start in ("", "module.", "model."):
                 names = tuple(key.removeprefix(start) for key in keys)
-                if keys[0].startswith(start) and set(names) <= set(views[-1].names):
-                    kinds = [v.kind for v in views if set(v.names) == set(names)]
-                    # Of a module without buffers, both views have these names. The whole state
+                if keys[0].startswith(start) and set(names) <= set(listings[-1].names):
+                    kinds = [v.kind for v in listings if set(v.names) == set(names)]
+                    # Of a module without buffers, both listings have these names. The whole state
                     # serves a copy that is loaded again, and does not disturb an average.
-                    yield TensorView(scope, kinds[-1] if kinds else "chosen", names)
+                    yield TensorListing(scope, kinds[-1] if kinds else "chosen", names)
                     break
 
     def _take_list(self, path: str, tensors: Sequence[Tensor]) -> None:
-        views = self.views.by_shapes.get(tuple(_shape(t) for t in tensors), [])
-        self._take(path, tensors, tensors, views, [])
+        listings = self.listings.by_shapes.get(tuple(_shape(t) for t in tensors), [])
+        self._take(path, tensors, tensors, listings, [])
 
     def _take(
         self,
         path: str,
         container: Any,
         tensors: Sequence[Tensor],
-        views: Sequence[TensorView],
+        listings: Sequence[TensorListing],
         keys: Sequence[Any],
     ) -> None:
-        """Take the view whose values are the most similar."""
-        if not views or id(container) in self._taken:
+        """Take the listing whose values are the most similar."""
+        if not listings or id(container) in self._taken:
             return
         if not keys and all(id(t) in self._taken for t in tensors):
             return
         self._taken.add(id(container))
-        unique = {tuple(view.full_names): view for view in reversed(views)}
+        unique = {tuple(listing.full_names): listing for listing in reversed(listings)}
         ranked = sorted(
-            ((self._similarity(view, tensors), view) for view in unique.values()),
+            ((self._similarity(listing, tensors), listing) for listing in unique.values()),
             key=lambda pair: -pair[0],
         )
-        best, view = ranked[0]
+        best, listing = ranked[0]
         is_named = any(isinstance(key, Tensor) or "." in str(key) for key in keys)
         if best < SIMILAR and not is_named and len(tensors) < LONG:
             return
         if len(ranked) > 1 and ranked[1][0] > best - 1e-3:
-            reason = f"{path} may hold copies of {view.scope} or of {ranked[1][1].scope}"
+            reason = f"{path} may hold copies of {listing.scope} or of {ranked[1][1].scope}"
             self._refuse([v for _, v in ranked], f"{reason}; keep them by their names in the model")
         else:
-            self._add(path, container, tensors, view, keys, has_values=best >= SIMILAR)
+            self._add(path, container, tensors, listing, keys, has_values=best >= SIMILAR)
 
     def _take_single(self, path: str, tensor: Tensor) -> None:
         if id(tensor) in self._taken or is_lazy(tensor) or tensor.numel() < 2:
@@ -120,27 +122,29 @@ class _Search:
             return
         same = [
             (tensor_similarity([(t, tensor)]), name)
-            for name, t in self.views.tensors.items()
+            for name, t in self.listings.tensors.items()
             if _shape(t) == _shape(tensor) and t.is_floating_point() == tensor.is_floating_point()
         ]
         similar = [name for s, name in same if s >= VERY_SIMILAR]
         if len(similar) == 1 and bool(tensor.detach().any()):
-            view = TensorView("", "chosen", (similar[0],))
-            self._add(path, None, [tensor], view, [], has_values=True)
+            listing = TensorListing("", "chosen", (similar[0],))
+            self._add(path, None, [tensor], listing, [], has_values=True)
 
     def _check_not_flat(self, path: str, tensor: Tensor) -> None:
         if tensor.numel() < SMALLEST_FLAT:
             return
-        for scope, views in self.views.by_scope.items():
-            for view in views:
-                parts = [self.views.tensors[name].detach().flatten() for name in view.full_names]
+        for scope, listings in self.listings.by_scope.items():
+            for listing in listings:
+                parts = [
+                    self.listings.tensors[name].detach().flatten() for name in listing.full_names
+                ]
                 if len(parts) > 1 and sum(p.numel() for p in parts) == tensor.numel():
                     flat = torch.cat([p.double().cpu() for p in parts])
                     if tensor_similarity([(flat, tensor)]) >= SIMILAR:
                         reason = (
                             f"{path} holds the parameters of {scope or 'the model'} in one vector"
                         )
-                        self._refuse([view], f"{reason}; keep them by their names in the model")
+                        self._refuse([listing], f"{reason}; keep them by their names in the model")
                         return
 
     # ---------------------------------------------------------------- results
@@ -150,38 +154,38 @@ class _Search:
         path: str,
         container: Any,
         tensors: Sequence[Tensor],
-        view: TensorView,
+        listing: TensorListing,
         keys: Sequence[Any],
         *,
         has_values: bool,
     ) -> None:
-        by_name = dict(zip(view.full_names, tensors, strict=True))
-        aliases = {n for n, t in by_name.items() if _is_alias(t, self.views.tensors[n])}
+        by_name = dict(zip(listing.full_names, tensors, strict=True))
+        aliases = {n for n, t in by_name.items() if _is_alias(t, self.listings.tensors[n])}
         foreign = {n for n, t in by_name.items() if id(t) in self._taken}
         parts = [n for n, t in by_name.items() if n not in aliases | foreign and _is_part(t)]
         if parts:
             reason = f"{path} keeps the copy of {parts[0]} in the memory of a larger tensor"
-            self._refuse([view], f"{reason}; clone it")
+            self._refuse([listing], f"{reason}; clone it")
             return
         self._taken |= {id(tensor) for tensor in tensors}
         self.copies.append(
-            TensorCopy(path, tree_of(by_name), view=view, container=container, keys=tuple(keys),
-                       has_values=has_values, aliases=frozenset(aliases),
+            TensorCopy(path, make_module_tree(by_name), listing=listing, container=container,
+                       keys=tuple(keys), has_values=has_values, aliases=frozenset(aliases),
                        foreign=frozenset(foreign))
         )  # fmt: skip
 
-    def _refuse(self, views: Sequence[TensorView], reason: str) -> None:
-        self.conflicts += [Conflict(view.scope, reason) for view in views]
+    def _refuse(self, listings: Sequence[TensorListing], reason: str) -> None:
+        self.conflicts += [CopyConflict(listing.scope, reason) for listing in listings]
 
-    def _fits(self, view: TensorView, tensors: Sequence[Tensor]) -> bool:
+    def _fits(self, listing: TensorListing, tensors: Sequence[Tensor]) -> bool:
         return all(
-            _shape(self.views.tensors[name]) == _shape(tensor)
-            for name, tensor in zip(view.full_names, tensors, strict=True)
+            _shape(self.listings.tensors[name]) == _shape(tensor)
+            for name, tensor in zip(listing.full_names, tensors, strict=True)
         )
 
-    def _similarity(self, view: TensorView, tensors: Sequence[Tensor]) -> float:
-        pairs = zip(view.full_names, tensors, strict=True)
-        own = [(self.views.tensors[name], tensor) for name, tensor in pairs]
+    def _similarity(self, listing: TensorListing, tensors: Sequence[Tensor]) -> float:
+        pairs = zip(listing.full_names, tensors, strict=True)
+        own = [(self.listings.tensors[name], tensor) for name, tensor in pairs]
         return tensor_similarity([(a, b) for a, b in own if a.ndim > 1])
 
 
@@ -199,8 +203,8 @@ def _is_part(tensor: Tensor) -> bool:
 
 
 def find_tensor_copies(
-    model: nn.Module, candidates: Iterable[Found], modules: Sequence[ModuleCopy]
-) -> tuple[list[TensorCopy], list[Conflict]]:
+    model: nn.Module, candidates: Iterable[FoundObject], modules: Sequence[ModuleCopy]
+) -> tuple[list[TensorCopy], list[CopyConflict]]:
     """Return the copies of tensors among what a walk has found, and why some cannot be edited.
 
     Args:

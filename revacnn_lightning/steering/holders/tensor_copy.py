@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_matching import is_inside
-from revacnn_lightning.steering.holders.tensor_views import TensorView
+from revacnn_lightning.steering.holders.tensor_listings import TensorListing
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["TensorCopy", "tree_of"]
+__all__ = ["TensorCopy", "make_module_tree"]
 
 
 @dataclass(eq=False)
@@ -21,14 +21,14 @@ class TensorCopy(ModelCopy):
     """Tensors that are copies of tensors of the model.
 
     Attributes:
-        view: the tensors of the model, in the order of the container.
+        listing: the tensors of the model that it copies, in the order of the container.
         container: the dict or list that holds the copies; None for a single tensor.
-        keys: of the dict, in its order.
+        keys: the keys of the dict, in its order.
         aliases: names of those copies that share the memory of the model's tensor.
         foreign: names of those that are edited with the module, or the copy, that they belong to.
     """
 
-    view: TensorView = field(default=TensorView("", "", ()), repr=False)
+    listing: TensorListing = field(default=TensorListing("", "", ()), repr=False)
     container: Any = field(default=None, repr=False)
     keys: tuple[Any, ...] = ()
     aliases: frozenset[str] = frozenset()
@@ -36,18 +36,18 @@ class TensorCopy(ModelCopy):
 
     def rename(self, name: str) -> str | None:
         """Return the name itself if it is that of a tensor with a copy."""
-        is_own = name in self.view.full_names and name not in self.aliases | self.foreign
+        is_own = name in self.listing.full_names and name not in self.aliases | self.foreign
         return name if is_own else None
 
     def concerns_layer(self, host: str) -> bool:
         """Return whether parameters of this layer, or of one after it, are in the container."""
-        if self.container is not None and is_inside(host, self.view.scope):
+        if self.container is not None and is_inside(host, self.listing.scope):
             return True
-        return any(is_inside(name, host) for name in self.view.full_names)
+        return any(is_inside(name, host) for name in self.listing.full_names)
 
     def follows(self, name: str) -> bool:
         """Return whether a change of this tensor of the model concerns a copy or its memory."""
-        return name in self.view.full_names and name not in self.foreign
+        return name in self.listing.full_names and name not in self.foreign
 
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copies; "" if it can."""
@@ -58,7 +58,7 @@ class TensorCopy(ModelCopy):
                 f"{self.holder} is a tuple, which cannot get or lose the tensors of a layer; keep "
                 "the copies in a list"
             )
-        if self.view.kind == "chosen" and any(e.action == "insert" for e in plan.layers):
+        if self.listing.kind == "chosen" and any(e.action == "insert" for e in plan.layers):
             return (
                 f"{self.holder} holds copies of some parameters only; whether it needs those of a "
                 "new layer, too, is unknown; keep copies of all parameters of a module"
@@ -67,9 +67,9 @@ class TensorCopy(ModelCopy):
 
     def update(self, names: Sequence[str], tensors: Sequence[Tensor], keys: Sequence[Any]) -> None:
         """Take what the container holds now."""
-        start = len(self.view.scope) + 1 if self.view.scope else 0
-        self.view = replace(self.view, names=tuple(name[start:] for name in names))
-        self.root = tree_of(dict(zip(names, tensors, strict=True)))
+        start = len(self.listing.scope) + 1 if self.listing.scope else 0
+        self.listing = replace(self.listing, names=tuple(name[start:] for name in names))
+        self.root = make_module_tree(dict(zip(names, tensors, strict=True)))
         self.keys = tuple(keys)
 
     def key_of(self, name: str, tensor: Tensor) -> Any:
@@ -78,8 +78,8 @@ class TensorCopy(ModelCopy):
             return tensor
         if isinstance(self.keys[0], int):
             return id(tensor)
-        start = str(self.keys[0]).removesuffix(self.view.names[0])
-        return start + name[len(self.view.scope) :].lstrip(".")
+        start = str(self.keys[0]).removesuffix(self.listing.names[0])
+        return start + name[len(self.listing.scope) :].lstrip(".")
 
     def tensor(self, name: str) -> Tensor:
         """Return the copy of a tensor of the model."""
@@ -89,7 +89,7 @@ class TensorCopy(ModelCopy):
         return tensor
 
 
-def tree_of(tensors: dict[str, Tensor]) -> nn.Module:
+def make_module_tree(tensors: dict[str, Tensor]) -> nn.Module:
     """Return a module in which these tensors have these dotted names, as plain attributes."""
     root = nn.Module()
     for name, tensor in tensors.items():

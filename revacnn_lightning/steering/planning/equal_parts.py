@@ -15,64 +15,71 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from revacnn_lightning.steering.planning.part_search import choices
+from revacnn_lightning.steering.planning.part_search import balanced_choices
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.records import EqualParts
 
-__all__ = ["balanced_groups", "divided_in", "keeps_parts"]
+__all__ = ["choose_balanced_groups", "dividing_modules", "keeps_equal_parts"]
 
 MANY = 4  # fewer filters are looked for if at least one in so many of a layer is coupled
 
 
-def balanced_groups(
-    groups: ChannelGroups, chosen: Sequence[int], layer: str, filters: Sequence[int], copies: int
+def choose_balanced_groups(
+    groups: ChannelGroups,
+    chosen: Sequence[int],
+    layer: str,
+    filters: Sequence[int],
+    copy_count: int,
 ) -> tuple[ChannelGroups, list[int]] | None:
-    """Return channel groups and those of them to edit: the given ones, or others of fewer filters.
+    """Choose the channel groups to edit so that parts of equal size stay equal.
 
     Args:
         groups: the channel groups of the model.
-        chosen: those to edit if equal parts change at equal positions.
-        filters: the filters of ``layer`` that are edited in any case; none: any of them.
-        copies: how many copies of each channel are added; -1: they are removed.
+        chosen: the groups to edit if equal parts change at equal positions.
+        filters: the filters of ``layer`` that must be edited; an empty list leaves the choice open.
+        copy_count: how many copies of each channel are added; -1 removes the channels.
 
     Returns:
-        None if none was found that keeps each channel in its parts and each layer non-empty.
+        The channel groups and those of them to edit: ``chosen``, or others of fewer filters.
+        None if no choice was found that keeps each channel in its parts and each layer non-empty.
     """
     given = groups, list(chosen)
     if not groups.equal_parts:
         return given
-    is_exact = _is_exact(groups, chosen, copies)
+    is_exact = _is_exact(groups, chosen, copy_count)
     own = len(groups.filters_in(chosen).get(layer, ()))
     if is_exact and (own < 2 or own * MANY < len(groups.filters[layer])):
         return given
     divisions = _connected(groups, chosen)
     finer, limit = groups.without_positions, _filter_count(groups, chosen)
-    for found in choices(finer, divisions, layer, filters, copies) if divisions else ():
+    for found in (
+        balanced_choices(finer, divisions, layer, filters, copy_count) if divisions else ()
+    ):
         if is_exact and _filter_count(finer, found) >= limit:
             return given
-        if _is_exact(finer, found, copies):
+        if _is_exact(finer, found, copy_count):
             return finer, found
     return given if is_exact else None
 
 
-def divided_in(groups: ChannelGroups, chosen: Sequence[int]) -> list[str]:
+def dividing_modules(groups: ChannelGroups, chosen: Sequence[int]) -> list[str]:
     """Return the modules that divide channels of these groups into equal parts."""
     edited = _mask(groups, chosen)
     found = [each.where for each in groups.equal_parts if edited[np.concatenate(each.parts)].any()]
     return list(dict.fromkeys(found))
 
 
-def keeps_parts(groups: ChannelGroups, chosen: Iterable[int], copies: int) -> bool:
+def keeps_equal_parts(groups: ChannelGroups, chosen: Iterable[int], copy_count: int) -> bool:
     """Return whether each channel stays in its parts if these groups are removed or copied."""
-    orders = _Orders(_mask(groups, chosen), copies)
+    orders = _Orders(_mask(groups, chosen), copy_count)
     return all(orders.divide(each) for each in groups.equal_parts)
 
 
 class _Orders:
     """The order of the channels behind each division, before and after an edit."""
 
-    def __init__(self, edited: np.ndarray, copies: int) -> None:
-        self._counts = np.where(edited, 1 + copies, 1)  # of each channel after the edit
+    def __init__(self, edited: np.ndarray, copy_count: int) -> None:
+        self._counts = np.where(edited, 1 + copy_count, 1)  # of each channel after the edit
         self._known: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # by the first channel
 
     def divide(self, division: EqualParts) -> bool:
@@ -124,11 +131,11 @@ def _mask(groups: ChannelGroups, chosen: Iterable[int]) -> np.ndarray:
     return np.isin(groups.group_of_each(np.arange(len(groups.arrival))), list(chosen))
 
 
-def _is_exact(groups: ChannelGroups, chosen: Sequence[int], copies: int) -> bool:
+def _is_exact(groups: ChannelGroups, chosen: Sequence[int], copy_count: int) -> bool:
     """Return whether an edit of these groups keeps parts, and some channels of each tensor."""
     sizes = ((groups.dimension(*at).size, len(own)) for at, own in groups.members(chosen).items())
-    is_left = copies > 0 or all(own < size for size, own in sizes)
-    return is_left and keeps_parts(groups, chosen, copies)
+    is_left = copy_count > 0 or all(own < size for size, own in sizes)
+    return is_left and keeps_equal_parts(groups, chosen, copy_count)
 
 
 def _filter_count(groups: ChannelGroups, chosen: Sequence[int]) -> int:

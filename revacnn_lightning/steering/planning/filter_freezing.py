@@ -6,7 +6,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.computed_tensors import filter_originals
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.filter_values import same_size_plan
+from revacnn_lightning.steering.planning.filter_values import empty_plan
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan, FreezeEdit
 from revacnn_lightning.telemetry.unit_layers import filter_count, group_count, is_transposed
@@ -47,7 +47,7 @@ def _plan(
         state = "frozen already" if frozen else "not frozen"
         raise EditRefusedError(f"these filters of {layer} are {state}")
     verb = "Freeze" if frozen else "Unfreeze"
-    plan = same_size_plan(context, request, f"{verb} {layer}{_listed(request.filters)}")
+    plan = empty_plan(context, request, f"{verb} {layer}{_listed(request.filters)}")
     norms = sorted(context.groups.norm_after.get(layer, ()))
     plan.freezes = [FreezeEdit(layer, filter_count(conv), changed, frozen, norms)]
     plan.filter_changes = [messages.FilterChange(layer, filters=changed)]

@@ -11,17 +11,20 @@ from torch.nn.modules.batchnorm import _NormBase
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.equal_parts import balanced_groups
-from revacnn_lightning.steering.planning.index_mapping import insert_pieces, pieces_of
+from revacnn_lightning.steering.planning.equal_parts import choose_balanced_groups
+from revacnn_lightning.steering.planning.index_mapping import (
+    piece_insertion_edit,
+    split_into_pieces,
+)
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer, find_tensor
 from revacnn_lightning.steering.planning.plan import ONES_OF_NORM, EditPlan, Fill, TensorEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
-    carries_reads,
-    in_gain_order,
-    resize_plan,
+    can_zeros_stop_reads,
+    make_resize_plan,
+    set_weight_norm_gains,
+    sort_by_gain_dependency,
     why_divided,
-    with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
@@ -44,7 +47,7 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
     channel_groups = context.groups
     edits = _insertions(context, groups, count, split=request.split_from is not None)
     filters = count * adjacent
-    plan = resize_plan(context, request, growth_title(request, filters), edits, groups, layer)
+    plan = make_resize_plan(context, request, growth_title(request, filters), edits, groups, layer)
     plan.attributes = attribute_edits(context.model, channel_groups, groups, count)
     plan.filter_changes = [messages.FilterChange(name, added=len(indices) * count)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
@@ -114,7 +117,7 @@ def _balanced(
         EditRefusedError: other channels would arrive where the parts are read.
     """
     filters = [] if request.split_from is None else [request.split_from]
-    found = balanced_groups(context.groups, groups, request.layer, filters, count)
+    found = choose_balanced_groups(context.groups, groups, request.layer, filters, count)
     if found is None:
         raise EditRefusedError(
             f"no filter can be added to {request.layer}: {why_divided(context, groups)}"
@@ -134,10 +137,10 @@ def _insertions(
                 f"{name} both produces these channels and reads them elsewhere, so a copy cannot "
                 "keep its values in one place and share them in the other; add a filter instead"
             )
-        edit = insert_pieces(name, dim, size, pieces[name, dim], count)
+        edit = piece_insertion_edit(name, dim, size, pieces[name, dim], count)
         edit.fill = _fill(context, name, dim, indices, split=split)
-        edits.append(with_gains(context, edit))
-    return in_gain_order(edits)
+        edits.append(set_weight_norm_gains(context, edit))
+    return sort_by_gain_dependency(edits)
 
 
 def _pieces(context: PlanningContext, groups: list[int]) -> dict[tuple[str, int], list[np.ndarray]]:
@@ -147,7 +150,7 @@ def _pieces(context: PlanningContext, groups: list[int]) -> dict[tuple[str, int]
         members = context.groups.members([group])
         count = min(map(len, members.values()), default=1) // context.groups.adjacent([group])
         for at, indices in members.items():
-            found.setdefault(at, []).extend(pieces_of(indices, count))
+            found.setdefault(at, []).extend(split_into_pieces(indices, count))
     return found
 
 
@@ -167,7 +170,7 @@ def _fill(
 ) -> Fill:
     """Return how new entries of a tensor start, so that the present outputs stay as they are."""
     channel_groups = context.groups
-    reads = carries_reads(context, name, dim, indices)
+    reads = can_zeros_stop_reads(context, name, dim, indices)
     if context.is_mask(name):
         return "copy" if split else "one"
     if split:

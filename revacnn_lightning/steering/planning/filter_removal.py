@@ -11,18 +11,18 @@ import numpy as np
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.equal_parts import balanced_groups
-from revacnn_lightning.steering.planning.index_mapping import remove_indices
+from revacnn_lightning.steering.planning.equal_parts import choose_balanced_groups
+from revacnn_lightning.steering.planning.index_mapping import removal_edit
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
-    carries_reads,
-    in_gain_order,
-    resize_plan,
+    can_zeros_stop_reads,
+    make_resize_plan,
+    set_weight_norm_gains,
+    sort_by_gain_dependency,
     why_coupled,
     why_divided,
-    with_gains,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
 from revacnn_lightning.telemetry.unit_layers import filter_count
@@ -90,7 +90,7 @@ def _removal(
     check_editable(context, layer)
     groups = channel_groups.groups_of_filters(layer, filters)
     check_not_fixed(context, layer, groups)
-    found = balanced_groups(channel_groups, groups, layer, filters, -1) if balanced else None
+    found = choose_balanced_groups(channel_groups, groups, layer, filters, -1) if balanced else None
     if found is not None:
         channel_groups, groups = found
         context = replace(context, groups=channel_groups)
@@ -102,17 +102,17 @@ def _removal(
                 f"this would remove all {size} channels of {name}; a layer keeps at least one. "
                 f"{_possible_removal(context, layer, filters)}"
             )
-        edit = remove_indices(name, dim, size, indices)
+        edit = removal_edit(name, dim, size, indices)
         # Nothing is new here to be filled: "zero" marks the columns that verification sets to zero.
-        edit.fill = "zero" if carries_reads(context, name, dim, indices) else "copy"
-        edits.append(with_gains(context, edit))
+        edit.fill = "zero" if can_zeros_stop_reads(context, name, dim, indices) else "copy"
+        edits.append(set_weight_norm_gains(context, edit))
     if balanced and found is None:  # after the loop, whose reasons say what can be removed instead
         raise EditRefusedError(
             f"these filters of {layer} cannot be removed: {why_divided(context, groups)}"
         )
     listed = ", ".join(map(str, sorted(filters)))
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
-    plan = resize_plan(context, request, title, in_gain_order(edits), groups, layer)
+    plan = make_resize_plan(context, request, title, sort_by_gain_dependency(edits), groups, layer)
     plan.attributes = attribute_edits(context.model, channel_groups, groups, -1)
     plan.filter_changes = [messages.FilterChange(name, filters=indices)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip

@@ -12,11 +12,11 @@ from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.computed_tensors import has_tensor
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
-from revacnn_lightning.steering.planning.outgoing_columns import zero_outgoing_columns
+from revacnn_lightning.steering.planning.outgoing_columns import outgoing_zeroing_edits
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, is_transposed
 
-__all__ = ["plan_reinitialization", "plan_setting", "same_size_plan"]
+__all__ = ["empty_plan", "plan_reinitialization", "plan_setting"]
 
 
 OUTGOING_ZERO = "the outgoing weights become zero, as those of new filters"
@@ -44,7 +44,7 @@ def plan_reinitialization(context: PlanningContext, request: requests.Reinitiali
     note, effect = "the outgoing weights are kept", "output changes"
     if request.zero_outgoing:
         try:
-            values += zero_outgoing_columns(context, request.layer, filters)
+            values += outgoing_zeroing_edits(context, request.layer, filters)
             note, effect = OUTGOING_ZERO, LOSES_CONTRIBUTION
         except EditRefusedError as error:
             note += f", because {error}"
@@ -100,13 +100,13 @@ def _values_plan(
         raise EditRefusedError(
             f"filter {frozen[0]} of {request.layer} is frozen; unfreeze it first"
         )
-    plan = same_size_plan(context, request, title)
+    plan = empty_plan(context, request, title)
     plan.values = values
     plan.filter_changes = [messages.FilterChange(request.layer, filters=filters)]
     return plan
 
 
-def same_size_plan(context: PlanningContext, request: requests.Edit, title: str) -> EditPlan:
+def empty_plan(context: PlanningContext, request: requests.Edit, title: str) -> EditPlan:
     """Return an empty plan that leaves the number of parameters as it is."""
     count = context.count_parameters()
     return EditPlan(request, title, parameters_before=count, parameters_after=count)

@@ -13,41 +13,50 @@ from collections.abc import Sequence
 import numpy as np
 
 from revacnn_lightning.errors import EditFailedError
-from revacnn_lightning.steering.planning.plan import TensorEdit, order_of, runs_of
+from revacnn_lightning.steering.planning.plan import TensorEdit, old_indices, split_into_runs
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["insert_copies", "insert_pieces", "pieces_of", "realign_columns", "remove_indices"]
+__all__ = [
+    "align_consumer_columns",
+    "insertion_edit",
+    "piece_insertion_edit",
+    "removal_edit",
+    "split_into_pieces",
+]
 
 
-def remove_indices(tensor: str, dim: int, size: int, indices: np.ndarray) -> TensorEdit:
-    """Return the edit that removes these indices."""
+def removal_edit(tensor: str, dim: int, size: int, indices: np.ndarray) -> TensorEdit:
+    """Return the edit that removes these indices of one dimension of a tensor."""
     kept = np.ones(size, bool)
     kept[indices] = False
-    return TensorEdit(tensor, dim, size, runs_of(np.flatnonzero(kept)))
+    return TensorEdit(tensor, dim, size, split_into_runs(np.flatnonzero(kept)))
 
 
-def insert_copies(
-    tensor: str, dim: int, size: int, indices: np.ndarray, pieces: int, count: int
+def insertion_edit(
+    tensor: str, dim: int, size: int, indices: np.ndarray, num_pieces: int, count: int
 ) -> TensorEdit:
-    """Return the edit that inserts ``count`` new entries after each of the `pieces_of` indices."""
-    return insert_pieces(tensor, dim, size, pieces_of(indices, pieces), count)
+    """Return the edit that inserts ``count`` copies of each piece of indices after it.
 
-
-def pieces_of(indices: np.ndarray, pieces: int) -> list[np.ndarray]:
-    """Return the adjacent indices that belong together.
-
-    A run of them is one piece (the 49 columns of one filter after a flatten), or several pieces of
-    length ``len(indices) / pieces`` (two filters that are adjacent).
+    The pieces are those of `split_into_pieces`.
     """
-    length = max(1, len(indices) // pieces)
+    return piece_insertion_edit(tensor, dim, size, split_into_pieces(indices, num_pieces), count)
+
+
+def split_into_pieces(indices: np.ndarray, num_pieces: int) -> list[np.ndarray]:
+    """Split sorted indices into pieces of adjacent indices that belong to one filter each.
+
+    A run of adjacent indices is one piece, such as the 49 columns of a filter after a flatten, or
+    several pieces of length ``len(indices) / num_pieces``, if their filters are adjacent.
+    """
+    length = max(1, len(indices) // num_pieces)
     runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
     return [run[i : i + length] for run in runs for i in range(0, len(run), length)]
 
 
-def insert_pieces(
+def piece_insertion_edit(
     tensor: str, dim: int, size: int, pieces: Sequence[np.ndarray], count: int
 ) -> TensorEdit:
-    """Return the edit that inserts ``count`` new entries after each piece of adjacent indices."""
+    """Return the edit that inserts ``count`` copies of each piece of adjacent indices after it."""
     order: list[np.ndarray] = []
     new: list[np.ndarray] = []
     done = 0
@@ -59,27 +68,35 @@ def insert_pieces(
     order.append(np.arange(done, size))
     new.append(np.zeros(size - done, bool))
     positions = np.flatnonzero(np.concatenate(new)).tolist()
-    return TensorEdit(tensor, dim, size, runs_of(np.concatenate(order)), positions)
+    return TensorEdit(tensor, dim, size, split_into_runs(np.concatenate(order)), positions)
 
 
-def realign_columns(
-    before: ChannelGroups, after: ChannelGroups, edits: Sequence[TensorEdit], strict: bool = False
+def align_consumer_columns(
+    groups_before: ChannelGroups,
+    groups_after: ChannelGroups,
+    edits: Sequence[TensorEdit],
+    strict: bool = False,
 ) -> list[TensorEdit]:
-    """Return the edits with the columns of every consumer where their channels arrive.
+    """Return the edits with each column of a consumer where the channel that it reads arrives.
 
-    ``after`` is the trace of the model resized by ``edits``. The guess is kept for a consumer at
-    which no channel arrives, and for one at which something without labels arrives (a layer
-    reduced to a single filter has none) unless ``strict``, which is for edits whose output is not
-    compared afterwards.
+    The guess is kept for a consumer at which no channel arrives.
+
+    Args:
+        groups_before: the trace of the model before the edits.
+        groups_after: the trace of the model resized by ``edits``.
+        edits: the edits, with the columns of consumers where the guess puts them.
+        strict: whether the guess is not kept where something without labels arrives, such as the
+            output of a layer reduced to a single filter. It is for edits whose output is not
+            compared afterwards.
 
     Raises:
         EditFailedError: a channel arrives at a consumer that did not read it before.
     """
-    source, is_new = _origins(before, after, edits)
+    source, is_new = _origins(groups_before, groups_after, edits)
     realigned = []
     for edit in edits:
-        old_arrivals = before.arriving_channels(edit.tensor, edit.dim)
-        arrivals = after.arriving_channels(edit.tensor, edit.dim)
+        old_arrivals = groups_before.arriving_channels(edit.tensor, edit.dim)
+        arrivals = groups_after.arriving_channels(edit.tensor, edit.dim)
         if (
             old_arrivals is None
             or arrivals is None
@@ -89,31 +106,33 @@ def realign_columns(
             continue
         new = is_new[arrivals]
         order = _match(old_arrivals, source[arrivals], new, edit.tensor)
-        realigned.append(TensorEdit(edit.tensor, edit.dim, edit.size, runs_of(order),
+        realigned.append(TensorEdit(edit.tensor, edit.dim, edit.size, split_into_runs(order),
                                     np.flatnonzero(new).tolist(), edit.fill, edit.gain,
                                     edit.entry_gain))  # fmt: skip
     return realigned
 
 
 def _origins(
-    before: ChannelGroups, after: ChannelGroups, edits: Sequence[TensorEdit]
+    groups_before: ChannelGroups, groups_after: ChannelGroups, edits: Sequence[TensorEdit]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each channel of ``after``, its origin in ``before`` and whether it is new."""
-    count = len(after.arrival)
+    """Return, for each channel after the edits, its origin before and whether it is new."""
+    count = len(groups_after.arrival)
     source, is_new = np.full(count, -1), np.zeros(count, bool)
     by_dimension = {(edit.tensor, edit.dim): edit for edit in edits}
-    for dimension in after.dimensions:
+    for dimension in groups_after.dimensions:
         edit = by_dimension.get((dimension.tensor, dimension.dim))
         here = slice(dimension.start, dimension.stop)
         if edit is None:
             order, new = np.arange(dimension.size), np.zeros(dimension.size, bool)
         else:
-            order, new = order_of(edit)
-        start = before.start_of(dimension.tensor, dimension.dim)
+            order, new = old_indices(edit)
+        start = groups_before.start_of(dimension.tensor, dimension.dim)
         if start is not None:  # before, the dimension had a single entry
             source[here] = start + order
         is_new[here] = new
-    for (start, stop), (old, end) in zip(after.constants, before.constants, strict=False):
+    for (start, stop), (old, end) in zip(
+        groups_after.constants, groups_before.constants, strict=False
+    ):
         if stop - start == end - old:
             source[start:stop] = np.arange(old, end)
     return source, is_new

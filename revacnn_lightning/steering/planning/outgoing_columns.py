@@ -10,13 +10,13 @@ from revacnn_lightning.steering.planning.lookup import find_layer, find_tensor
 from revacnn_lightning.steering.planning.plan import ValueEdit
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, input_count
 
-__all__ = ["zero_outgoing_columns"]
+__all__ = ["outgoing_zeroing_edits"]
 
 
-def zero_outgoing_columns(
+def outgoing_zeroing_edits(
     context: PlanningContext, layer: str, filters: Sequence[int]
 ) -> list[ValueEdit]:
-    """Return the edits that set the outgoing weights of filters to zero, and those of no other.
+    """Return the edits that set the outgoing weights of these filters, and no others, to zero.
 
     Raises:
         EditRefusedError: this is not possible; the message says why.

@@ -18,7 +18,7 @@ import numpy as np
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.records import EqualParts
 
-__all__ = ["choices"]
+__all__ = ["balanced_choices"]
 
 MAX_SHARE = 0.5  # of the channels of each part of a shuffle that are chosen
 MAX_NODES = 1000  # of the search
@@ -26,26 +26,26 @@ MAX_NODES = 1000  # of the search
 Shuffle = tuple[EqualParts, EqualParts]  # into rows, and the split of the transposed rows
 
 
-def choices(
+def balanced_choices(
     groups: ChannelGroups,
     divisions: Sequence[EqualParts],
     layer: str,
     filters: Sequence[int],
-    copies: int,
+    copy_count: int,
 ) -> Iterator[list[int]]:
-    """Yield choices of groups after whose edit all parts have the sizes that they must have.
+    """Yield choices of groups to edit after which parts of equal size are equal again.
 
     Args:
         groups: the channel groups, in which equal parts are not coupled.
-        divisions: what divides channels into equal parts.
-        filters: the filters of ``layer`` that are chosen in any case; none: any of them.
-        copies: how many copies of each channel are added; -1: they are removed.
+        divisions: the divisions of channels into equal parts.
+        filters: the filters of ``layer`` that must be chosen; an empty list leaves the choice open.
+        copy_count: how many copies of each channel are added; -1 removes the channels.
     """
     shuffles = _shuffles(divisions)
     paths = _Paths(shuffles)
     smallest = min((len(rows.parts[0]) for rows, _ in shuffles), default=0)
     for each in range(1, int(MAX_SHARE * smallest) + 1) if shuffles else (0,):
-        program = _Program(groups, divisions, copies)
+        program = _Program(groups, divisions, copy_count)
         own = groups.groups_of_filters(layer, filters or range(len(groups.filters[layer])))
         program.choose(own, at_least=len(own) if filters else 1)
         for division in divisions:
@@ -72,11 +72,13 @@ def _shuffles(divisions: Sequence[EqualParts]) -> list[Shuffle]:
 class _Program:
     """The integer program. Its first variables are the groups, the others sizes of parts."""
 
-    def __init__(self, groups: ChannelGroups, divisions: Sequence[EqualParts], copies: int) -> None:
+    def __init__(
+        self, groups: ChannelGroups, divisions: Sequence[EqualParts], copy_count: int
+    ) -> None:
         channels = np.concatenate([part for each in divisions for part in each.parts])
         self._groups = groups
         self._chosen = np.unique(groups.group_of_each(channels))
-        self._copies = copies
+        self._copy_count = copy_count
         self._rows: list[tuple[np.ndarray, float, float]] = []  # coefficients, lowest, highest
         self._outside: list[int] = []  # chosen groups whose channels nothing divides
         self._sizes = 0
@@ -94,7 +96,7 @@ class _Program:
         """Require the sizes that the parts must have after the edit."""
         chosen = [self._count(part) for part in division.parts]
         sizes = [len(part) for part in division.parts]
-        if self._copies < 0:
+        if self._copy_count < 0:
             for part, size in zip(chosen, sizes, strict=True):
                 self._require(part, 0, size - 1)
         if len(set(sizes)) == 1:
@@ -108,19 +110,19 @@ class _Program:
         self._sizes += 1
         at = len(self._chosen) + self._sizes - 1
         for part, size in zip(chosen[:-1], sizes[:-1], strict=True):
-            self._require(self._with_size(self._copies * part, at), -size, -size)
-        last = self._copies * chosen[-1]
+            self._require(self._with_size(self._copy_count * part, at), -size, -size)
+        last = self._copy_count * chosen[-1]
         self._require(last, 1 - sizes[-1], np.inf)
         self._require(self._with_size(last, at), 1 - len(sizes) - sizes[-1], -sizes[-1])
 
     def shuffle(self, shuffles: Sequence[Shuffle], paths: _Paths, each: int) -> None:
         """Require that channels keep their paths when ``each`` of every row are chosen."""
-        before, after = paths.of_rows(0), paths.of_rows(self._copies * each)
+        before, after = paths.of_rows(0), paths.of_rows(self._copy_count * each)
         for (at, r), old in before.items():
             row, sizes = shuffles[at][0].parts[r], Counter(after[at, r])
             for path in dict.fromkeys((*old, *sizes)):
                 own = row[[each == path for each in old]]
-                wanted, rest = divmod(sizes[path] - len(own), self._copies)
+                wanted, rest = divmod(sizes[path] - len(own), self._copy_count)
                 self._is_possible &= rest == 0 and wanted >= 0
                 self._require(self._count(own), wanted, wanted)
 

@@ -24,8 +24,8 @@ __all__ = [
     "LayerEdit",
     "TensorEdit",
     "ValueEdit",
-    "order_of",
-    "runs_of",
+    "old_indices",
+    "split_into_runs",
 ]
 
 # Tensors of a norm that start as ones; the others start as zeros.
@@ -192,8 +192,8 @@ class EditPlan(Struct):
         )
 
 
-def runs_of(order: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
-    """Return an index array as maximal runs ``start <= i < stop``: few if little was changed."""
+def split_into_runs(order: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
+    """Split an index array into maximal runs ``start <= i < stop``: few if little was changed."""
     indices = np.asarray(order, int)
     if not len(indices):
         return []
@@ -203,8 +203,8 @@ def runs_of(order: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
-def order_of(edit: TensorEdit | FilterMove) -> tuple[np.ndarray, np.ndarray]:
-    """Return (old index of each position, whether each position is a new entry)."""
+def old_indices(edit: TensorEdit | FilterMove) -> tuple[np.ndarray, np.ndarray]:
+    """Return the old index of each position after an edit, and whether it is a new entry."""
     order = np.concatenate([np.arange(a, b) for a, b in edit.runs] or [np.zeros(0, int)])
     new = np.zeros(len(order), bool)
     new[edit.new] = True

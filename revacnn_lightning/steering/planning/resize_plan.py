@@ -11,7 +11,7 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.equal_parts import divided_in
+from revacnn_lightning.steering.planning.equal_parts import dividing_modules
 from revacnn_lightning.steering.planning.lookup import find_layer, find_tensor
 from revacnn_lightning.steering.planning.optimizer_support import (
     inexact_notes,
@@ -21,29 +21,29 @@ from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     FilterMove,
     TensorEdit,
-    order_of,
-    runs_of,
+    old_indices,
+    split_into_runs,
 )
-from revacnn_lightning.steering.planning.unused_layers import unused_layers
+from revacnn_lightning.steering.planning.unused_layers import untraced_consumers
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry.unit_layers import group_count, input_count
 
 __all__ = [
-    "carries_reads",
+    "can_zeros_stop_reads",
     "filter_move",
-    "in_gain_order",
+    "make_resize_plan",
     "parameter_growth",
-    "resize_plan",
+    "set_weight_norm_gains",
+    "sort_by_gain_dependency",
     "why_coupled",
     "why_divided",
-    "with_gains",
 ]
 
 # A note names at most this many layers.
 MAX_NAMES = 6
 
 
-def resize_plan(
+def make_resize_plan(
     context: PlanningContext,
     request: requests.Edit,
     title: str,
@@ -63,7 +63,7 @@ def resize_plan(
         raise EditRefusedError(problem)
     before = context.count_parameters()
     notes = inexact_notes(context.optimizers, tensors.values())
-    unused, is_certain = unused_layers(context, edits)
+    unused, is_certain = untraced_consumers(context, edits)
     plan = EditPlan(
         request=request,
         title=title,
@@ -83,11 +83,13 @@ def resize_plan(
     return plan
 
 
-def carries_reads(context: PlanningContext, name: str, dim: int, indices: np.ndarray) -> bool:
+def can_zeros_stop_reads(
+    context: PlanningContext, name: str, dim: int, indices: np.ndarray
+) -> bool:
     """Return whether zeros at these indices of a tensor stop its layer from reading channels.
 
-    They are columns that multiply an arriving channel or, under a weight norm with an entry for
-    each column, those entries of the gain: a direction of zeros has no norm.
+    It is true of columns that multiply an arriving channel. Under a weight norm with an entry for
+    each column, it is true of these entries of the gain: a direction of zeros has no norm.
     """
     groups = context.groups
     direction = context.direction_of(name)
@@ -98,27 +100,27 @@ def carries_reads(context: PlanningContext, name: str, dim: int, indices: np.nda
     return groups.reads_channels(name, dim, indices) and not context.entry_gain_of(name, dim)
 
 
-def with_gains(context: PlanningContext, edit: TensorEdit) -> TensorEdit:
-    """Set the gains that an edit of a weight norm's direction has to adapt."""
+def set_weight_norm_gains(context: PlanningContext, edit: TensorEdit) -> TensorEdit:
+    """Set and return the edit's gains, which an edit of a weight norm's direction has to adapt."""
     gains = context.gains_of(edit.tensor, edit.dim)
     edit.gain, edit.entry_gain = gains.get("gain", ""), gains.get("entry_gain", "")
     return edit
 
 
-def in_gain_order(edits: list[TensorEdit]) -> list[TensorEdit]:
+def sort_by_gain_dependency(edits: list[TensorEdit]) -> list[TensorEdit]:
     """Sort edits so that each rescaled gain has the entries of its direction by then."""
     return sorted(edits, key=lambda edit: (bool(edit.gain), edit.tensor, edit.dim))
 
 
-def filter_move(layer: str, edit: TensorEdit, filters: int) -> FilterMove:
+def filter_move(layer: str, edit: TensorEdit, filter_count: int) -> FilterMove:
     """Return how a conv's filters move when its weight is edited.
 
     The weight of a grouped transposed conv has one index for a filter of each group.
     """
-    order, new = order_of(edit)
-    conv_groups = filters // edit.size
+    order, new = old_indices(edit)
+    conv_groups = filter_count // edit.size
     whole = np.concatenate([order + g * edit.size for g in range(conv_groups)])
-    return FilterMove(layer, edit.tensor, edit.dim, filters, runs_of(whole),
+    return FilterMove(layer, edit.tensor, edit.dim, filter_count, split_into_runs(whole),
                       np.flatnonzero(np.tile(new, conv_groups)).tolist())  # fmt: skip
 
 
@@ -182,14 +184,14 @@ def why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> 
         else:
             reasons.append(f"operations after {layer} couple {own} of its filters")
     if not context.groups.keeps_positions:
-        places = divided_in(context.groups, groups)
+        places = dividing_modules(context.groups, groups)
         reasons.append(f"channels are divided into parts of equal size in {_listed(places)}")
     return "; ".join(reasons)
 
 
 def why_divided(context: PlanningContext, groups: Sequence[int]) -> str:
     """Return why no edit of these groups keeps equal parts; "" if nothing divides them."""
-    places = divided_in(context.groups, groups)
+    places = dividing_modules(context.groups, groups)
     if not places:
         return ""
     return (

@@ -18,12 +18,12 @@ from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     FilterMove,
     TensorEdit,
-    order_of,
-    runs_of,
+    old_indices,
+    split_into_runs,
 )
 from revacnn_lightning.steering.planning.refusals import why_not_editable
 from revacnn_lightning.steering.planning.resize_plan import parameter_growth
-from revacnn_lightning.steering.planning.unused_layers import unused_layers
+from revacnn_lightning.steering.planning.unused_layers import untraced_consumers
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, ForwardProbe
 from revacnn_lightning.steering.tracing.widened_layer import EXTRA_FILTERS, trace_widened
@@ -107,10 +107,10 @@ def _remapped(
     edit: TensorEdit | FilterMove, removed: np.ndarray
 ) -> tuple[list[tuple[int, int]], list[int]]:
     """Return runs and new positions of an edit of the tensor without the ``removed`` entries."""
-    order, new = order_of(edit)
+    order, new = old_indices(edit)
     is_kept = ~np.isin(order, removed)
     index = np.cumsum(~np.isin(np.arange(edit.size), removed)) - 1
-    return runs_of(index[order[is_kept]]), np.flatnonzero(new[is_kept]).tolist()
+    return split_into_runs(index[order[is_kept]]), np.flatnonzero(new[is_kept]).tolist()
 
 
 def _check(context: PlanningContext, plan: EditPlan) -> None:
@@ -124,6 +124,6 @@ def _check(context: PlanningContext, plan: EditPlan) -> None:
     problem = why_state_not_resizable(context.optimizers, tensors)
     if problem:
         raise EditRefusedError(problem)
-    unused, is_certain = unused_layers(context, plan.tensors)
+    unused, is_certain = untraced_consumers(context, plan.tensors)
     if unused and not is_certain:
         raise EditRefusedError(f"{unused[0]} may read the filter, and no forward has run it so far")

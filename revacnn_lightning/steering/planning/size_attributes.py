@@ -21,13 +21,13 @@ __all__ = ["attribute_edits"]
 
 
 def attribute_edits(
-    model: nn.Module, channel_groups: ChannelGroups, groups: Sequence[int], copies: int
+    model: nn.Module, channel_groups: ChannelGroups, groups: Sequence[int], copy_count: int
 ) -> list[AttributeEdit]:
     """Return the edits after which every traced size counts its channels again.
 
     Args:
         groups: the channel groups that are resized.
-        copies: how many copies of each of their channels are added; -1: they are removed.
+        copy_count: how many copies of each of their channels are added; -1 removes the channels.
 
     Raises:
         EditRefusedError: an attribute would need two values, or its new value is ambiguous.
@@ -35,11 +35,11 @@ def attribute_edits(
     uses = {
         (use.expression, len(use.channels) + change): use
         for use in channel_groups.size_uses
-        for change in [copies * channel_groups.count_in(groups, use.channels.numpy())]
+        for change in [copy_count * channel_groups.count_in(groups, use.channels.numpy())]
     }
     new_values: dict[SizeSource, int] = {}
     for number, channels in enumerate(channel_groups.shape_sizes):
-        change = copies * channel_groups.count_in(groups, channels.numpy())
+        change = copy_count * channel_groups.count_in(groups, channels.numpy())
         new_values[ShapeSize(number, len(channels))] = len(channels) + change
     solved = _solve(model, uses)
     for attribute, value in solved.items():

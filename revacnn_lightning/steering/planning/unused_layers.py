@@ -14,11 +14,13 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.plan import TensorEdit
 
-__all__ = ["unused_layers"]
+__all__ = ["untraced_consumers"]
 
 
-def unused_layers(context: PlanningContext, edits: Sequence[TensorEdit]) -> tuple[list[str], bool]:
-    """Return the layers that no forward ran and whose width would fit the edited channels.
+def untraced_consumers(
+    context: PlanningContext, edits: Sequence[TensorEdit]
+) -> tuple[list[str], bool]:
+    """Return the layers that no forward ran and that may read the edited channels by their width.
 
     Returns:
         Their names, and whether it is certain that no batch ever runs them: an optimizer trains

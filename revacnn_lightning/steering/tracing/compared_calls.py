@@ -9,9 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.kept_tensors import Kept, KeptTensors, have_same_layout
+from revacnn_lightning.steering.tracing.kept_tensors import (
+    KeptTensor,
+    KeptTensors,
+    have_same_layout,
+)
 
-__all__ = ["ComparedCalls", "Place", "Result"]
+__all__ = ["CallResult", "ExpensiveCallCache", "Place"]
 
 # Operation -> the positions of its input and of its weight, None if it has none.
 _COMPARED: dict[str, tuple[int, int | None]] = {
@@ -34,15 +38,15 @@ Place = tuple[str, int, int, int]  # operation, address and offset of its weight
 
 
 @dataclass(eq=False)
-class Result:
+class CallResult:
     """What a call returned: one tensor, or a tuple.
 
     Attributes:
-        numbers: those of the contents of the outputs.
+        numbers: the numbers of the contents of the outputs.
         forward: the last forward that it was returned in.
     """
 
-    outputs: list[Kept]
+    outputs: list[KeptTensor]
     numbers: list[int]
     is_tuple: bool
     forward: int
@@ -55,18 +59,18 @@ class Result:
 
 @dataclass(eq=False)
 class _Call:
-    arguments: list[Any]  # tensors as `Kept`
+    arguments: list[Any]  # tensors as `KeptTensor`
     named: dict[str, Any]
-    result: Result
+    result: CallResult
 
     def agrees(self, args: tuple[Any, ...], kwargs: dict[str, Any], exact: bool) -> bool:
         """Return whether a call has these arguments; if not exact, tensors of these shapes."""
         if len(args) != len(self.arguments) or kwargs != self.named:
             return False
         for mine, other in zip(self.arguments, args, strict=True):
-            if isinstance(mine, Kept) != isinstance(other, Tensor):
+            if isinstance(mine, KeptTensor) != isinstance(other, Tensor):
                 return False
-            if not isinstance(mine, Kept):
+            if not isinstance(mine, KeptTensor):
                 if mine != other:
                     return False
             elif not (mine.equals(other) if exact else have_same_layout(mine.tensor, other)):
@@ -74,8 +78,8 @@ class _Call:
         return True
 
 
-class ComparedCalls:
-    """The newest expensive calls, by operation, weight and number in their forward."""
+class ExpensiveCallCache:
+    """Caches the newest results of expensive calls by operation, weight and number."""
 
     def __init__(self, kept: KeptTensors) -> None:
         self._kept = kept
@@ -86,9 +90,9 @@ class ComparedCalls:
         """Begin a forward."""
         self._counts.clear()
 
-    def restarted(self, kept: KeptTensors) -> ComparedCalls:
+    def restarted(self, kept: KeptTensors) -> ExpensiveCallCache:
         """Return the same without any call, in the middle of a forward."""
-        restarted = ComparedCalls(kept)
+        restarted = ExpensiveCallCache(kept)
         restarted._counts = self._counts
         return restarted
 
@@ -110,7 +114,7 @@ class ComparedCalls:
 
     def find(
         self, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], *, exact: bool
-    ) -> Result | None:
+    ) -> CallResult | None:
         """Return the result of the call at this place in an earlier forward, if it will do.
 
         Args:
@@ -122,12 +126,12 @@ class ComparedCalls:
         return call.result if call is not None and call.agrees(args, kwargs, is_exact) else None
 
     def keep(
-        self, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], result: Result
-    ) -> Result | None:
+        self, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], result: CallResult
+    ) -> CallResult | None:
         """Keep the arguments of a call; return the result of the one that it replaces."""
         old = self._calls.get(place)
         for each in () if old is None else old.arguments:
-            if isinstance(each, Kept):
+            if isinstance(each, KeptTensor):
                 self._kept.release(each)
         arguments = [self._kept.keep(each) if isinstance(each, Tensor) else each for each in args]
         self._calls[place] = _Call(arguments, kwargs, result)

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.double_precision import DoublePrecision
+from revacnn_lightning.steering.tracing.forward_cache import ForwardCache
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
-from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 from revacnn_lightning.steering.tracing.tracer import Run, Tracer
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 from revacnn_lightning.telemetry.inspection.following_norms import FollowingNorms
@@ -81,7 +81,7 @@ class ForwardProbe:
     forwards: Sequence[Callable[[], Any]]
     samples: int = 1
     hint: str = ""
-    shared: SharedForwards | None = None
+    shared: ForwardCache | None = None
     norms: FollowingNorms | None = None
 
 

@@ -7,10 +7,10 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["Kept", "KeptTensors", "have_same_layout"]
+__all__ = ["KeptTensor", "KeptTensors", "have_same_layout"]
 
 
-class Kept:
+class KeptTensor:
     """A tensor as it was in a call."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -38,15 +38,15 @@ class KeptTensors:
     """All tensors that are kept, by the address of their memory."""
 
     def __init__(self) -> None:
-        self._by_address: dict[int, list[Kept]] = {}
+        self._by_address: dict[int, list[KeptTensor]] = {}
 
-    def keep(self, tensor: Tensor) -> Kept:
+    def keep(self, tensor: Tensor) -> KeptTensor:
         """Keep a tensor as it is now."""
-        kept = Kept(tensor)
+        kept = KeptTensor(tensor)
         self._by_address.setdefault(kept.address, []).append(kept)
         return kept
 
-    def release(self, kept: Kept) -> None:
+    def release(self, kept: KeptTensor) -> None:
         """Keep a tensor no longer."""
         self._by_address[kept.address].remove(kept)
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 __all__ = [
     "Label",
-    "align",
-    "compress",
+    "align_label",
+    "compress_label",
     "count_runs",
-    "is_product",
+    "is_cartesian_product",
     "label_along",
     "labeled_dims",
     "normalize_dims",
@@ -41,7 +41,7 @@ def label_along(channels: Tensor, ndim: int, dim: int) -> Label:
     return channels.reshape(shape)
 
 
-def compress(label: Label) -> Label:
+def compress_label(label: Label) -> Label:
     """Return the label with every dimension along which it is constant reduced to size 1."""
     for d in range(label.ndim):
         if label.shape[d] > 1:
@@ -51,12 +51,12 @@ def compress(label: Label) -> Label:
     return label
 
 
-def align(label: Label, ndim: int) -> Label:
+def align_label(label: Label, ndim: int) -> Label:
     """Return the label with leading dimensions of size 1 added, as broadcasting does."""
     return label.reshape((1,) * (ndim - label.ndim) + tuple(label.shape))
 
 
-def is_product(a: Label, b: Label) -> bool:
+def is_cartesian_product(a: Label, b: Label) -> bool:
     """Return whether each channel of one 1-D label meets each of another, several of each."""
     n_pairs = len(torch.stack([a, b]).unique(dim=1)[0])
     sizes = len(a.unique()), len(b.unique())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.compared_calls import ComparedCalls, Place, Result
+from revacnn_lightning.steering.tracing.compared_calls import CallResult, ExpensiveCallCache, Place
 from revacnn_lightning.steering.tracing.content_numbers import ContentNumbers, is_numbered
 from revacnn_lightning.steering.tracing.kept_tensors import KeptTensors, have_same_layout
 from revacnn_lightning.steering.tracing.op_effects import (
@@ -35,7 +35,7 @@ class ReusedOutputs:
 
     - if its arguments are known to have the same contents as those of an earlier call, by their
       numbers (`ContentNumbers`), or if it is expensive and they are equal, bit by bit
-      (`ComparedCalls`). So it is what the operation would have returned;
+      (`ExpensiveCallCache`). So it is what the operation would have returned;
     - in a forward that is only traced, also if it is expensive and its arguments have the same
       shapes. What a trace needs are shapes, and values as the network has them. (A new weight
       is at another address. What a pooling returns shows whether a new filter is silent.)
@@ -52,10 +52,10 @@ class ReusedOutputs:
 
     def __init__(self) -> None:
         self._numbers = ContentNumbers()
-        self._results: dict[Hashable, Result] = {}
+        self._results: dict[Hashable, CallResult] = {}
         self._written: dict[Hashable, int] = {}  # what operations in place have written
         self._kept = KeptTensors()
-        self._calls = ComparedCalls(self._kept)
+        self._calls = ExpensiveCallCache(self._kept)
         self._produced: set[int] = set()  # addresses of the results of this forward
         self._forward = 0
         self._is_exact = True
@@ -199,13 +199,13 @@ class ReusedOutputs:
             self._numbers.hold(each, number if self._is_exact or found is known else 0)
         return output
 
-    def _returned(self, result: Result) -> Any:
+    def _returned(self, result: CallResult) -> Any:
         """Return the output of an earlier call."""
         result.forward = self._forward
         self._record(result)
         return result.tensors()
 
-    def _record(self, result: Result) -> None:
+    def _record(self, result: CallResult) -> None:
         """Record that the outputs of a call exist in this forward."""
         for kept, number in zip(result.outputs, result.numbers, strict=True):
             self._numbers.record(kept.address, number)
@@ -218,12 +218,12 @@ class ReusedOutputs:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         output: Any,
-    ) -> Result:
+    ) -> CallResult:
         """Keep the output of a call."""
         outputs = output if isinstance(output, tuple) else (output,)
         kept = [self._kept.keep(each) for each in outputs]
         numbers = [self._numbers.new() for _ in outputs]
-        result = Result(kept, numbers, isinstance(output, tuple), self._forward)
+        result = CallResult(kept, numbers, isinstance(output, tuple), self._forward)
         self._record(result)
         self._results[key] = result
         if place is not None:
@@ -267,7 +267,7 @@ class ReusedOutputs:
             return output
         outputs = output if isinstance(output, tuple) else (output,)
         kept = [self._kept.keep(each) for each in outputs]
-        result = Result(kept, [], isinstance(output, tuple), self._forward)
+        result = CallResult(kept, [], isinstance(output, tuple), self._forward)
         replaced = self._calls.keep(place, args, kwargs, result)
         for each in () if replaced is None else replaced.outputs:
             self._kept.release(each)

@@ -31,7 +31,7 @@ class SizeUseMode(TorchFunctionMode):
     """Records every torch function whose arguments contain a `TracedInt`.
 
     Args:
-        trace: records.
+        trace: the trace that records them.
         reads_shapes: whether sizes that are read from shapes are traced as well.
     """
 

@@ -20,7 +20,7 @@ from revacnn_lightning.steering.tracing.filter_activity import FilterActivity
 from revacnn_lightning.steering.tracing.labels import (
     Label,
     count_runs,
-    is_product,
+    is_cartesian_product,
     label_along,
     labeled_dims,
 )
@@ -190,7 +190,7 @@ class Trace:
                 channels = label.reshape(-1)
                 if found is None:
                     found = channels
-                elif is_product(found, channels):
+                elif is_cartesian_product(found, channels):
                     found, others = sorted((found, channels), key=count_runs)
                     self.fix(others, f"are flattened with other filters before {self.where()}")
                 else:

@@ -180,7 +180,7 @@ def _expression(number: int) -> LinearExpression:
 # -------------------------------------------------------------------- attributes
 
 
-# Attributes that are set from the shapes of tensors after an edit (`update_modules`).
+# Attributes that are set from the shapes of tensors after an edit (`update_size_attributes`).
 SYNCED: dict[type[nn.Module], set[str]] = {
     nn.modules.conv._ConvNd: {"in_channels", "out_channels", "groups"},
     nn.Linear: {"in_features", "out_features"},

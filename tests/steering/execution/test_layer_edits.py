@@ -13,7 +13,7 @@ from torch import nn
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal
-from revacnn_lightning.steering.blocks import CroppedConv2d, replacement_of
+from revacnn_lightning.steering.blocks import CroppedConv2d, make_replacement
 from tests.steering import nets
 
 CONVS = [
@@ -121,7 +121,7 @@ def test_inserted_layers_are_restored_from_a_checkpoint() -> None:
     ids=str,
 )
 def test_the_replacement_has_the_same_output_size(conv: nn.Conv2d) -> None:
-    replacement = replacement_of(conv, "conv")
+    replacement = make_replacement(conv, "conv")
     assert isinstance(replacement, CroppedConv2d)
     for height, width in ((32, 32), (33, 40), (47, 31)):
         x = torch.randn(2, conv.in_channels, height, width)
@@ -159,7 +159,7 @@ def test_invalid_removals_are_refused() -> None:
 
 
 def test_removing_a_layer_that_code_references_elsewhere_fails() -> None:
-    class Holder(nn.Module):
+    class CopyHolder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(3, 3, 3, padding=1)
@@ -169,7 +169,7 @@ def test_removing_a_layer_that_code_references_elsewhere_fails() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.out(self.held[0](x))
 
-    model = Holder()
+    model = CopyHolder()
     x = torch.randn(2, 3, 8, 8)
     editor = Editor(model, [torch.optim.SGD(model.parameters(), lr=0.1)])
     before = nets.checksum(model, *editor.optimizers)

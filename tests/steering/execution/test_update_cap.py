@@ -127,8 +127,8 @@ def test_a_parameter_without_grown_entries_is_not_capped() -> None:
 @pytest.mark.parametrize("share", [0.5, torch.tensor(0.5)], ids=["host", "device"])
 def test_the_share_is_never_increased(share: Any) -> None:
     change = torch.tensor([2.0, -6.0])  # 2 on average with a share of 0.5
-    for incumbents, expected in ((0.8, 0.25), (1.7, 0.5), (9.0, 0.5), (float("nan"), 0.5)):
-        capped = update_cap.capped_share(share, change, torch.tensor(incumbents))
+    for grown_update, expected in ((0.8, 0.25), (1.7, 0.5), (9.0, 0.5), (float("nan"), 0.5)):
+        capped = update_cap.cap_update_share(share, change, torch.tensor(grown_update))
         assert float(capped) == expected
 
 

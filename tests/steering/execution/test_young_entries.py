@@ -225,7 +225,7 @@ def test_a_failed_edit_leaves_the_ages_as_they_were(monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(Exception, match="rolled back"):
         editor.apply(requests.AddFilters("conv1", 2), probe)
-    assert entry_ages.born_parameters(optimizer) == []
+    assert entry_ages.parameters_with_young_entries(optimizer) == []
 
 
 def test_young_filters_that_are_frozen_do_not_age() -> None:
@@ -282,7 +282,7 @@ def test_the_hooks_are_removed_when_all_entries_are_grown() -> None:
     for seed in range(9):
         nets.step(model, optimizer, seed)
     assert not optimizer._optimizer_step_pre_hooks
-    assert entry_ages.born_parameters(optimizer) == []
+    assert entry_ages.parameters_with_young_entries(optimizer) == []
     editor.close()
     assert not optimizer._optimizer_step_post_hooks
 

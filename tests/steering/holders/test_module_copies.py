@@ -24,7 +24,7 @@ from revacnn_lightning import (
     Undo,
 )
 from revacnn_lightning.steering import Editor, ForwardProbe
-from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from tests.steering.nets import Plain, Residual, images, probe_of
 
 
@@ -287,7 +287,7 @@ def test_copies_held_by_a_callback_are_edited_along(kind: str) -> None:
     model = Twins(Residual)
     held, twin = HOLDERS[kind](model)
     optimizer = optimizer_of(model)
-    holder = Holder("Average", Callback(held=held))
+    holder = CopyHolder("Average", Callback(held=held))
     editor = Editor(model, [optimizer], find_holders=lambda: [holder])
     train(model, optimizer, model.ema)
     probe = probe_of(model, images(2).double())
@@ -313,7 +313,7 @@ def test_a_copy_made_after_an_edit_is_reverted_with_it() -> None:
     model = Twins()
     callback = Callback(average=None)
     editor = Editor(
-        model, [optimizer_of(model)], find_holders=lambda: [Holder("Average", callback)]
+        model, [optimizer_of(model)], find_holders=lambda: [CopyHolder("Average", callback)]
     )
     probe = probe_of(model, images(2).double())
     train(model, optimizer_of(model), model.ema)
@@ -329,7 +329,7 @@ def test_a_failing_edit_leaves_copies_as_they_were() -> None:
     model, editor, _, optimizer = setup()
     train(model, optimizer, model.ema)
     held = copy.deepcopy(model)
-    editor._find_holders = lambda: [Holder("Average", Callback(held=held))]
+    editor._find_holders = lambda: [CopyHolder("Average", Callback(held=held))]
     before = {n: t.clone() for n, t in (*model.state_dict().items(), *_prefixed(held))}
 
     def fail(*_: Any) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from revacnn_lightning import AddFilters, InsertLayer, RemoveLayer, Undo
 from revacnn_lightning.steering import Editor
-from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
 from tests.steering.nets import Plain, build, images, probe_of
 
@@ -65,7 +65,7 @@ def test_optimizers_held_by_the_model_and_by_callbacks_are_found() -> None:
     model.own = {"opt": torch.optim.Adam(model.conv2.parameters())}
     foreign = torch.optim.Adam(build(Plain).parameters())
     holder = SimpleNamespace(other=torch.optim.SGD(model.fc.parameters(), 0.1), foreign=foreign)
-    found = all_optimizers(model, [given], [Holder("Callback", holder)])
+    found = all_optimizers(model, [given], [CopyHolder("Callback", holder)])
     assert found == [given, model.own["opt"], holder.other]
 
 

@@ -18,7 +18,7 @@ from revacnn_lightning import (
     Undo,
 )
 from revacnn_lightning.steering import Editor, ForwardProbe
-from revacnn_lightning.steering.holders.object_walk import Holder
+from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from tests.steering.nets import Plain, build, probe_of, step
 
 
@@ -48,7 +48,7 @@ CONTAINERS: dict[str, Callable[[nn.Module], tuple[Any, Callable[[], Named]]]] = 
 
 def setup(value: Any, model: nn.Module) -> tuple[Editor, ForwardProbe, torch.optim.Optimizer]:
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    editor = Editor(model, [optimizer], find_holders=lambda: [Holder("Shadow", Held(value))])
+    editor = Editor(model, [optimizer], find_holders=lambda: [CopyHolder("Shadow", Held(value))])
     return editor, probe_of(model), optimizer
 
 

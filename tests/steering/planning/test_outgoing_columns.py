@@ -9,7 +9,7 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.outgoing_columns import zero_outgoing_columns
+from revacnn_lightning.steering.planning.outgoing_columns import outgoing_zeroing_edits
 from tests.steering import nets
 
 
@@ -45,7 +45,7 @@ def columns(
     for edit in edits:
         editor.apply(edit, probe)
     context = PlanningContext(model, editor.channel_groups(probe), [], editor.frozen_filters)
-    edits_ = zero_outgoing_columns(context, layer, filters)
+    edits_ = outgoing_zeroing_edits(context, layer, filters)
     return {(edit.tensor, edit.dim): edit.indices for edit in edits_}
 
 

@@ -17,8 +17,8 @@ from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.tracing import compared_calls, reused_outputs
+from revacnn_lightning.steering.tracing.forward_cache import ForwardCache
 from revacnn_lightning.steering.tracing.forward_probe import evaluate, trace
-from revacnn_lightning.steering.tracing.shared_forwards import SharedForwards
 from tests.steering import nets
 
 
@@ -43,7 +43,7 @@ def poolings_computed(run: Callable[[], object]) -> int:
 
 
 def shared_probe(model: nn.Module) -> ForwardProbe:
-    return replace(nets.probe_of(model), shared=SharedForwards())
+    return replace(nets.probe_of(model), shared=ForwardCache())
 
 
 class Chain(nn.Module):
@@ -135,7 +135,7 @@ def test_a_trace_pools_maps_whose_values_have_changed() -> None:
         outputs.append(model(images))
         return outputs[-1]
 
-    probe = ForwardProbe([forward], shared=SharedForwards())
+    probe = ForwardProbe([forward], shared=ForwardCache())
     evaluate(model, probe)
     for conv in model.convs:  # at another address, so that they are computed
         change_weight(conv)
@@ -187,7 +187,7 @@ def test_inputs_that_the_model_overwrites_are_kept_as_they_were() -> None:
 def test_a_different_input_is_computed() -> None:
     model, factors = chain(), iter([1.0, 2.0])
     images = nets.images()
-    probe = ForwardProbe([lambda: model(images * next(factors))], shared=SharedForwards())
+    probe = ForwardProbe([lambda: model(images * next(factors))], shared=ForwardCache())
     first, second = evaluate(model, probe), evaluate(model, probe)
     with torch.no_grad():
         torch.testing.assert_close(second[0], model.eval()(images * 2), rtol=0, atol=0)
@@ -215,7 +215,7 @@ def test_a_forward_with_gradients_reuses_nothing() -> None:
             (gradient,) = torch.autograd.grad(output.sum(), model.convs[0].weight)
         return gradient
 
-    probe = ForwardProbe([with_gradients], shared=SharedForwards())
+    probe = ForwardProbe([with_gradients], shared=ForwardCache())
     first, second = evaluate(model, probe), evaluate(model, probe)
     assert torch.equal(first[0], second[0])
     assert first[0].any()
@@ -227,7 +227,7 @@ def test_cheap_calls_with_new_arguments_are_computed_without_comparing_them(
     monkeypatch.undo()
     model = chain()
     # A copy of the images has unknown contents.
-    probe = ForwardProbe([lambda: model(nets.images().clone())], shared=SharedForwards())
+    probe = ForwardProbe([lambda: model(nets.images().clone())], shared=ForwardCache())
     for _ in range(2):
         assert convs_computed(lambda: evaluate(model, probe)) == 3
 

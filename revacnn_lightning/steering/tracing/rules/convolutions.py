@@ -10,7 +10,7 @@ from revacnn_lightning.steering.tracing.rules.rounding import conv_rounding_unit
 from revacnn_lightning.steering.tracing.rules.table import rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["convolution_rule", "couple_bias", "fix_unmatched", "why_unlabeled"]
+__all__ = ["convolution_rule", "couple_bias", "fix_partly_labeled", "why_unlabeled"]
 
 
 @rule("convolution", "_convolution", "convolution_overrideable")
@@ -105,7 +105,7 @@ def _grouped(
         trace.consume(columns, per_group[0])
         trace.couple(columns[None], per_group)
     else:
-        fix_unmatched(trace, arriving, columns)
+        fix_partly_labeled(trace, arriving, columns)
     return rows
 
 
@@ -123,7 +123,7 @@ def _transposed(
             per_group = rows.view(groups, -1)
             trace.couple(per_group[:1], per_group)
     else:
-        fix_unmatched(trace, arriving, rows)
+        fix_partly_labeled(trace, arriving, rows)
     if columns is None:
         return None
     trace.produce(columns)
@@ -135,7 +135,7 @@ def _depthwise(
 ) -> Tensor | None:
     """Weight (C_in · m, 1, …): filters i·m … i·m + m - 1 process channel i."""
     if rows is None or arriving is None:
-        fix_unmatched(trace, arriving, rows)
+        fix_partly_labeled(trace, arriving, rows)
         return rows
     processed = arriving.repeat_interleave(len(rows) // groups)
     trace.produce(rows)
@@ -144,7 +144,7 @@ def _depthwise(
 
 
 def why_unlabeled(filters: int, transposed: bool = False, groups: int = 1) -> str:
-    """Return why the filters of a layer have no labels, as the end of "<layer> …"."""
+    """Return why the filters of a layer cannot be traced: the end of a message "<layer> …"."""
     if filters == 1:
         return (
             "has a single filter, and tracing cannot distinguish its path through the network "
@@ -162,8 +162,8 @@ def couple_bias(trace: Trace, bias: Tensor | None, dim: int, produced: Tensor) -
         trace.couple_arrival(channels, produced)
 
 
-def fix_unmatched(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
-    """Fix the channels of a product with only one labeled operand."""
+def fix_partly_labeled(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
+    """Fix the channels of a product if only one of its two operands has labels."""
     for channels, reason in (
         (columns, f"{trace.where()} reads channels that no layer produces"),
         (arriving, f"are read by {trace.where()}, whose weight cannot be traced"),

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.labels import Label, align, labeled_dims
+from revacnn_lightning.steering.tracing.labels import Label, align_label, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.table import rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["join", "pointwise_rule"]
+__all__ = ["join_labels", "pointwise_rule"]
 
 
 def pointwise_rule(trace: Trace, call: OpCall) -> None:
@@ -70,14 +70,14 @@ def _joined(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
 
     Those of parameters that meet the height and width of an activation end here.
     """
-    joined = join(trace, tensors, ndim)
+    joined = join_labels(trace, tensors, ndim)
     fixed = _fix_at_constants(trace, tensors, joined, ndim)
     if not any(trace.is_produced(label) for label in joined):
         return joined
     return [label for label in joined if id(label) not in fixed or trace.is_produced(label)]
 
 
-def join(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
+def join_labels(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
     """Couple the labels of broadcast operands where they overlap, and return the result's labels.
 
     A label of channels that filters produce takes precedence over one of a parameter: what arrives
@@ -86,7 +86,7 @@ def join(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
     joined: list[Label] = []
     for tensor in tensors:
         for unaligned in trace.labels(tensor):
-            label = align(unaligned, ndim)
+            label = align_label(unaligned, ndim)
             dims = labeled_dims(label)
             for i, other in enumerate(joined):
                 if not _meet(dims, labeled_dims(other)):
@@ -156,7 +156,7 @@ def _fix_at_constants(
         lead = ndim - tensor.ndim
         wide = {d + lead for d, size in enumerate(tensor.shape) if size > 1}
         wide -= {d + lead for d in _expanded_dims(tensor)}
-        own = [labeled_dims(align(label, ndim)) for label in trace.labels(tensor)]
+        own = [labeled_dims(align_label(label, ndim)) for label in trace.labels(tensor)]
         for label in joined:
             dims = labeled_dims(label)
             if dims & wide and not any(dims & each for each in own):

@@ -12,17 +12,17 @@ from torch import Tensor
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["is_map_of_rows", "label_of_channels"]
+__all__ = ["couple_pixels", "is_unflattening"]
 
 MAX_PARTS = 3  # query, key and value
 
 
-def is_map_of_rows(x: Tensor, label: Label, out: Tensor) -> bool:
-    """Return whether a view of features (B, F) makes images or volumes of them.
+def is_unflattening(x: Tensor, label: Label, out: Tensor) -> bool:
+    """Return whether a view turns features (B, F) into images or volumes.
 
     Args:
-        x: what is viewed.
-        label: that of the result.
+        x: the viewed tensor.
+        label: the label of the result.
         out: the result.
     """
     if x.ndim != 2 or out.ndim not in (4, 5) or out.shape[0] != x.shape[0]:
@@ -31,7 +31,7 @@ def is_map_of_rows(x: Tensor, label: Label, out: Tensor) -> bool:
     return labeled_dims(label) == wide and len(wide) > 1 and out.shape[1] > MAX_PARTS
 
 
-def label_of_channels(trace: Trace, label: Label) -> Label:
+def couple_pixels(trace: Trace, label: Label) -> Label:
     """Couple the pixels of each channel (1, C, H, W), and return the label (1, C, 1, 1)."""
     pixels = label.flatten(2)[0]  # (C, H·W)
     trace.couple(pixels[:, :1], pixels)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.steering.tracing.labels import Label, compress, label_along, labeled_dims
+from revacnn_lightning.steering.tracing.hardcoded_sizes import find_hardcoded_size
+from revacnn_lightning.steering.tracing.labels import (
+    Label,
+    compress_label,
+    label_along,
+    labeled_dims,
+)
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.linear_maps import is_map_of_rows, label_of_channels
+from revacnn_lightning.steering.tracing.rules.linear_maps import couple_pixels, is_unflattening
 from revacnn_lightning.steering.tracing.rules.op_families import RESHAPES
 from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
 from revacnn_lightning.steering.tracing.trace import Trace
-from revacnn_lightning.steering.tracing.written_sizes import written_size
 
 __all__ = ["view_rule"]
 
@@ -26,8 +31,8 @@ def view_rule(trace: Trace, call: OpCall) -> None:
         if parts is None:
             trace.fix(label, f"are rearranged by aten.{call.base} in {trace.where()}")
             continue
-        if call.base in RESHAPES and is_map_of_rows(x, parts[0], outs[0]):
-            parts = [label_of_channels(trace, parts[0])]
+        if call.base in RESHAPES and is_unflattening(x, parts[0], outs[0]):
+            parts = [couple_pixels(trace, parts[0])]
         else:
             _couple_parts(trace, call, label, parts)
         if call.base in RESHAPES:
@@ -48,7 +53,7 @@ def _viewed(call: OpCall, label: Label, x: Tensor, outs: list[Tensor]) -> list[L
             return None
         viewed = full.reshape(outs[0].shape)
     parts = list(viewed) if isinstance(viewed, (list, tuple)) else [viewed]
-    return [compress(part) for part in parts]
+    return [compress_label(part) for part in parts]
 
 
 def _couple_parts(trace: Trace, call: OpCall, label: Label, parts: list[Label]) -> None:
@@ -86,7 +91,7 @@ def _fix_written_size(trace: Trace, x: Tensor, label: Label, out: Tensor) -> Non
     It is the size of the last dimension they are labeled over; those before it are groups.
     """
     dim = max(labeled_dims(label), default=-1)
-    found = None if dim < 0 else written_size(dim, out.ndim, out.shape[dim])
+    found = None if dim < 0 else find_hardcoded_size(dim, out.ndim, out.shape[dim])
     if found is not None:
         trace.fix(
             label,
@@ -147,7 +152,7 @@ def _index(trace: Trace, call: OpCall) -> None:
         if labeled_dims(label) & changed:
             trace.fix(label, f"are picked by fixed indices in {trace.where()}")
         else:
-            carried.append(compress(call.func(label.expand(x.shape), indices)))
+            carried.append(compress_label(call.func(label.expand(x.shape), indices)))
     trace.set_labels(call.out, carried)
 
 

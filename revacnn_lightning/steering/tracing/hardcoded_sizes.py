@@ -21,7 +21,7 @@ import torch
 
 import revacnn_lightning
 
-__all__ = ["WrittenSize", "written_size"]
+__all__ = ["HardcodedSize", "find_hardcoded_size"]
 
 METHODS = ("view", "reshape", "unflatten")
 MAX_TEXT = 60  # characters of a call in a message
@@ -29,8 +29,8 @@ _SKIPPED = tuple(str(Path(str(each.__file__)).parent) for each in (torch, revacn
 Position = tuple[int | None, int | None, int | None, int | None]
 
 
-class WrittenSize(NamedTuple):
-    """A size that is written as a number in a call.
+class HardcodedSize(NamedTuple):
+    """Where a size is written as a number in a call.
 
     Attributes:
         call: the text of the call.
@@ -41,8 +41,8 @@ class WrittenSize(NamedTuple):
     place: str
 
 
-def written_size(dim: int, ndim: int, size: int) -> WrittenSize | None:
-    """Return where the model's code that now runs writes this size of a result as a number.
+def find_hardcoded_size(dim: int, ndim: int, size: int) -> HardcodedSize | None:
+    """Return where the calling code of the model writes this size of a result as a number.
 
     Args:
         dim: the dimension of the result that has the size.
@@ -61,7 +61,7 @@ def written_size(dim: int, ndim: int, size: int) -> WrittenSize | None:
         return None
     text = ast.unparse(call)
     text = text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
-    return WrittenSize(text, f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}")
+    return HardcodedSize(text, f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}")
 
 
 def _calling_frame() -> FrameType | None:

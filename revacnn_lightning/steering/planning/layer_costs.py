@@ -11,29 +11,29 @@ from torch import nn
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, kernel_size
 
-__all__ = ["LayerSizes", "layer_sizes"]
+__all__ = ["LayerCost", "layer_costs"]
 
 
-class LayerSizes(NamedTuple):
+class LayerCost(NamedTuple):
     """What a layer costs and returns in one sample's forward.
 
     Attributes:
         macs: multiply-accumulates of its own forward, without those of modules in it.
-        output_size: lengths of the dimensions of its output but batch and filters; None if it is
-            no layer with filters, or returns outputs of several sizes.
+        output_size: the sizes of its output along all dimensions but batch and filters. None if
+            it is no layer with filters, or returns outputs of several sizes.
     """
 
     macs: int = 0
     output_size: tuple[int, ...] | None = None
 
 
-def layer_sizes(groups: ChannelGroups, model: nn.Module) -> dict[str, LayerSizes]:
-    """Return the sizes of each module of the model that the traced forwards have called."""
+def layer_costs(groups: ChannelGroups, model: nn.Module) -> dict[str, LayerCost]:
+    """Return what each module of the model that the traced forwards called costs and returns."""
     macs: Counter[str] = Counter()
     for cost in groups.op_costs:
         macs[cost.modules[-1] if cost.modules else ""] += cost.macs
     return {
-        name: LayerSizes(
+        name: LayerCost(
             round(macs[name] / groups.samples),
             _output_size(model.get_submodule(name), [out for _, out in shapes]),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-__all__ = ["TensorView", "TensorViews"]
+__all__ = ["TensorListing", "TensorListings"]
 
 Named = dict[str, Tensor]
 
@@ -26,7 +26,7 @@ def _state(module: nn.Module) -> Named:
     return found
 
 
-_VIEWS: dict[str, Callable[[nn.Module], Named]] = {
+_LISTINGS: dict[str, Callable[[nn.Module], Named]] = {
     "parameters": lambda module: dict(module.named_parameters()),
     "trained": lambda module: {n: p for n, p in module.named_parameters() if p.requires_grad},
     "state": _state,
@@ -34,13 +34,13 @@ _VIEWS: dict[str, Callable[[nn.Module], Named]] = {
 
 
 @dataclass(frozen=True)
-class TensorView:
-    """The parameters of a module, those that require a gradient, or its whole state.
+class TensorListing:
+    """The names of a module's parameters, of those that require a gradient, or of its whole state.
 
     Attributes:
-        scope: name of the module.
-        kind: a key of ``_VIEWS``.
-        names: of the tensors in the module, in its order.
+        scope: the name of the module.
+        kind: a key of ``_LISTINGS``.
+        names: the names of the tensors in the module, in its order.
     """
 
     scope: str
@@ -52,32 +52,32 @@ class TensorView:
         """The names of the tensors in the model."""
         return [f"{self.scope}.{name}" if self.scope else name for name in self.names]
 
-    def now(self, model: nn.Module) -> TensorView:
-        """Return the same view of the model as it is now."""
+    def now(self, model: nn.Module) -> TensorListing:
+        """Return the same listing of the model in its present structure."""
         module = model.get_submodule(self.scope)
-        return TensorView(self.scope, self.kind, tuple(_VIEWS[self.kind](module)))
+        return TensorListing(self.scope, self.kind, tuple(_LISTINGS[self.kind](module)))
 
 
-class TensorViews:
-    """All views of a model.
+class TensorListings:
+    """All listings of the tensors of a model.
 
     Attributes:
         tensors: every parameter and buffer of the model by name.
-        by_scope: module name -> its views, the whole state last.
-        by_shapes: shapes -> the views whose tensors have these shapes, in this order.
+        by_scope: module name -> its listings, the whole state last.
+        by_shapes: shapes -> the listings whose tensors have these shapes, in this order.
     """
 
     def __init__(self, model: nn.Module, copies: list[str]) -> None:
-        """Collect the views of every module except those inside ``copies``."""
+        """Collect the listings of every module except those inside ``copies``."""
         self.tensors: Named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        self.by_scope: dict[str, list[TensorView]] = defaultdict(list)
-        self.by_shapes: dict[tuple[tuple[int, ...], ...], list[TensorView]] = defaultdict(list)
+        self.by_scope: dict[str, list[TensorListing]] = defaultdict(list)
+        self.by_shapes: dict[tuple[tuple[int, ...], ...], list[TensorListing]] = defaultdict(list)
         for scope, module in model.named_modules():
             if any(scope == name or scope.startswith(f"{name}.") for name in copies):
                 continue
             for kind in ("parameters", "trained", "state"):
-                named = _VIEWS[kind](module)
+                named = _LISTINGS[kind](module)
                 if named:
-                    view = TensorView(scope, kind, tuple(named))
-                    self.by_scope[scope].append(view)
-                    self.by_shapes[tuple(tuple(t.shape) for t in named.values())].append(view)
+                    listing = TensorListing(scope, kind, tuple(named))
+                    self.by_scope[scope].append(listing)
+                    self.by_shapes[tuple(tuple(t.shape) for t in named.values())].append(listing)

@@ -1,4 +1,4 @@
-"""What the forwards of one edit share, so that each of them costs less than a forward alone."""
+"""Keeps what the forwards of one edit share, so that each costs less than a forward alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import nn
 from revacnn_lightning.steering.tracing.reused_outputs import ReusedOutputs
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 
-__all__ = ["SharedForwards"]
+__all__ = ["ForwardCache"]
 
 
-class SharedForwards:
-    """The objects of a model and the outputs of its convolutions, as the last forward left them.
+class ForwardCache:
+    """Caches a model's objects and the outputs of its operations for all forwards of one edit.
 
     Keep it no longer than an edit: it refers to all that the model refers to, and training changes
     weights in ways that nothing here notices.
