@@ -36,8 +36,8 @@ from viewer.embedding.projection import (
     Method,
     Projection,
     ProjectionJob,
+    mean_direction_change,
     project,
-    relative_change,
 )
 from viewer.embedding.worker import EmbeddingWorker, ProjectionFailure
 
@@ -153,7 +153,7 @@ def project_views(
 ) -> Projections:
     """Lay out all four views in the worker, each from its last layout."""
     for view, rows in features.items():
-        change = relative_change(last_features[view], rows) if last_features else 1.0
+        change = mean_direction_change(last_features[view], rows) if last_features else 1.0
         job = ProjectionJob(rows, np.arange(len(rows)), method, last.get(view), change)
         worker.submit(view, job)
     done: Projections = {}

@@ -27,14 +27,14 @@ apply_patches()
 # A check of all models of each page, a fifth of the time in which it is made; tests do it.
 settings.perform_document_validation = False
 if OPTIONS.access == "server":
-    page_access.check_auth_module()
+    page_access.require_auth_module()
 elif OPTIONS.access == "token":
-    page_access.use_auth_module()
+    page_access.set_default_auth_module()
 
 
 def on_server_loaded(server_context: ServerContext) -> None:
     if OPTIONS.access != "token":
-        page_access.let_server_decide()
+        page_access.leave_access_to_server()
     else:
         print(
             f"ReVACNN: add  ?{TOKEN.query}  to the address of the page. It opens only with this "

@@ -15,12 +15,12 @@ from revacnn_lightning.page_server.bokeh_serve import command_line_options, is_a
 from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page
 
 __all__ = [
-    "check_auth_module",
     "cookie_to_set",
     "is_granted",
-    "let_server_decide",
+    "leave_access_to_server",
+    "require_auth_module",
+    "set_default_auth_module",
     "show_sign_in",
-    "use_auth_module",
 ]
 
 AUTH_MODULE = Path(__file__).with_name("auth.py")
@@ -29,8 +29,8 @@ _has_server_decided = False
 _does_server_set_cookie = False
 
 
-def check_auth_module() -> None:
-    """Check that ``bokeh serve`` has an authentication module.
+def require_auth_module() -> None:
+    """Raise an error unless ``bokeh serve`` has an authentication module.
 
     Raises:
         RevacnnError: it has none: everybody who reaches its port would control the training.
@@ -42,8 +42,8 @@ def check_auth_module() -> None:
         )
 
 
-def use_auth_module() -> None:
-    """Have ``bokeh serve`` check each request with `AUTH_MODULE`, unless it has another module.
+def set_default_auth_module() -> None:
+    """Have ``bokeh serve`` check each request with `AUTH_MODULE`, unless it has another one.
 
     Bokeh reads this setting once it has loaded the app.
     """
@@ -59,8 +59,8 @@ def _auth_module() -> str:
     return given[-1] if given else settings.auth_module() or ""
 
 
-def let_server_decide() -> None:
-    """Admit everybody that the server admits.
+def leave_access_to_server() -> None:
+    """Leave it to the server to check requests, and admit all that reach the page.
 
     ``revacnn view`` and authentication modules of Bokeh's server check requests before the page is
     created.
@@ -73,7 +73,7 @@ def is_granted(request: Any) -> bool:
     """Return whether the request for the page has the token or its cookie.
 
     Args:
-        request: of a Bokeh session; None without one.
+        request: the request of a Bokeh session; None without a session.
     """
     if _has_server_decided:
         return True
@@ -98,7 +98,7 @@ def cookie_to_set(request: Any) -> str:
 
 
 def show_sign_in(document: Document, request: Any) -> None:
-    """Have a document say how to get in, and nothing else."""
+    """Fill a document with the page that asks for the token, and nothing else."""
     has_token = request is not None and ARGUMENT in request.arguments
     exposure = "" if request is None else refusal(request)
     page = sign_in_page(exposure or (WRONG_TOKEN if has_token else ""), method="get")

@@ -14,7 +14,7 @@ from revacnn_lightning.page_server import bokeh_serve
 from revacnn_lightning.page_server.access_token import AccessToken, cookie_name
 from tests.viewer.processes import TOKEN
 from viewer import page_access
-from viewer.page_access import check_auth_module, cookie_to_set, is_granted, show_sign_in
+from viewer.page_access import cookie_to_set, is_granted, require_auth_module, show_sign_in
 
 HOST = "localhost:5006"
 
@@ -65,7 +65,7 @@ def test_bokeh_serve_gets_our_module_unless_the_user_has_another(
     if given is not None:
         monkeypatch.setenv("BOKEH_AUTH_MODULE", given)
     try:
-        page_access.use_auth_module()
+        page_access.set_default_auth_module()
         chosen = settings.auth_module()
     finally:
         del settings.auth_module
@@ -74,7 +74,7 @@ def test_bokeh_serve_gets_our_module_unless_the_user_has_another(
 
 
 def test_a_server_that_checks_requests_decides_alone() -> None:
-    page_access.let_server_decide()
+    page_access.leave_access_to_server()
     assert is_granted(request())
     assert cookie_to_set(request(TOKEN.text)) == ""
 
@@ -95,9 +95,9 @@ def test_a_server_that_checks_nobody_does_not_decide(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bokeh_serve.sys, "orig_argv", command)
     monkeypatch.delenv("BOKEH_AUTH_MODULE", raising=False)
     with pytest.raises(RevacnnError, match="--auth-module FILE"):
-        check_auth_module()
+        require_auth_module()
     monkeypatch.setenv("BOKEH_AUTH_MODULE", "auth.py")
-    check_auth_module()
+    require_auth_module()
     monkeypatch.delenv("BOKEH_AUTH_MODULE")
     monkeypatch.setattr(bokeh_serve.sys, "orig_argv", [*command[:4], "--auth-module=auth.py"])
-    check_auth_module()
+    require_auth_module()

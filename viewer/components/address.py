@@ -7,10 +7,12 @@ from typing import Any
 from ..tab.requested_view import address_parameters
 from .html_panel import HtmlPanel
 
-__all__ = ["Address"]
+__all__ = ["PageAddress"]
 
 
-class Address(HtmlPanel):
+class PageAddress(HtmlPanel):
+    """Sends the parameters of the address that the browser shows for this tab."""
+
     part = "address"
 
     def content(self) -> dict[str, Any]:

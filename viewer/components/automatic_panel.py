@@ -8,16 +8,19 @@ from typing import Any
 from revacnn_lightning.protocol.automatic_state import AutomaticState, PruningState
 
 from ..rendering.formatting import count_of
-from ..rendering.prices import format_change
+from ..rendering.prices import format_loss_change
 from .html_panel import HtmlPanel
 
-__all__ = ["AutomaticPanel"]
+__all__ = ["AutomaticEditsPanel"]
 
 UNITS = {"macs": "MACs", "parameters": "parameters"}
 
 
-class AutomaticPanel(HtmlPanel):
-    """Shown beside the prices, and to everybody while the run prunes by itself."""
+class AutomaticEditsPanel(HtmlPanel):
+    """What the run edits by itself: pruning to a budget, and the policy for its own verdicts.
+
+    It is shown beside the prices, and to everybody while the run prunes by itself.
+    """
 
     part = "automatic"
 
@@ -54,7 +57,7 @@ def _describe(pruning: PruningState) -> str:
     if pruning.removed:
         removed = f"{count_of(pruning.removed, 'filter')} removed"
         if not math.isnan(pruning.cost):
-            removed += f", predicted loss {format_change(pruning.cost)}"
+            removed += f", predicted loss {format_loss_change(pruning.cost)}"
         words.append(removed)
     stage = {"running": "Pruning", "paused": "Pruning is paused", "ended": "Pruning has ended"}
     text = f"{stage[pruning.state]}: {'; '.join(words)}"

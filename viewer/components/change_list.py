@@ -8,8 +8,13 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.plans import PlanSummary
 
-from ..rendering.formatting import format_count, format_moment, format_share, format_short_moment
-from ..rendering.plan_costs import format_costs
+from ..rendering.formatting import (
+    format_count,
+    format_date_time,
+    format_share,
+    format_short_date_time,
+)
+from ..rendering.plan_costs import format_network_size
 from ..runs.change_order import Change, EditMark, RequestRecord, moment_of, newest_first
 from ..tab.tab_state import TabState
 from .alert_rows import alert_row
@@ -161,7 +166,7 @@ def _size_change(record: RequestRecord) -> str:
     plan = record.plan
     if plan is None or plan.parameters_before == plan.parameters_after:
         return ""
-    return format_costs(plan)
+    return format_network_size(plan)
 
 
 def _time(change: Change) -> dict[str, str]:
@@ -169,7 +174,7 @@ def _time(change: Change) -> dict[str, str]:
     moment = moment_of(change)
     if not moment:
         return {"time": "", "moment": ""}
-    return {"time": format_short_moment(moment), "moment": format_moment(moment)}
+    return {"time": format_short_date_time(moment), "moment": format_date_time(moment)}
 
 
 def _explain_who(outcome: RequestOutcome) -> str:

@@ -34,10 +34,10 @@ __all__ = [
     "Chart",
     "add_zoom_tools",
     "color_ramp",
-    "data_range",
     "hover_tool",
+    "make_data_range",
     "moving_average",
-    "tooltip",
+    "tooltip_html",
 ]
 
 TICKS = 4
@@ -58,7 +58,7 @@ class Chart:
         self, tab: TabState, edit_markers: ColumnDataSource | None = None, **options: Any
     ) -> None:
         self.tab = tab
-        ranges = {axis: data_range() for axis in ("x_range", "y_range") if axis not in options}
+        ranges = {axis: make_data_range() for axis in ("x_range", "y_range") if axis not in options}
         self.root = figure(
             name=self.name,
             title=self.title,
@@ -150,8 +150,8 @@ class Chart:
         self.root.ygrid[0].axis = axis
 
 
-def data_range(**options: Any) -> DataRange1d:
-    """Return a range that fits the data. Only the page knows its ends.
+def make_data_range(**options: Any) -> DataRange1d:
+    """Return a range of an axis that fits the data. Only the page knows where it begins and ends.
 
     With ``syncable=True`` the page would send both ends with each update of a curve: half of all
     that it sends.
@@ -159,16 +159,17 @@ def data_range(**options: Any) -> DataRange1d:
     return DataRange1d(syncable=False, **options)
 
 
-def moving_average(values: np.ndarray, share: float) -> np.ndarray:
-    """Return the centered moving average over a share of the curve, same shape (n,).
+def moving_average(values: np.ndarray, window_share: float) -> np.ndarray:
+    """Return the centered moving average of a curve, (n,).
 
-    Values that are not finite are left out and stay as they are.
+    The window is a share of the length of the curve. Values that are not finite are left out and
+    stay as they are.
     """
-    if share == 0:
+    if window_share == 0:
         return values
     finite = np.isfinite(values)
     known = values[finite]
-    width = max(1, int(share * len(known))) | 1
+    width = max(1, int(window_share * len(known))) | 1
     if width == 1 or len(known) < 3:
         return values
     smooth = values.copy()
@@ -205,11 +206,16 @@ def hover_tool(
     """Return a hover tool that shows rows of (label, field), for at most ``limit`` glyphs."""
     if "limit" in HoverTool.properties():  # since Bokeh 3.8
         options["limit"] = limit
-    return HoverTool(renderers=[renderer], tooltips=tooltip(*rows), show_arrow=False, **options)
+    return HoverTool(
+        renderers=[renderer], tooltips=tooltip_html(*rows), show_arrow=False, **options
+    )
 
 
-def tooltip(*rows: tuple[str, str]) -> str:
-    """Return the HTML of a tooltip. `page.css` removes the frame that Bokeh adds."""
+def tooltip_html(*rows: tuple[str, str]) -> str:
+    """Return the HTML of a tooltip with rows of (label, field).
+
+    `page.css` removes the frame that Bokeh adds.
+    """
     style = (
         "font:12px var(--font);color:var(--text);background:var(--raised);border:1px solid "
         "var(--line);border-radius:8px;box-shadow:var(--shadow);padding:6px 10px"

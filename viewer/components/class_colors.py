@@ -9,14 +9,17 @@ from revacnn_lightning.protocol.requests import InspectClass
 from ..rendering.formatting import format_number
 from .html_panel import HtmlPanel
 
-__all__ = ["ClassColors"]
+__all__ = ["ColorByClassPanel"]
 
 WAITING = "waiting for the next batches"
 MAX_OPTIONS = 1000
 
 
-class ClassColors(HtmlPanel):
-    """Says which class is shown, and requests the answers to it."""
+class ColorByClassPanel(HtmlPanel):
+    """The switch that colors the nodes by how much each filter responds to a class.
+
+    It requests the responses to the class while that is shown.
+    """
 
     part = "class_colors"
 

@@ -15,7 +15,7 @@ from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
-__all__ = ["ClassPane", "row_order"]
+__all__ = ["ClassMatrixPane", "row_order"]
 
 WAITING = "Waiting for the next batches"
 NOT_RECORDED = "The classes of this layer were not opened before the run ended."
@@ -23,8 +23,11 @@ NO_GRADIENTS = "No gradient has reached the maps of this layer: it is frozen, or
 LIMITS = {"activation": 2.0, "gradient": 1.0}  # that the strongest color stands for
 
 
-class ClassPane:
-    """Requests the classes of the layer only while the pane is open."""
+class ClassMatrixPane:
+    """How much each filter of the selected layer responds to each class, as a matrix.
+
+    It is requested only while the pane is open.
+    """
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
@@ -104,7 +107,7 @@ def row_order(lens: ClassLens, order: str) -> np.ndarray:
     """Return the indices of the filters in the order of the rows.
 
     Args:
-        lens: of a layer, with classes.
+        lens: how the filters of a layer respond to classes.
         order: ``class`` groups the filters by the class that they answer to most, the strongest
             first; ``selectivity`` and ``conflict`` put the largest first; ``index`` is that of the
             layer.

@@ -11,7 +11,7 @@ from revacnn_lightning.history.time_series import TimeSeries
 from ..runs.metric_names import LOSS, families, phase
 from ..runs.run_state import RunState
 
-__all__ = ["Curve", "layer_curves", "learning_rate_curves", "metric_curves", "training_loss"]
+__all__ = ["Curve", "layer_curves", "learning_rate_curves", "metric_curves", "training_loss_curve"]
 
 MAX_CURVES = 6  # metrics of a family
 MAX_GROUPS = 8  # parameter groups
@@ -25,17 +25,17 @@ class Curve(NamedTuple):
     values: np.ndarray
 
 
-def training_loss(state: RunState) -> Curve:
-    """Return the loss of every recorded batch."""
+def training_loss_curve(state: RunState) -> Curve:
+    """Return the curve of the loss of every recorded batch."""
     return _column(state.histories.scalars, 0, "train")
 
 
 def metric_curves(state: RunState, metric: str) -> list[Curve]:
-    """Return the metrics of a family, first the loss of every batch if it is the loss.
+    """Return the curves of a family of metrics; for the loss, that of every batch is first.
 
     A training without a single loss, such as a GAN, logs several: they take its place.
     """
-    loss = training_loss(state)
+    loss = training_loss_curve(state)
     has_loss = metric == LOSS and len(loss.steps) > 0
     curves = [loss] if has_loss else []
     for name in _logged_names(state, metric):

@@ -21,11 +21,13 @@ UNKNOWN = "–"
 def effect_data(
     predicted: PlanSummary | RequestOutcome | None, effect: EditEffect | None, metric: str
 ) -> dict[str, str]:
-    """Return the predicted and the measured effect of an edit, and what they mean.
+    """Return ``effect``, the predicted and the measured effect in words, and ``effect_note``.
+
+    ``effect_note`` explains what the numbers mean.
 
     Args:
-        predicted: has the price of the edit, if that is known.
-        effect: what was measured, if anything was.
+        predicted: the plan or the outcome of the edit, which has its price if that is known.
+        effect: the measured effect; None if there is none.
         metric: the family of metrics that the user has chosen to see.
     """
     texts, notes = [], []
@@ -41,24 +43,24 @@ def effect_data(
     return {"effect": " · ".join(texts), "effect_note": " ".join(notes)}
 
 
-def describe_effect(effect: EditEffect, chosen: str = LOSS) -> str:
+def describe_effect(effect: EditEffect, chosen_family: str = LOSS) -> str:
     """Return for example ``loss 0.412 ± 0.031 → 0.398 ± 0.029 · val acc 0.780 → 0.791``.
 
     If several edits share the numbers, it begins with ``3 edits together:``.
 
     Args:
-        effect: of the edit.
-        chosen: the family of metrics that the user has chosen to see.
+        effect: the measured effect of the edit.
+        chosen_family: the family of metrics that the user has chosen to see.
     """
     known = {**effect.before, **effect.after}
-    metric = main_metric((name for name in known if name != LOSS), chosen)
+    metric = main_metric((name for name in known if name != LOSS), chosen_family)
     names = [name for name in (LOSS, metric) if name in known]
     text = " · ".join(_change(name, effect) for name in names)
     return f"{effect.n_edits} edits together: {text}" if text and effect.n_edits > 1 else text
 
 
 def explain_effect(effect: EditEffect) -> str:
-    """Return what the numbers of `describe_effect` mean."""
+    """Return sentences that explain what the numbers of `describe_effect` mean."""
     sentences = [
         f"Mean ± standard deviation over {count_of(effect.batches_before, 'batch')} before the "
         f"edit and {count_of(effect.batches_after, 'batch')} after it."

@@ -16,7 +16,7 @@ __all__ = ["EditMarkers"]
 
 
 class EditMarkers:
-    """The data source of the markers. It has no figure of its own: the charts draw it."""
+    """The data source of the vertical markers that all charts draw. It has no figure."""
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab

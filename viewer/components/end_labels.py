@@ -12,7 +12,7 @@ from bokeh.models import ColumnDataSource
 from bokeh.plotting import figure
 
 from ..rendering.palette import FONT
-from .chart import data_range
+from .chart import make_data_range
 from .label_placement import spread_labels
 
 __all__ = ["CurveEnd", "EndLabels"]
@@ -51,7 +51,7 @@ class EndLabels:
         self.source = ColumnDataSource(_columns([], np.zeros(0)))
         self._extent = ColumnDataSource({"x": [], "y": []})  # first and last x of the axis
         extent = plot.scatter("x", "y", source=self._extent, size=1, alpha=0)
-        plot.x_range = data_range(renderers=[extent], range_padding=0)
+        plot.x_range = make_data_range(renderers=[extent], range_padding=0)
         plot.segment(
             "end", "value", "step", "value", source=self.source, line_color="color",
             line_dash="dotted", line_alpha=LEADER_ALPHA,
@@ -84,7 +84,7 @@ class EndLabels:
         """Write the names behind the ends of the curves.
 
         Args:
-            ends: of the curves to name.
+            ends: the ends of the curves to name.
             first: where the x axis begins.
             values: all values that the y axis spans.
             is_log: whether the y axis is logarithmic.

@@ -10,13 +10,13 @@ from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 from .curves import Curve
-from .time_chart import TimeChart, positive
+from .time_chart import TimeChart, mask_nonpositive
 
-__all__ = ["FilterActivation", "FilterGradient"]
+__all__ = ["FilterActivationChart", "FilterGradientChart"]
 
 
-class FilterHistory(TimeChart):
-    """One statistic of the filter, raw and smoothed, and the mean of its layer."""
+class FilterHistoryChart(TimeChart):
+    """One statistic of the selected filter over the batches, and the mean of its layer."""
 
     statistic = ""
 
@@ -69,7 +69,7 @@ class FilterHistory(TimeChart):
         finite = np.isfinite(own.values)
         values, means = own.values[finite], mean.values[finite]
         if is_log:
-            values, means = positive(values), positive(means)
+            values, means = mask_nonpositive(values), mask_nonpositive(means)
         self.root.title.text = f"Filter {position[1]} · {self.title}"
         self.source.data = {
             "step": self.x(state, own.steps[finite]),
@@ -80,7 +80,7 @@ class FilterHistory(TimeChart):
         return True
 
 
-class FilterGradient(FilterHistory):
+class FilterGradientChart(FilterHistoryChart):
     title = "mean |∇|"
     name = "filter_gradient"
     statistic = "gradient"
@@ -89,7 +89,7 @@ class FilterGradient(FilterHistory):
         return palette.orange
 
 
-class FilterActivation(FilterHistory):
+class FilterActivationChart(FilterHistoryChart):
     title = "Σ activation"
     name = "filter_activation"
     statistic = "activation"

@@ -13,13 +13,13 @@ from ..rendering.formatting import format_number
 from ..rendering.frame_codec import PagePart
 from ..rendering.image_names import image_name
 from ..rendering.inspected_inputs import (
-    attribution,
-    curve,
-    describe_place,
+    attribution_picture,
+    describe_input_region,
     describe_receptive_field,
-    is_curve,
-    picture,
-    rows_as_drawn,
+    input_picture,
+    is_drawn_as_curves,
+    quantize_curves,
+    tile_row_count,
 )
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
@@ -99,9 +99,9 @@ def _top_image(image: TopImage, step: int) -> dict[str, Any]:
     crop, size = image.crop, image.image_size
     is_signal = _is_signal(size)
     return {
-        "pixels": picture(crop) if is_signal else _tile(crop),
+        "pixels": input_picture(crop) if is_signal else _tile(crop),
         "box": _drawn_box(image.box, crop),
-        "place": describe_place(image.box, size, image.volume, is_signal=is_signal),
+        "place": describe_input_region(image.box, size, image.volume, is_signal=is_signal),
         "response": format_number(image.response),
         "age": "this batch" if age <= 0 else f"{age} batch{'es' if age > 1 else ''} ago",
     }
@@ -118,12 +118,12 @@ def _is_signal(size: tuple[int, int]) -> bool:
 
 def _drawn_size(size: tuple[int, int], values: np.ndarray) -> tuple[int, int]:
     """Return a height and width as they are drawn: a signal may have a row per channel."""
-    rows = rows_as_drawn(values)
+    rows = tile_row_count(values)
     return size if rows is None or size[0] != 1 else (rows, size[1])
 
 
 def _drawn_box(box: tuple[int, int, int, int], values: np.ndarray) -> list[int]:
-    rows = rows_as_drawn(values)
+    rows = tile_row_count(values)
     return list(box if rows is None else (0, box[1], rows, box[3]))
 
 
@@ -132,7 +132,7 @@ def _preferred(found: PreferredImage | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {
-        "pixels": picture(found.pixels),
+        "pixels": input_picture(found.pixels),
         "box": _drawn_box(found.box, found.pixels),
         "response": format_number(found.response),
         "share": min(1.0, found.steps / max(1, found.total_steps)),
@@ -142,7 +142,7 @@ def _preferred(found: PreferredImage | None) -> dict[str, Any] | None:
 
 def _image(result: FilterInspection) -> dict[str, Any]:
     index, volume, image = result.image_index, result.volume, result.image
-    whole = picture(image)
+    whole = input_picture(image)
     has_response = result.response is not None and image.size > 0
     title = image_name(index)
     if volume is not None:
@@ -156,25 +156,25 @@ def _image(result: FilterInspection) -> dict[str, Any]:
         "response": format_number(result.response) if has_response else "",
         "response_map": _response_map(result),
         "inactive": result.response is not None and not result.response > 0,
-        "deconvolution": attribution(result.deconvolution),
-        "guided": attribution(result.guided_backpropagation),
+        "deconvolution": attribution_picture(result.deconvolution),
+        "guided": attribution_picture(result.guided_backpropagation),
         "refused": result.attribution_refusal,
     }
 
 
 def _response_map(result: FilterInspection) -> np.ndarray | None:
     """Return the filter's map of a signal that is drawn as a curve, as a curve."""
-    if not result.response_map.size or not is_curve(result.image):
+    if not result.response_map.size or not is_drawn_as_curves(result.image):
         return None
-    return curve(result.response_map[None])
+    return quantize_curves(result.response_map[None])
 
 
 def _crop(result: FilterInspection, whole: np.ndarray) -> np.ndarray:
     """Crop the box from the input as it is drawn, which may be smaller than the original."""
     image, (height, width) = result.image, _drawn_size(result.image_size, result.image)
     top, left, bottom, right = _drawn_box(result.box, image)
-    if is_curve(image):
-        return curve(image[:, 0], _shown(left, right, image.shape[2] / width))
+    if is_drawn_as_curves(image):
+        return quantize_curves(image[:, 0], _shown(left, right, image.shape[2] / width))
     rows = _shown(top, bottom, whole.shape[1] / max(1, height))
     return whole[:, rows, _shown(left, right, whole.shape[2] / max(1, width))]
 

@@ -13,7 +13,7 @@ from ..tab.layer_widths import wide_layers
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
 
-__all__ = ["GrowthPanel"]
+__all__ = ["GrowthGainPanel"]
 
 SOURCE = "GradMax, Evci et al. 2022"
 SPARE = (
@@ -22,8 +22,8 @@ SPARE = (
 )
 
 
-class GrowthPanel(HtmlPanel):
-    """Shows the gains that were requested last, beside the prices."""
+class GrowthGainPanel(HtmlPanel):
+    """How much one more filter in each layer would lower the loss, as last requested."""
 
     part = "growth"
 

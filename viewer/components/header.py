@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import Snapshot, Status, Structure
 
-from ..rendering.formatting import format_count, format_moment, format_number, format_time_of_day
+from ..rendering.formatting import format_count, format_date_time, format_number, format_time_of_day
 from ..runs.metric_names import TRAINING_LOSSES, priority
 from ..runs.run_health import RunHealth
 from ..runs.run_state import RunState
@@ -76,7 +76,7 @@ def _access(access: Access | None) -> dict[str, str]:
     """
     if access is None:
         return {"label": "", "note": ""}
-    until = "" if access.expires is None else f" until {format_moment(access.expires)}"
+    until = "" if access.expires is None else f" until {format_date_time(access.expires)}"
     name = "" if access.key == access.role else f" · {access.key}"
     label = "" if access.role == "owner" else access.role.capitalize() + name
     return {"label": label, "note": f"{ROLES[access.role]}{until}."}

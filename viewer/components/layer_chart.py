@@ -11,14 +11,14 @@ from bokeh.models import ColumnDataSource, Label, NumeralTickFormatter
 
 from ..rendering.formatting import format_sampling_interval
 from ..rendering.frame_codec import PagePart
-from ..rendering.layer_names import shorten_middle, unique_names
+from ..rendering.layer_names import shorten_middle, shortest_unique_names
 from ..rendering.palette import FONT, Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import color_ramp, data_range
+from .chart import color_ramp, make_data_range
 from .curves import Curve, layer_curves
 from .end_labels import FONT_SIZE, CurveEnd, EndLabels
-from .time_chart import TimeChart, positive
+from .time_chart import TimeChart, mask_nonpositive
 
 __all__ = ["LayerChart"]
 
@@ -118,8 +118,8 @@ class LayerChart(TimeChart):
         is_log = self.choose_scale(is_log_by_default=not is_share, values=values)
         if (is_share, is_log) != (self._is_share, was_log):
             self._is_share = is_share
-            share_range = data_range(start=0, default_span=2 * MIN_SHARE)
-            self.root.y_range = share_range if is_share and not is_log else data_range()
+            share_range = make_data_range(start=0, default_span=2 * MIN_SHARE)
+            self.root.y_range = share_range if is_share and not is_log else make_data_range()
             axis = self.root.yaxis[0]
             axis.formatter = (
                 NumeralTickFormatter(format="0[.]0 %") if is_share else self.tick_formatter()
@@ -150,7 +150,7 @@ class LayerChart(TimeChart):
             data["compared"] = compared
         self.source.data = data
         if len(steps):
-            short = unique_names(names)
+            short = shortest_unique_names(names)
             ends = [
                 CurveEnd(float(steps[-1]), float(values[i, -1]), text, colors[i])
                 for i in range(len(names))
@@ -166,7 +166,7 @@ class LayerChart(TimeChart):
         if not curves:
             return np.zeros(0), np.zeros((0, 0))
         values = np.stack([curve.values for curve in curves])
-        rows = [self.smooth(row) for row in (positive(values) if is_log else values)]
+        rows = [self.smooth(row) for row in (mask_nonpositive(values) if is_log else values)]
         stride = max(1, len(curves[0].steps) // MAX_POINTS)
         steps = self.x(state, curves[0].steps[::stride])
         return np.array(steps), np.stack(rows)[:, ::stride].astype(np.float32)

@@ -10,15 +10,15 @@ from bokeh.models import ColumnDataSource, Range1d
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 from .chart import Chart, add_zoom_tools, color_ramp, hover_tool
-from .network_data import amplitude
+from .network_data import normalize_gradients
 
-__all__ = ["FilterBars", "FilterCloud"]
+__all__ = ["FilterBarChart", "FilterScatterChart"]
 
 RAMP_COLORS = 24
 
 
-class FilterBars(Chart):
-    """One bar per filter, the largest first. A click selects a filter."""
+class FilterBarChart(Chart):
+    """One bar per filter of the layer, the largest first. A click selects a filter."""
 
     name = "bars"
 
@@ -76,8 +76,8 @@ class FilterBars(Chart):
             self.tab.update()
 
 
-class FilterCloud(Chart):
-    """Each filter at its activation and gradient. A click selects the nearest filter."""
+class FilterScatterChart(Chart):
+    """A dot per filter of the layer at its activation and gradient. A click selects the nearest."""
 
     title = "Gradient over activation"
     name = "cloud"
@@ -150,7 +150,7 @@ class FilterCloud(Chart):
 
 
 def _describe_hidden(valid: np.ndarray, activation: np.ndarray) -> str:
-    """Return how many filters the cloud does not show, and why."""
+    """Return how many filters the chart does not show, and why."""
     n_silent = int((activation == 0).sum())
     n_others = int((~valid).sum()) - n_silent
     texts = [f"{n_silent} silent in this batch"] if n_silent else []
@@ -160,5 +160,5 @@ def _describe_hidden(valid: np.ndarray, activation: np.ndarray) -> str:
 
 def _ramp_colors(ramp: list[str], gradient: np.ndarray) -> list[str]:
     """Return the color of each filter by the magnitude of its gradient (n,)."""
-    indices = np.minimum(RAMP_COLORS - 1, (amplitude(gradient) * RAMP_COLORS).astype(int))
+    indices = np.minimum(RAMP_COLORS - 1, (normalize_gradients(gradient) * RAMP_COLORS).astype(int))
     return [ramp[index] for index in indices]

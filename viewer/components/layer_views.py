@@ -21,9 +21,9 @@ from ..runs.layer_details import VIEWS, LayerDetailRecord, is_single_value
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 from ..tab.watched_layers import nothing_watched
-from .network_data import amplitude
+from .network_data import normalize_gradients
 
-__all__ = ["InputImage", "LayerView", "make_layer_views"]
+__all__ = ["FilterEmbeddingView", "InputImage", "make_embedding_views"]
 
 TITLES = {
     "coefficients": "Filters",
@@ -47,13 +47,13 @@ SINGLE_VALUE = "One value per filter, in the order of the filters"
 NO_IMAGE = "This batch holds no image; the option images=... says where its images are."
 
 
-def make_layer_views(tab: TabState) -> list[LayerView]:
-    """Return all four views."""
-    return [LayerView(tab, view) for view in VIEWS]
+def make_embedding_views(tab: TabState) -> list[FilterEmbeddingView]:
+    """Return the four views of the selected layer, one for each set of images of its filters."""
+    return [FilterEmbeddingView(tab, view) for view in VIEWS]
 
 
-class LayerView:
-    """One view: thumbnails of all filters, similar filters close to each other."""
+class FilterEmbeddingView:
+    """Thumbnails of the filters of the selected layer, similar filters close to each other."""
 
     def __init__(self, tab: TabState, view: str) -> None:
         self.tab = tab
@@ -162,7 +162,7 @@ class LayerView:
             "indices": indices.astype(np.int32),
             "positions": positions,
             "degenerate": degenerate,
-            "amplitude": amplitude(np.nan_to_num(values[:, 0])),
+            "amplitude": normalize_gradients(np.nan_to_num(values[:, 0])),
             "values": values,
         }
 

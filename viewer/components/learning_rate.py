@@ -8,9 +8,9 @@ from bokeh.models import ColumnDataSource, DataRange1d
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import color_ramp, data_range
+from .chart import color_ramp, make_data_range
 from .curves import MAX_GROUPS, Curve, learning_rate_curves
-from .time_chart import TimeChart, positive
+from .time_chart import TimeChart, mask_nonpositive
 
 __all__ = ["LearningRateChart"]
 
@@ -59,7 +59,7 @@ class LearningRateChart(TimeChart):
         values = [curve.values for curve in (*own, *others)]
         self.source.data = {
             "step": steps,
-            "rate": [positive(one) if is_log else one for one in values],
+            "rate": [mask_nonpositive(one) if is_log else one for one in values],
             "color": [self._colors[k] for curves in (own, others) for k in range(len(curves))],
             "label": [curve.label if len(own) > 1 else "" for curve in (*own, *others)],
             "dash": ["solid"] * len(own) + ["dashed"] * len(others),
@@ -68,10 +68,10 @@ class LearningRateChart(TimeChart):
 
     def set_log_scale(self, is_log: bool) -> None:
         if is_log != self.is_log:
-            self.root.y_range = data_range() if is_log else _range_from_zero()
+            self.root.y_range = make_data_range() if is_log else _range_from_zero()
         super().set_log_scale(is_log)
 
 
 def _range_from_zero() -> DataRange1d:
     """Return a range that starts at zero, so that a small decay does not look like a collapse."""
-    return data_range(start=0)
+    return make_data_range(start=0)

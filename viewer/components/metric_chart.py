@@ -14,9 +14,9 @@ from ..runs.metric_names import LOSS, phase
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 from .chart import color_ramp
-from .curves import Curve, metric_curves, training_loss
+from .curves import Curve, metric_curves, training_loss_curve
 from .end_labels import CurveEnd, EndLabels
-from .time_chart import TimeChart, positive
+from .time_chart import TimeChart, mask_nonpositive
 
 __all__ = ["MetricChart"]
 
@@ -79,17 +79,17 @@ class MetricChart(TimeChart):
 
     def _draw_raw(self, state: RunState, metric: str, *, is_log: bool) -> None:
         """Draw the loss of every batch behind its average."""
-        raw = training_loss(state)
+        raw = training_loss_curve(state)
         if metric != LOSS or self.smoothing == 0:
             raw = raw._replace(steps=np.zeros(0), values=np.zeros(0))
-        values = positive(raw.values) if is_log else raw.values
+        values = mask_nonpositive(raw.values) if is_log else raw.values
         self.raw_source.data = {"step": self.x(state, raw.steps), "value": values}
 
     def _placed(self, state: RunState, curves: list[Curve], is_log: bool) -> list[Curve]:
         """Return smoothed curves whose steps are places on the x axis."""
         placed = []
         for curve in curves:
-            values = self.smooth(positive(curve.values) if is_log else curve.values)
+            values = self.smooth(mask_nonpositive(curve.values) if is_log else curve.values)
             placed.append(Curve(curve.label, self.x(state, curve.steps), values))
         return placed
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from revacnn_lightning.protocol.inspections import PassedModule
 
-from ..layout.marks import Mark, place_marks
+from ..layout.marks import ModuleMark, place_module_marks
 from ..rendering.frame_codec import PagePart
 from ..rendering.module_names import short_type
 from ..rendering.palette import Palette
@@ -19,7 +19,7 @@ __all__ = ["ModuleMarks"]
 
 
 class ModuleMarks:
-    """Shows where an input passes pooling, normalization and others, unless that is hidden."""
+    """Marks where an input passes pooling, normalization and other modules between the layers."""
 
     def __init__(self, tab: TabState, network: NetworkView) -> None:
         self.tab = tab
@@ -33,7 +33,7 @@ class ModuleMarks:
     def update(self) -> bool:
         """Show the marks of another structure or layout."""
         passes, is_shown = self.tab.follower.image_passes, shows_modules(self.tab)
-        key = (self._network.ends, id(passes.modules), is_shown)
+        key = (self._network.input_output, id(passes.modules), is_shown)
         if key == self._shown:
             return False
         self._shown = key
@@ -45,13 +45,20 @@ class ModuleMarks:
         return True
 
     def _rows(self, modules: Sequence[PassedModule]) -> list[dict[str, Any]]:
-        structure, layout, ends = self.tab.structure, self._network.layout, self._network.ends
-        if structure is None or layout is None or ends is None:
+        structure, layout, input_output = (
+            self.tab.structure,
+            self._network.layout,
+            self._network.input_output,
+        )
+        if structure is None or layout is None or input_output is None:
             return []
-        return [_row(mark, modules) for mark in place_marks(structure, layout, ends, modules)]
+        return [
+            _row(mark, modules)
+            for mark in place_module_marks(structure, layout, input_output, modules)
+        ]
 
 
-def _row(mark: Mark, modules: Sequence[PassedModule]) -> dict[str, Any]:
+def _row(mark: ModuleMark, modules: Sequence[PassedModule]) -> dict[str, Any]:
     some = [modules[i] for i in mark.modules]
     label = short_type(some[0].module_type) if len(some) == 1 else f"{len(some)} modules"
     return {

@@ -9,7 +9,8 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Structure
 
-from ..layout import Ends, EndShape, NetworkLayout, NodeState, compute_layout, place_ends
+from ..layout import NetworkLayout, NodeState, compute_layout
+from ..layout.input_output import InputOutputContent, InputOutputPlacement, place_input_output
 from ..rendering.formatting import format_selection
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
@@ -17,9 +18,15 @@ from ..runs.run_state import RunState
 from ..tab.shown_input import shown_pass
 from ..tab.tab_state import TabState
 from . import network_data
-from .end_data import channel_weights, end_shape, inner_readers, name_width
+from .input_output_data import (
+    class_name_width,
+    inner_input_readers,
+    input_output_content,
+    relative_channel_sums,
+)
+from .network_data import normalize_gradients, path_and_arc_weights
 from .network_headers import network_header_data
-from .node_tones import node_tones, tone_key
+from .node_colors import node_color_key, node_color_values
 from .shared_results import shared_result
 
 __all__ = ["NetworkView"]
@@ -35,7 +42,7 @@ class NetworkView:
     """The network view's parts of the page.
 
     ``network_layout`` (the HTML over the canvas), ``nodes`` and ``arcs`` change with the layout
-    only, and ``paths`` with what stands at its ends, too; ``numbers`` (one row per node) and
+    only, and ``paths`` also with the input and the outputs; ``numbers`` (one row per node) and
     ``strokes`` (one row per path) with every snapshot, ``selection`` with what is selected or
     hovered.
     """
@@ -43,10 +50,10 @@ class NetworkView:
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
         self.layout: NetworkLayout | None = None
-        self.ends: Ends | None = None
-        self._end_shape = EndShape()
+        self.input_output: InputOutputPlacement | None = None
+        self._input_output_content = InputOutputContent()
         self._name_width: tuple[RunState | None, float] = None, 0.0  # of a run, px
-        self._ends_key: tuple[Any, ...] = ()
+        self._input_output_key: tuple[Any, ...] = ()
         self._channels = np.zeros(0, np.float32)  # weight of each channel of the input
         self.network_layout = PagePart("network_layout")
         self.nodes = PagePart("nodes")
@@ -96,7 +103,7 @@ class NetworkView:
         statistics = self.tab.statistics_key()
         shown_pass(self.tab)  # requests it
         passed = self.tab.follower.image_passes.revision
-        tones = tone_key(self.tab)
+        tones = node_color_key(self.tab)
         content = (
             state,
             statistics,
@@ -113,7 +120,7 @@ class NetworkView:
         self._shown = content
         if layout is not None:
             self._show_layout(state, state.structure, layout)
-        is_new = self._show_ends(state.structure) or layout is not None
+        is_new = self._place_input_output(state.structure) or layout is not None
         self._show_state(state, state.structure, is_new_layout=is_new)
         return True
 
@@ -121,7 +128,7 @@ class NetworkView:
         if self.layout is None:
             return False
         self.layout, self._layout_key, self._shown, self._shown_numbers = None, (), (), ()
-        self.ends = None
+        self.input_output = None
         self.numbers.data, self.strokes.data = {}, {}
         empty: dict[str, Any] = {"layers": [], "blocks": [], "stages": []}
         self.network_layout.data = {**self.network_layout.data, **empty}
@@ -129,9 +136,9 @@ class NetworkView:
         return True
 
     def _set_empty_layout(self) -> None:
-        self.nodes.data = network_data.no_nodes()
-        self.paths.data = network_data.no_paths()
-        self.arcs.data = network_data.no_arcs()
+        self.nodes.data = network_data.empty_node_data()
+        self.paths.data = network_data.empty_path_data()
+        self.arcs.data = network_data.empty_arc_data()
 
     # The layout: changes with an edit, a resize, an expanded layer, an opened block
 
@@ -148,9 +155,9 @@ class NetworkView:
         self._layout_key = key
         return compute_layout(
             *(structure, width, height, expanded, closed),
-            has_ends=True,
+            has_input_output=True,
             input_readers=readers,
-            name_width=names,
+            class_name_width=names,
         )
 
     def _input_readers(self, state: RunState, structure: Structure) -> tuple[int, ...]:
@@ -158,38 +165,38 @@ class NetworkView:
         passed = self.tab.follower.image_passes.newest
         key = state, state.structure_revision, None if passed is None else tuple(passed.readers)
         if key != self._readers_key:
-            self._readers_key, self._readers = key, inner_readers(structure, passed)
+            self._readers_key, self._readers = key, inner_input_readers(structure, passed)
         return self._readers
 
     def _room_for_names(self, state: RunState) -> float:
         """Return the largest width of names so far, so that the columns do not move back."""
         of_run, width = self._name_width
-        newest = name_width(self.tab.follower.image_passes.newest)
+        newest = class_name_width(self.tab.follower.image_passes.newest)
         self._name_width = state, max(newest, width if of_run is state else 0.0)
         return self._name_width[1]
 
     def _show_layout(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
         self.layout, self._starts = layout, layout.first_filters(state.offsets)
         self._nodes_key = self._starts.tobytes(), layout.node_offsets.tobytes()
-        self.ends = None  # those of another layout
+        self.input_output = None  # those of another layout
         for layer in structure.layers:
             self._layer_keys.setdefault(layer.name, len(self._layer_keys) + 1)
         self.network_layout.data = network_header_data(structure, layout)
         self.nodes.data = network_data.node_data(structure, layout, self._layer_keys)
         self.arcs.data = network_data.arc_data(layout)
 
-    def _show_ends(self, structure: Structure) -> bool:
-        """Place the ends, if the layout or what stands there has changed; return whether it has."""
+    def _place_input_output(self, structure: Structure) -> bool:
+        """Place the input and the outputs if they or the layout have changed; return whether so."""
         layout, passes = self.layout, self.tab.follower.image_passes
         key = (self.tab.state, passes.revision)
-        if layout is None or (self.ends is not None and key == self._ends_key):
+        if layout is None or (self.input_output is not None and key == self._input_output_key):
             return False
-        self._ends_key = key
-        shape = end_shape(structure, layout, passes.newest)
-        if self.ends is not None and shape == self._end_shape:
+        self._input_output_key = key
+        shape = input_output_content(structure, layout, passes.newest)
+        if self.input_output is not None and shape == self._input_output_content:
             return False
-        self.ends, self._end_shape = place_ends(layout, shape), shape
-        self.paths.data = network_data.path_data(layout, self.ends)
+        self.input_output, self._input_output_content = place_input_output(layout, shape), shape
+        self.paths.data = network_data.path_data(layout, self.input_output)
         return True
 
     # The state: changes with every snapshot, selection, staged edit
@@ -197,7 +204,7 @@ class NetworkView:
     def _show_state(self, state: RunState, structure: Structure, *, is_new_layout: bool) -> None:
         """Send what has changed; with a new layout everything, in one frame."""
         layout = self.layout
-        if layout is None or self.ends is None:
+        if layout is None or self.input_output is None:
             return
         starts = self._starts
         means = self._shared("means", state, self._node_means)
@@ -205,15 +212,15 @@ class NetworkView:
         dead = self.tab.playback.dead_mask(state)
         states = network_data.node_states(state, structure, self.tab.staging.changes, starts, dead)
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
-        colors = tone_key(self.tab)
+        colors = node_color_key(self.tab)
         numbers = (self.tab.statistics_key(), state, state.structure_revision, colors)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
-            amplitude = self._shared("amplitude", state, lambda: network_data.amplitude(gradient))
-            tones = node_tones(self.tab, starts)
+            amplitude = self._shared("amplitude", state, lambda: normalize_gradients(gradient))
+            tones = node_color_values(self.tab, starts)
             self.numbers.data = {"state": states, "amplitude": amplitude, **tones, **means}
         relative = self._relative_activation(state, layout, means.get("activation"))
-        self._show_strokes(layout, self.ends, relative, states, is_new_layout=is_new_layout)
+        self._show_strokes(layout, self.input_output, relative, states, is_new_layout=is_new_layout)
         key = (is_new_layout, *self.tab.actions_key(), self.tab.hovered, self.tab.selection)
         if is_new_layout or key != self._selection_key:
             self._selection_key = key
@@ -247,23 +254,24 @@ class NetworkView:
     def _show_strokes(
         self,
         layout: NetworkLayout,
-        ends: Ends,
+        input_output: InputOutputPlacement,
         relative: Callable[[], np.ndarray],
         states: np.ndarray,
         *,
         is_new_layout: bool,
     ) -> None:
-        staged = np.zeros(len(layout.paths.x) + len(ends.paths.x), np.uint8)
+        staged = np.zeros(len(layout.paths.x) + len(input_output.paths.x), np.uint8)
         nodes = np.flatnonzero(states == NodeState.STAGED)
         staged[network_data.paths_from(layout, nodes)] = 1
-        channels = channel_weights(self.tab.follower.image_passes.newest, len(ends.channel_y))
+        newest = self.tab.follower.image_passes.newest
+        channels = relative_channel_sums(newest, len(input_output.channel_y))
         is_same_input = np.array_equal(channels, self._channels)
         self._channels = channels
         self._frames += 1
         is_due = is_new_layout or not is_same_input or self._frames % STROKE_INTERVAL == 0
         if not is_due and np.array_equal(staged, self.strokes.data["staged"]):
             return
-        weight, arc_weight = network_data.path_weights(layout, ends, relative(), channels)
+        weight, arc_weight = path_and_arc_weights(layout, input_output, relative(), channels)
         self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
 
     def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:
@@ -284,7 +292,7 @@ class NetworkView:
             "index": index,
             "text": f"{name} {format_selection(index, len(also) + 1)}",
             "coupled": network_data.coupled_nodes(state, layout, coupled),
-            "coupling_text": reason or network_data.preview_text(coupled, origin),
+            "coupling_text": reason or network_data.removal_preview_text(coupled, origin),
         }
         if content != self.selection.data:
             self.selection.data = content

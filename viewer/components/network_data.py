@@ -9,32 +9,32 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 
-from ..layout import Ends, NetworkLayout, NodeState
+from ..layout import InputOutputPlacement, NetworkLayout, NodeState
 from ..layout.paths import join_paths
 from ..rendering.formatting import format_count
-from ..rendering.prices import price_text
+from ..rendering.prices import describe_plan_price
 from ..runs.run_state import RunState
 from ..tab.staged_change import StagedChange
 from .shared_results import shared_result
 
 __all__ = [
-    "amplitude",
     "arc_data",
     "coupled_nodes",
     "coupling_text",
-    "no_arcs",
-    "no_nodes",
-    "no_paths",
+    "empty_arc_data",
+    "empty_node_data",
+    "empty_path_data",
     "node_at",
     "node_data",
     "node_means",
     "node_states",
     "nodes_at",
+    "normalize_gradients",
+    "path_and_arc_weights",
     "path_data",
-    "path_weights",
     "paths_from",
-    "preview_text",
     "relative_activation",
+    "removal_preview_text",
 ]
 
 Data = dict[str, Any]
@@ -48,7 +48,7 @@ ID_BITS = 2**32  # a node's key holds its layer's number above its first filter'
 
 
 def node_data(structure: Structure, layout: NetworkLayout, layer_keys: Mapping[str, int]) -> Data:
-    """Return what changes with the layout only, one row per node.
+    """Return the position, the layer and the filters of each node, one row each.
 
     ``layer_keys`` has a number for each layer. A layer keeps its number, so its nodes keep their
     ``key``.
@@ -79,15 +79,15 @@ def node_data(structure: Structure, layout: NetworkLayout, layer_keys: Mapping[s
     }
 
 
-def no_nodes() -> Data:
-    """Return `node_data` of no network."""
+def empty_node_data() -> Data:
+    """Return `node_data` of a network without nodes."""
     names = ("x", "y", "size", "bar", "phase", "key", "layer", "first", "last")
     return {name: np.zeros(0, np.float32) for name in names}
 
 
-def path_data(layout: NetworkLayout, ends: Ends) -> Data:
-    """Return what changes with the layout only, one row per path; those of the ends come last."""
-    paths = join_paths([layout.paths, ends.paths])
+def path_data(layout: NetworkLayout, input_output: InputOutputPlacement) -> Data:
+    """Return the positions of the paths, one row each; input and outputs come last."""
+    paths = join_paths([layout.paths, input_output.paths])
     places = {name: getattr(paths, name).astype(np.float32) for name in PATH_PLACES}
     return {
         **places,
@@ -96,36 +96,40 @@ def path_data(layout: NetworkLayout, ends: Ends) -> Data:
     }
 
 
-def no_paths() -> Data:
-    """Return `path_data` of no network."""
+def empty_path_data() -> Data:
+    """Return `path_data` of a network without paths."""
     return {name: np.zeros(0, np.float32) for name in (*PATH_PLACES, "first", "last")}
 
 
 def node_states(
     state: RunState,
     structure: Structure,
-    rows: Iterable[StagedChange],
-    starts: np.ndarray,
-    dead: np.ndarray,
+    staged_changes: Iterable[StagedChange],
+    first_filters: np.ndarray,
+    dead_mask: np.ndarray,
 ) -> np.ndarray:
-    """Return one state per node; one of several filters is dead or frozen only if all are.
+    """Return the `NodeState` of each node, uint8 (nodes,).
 
-    ``dead`` says which filters are dead, bool (filters,).
+    A node of several filters is dead or frozen only if all of them are.
+
+    Args:
+        first_filters: the index of the first filter of each node, (nodes,).
+        dead_mask: which filters are dead, bool (filters,).
     """
-    staged, coupled = _staged_filters(state, structure, rows)
+    staged, coupled = _staged_filters(state, structure, staged_changes)
     frozen = shared_result(
         state, ("frozen", state.structure_revision), lambda: _frozen_filters(state, structure)
     )
-    states = np.zeros(len(starts), np.uint8)
+    states = np.zeros(len(first_filters), np.uint8)
     for mask, combine, node_state in (
-        (dead, np.logical_and, NodeState.DEAD),
+        (dead_mask, np.logical_and, NodeState.DEAD),
         (frozen, np.logical_and, NodeState.FROZEN),
         (state.new_mask(), np.logical_or, NodeState.NEW),
         (coupled, np.logical_or, NodeState.COUPLED),
         (staged, np.logical_or, NodeState.STAGED),
     ):
         if mask.any():  # most of them are nearly always empty
-            states[combine.reduceat(mask, starts)] = node_state
+            states[combine.reduceat(mask, first_filters)] = node_state
     return states
 
 
@@ -155,8 +159,8 @@ def _staged_filters(
     return staged, coupled
 
 
-def amplitude(gradient: np.ndarray) -> np.ndarray:
-    """Return how strongly each node moves, 0 to 1: log-scaled between robust percentiles."""
+def normalize_gradients(gradient: np.ndarray) -> np.ndarray:
+    """Return gradients on a logarithmic scale from 0 to 1, between percentiles without outliers."""
     positive = gradient[(gradient > 0) & np.isfinite(gradient)]
     gradient = np.nan_to_num(gradient, nan=0.0, posinf=np.finfo(np.float32).max)
     if not len(positive):
@@ -178,16 +182,18 @@ def _percentiles(values: np.ndarray, percents: Iterable[float]) -> list[float]:
     return found
 
 
-def relative_activation(activation: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return the activation of each node, 0 to 1, relative to the 99th percentile of its layer.
+def relative_activation(activation: np.ndarray, node_offsets: np.ndarray) -> np.ndarray:
+    """Return the activation of each node relative to the 99th percentile of its layer, 0 to 1.
 
-    Where that is negative, as in a single filter before a tanh, it is the magnitude that counts:
-    its paths carry something.
+    Ratios are clipped to 1 and raised to the power 0.8, which spreads small ones. In a layer whose
+    percentile is negative, such as one before a tanh, the magnitudes count instead.
+
+    ``node_offsets`` is the index of the first node of each layer, (layers + 1,).
     """
     activation = np.nan_to_num(activation, nan=0.0, posinf=0.0, neginf=0.0)
-    counts = np.diff(offsets)
+    counts = np.diff(node_offsets)
     layer = np.repeat(np.arange(len(counts)), counts)
-    place = offsets[:-1] + (0.99 * (counts - 1)).round().astype(int)
+    place = node_offsets[:-1] + (0.99 * (counts - 1)).round().astype(int)
     top = activation[np.lexsort((activation, layer))][place][layer]
     if top.min(initial=0.0) < 0:
         activation = np.where(top < 0, -activation, activation)
@@ -196,34 +202,37 @@ def relative_activation(activation: np.ndarray, offsets: np.ndarray) -> np.ndarr
     return (np.clip(scaled, 0, 1) ** 0.8).astype(np.float32)
 
 
-def node_means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Return the mean of each node's filters."""
-    if len(starts) == len(values):
+def node_means(values: np.ndarray, first_filters: np.ndarray) -> np.ndarray:
+    """Return the mean of the values of the filters of each node, (nodes,)."""
+    if len(first_filters) == len(values):
         return values
-    counts = np.diff(np.append(starts, len(values)))
-    return (np.add.reduceat(values, starts) / counts).astype(np.float32)
+    counts = np.diff(np.append(first_filters, len(values)))
+    return (np.add.reduceat(values, first_filters) / counts).astype(np.float32)
 
 
-def path_weights(
-    layout: NetworkLayout, ends: Ends, relative: np.ndarray, channels: np.ndarray
+def path_and_arc_weights(
+    layout: NetworkLayout,
+    input_output: InputOutputPlacement,
+    node_activations: np.ndarray,
+    channel_weights: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight of each path and of each arc, from the mean of the nodes it stands for.
+    """Return how thick each path and each arc is, 0 to 1, from the activations of its nodes.
 
     A mean varies less than its nodes, and would leave all bundles thin without `BUNDLE_EXPONENT`.
 
     Args:
-        relative: relative activation of each node.
-        channels: weight of each channel of the input.
+        node_activations: the relative activation of each node, (nodes,).
+        channel_weights: the weight of each node of input channels.
     """
-    sums = np.append(0.0, np.cumsum(relative, dtype=np.float64))
+    sums = np.append(0.0, np.cumsum(node_activations, dtype=np.float64))
     weights = []
-    for lines in (layout.paths, ends.paths, layout.arcs):
+    for lines in (layout.paths, input_output.paths, layout.arcs):
         n = np.maximum(1, lines.last - lines.first)
         mean = np.clip((sums[lines.last] - sums[lines.first]) / n, 0, 1)
         weights.append(np.where(n > 1, mean**BUNDLE_EXPONENT, mean).astype(np.float32))
-    paths, of_ends, arcs = weights
-    of_ends[: len(ends.channels)] = channels[ends.channels]
-    return np.concatenate([paths, of_ends]), arcs
+    paths, outer_paths, arcs = weights
+    outer_paths[: len(input_output.channels)] = channel_weights[input_output.channels]
+    return np.concatenate([paths, outer_paths]), arcs
 
 
 def paths_from(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
@@ -236,19 +245,19 @@ def paths_from(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
 
 
 def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[int]:
-    """Return the nodes in which these filters of a layer are drawn, each once."""
+    """Return the indices of the nodes that show these filters of a layer, each once."""
     column, offset = layout.columns[layer], int(layout.node_offsets[layer])
     inside = np.searchsorted(column.first, np.asarray(filters, np.int64), side="right") - 1
     return [offset + int(i) for i in np.unique(np.minimum(inside, column.n - 1))]
 
 
 def node_at(layout: NetworkLayout, layer: int, index: int) -> int:
-    """Return the node in which a filter is drawn."""
+    """Return the index of the node that shows a filter."""
     return nodes_at(layout, layer, [index])[0]
 
 
 def coupled_nodes(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:
-    """Return the nodes of the filters that a plan removes, if they are more than one."""
+    """Return the nodes of the filters that a plan removes together; [] for a single filter."""
     nodes: list[int] = []
     for part in plan.filter_changes if plan is not None else ():
         layer = state.layer_index(part.layer)
@@ -260,7 +269,7 @@ def coupled_nodes(state: RunState, layout: NetworkLayout, plan: PlanSummary | No
 
 
 def coupling_text(plan: PlanSummary | None, layer: str) -> str:
-    """Return with what a filter is coupled: ``coupled with conv1, layer1.1.conv2``."""
+    """Return the names of coupled layers in words: ``coupled with conv1, layer1.1.conv2``."""
     changed = [] if plan is None else [part.layer for part in plan.filter_changes]
     others = [name for name in changed if name != layer]
     if not others:
@@ -269,9 +278,9 @@ def coupling_text(plan: PlanSummary | None, layer: str) -> str:
     return f"coupled with {', '.join(others[:3])}{more}"
 
 
-def preview_text(plan: PlanSummary | None, layer: str) -> str:
-    """Return what the removal of a filter would do: its price, and what is coupled with it."""
-    price = price_text(plan)
+def removal_preview_text(plan: PlanSummary | None, layer: str) -> str:
+    """Return in words the price of removing a filter, and the layers coupled with it."""
+    price = describe_plan_price(plan)
     if plan is not None and plan.price is not None:
         price += f", measured at batch {format_count(plan.price.step)}"
     parts = [f"removal: {price}" if price else "", coupling_text(plan, layer)]
@@ -279,11 +288,11 @@ def preview_text(plan: PlanSummary | None, layer: str) -> str:
 
 
 def arc_data(layout: NetworkLayout) -> Data:
-    """Return the connections that skip layers: lines that run below the columns."""
+    """Return the positions of the arcs: connections that skip layers, below the columns."""
     places = {name: getattr(layout.arcs, name).astype(np.float32) for name in ARC_PLACES}
     return {**places, "is_sum": layout.arcs.is_sum.astype(np.uint8)}
 
 
-def no_arcs() -> Data:
-    """Return `arc_data` of no network."""
+def empty_arc_data() -> Data:
+    """Return `arc_data` of a network without arcs."""
     return {name: np.zeros(0, np.float32) for name in (*ARC_PLACES, "is_sum")}

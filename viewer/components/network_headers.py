@@ -17,7 +17,7 @@ OPEN_BUTTON = 13  # px beside it
 
 
 def network_header_data(structure: Structure, layout: NetworkLayout) -> dict[str, Any]:
-    """Return the headers of a layout.
+    """Return the headers that the page writes above the columns of a layout.
 
     ``layers`` has one row per layer. One in a closed block has no header of its own: ``block`` is
     the row of its block, -1 otherwise.

@@ -11,13 +11,13 @@ from revacnn_lightning.protocol.prices import FilterPrices
 from ..rendering.formatting import count_of
 from .html_panel import HtmlPanel
 
-__all__ = ["PricePanel"]
+__all__ = ["ColorByPricePanel"]
 
 WAITING = "waiting for the next batches"
 
 
-class PricePanel(HtmlPanel):
-    """Says whether prices are shown, and how well they are known."""
+class ColorByPricePanel(HtmlPanel):
+    """The switch that colors the nodes by the price of their removal, and how many are known."""
 
     part = "prices"
 

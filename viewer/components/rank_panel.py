@@ -11,11 +11,11 @@ from revacnn_lightning.protocol.rank_messages import RankValues
 from ..rendering.formatting import format_count, format_number
 from .html_panel import HtmlPanel
 
-__all__ = ["RankPanel"]
+__all__ = ["RankStatisticsPanel"]
 
 
-class RankPanel(HtmlPanel):
-    """Shown for a training with several processes. Each row of the table is a rank."""
+class RankStatisticsPanel(HtmlPanel):
+    """The statistics of the selected layer in each rank of a training with several processes."""
 
     part = "ranks"
 

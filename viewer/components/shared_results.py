@@ -20,12 +20,12 @@ _results: WeakKeyDictionary[RunState, dict[Hashable, Any]] = WeakKeyDictionary()
 def shared_result(state: RunState, key: Hashable, compute: Callable[[], T]) -> T:
     """Return the result of ``compute``, or that of an earlier call with the same key.
 
-    Nobody may change it.
+    All callers get the same object and must not change it.
 
     Args:
-        state: of the run; its results are dropped with it.
-        key: of everything that the result depends on, besides ``state``.
-        compute: called without arguments.
+        state: the state of the run. Its results are dropped with it.
+        key: everything that the result depends on, besides ``state``.
+        compute: computes the result, without arguments.
     """
     results = _results.setdefault(state, {})
     if key not in results:

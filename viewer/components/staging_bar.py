@@ -15,11 +15,11 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-from ..rendering.plan_costs import format_cost_changes, format_costs
-from ..rendering.prices import price_text
+from ..rendering.plan_costs import format_network_size, format_network_size_change
+from ..rendering.prices import describe_plan_price
 from ..tab.staged_change import StagedChange
 from .html_panel import HtmlPanel
-from .trial_panel import trial_data, trial_under_way
+from .trial_panel import edit_refusal_during_trial, trial_cost_data
 
 __all__ = ["StagingBar"]
 
@@ -36,7 +36,7 @@ class StagingBar(HtmlPanel):
         changes = self.tab.staging.changes if structure is not None else []
         if not changes or structure is None:
             return {"rows": []}
-        refusal = self.tab.steering_refusal() or trial_under_way(self.tab)
+        refusal = self.tab.steering_refusal() or edit_refusal_during_trial(self.tab)
         can_apply = queue.can_apply() and not queue.is_busy and not refusal
         hint = refusal or queue.apply_hint()
         return {
@@ -47,7 +47,7 @@ class StagingBar(HtmlPanel):
             "busy": queue.is_busy,
             "can_apply": can_apply,
             "apply_hint": hint,
-            **trial_data(queue, "" if can_apply else hint),
+            **trial_cost_data(queue, "" if can_apply else hint),
         }
 
 
@@ -69,14 +69,14 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
     elif isinstance(change.plan, Planned):
         plan = change.plan.plan
         is_said = plan.confirmation and plan.output_effect == "output changes"  # by the question
-        price, effect = price_text(plan), "" if is_said else plan.output_effect
+        price, effect = describe_plan_price(plan), "" if is_said else plan.output_effect
         changed = "" if effect == OUTPUT_UNCHANGED else effect
         others = _coupled_layers(plan, change.layer)
         row.update(
             plan="planned",
-            detail=_joined(format_costs(plan), price, effect),
+            detail=_joined(format_network_size(plan), price, effect),
             coupling=_joined(others, plan.coupling, *plan.notes),
-            short=_joined(format_cost_changes(plan), price, changed, others, *plan.notes),
+            short=_joined(format_network_size_change(plan), price, changed, others, *plan.notes),
         )
     return row
 
@@ -93,7 +93,7 @@ def _total(plans: Sequence[Planned | Refused | None]) -> str:
     first = planned[0]
     parameters = sum(plan.parameters_after - plan.parameters_before for plan in planned)
     macs = sum(plan.macs_after - plan.macs_before for plan in planned)
-    costs = format_costs(
+    costs = format_network_size(
         replace(
             first,
             parameters_after=max(0, first.parameters_before + parameters),

@@ -6,9 +6,9 @@ from bokeh.models import Column, ColumnDataSource
 
 from ..tab.tab_state import TabState
 from .chart import Chart
-from .chart_places import ChartPlaces
-from .filter_history import FilterActivation, FilterGradient
-from .layer_filters import FilterBars, FilterCloud
+from .deferred_charts import DeferredCharts
+from .filter_history import FilterActivationChart, FilterGradientChart
+from .layer_filters import FilterBarChart, FilterScatterChart
 
 __all__ = ["StatisticsPane"]
 
@@ -18,12 +18,12 @@ class StatisticsPane:
 
     def __init__(self, tab: TabState, edit_markers: ColumnDataSource) -> None:
         self._tab = tab
-        self._places = ChartPlaces(
+        self._places = DeferredCharts(
             {
-                FilterBars.name: lambda: FilterBars(tab),
-                FilterCloud.name: lambda: FilterCloud(tab),
-                FilterGradient.name: lambda: FilterGradient(tab, edit_markers),
-                FilterActivation.name: lambda: FilterActivation(tab, edit_markers),
+                FilterBarChart.name: lambda: FilterBarChart(tab),
+                FilterScatterChart.name: lambda: FilterScatterChart(tab),
+                FilterGradientChart.name: lambda: FilterGradientChart(tab, edit_markers),
+                FilterActivationChart.name: lambda: FilterActivationChart(tab, edit_markers),
             }
         )
 

@@ -15,7 +15,7 @@ from bokeh.models import (
 from ..runs.run_state import RunState
 from ..tab.chart_settings import XAxis
 
-__all__ = ["style_time_axis", "x_row", "x_values"]
+__all__ = ["style_time_axis", "x_tooltip_row", "x_values"]
 
 TICKS = 4
 # Label and field of a tooltip's row for the x value of a point.
@@ -27,7 +27,7 @@ X_ROWS: dict[XAxis, tuple[str, str]] = {
 
 
 def x_values(x_axis: XAxis, state: RunState, steps: np.ndarray) -> np.ndarray:
-    """Return where steps of a run are on the x axis, same shape."""
+    """Return the position of each step of a run on the x axis, same shape."""
     if x_axis == "epoch":
         return state.histories.clock.epochs(steps)
     if x_axis == "time":
@@ -35,8 +35,8 @@ def x_values(x_axis: XAxis, state: RunState, steps: np.ndarray) -> np.ndarray:
     return steps
 
 
-def x_row(x_axis: XAxis) -> tuple[str, str]:
-    """Return the row of a tooltip that shows the x value of a point: its label and field."""
+def x_tooltip_row(x_axis: XAxis) -> tuple[str, str]:
+    """Return the (label, field) of the tooltip row that shows the x value of a point."""
     return X_ROWS[x_axis]
 
 

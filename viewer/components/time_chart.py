@@ -12,11 +12,11 @@ from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.chart_settings import XAxis
 from ..tab.tab_state import TabState
-from .chart import Chart, add_zoom_tools, hover_tool, moving_average, tooltip
+from .chart import Chart, add_zoom_tools, hover_tool, moving_average, tooltip_html
 from .curves import Curve
-from .time_axis import style_time_axis, x_row, x_values
+from .time_axis import style_time_axis, x_tooltip_row, x_values
 
-__all__ = ["TimeChart", "positive"]
+__all__ = ["TimeChart", "mask_nonpositive"]
 
 
 class TimeChart(Chart):
@@ -40,7 +40,7 @@ class TimeChart(Chart):
     def add_curve_hover(self, lines: GlyphRenderer, *rows: tuple[str, str]) -> None:
         """Show rows, the value and the x value of the point nearest to the pointer."""
         self._hover_rows = (*rows, ("", "$snap_y"))
-        all_rows = (*self._hover_rows, x_row(self._x_axis))
+        all_rows = (*self._hover_rows, x_tooltip_row(self._x_axis))
         self._hover = hover_tool(lines, *all_rows, line_policy="nearest")
         self.root.add_tools(self._hover)
 
@@ -64,10 +64,10 @@ class TimeChart(Chart):
         self._x_axis = x_axis
         style_time_axis(self.root.xaxis[0], x_axis)
         if self._hover is not None:
-            self._hover.tooltips = tooltip(*self._hover_rows, x_row(x_axis))
+            self._hover.tooltips = tooltip_html(*self._hover_rows, x_tooltip_row(x_axis))
 
     def x(self, state: RunState, steps: np.ndarray) -> np.ndarray:
-        """Return where steps of a run are on the x axis."""
+        """Return the position of each step of a run on the x axis."""
         return x_values(self._x_axis, state, steps)
 
     def smooth(self, values: np.ndarray) -> np.ndarray:
@@ -101,6 +101,6 @@ class TimeChart(Chart):
         return (compared, scalars.length, scalars.stride, layers.length, layers.stride)
 
 
-def positive(values: np.ndarray) -> np.ndarray:
-    """Return the values that a logarithmic axis can show, and NaN in place of the others."""
+def mask_nonpositive(values: np.ndarray) -> np.ndarray:
+    """Return the values with NaN in place of those that a logarithmic axis cannot show."""
     return np.where(values > 0, values, np.nan)

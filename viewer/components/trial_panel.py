@@ -6,12 +6,17 @@ from typing import Any
 
 from revacnn_lightning.protocol.trial_state import TrialState
 
-from ..rendering.trials import format_cost, format_progress, format_result, format_short_cost
+from ..rendering.trials import (
+    format_short_trial_cost,
+    format_trial_cost,
+    format_trial_progress,
+    format_trial_result,
+)
 from ..tab.edit_queue import EditQueue
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
 
-__all__ = ["TrialPanel", "trial_data", "trial_under_way"]
+__all__ = ["TrialPanel", "edit_refusal_during_trial", "trial_cost_data"]
 
 UNPLANNED = "The training has not replied yet what the changes do."
 PURPOSE = "Train the edited and the unedited network on the same next batches, and decide then"
@@ -41,7 +46,9 @@ class TrialPanel(HtmlPanel):
 def _describe(trial: TrialState) -> str:
     if trial.stage == "failed":
         return f"The trial has ended without a result: {trial.note}"
-    return format_result(trial) if trial.stage == "undecided" else format_progress(trial)
+    return (
+        format_trial_result(trial) if trial.stage == "undecided" else format_trial_progress(trial)
+    )
 
 
 def _progress(trial: TrialState) -> float:
@@ -55,20 +62,20 @@ def _trial_of(tab: TabState) -> TrialState | None:
     return None if status is None else status.trial
 
 
-def trial_under_way(tab: TabState) -> str:
-    """Return that the run admits no edit, because of a trial; "" if it does."""
+def edit_refusal_during_trial(tab: TabState) -> str:
+    """Return why the run admits no edit while a trial is under way; "" if none is."""
     trial = _trial_of(tab)
     is_over = trial is None or trial.has_ended
     return "" if is_over else "A trial of edits is under way: keep or discard it first."
 
 
-def trial_data(queue: EditQueue, refusal: str) -> dict[str, Any]:
-    """Return for the staging bar what a trial of the changes costs, or why there can be none."""
+def trial_cost_data(queue: EditQueue, refusal: str) -> dict[str, Any]:
+    """Return the cost of a trial of the staged changes, or why there can be none."""
     trial = queue.trial
     return {
         "can_try": not refusal and trial.is_possible,
         "try_hint": refusal or trial.refusal or (PURPOSE if trial.is_possible else UNPLANNED),
         "try_batches": trial.batches,
-        "try_cost": "" if trial.cost is None else format_cost(trial.cost),
-        "try_short_cost": "" if trial.cost is None else format_short_cost(trial.cost),
+        "try_cost": "" if trial.cost is None else format_trial_cost(trial.cost),
+        "try_short_cost": "" if trial.cost is None else format_short_trial_cost(trial.cost),
     }

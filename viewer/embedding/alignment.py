@@ -1,15 +1,15 @@
-"""Continuity between two projections of the same layer: rotation and view frame."""
+"""Continuity between two projections of the same layer: rotation and visible square."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["Frame", "align", "is_valid", "smooth_frame"]
+__all__ = ["ViewSquare", "align", "is_finite_and_spread", "update_view_square"]
 
-FRAME_SMOOTHING = 0.25  # of the change of extent, per projection
+SQUARE_SMOOTHING = 0.25  # of the change of extent, per projection
 
 Array = np.ndarray
-Frame = tuple[float, float, float]  # center x, center y, half width
+ViewSquare = tuple[float, float, float]  # center x, center y, half width
 
 
 def align(points: Array, target: Array) -> Array:
@@ -26,20 +26,22 @@ def align(points: Array, target: Array) -> Array:
     return (points - center) @ (u @ vt) + target_center
 
 
-def is_valid(points: Array) -> bool:
-    """Return whether the points (n, 2) are finite and do not coincide."""
+def is_finite_and_spread(points: Array) -> bool:
+    """Return whether all points (n, 2) are finite, and they are not all in the same place."""
     return bool(np.isfinite(points).all()) and float(np.ptp(points, axis=0).max()) > 1e-9
 
 
-def smooth_frame(points: Array, last: Frame | None) -> Frame:
-    """Return the square around ``points`` (n, 2), which changes slowly from the last one.
+def update_view_square(points: Array, previous: ViewSquare | None) -> ViewSquare:
+    """Return the square of the plane to show: it follows ``points`` (n, 2) slowly.
 
-    It always contains all points. With ``last`` None, it is their bounding square.
+    It always contains all points. If ``previous`` is None, it is their bounding square.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     (x, y), half = (low + high) / 2, float((high - low).max()) / 2
-    if last is None:
+    if previous is None:
         return float(x), float(y), half
-    x, y = (old + FRAME_SMOOTHING * (new - old) for old, new in zip(last, (x, y), strict=False))
+    x, y = (
+        old + SQUARE_SMOOTHING * (new - old) for old, new in zip(previous, (x, y), strict=False)
+    )
     inside = float(np.abs(points - (x, y)).max())
-    return float(x), float(y), max(inside, last[2] + FRAME_SMOOTHING * (half - last[2]))
+    return float(x), float(y), max(inside, previous[2] + SQUARE_SMOOTHING * (half - previous[2]))

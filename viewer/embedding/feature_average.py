@@ -35,7 +35,7 @@ class FeatureAverage:
         A different d restarts the average.
 
         Args:
-            ids: of the filters, int64 (n,).
+            ids: the ids of the filters, int64 (n,).
         """
         finite = np.isfinite(features).all(axis=1)
         new = np.zeros(features.shape, np.float32)

@@ -14,14 +14,14 @@ from msgspec import Struct
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind, classify_degenerate, unit_rows
 from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
 
-from .alignment import Frame, align, is_valid, smooth_frame
+from .alignment import ViewSquare, align, is_finite_and_spread, update_view_square
 from .pca import principal_components, reduce_dimensions
 from .placement import MIN_PROJECTED, degenerate_row, grid_positions, resolve_overlaps
 from .tsne import tsne
 from .umap import scale_to_square, umap
 from .warm_start import embed_from, has_enough_points, match_rows
 
-__all__ = ["METHODS", "Method", "Projection", "ProjectionJob", "project", "relative_change"]
+__all__ = ["METHODS", "Method", "Projection", "ProjectionJob", "mean_direction_change", "project"]
 
 Method = Literal["tsne", "umap", "pca"]
 METHODS: tuple[Method, ...] = ("tsne", "umap", "pca")
@@ -33,7 +33,7 @@ class Projection(Struct, frozen=True):
     """Positions of a layer's filters. Rows are in the order of ``ids``.
 
     Attributes:
-        method: by which it was computed.
+        method: the method that has computed it.
         ids: permanent ids of the filters, int64 (n,).
         positions: float32 (n, 2), in [-1, 1]²; degenerate filters are in a row below, at
             `placement.DEGENERATE_ROW_Y`.
@@ -42,7 +42,7 @@ class Projection(Struct, frozen=True):
         duplicate_group: index of the group of near duplicates (`group_near_duplicates`), -1 if in
             none or not computed, int64 (n,).
         embedding: coordinates computed by the method, float64 (n, 2); NaN for degenerate filters.
-        frame: visible square of ``embedding``: center x, center y, half width.
+        view_square: visible square of ``embedding``: center x, center y, half width.
     """
 
     method: Method
@@ -52,7 +52,7 @@ class Projection(Struct, frozen=True):
     same_as: Array
     duplicate_group: Array
     embedding: Array
-    frame: Frame = (0.0, 0.0, 0.0)
+    view_square: ViewSquare = (0.0, 0.0, 0.0)
 
 
 class ProjectionJob(Struct, frozen=True, tag=True):
@@ -62,10 +62,10 @@ class ProjectionJob(Struct, frozen=True, tag=True):
         features: (n, d), one row per filter.
         ids: permanent ids of the filters, int64 (n,).
         last: the previous projection; None for the first.
-        change: `relative_change` of the features since ``last``.
+        change: `mean_direction_change` of the features since ``last``.
         from_scratch: do not start from ``last``, but align the result with it.
         find_duplicates: also search for near duplicates.
-        seed: of random numbers; other than 0 it also perturbs the initialization from scratch.
+        seed: the seed of random numbers. If not 0, it also perturbs an initialization from scratch.
     """
 
     features: Array
@@ -78,9 +78,10 @@ class ProjectionJob(Struct, frozen=True, tag=True):
     seed: int = 0
 
 
-def relative_change(before: Array, now: Array) -> float:
-    """Return the mean distance between the unit vectors of two sets of features, 0 to 2.
+def mean_direction_change(before: Array, now: Array) -> float:
+    """Return how far the directions of features have changed: 0, equal, to 2, opposite.
 
+    It is the mean distance between the unit vectors of equal rows of two arrays (n, d).
     Rows that are not finite are ignored. The result is 1 if nothing can be compared.
     """
     if before.shape != now.shape:
@@ -93,24 +94,28 @@ def relative_change(before: Array, now: Array) -> float:
 
 
 def project(job: ProjectionJob) -> Projection:
-    """Return the projection of one set of features."""
+    """Return the projection of the features of a job."""
     ids = np.asarray(job.ids, np.int64)
     degenerate, twin = classify_degenerate(job.features)
     regular = np.flatnonzero(degenerate == DegenerateKind.NONE)
     positions = np.zeros((len(ids), 2), np.float32)
     embedding = np.full((len(ids), 2), np.nan)
-    frame = (0.0, 0.0, 0.0)
+    view_square = (0.0, 0.0, 0.0)
     if len(regular) < MIN_PROJECTED:
         positions[regular] = grid_positions(len(regular))
     else:
         embedding[regular] = _embed(job, ids[regular], job.features[regular])
-        frame = smooth_frame(embedding[regular], _last_frame(job))
-        positions[regular] = resolve_overlaps((embedding[regular] - frame[:2]) / frame[2])
+        view_square = update_view_square(embedding[regular], _last_view_square(job))
+        positions[regular] = resolve_overlaps(
+            (embedding[regular] - view_square[:2]) / view_square[2]
+        )
     is_degenerate = degenerate != DegenerateKind.NONE
     positions[is_degenerate] = degenerate_row(degenerate[is_degenerate])
     same_as = np.where(twin >= 0, ids[twin], -1)
     groups = group_near_duplicates(job.features) if job.find_duplicates else np.full(len(ids), -1)
-    return Projection(job.method, ids, positions, degenerate, same_as, groups, embedding, frame)
+    return Projection(
+        job.method, ids, positions, degenerate, same_as, groups, embedding, view_square
+    )
 
 
 def _embed(job: ProjectionJob, ids: Array, features: Array) -> Array:
@@ -127,19 +132,21 @@ def _embed(job: ProjectionJob, ids: Array, features: Array) -> Array:
         points = embed_from(previous, data, job.method, job.change, job.seed)
     else:
         points = tsne(data, job.seed) if job.method == "tsne" else umap(data, job.seed)
-    if not is_valid(points):
+    if not is_finite_and_spread(points):
         points = principal_components(data)
     if is_warm and job.method != "pca":
         return points
-    if not is_same_method and job.last is not None and job.last.frame[2] > 0:
+    if not is_same_method and job.last is not None and job.last.view_square[2] > 0:
         # Each method has its own scale.
-        previous = previous / job.last.frame[2] * np.abs(points).max()
+        previous = previous / job.last.view_square[2] * np.abs(points).max()
     points = align(points, previous)
     return scale_to_square(points) if job.method == "umap" else points
 
 
-def _last_frame(job: ProjectionJob) -> Frame | None:
-    """Return the frame of a comparable previous projection."""
+def _last_view_square(job: ProjectionJob) -> ViewSquare | None:
+    """Return the visible square of a comparable previous projection."""
     last = job.last
     is_comparable = last is not None and not job.from_scratch and last.method == job.method
-    return last.frame if last is not None and is_comparable and last.frame[2] > 0 else None
+    return (
+        last.view_square if last is not None and is_comparable and last.view_square[2] > 0 else None
+    )

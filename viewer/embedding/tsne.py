@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .alignment import align, is_valid
+from .alignment import align, is_finite_and_spread
 from .pca import principal_components
 from .placement import jitter
 
@@ -49,27 +49,27 @@ def tsne(data: Array, seed: int) -> Array:
     return _optimize(data, jitter(principal_components(data), seed), iterations, seed)
 
 
-def tsne_warm_start(data: Array, last: Array, change: float, seed: int) -> Array:
-    """Return the embedding (n, 2) of ``data`` (n, d), started from ``last`` (n, 2).
+def tsne_warm_start(data: Array, previous: Array, change: float, seed: int) -> Array:
+    """Return the embedding (n, 2) of ``data`` (n, d), started from ``previous`` (n, 2).
 
     The more the data has changed, the more the previous embedding constrains the new one, and
     neighborhoods may degrade over many warm starts. Beyond some change, the result is compared with
     an embedding that starts from the principal components; the more trustworthy one is kept.
 
     Args:
-        change: relative change of the data since ``last``.
+        change: how far the data have changed since ``previous``.
     """
     must_restart = change > RESTART_CHANGE
     if must_restart:
-        continued, min_improvement = _optimize(data, last, ITERATIONS_RESTART, seed), 1.0
+        continued, min_improvement = _optimize(data, previous, ITERATIONS_RESTART, seed), 1.0
     else:
-        continued, min_improvement = _continue(data, last, change, seed), MIN_IMPROVEMENT
+        continued, min_improvement = _continue(data, previous, change, seed), MIN_IMPROVEMENT
     if change > (COMPARE_CHANGE_SMALL if len(data) <= SMALL_LAYER else COMPARE_CHANGE):
         restarted = _optimize(data, principal_components(data), ITERATIONS_RESTART, seed)
         needed = min_improvement * _trustworthiness(data, continued)
         if _trustworthiness(data, restarted) > needed:
-            return align(restarted, last)
-    return align(continued, last) if must_restart else continued
+            return align(restarted, previous)
+    return align(continued, previous) if must_restart else continued
 
 
 def _optimize(data: Array, initial: Array, iterations: tuple[int, int], seed: int) -> Array:
@@ -84,7 +84,7 @@ def _optimize(data: Array, initial: Array, iterations: tuple[int, int], seed: in
 
 
 def _continue(data: Array, last: Array, change: float, seed: int) -> Array:
-    """Return the embedding ``last`` (n, 2) after some more iterations."""
+    """Return the embedding ``previous`` (n, 2) after some more iterations."""
     embedding = _create_embedding(data, last, seed)
     iterations = min(MAX_ITERATIONS, int(MIN_ITERATIONS + ITERATIONS_PER_CHANGE * change))
     rate = len(data) * min(1.0, MIN_RATE + RATE_PER_CHANGE * change)
@@ -107,7 +107,7 @@ def _trustworthiness(data: Array, points: Array) -> float:
     """Return the trustworthiness (Venna and Kaski, 2001) of ``points``, or 0 if not valid."""
     from sklearn.manifold import trustworthiness
 
-    if not is_valid(points):
+    if not is_finite_and_spread(points):
         return 0.0
     # It is defined for fewer neighbors than half of the points.
     n_neighbors = min(TRUST_NEIGHBORS, (len(data) - 1) // 2)

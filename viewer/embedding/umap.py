@@ -34,14 +34,16 @@ def umap(data: Array, seed: int) -> Array:
     return _fit(data, initial, seed, n_epochs=EPOCHS)
 
 
-def umap_warm_start(data: Array, last: Array, change: float, seed: int) -> Array:
-    """Return the embedding (n, 2) of ``data`` (n, d), started from ``last`` (n, 2).
+def umap_warm_start(data: Array, previous: Array, change: float, seed: int) -> Array:
+    """Return the embedding (n, 2) of ``data`` (n, d), started from ``previous`` (n, 2).
 
     Args:
-        change: relative change of the data since ``last``.
+        change: how far the data have changed since ``previous``.
     """
     rate = min(MAX_RATE, MIN_RATE + RATE_PER_CHANGE * change)
-    points = _fit(data, scale_to_square(last), seed, n_epochs=EPOCHS_WARM_START, learning_rate=rate)
+    points = _fit(
+        data, scale_to_square(previous), seed, n_epochs=EPOCHS_WARM_START, learning_rate=rate
+    )
     return scale_to_square(points)
 
 
@@ -72,12 +74,12 @@ def _import_umap() -> Any:
     from umap import UMAP, layouts, umap_, utils
 
     for module in (umap_, layouts, utils):
-        keep_compiled(vars(module).values())
+        cache_compiled_functions(vars(module).values())
     return UMAP
 
 
-def keep_compiled(objects: Iterable[object]) -> None:
-    """Let Numba keep the machine code of its functions among these objects on the disk.
+def cache_compiled_functions(objects: Iterable[object]) -> None:
+    """Have Numba cache the machine code of its functions among these objects on the disk.
 
     umap-learn has most of its functions compiled in each process. That takes some ten seconds of a
     processor whenever a server starts beside a training.

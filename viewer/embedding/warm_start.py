@@ -34,8 +34,8 @@ def embed_from(
     """Return the embedding (n, 2) of ``data`` (n, d), started from ``previous`` (n, 2).
 
     Args:
-        previous: NaN for new filters.
-        change: relative change of the data since ``previous``.
+        previous: the previous embedding; NaN for new filters.
+        change: how far the data have changed since ``previous``.
     """
     warm_start = tsne_warm_start if method == "tsne" else umap_warm_start
     return warm_start(data, fill_missing(previous, data), change, seed)
@@ -45,7 +45,7 @@ def match_rows(points: Array, ids: Array, wanted: Array) -> Array:
     """Return the rows of ``points`` (m, 2) for the ids ``wanted`` (n,); NaN for unknown ids.
 
     Args:
-        ids: of the rows of ``points``, int64 (m,).
+        ids: the ids of the rows of ``points``, int64 (m,).
     """
     matched = np.full((len(wanted), 2), np.nan)
     rows = {int(id_): row for row, id_ in enumerate(ids)}

@@ -21,7 +21,7 @@ from msgspec import Struct
 import revacnn_lightning
 
 from .projection import Method, Projection, ProjectionJob
-from .worker_main import MethodReady, Result, WorkerMessage, read_frame, write_frame
+from .worker_main import MethodReady, ProjectionResult, WorkerMessage, read_frame, write_frame
 
 __all__ = ["EmbeddingWorker", "ProjectionFailure"]
 
@@ -51,7 +51,7 @@ class EmbeddingWorker:
     """A process that computes projections. Not thread-safe: use it from one thread.
 
     Args:
-        command: that starts the process; replaced in tests.
+        command: the command that starts the process; replaced in tests.
         limit: seconds a job may take.
     """
 
@@ -91,7 +91,7 @@ class EmbeddingWorker:
                 self._ready.add(message.method)
                 self._failed_starts = 0
                 self._waiting_since = time.monotonic()
-            elif isinstance(message, Result) and self._current is not None:
+            elif isinstance(message, ProjectionResult) and self._current is not None:
                 results.append((self._current[0], message.projection))
                 now = time.monotonic()
                 self._idle_until = now + IDLE_FACTOR * (now - self._waiting_since)
@@ -209,7 +209,7 @@ class _WorkerProcess:
                 while (job := self._outbox.get()) is not None:
                     write_frame(stdin, job)
                     message: WorkerMessage | None = None
-                    while not isinstance(message, Result):
+                    while not isinstance(message, ProjectionResult):
                         message = read_frame(stdout)
                         self._inbox.put(message)
         except (EOFError, OSError):

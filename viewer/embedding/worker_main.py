@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from .projection import Method, Projection, ProjectionJob, project
 
-__all__ = ["MethodReady", "Result", "WorkerMessage", "read_frame", "serve", "write_frame"]
+__all__ = ["MethodReady", "ProjectionResult", "WorkerMessage", "read_frame", "serve", "write_frame"]
 
 LENGTH = struct.Struct("<Q")
 NICENESS = 5  # lower priority than the training and the page; at 10, it starves on a busy machine
@@ -36,13 +36,13 @@ class MethodReady(Struct, frozen=True, tag=True):
     method: Method
 
 
-class Result(Struct, frozen=True, tag=True):
+class ProjectionResult(Struct, frozen=True, tag=True):
     """A job is finished."""
 
     projection: Projection
 
 
-WorkerMessage = ProjectionJob | MethodReady | Result
+WorkerMessage = ProjectionJob | MethodReady | ProjectionResult
 
 
 class _EncodedArray(Struct, frozen=True, array_like=True):
@@ -125,7 +125,7 @@ def serve(compute: Callable[[ProjectionJob], Projection], *, warm_up: bool = Fal
         job = jobs.get()
         if job.method == "umap":
             umap.join()
-        result = Result(compute(job))
+        result = ProjectionResult(compute(job))
         with write_lock:
             write_frame(out, result)
 

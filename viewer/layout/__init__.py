@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from .columns import Column, NodeState
-from .ends import Ends, EndShape, place_ends
+from .input_output import InputOutputContent, InputOutputPlacement, place_input_output
 from .network import FRAME_TITLE, NetworkLayout, compute_layout, stage_layers
 
 __all__ = [
     "FRAME_TITLE",
     "Column",
-    "EndShape",
-    "Ends",
+    "InputOutputContent",
+    "InputOutputPlacement",
     "NetworkLayout",
     "NodeState",
     "compute_layout",
-    "place_ends",
+    "place_input_output",
     "stage_layers",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .columns import BAR_WIDTH, Column, bar_column
 
-__all__ = ["ClosedBlock", "closed_block"]
+__all__ = ["ClosedBlockColumns", "place_closed_block"]
 
 PADDING = 5.0  # px between the frame of a block and its cells
 MIN_CELL = 6.0  # px: width of a cell; with less, the layers are in several rows
@@ -23,12 +23,12 @@ SMALLEST = 0.4  # height of a layer with very few filters, as a share of its cel
 
 
 @dataclass(frozen=True)
-class ClosedBlock:
-    """The columns of a block, centered on x = 0.
+class ClosedBlockColumns:
+    """The columns of the layers of a closed block, centered on x = 0.
 
     Attributes:
         columns: one per layer.
-        width, height: of the frame, px.
+        width, height: the size of the frame around them, px.
     """
 
     columns: list[Column]
@@ -36,34 +36,40 @@ class ClosedBlock:
     height: float
 
 
-def closed_block(
-    first: int, widths: Sequence[int], *, room: float, middle: float, height: float, n_folded: int
-) -> ClosedBlock:
-    """Return the drawing of a block.
+def place_closed_block(
+    first_layer: int,
+    widths: Sequence[int],
+    *,
+    max_width: float,
+    center_y: float,
+    height: float,
+    n_folded_layers: int,
+) -> ClosedBlockColumns:
+    """Return the columns of the layers of a closed block, in a grid.
 
     Args:
-        first: index of its first layer.
-        widths: number of filters of each of its layers.
-        room: width available, px.
-        middle: y of its center, px.
-        height: of its frame, px.
-        n_folded: number of layers in all closed blocks.
+        first_layer: the index of the first layer of the block.
+        widths: the number of filters of each layer of the block.
+        max_width: the available width, px.
+        center_y: the y coordinate of the center of the block, px.
+        height: the height of the frame of the block, px.
+        n_folded_layers: the number of layers in all closed blocks.
     """
-    across, rows = _grid(len(widths), max(MIN_CELL, room - 2 * PADDING))
-    cell_width = min(MAX_CELL, max(MIN_CELL, room - 2 * PADDING) / across)
+    across, rows = _grid(len(widths), max(MIN_CELL, max_width - 2 * PADDING))
+    cell_width = min(MAX_CELL, max(MIN_CELL, max_width - 2 * PADDING) / across)
     cell_height = (height - 2 * PADDING - ROW_GAP * (rows - 1)) / rows
-    max_bars = min(MAX_BARS, max(MIN_BARS, MAX_BARS_OF_BLOCKS // max(1, n_folded)))
+    max_bars = min(MAX_BARS, max(MIN_BARS, MAX_BARS_OF_BLOCKS // max(1, n_folded_layers)))
     columns = []
     for i, n in enumerate(widths):
         row, place = divmod(i, across)
         in_row = min(across, len(widths) - row * across)
         bars_height = cell_height * (SMALLEST + (1 - SMALLEST) * math.sqrt(n / max(widths)))
-        y = middle - height / 2 + PADDING + cell_height / 2 + row * (cell_height + ROW_GAP)
+        y = center_y - height / 2 + PADDING + cell_height / 2 + row * (cell_height + ROW_GAP)
         bars = max(1, min(max_bars, int(bars_height / BAR_PITCH)))
         bar_width = min(BAR_WIDTH, cell_width * CELL_FILL)
-        column = bar_column(first + i, n, bars, bar_width, y, bars_height)
-        columns.append(column.moved((place - (in_row - 1) / 2) * cell_width))
-    return ClosedBlock(columns, across * cell_width + 2 * PADDING, height)
+        column = bar_column(first_layer + i, n, bars, bar_width, y, bars_height)
+        columns.append(column.shifted((place - (in_row - 1) / 2) * cell_width))
+    return ClosedBlockColumns(columns, across * cell_width + 2 * PADDING, height)
 
 
 def _grid(n: int, room: float) -> tuple[int, int]:

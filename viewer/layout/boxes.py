@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from .columns import Column
 
-__all__ = ["Area", "Box", "Placement", "Via"]
+__all__ = ["Box", "ColumnArea", "PathLane", "Placement"]
 
 
 @dataclass(frozen=True)
-class Area:
-    """Space available for the columns, px. It begins at ``left``.
+class ColumnArea:
+    """The space in which the columns of the layers are placed, px. It begins at ``left``.
 
     Before the rank ``split``, the columns leave a space of ``split_width`` free, which ``width``
     does not contain.
@@ -32,7 +32,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Box:
-    """Where a unit is, px: the bounds of a column, or the frame of a closed block."""
+    """A rectangle, px: the bounds of a column, or the frame of a closed block or a picture."""
 
     left: float
     right: float
@@ -49,8 +49,13 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Via:
-    """A lane without nodes: paths of unit ``source`` pass the columns of a rank here."""
+class PathLane:
+    """A gap between the columns of a rank, through which paths from a unit pass.
+
+    Attributes:
+        source: the index of the unit that the paths come from.
+        rank: the rank that the paths pass.
+    """
 
     source: int
     rank: int
@@ -58,16 +63,16 @@ class Via:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where everything is.
+    """The positions of the columns, their frames and the lanes of the paths.
 
     Attributes:
         columns: one per layer.
         boxes: one per unit.
-        vias: the space of each lane that only lets paths pass.
+        path_lanes: the rectangle of each lane.
         split_x: where the free space between the columns begins; 0 if there is none.
     """
 
     columns: list[Column]
     boxes: list[Box]
-    vias: dict[Via, Box]
+    path_lanes: dict[PathLane, Box]
     split_x: float = 0.0

@@ -10,8 +10,8 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Structure
 
-from .block_columns import closed_block
-from .boxes import Area, Box, Placement, Via
+from .block_columns import place_closed_block
+from .boxes import Box, ColumnArea, PathLane, Placement
 from .columns import (
     BAR_WIDTH,
     EXPANDED_PITCH,
@@ -52,26 +52,26 @@ def place_units(
     structure: Structure,
     units: Sequence[Unit],
     ranks: Sequence[int],
-    vias: Collection[Via],
-    area: Area,
+    path_lanes: Collection[PathLane],
+    area: ColumnArea,
     density: str,
     expanded_layers: Collection[str],
 ) -> Placement:
     """Return the places of all units and their layers.
 
     Args:
-        ranks: of the units, without gaps.
-        vias: lanes that are needed between the units.
+        ranks: the rank of each unit. There are no gaps.
+        path_lanes: the lanes that paths need between the units.
         density: ``roomy``, ``normal`` or ``crowded``.
         expanded_layers: names of the layers whose filters are all shown.
     """
-    by_rank: list[list[int | Via]] = [[] for _ in range(max(ranks, default=-1) + 1)]
+    by_rank: list[list[int | PathLane]] = [[] for _ in range(max(ranks, default=-1) + 1)]
     for i, rank in enumerate(ranks):
         by_rank[rank].append(i)
-    for via in vias:
-        by_rank[via.rank].append(via)
+    for lane in path_lanes:
+        by_rank[lane.rank].append(lane)
     for members in by_rank:  # branches keep their order: that of the forward pass
-        members.sort(key=lambda one: one.source if isinstance(one, Via) else one)
+        members.sort(key=lambda one: one.source if isinstance(one, PathLane) else one)
     sizes = _Sizes(structure, units, density, expanded_layers)
     lanes = _assign_lanes(sizes, by_rank, area)
     drawn = sizes.draw(lanes)
@@ -99,9 +99,9 @@ class _Sizes:
         n = len(self.units[unit].layers)
         return 1.0 if n == 1 else min(LARGEST_WEIGHT, max(1.0, math.sqrt(n) / 1.9))
 
-    def draw(self, lanes: dict[int | Via, _Lane]) -> dict[int, tuple[list[Column], Box]]:
+    def draw(self, lanes: dict[int | PathLane, _Lane]) -> dict[int, tuple[list[Column], Box]]:
         """Return the columns and the box of each unit, centered on x = 0."""
-        placed = {i: lane for i, lane in lanes.items() if not isinstance(i, Via)}
+        placed = {i: lane for i, lane in lanes.items() if not isinstance(i, PathLane)}
         single = [i for i in placed if not self.units[i].is_block]
         largest_pitch = common_dot_pitch([(self.filters[i], placed[i].height) for i in single])
         widest = max((self.filters[i] for i in single), default=1)
@@ -121,13 +121,13 @@ class _Sizes:
     ) -> tuple[list[Column], Box]:
         low, high = BLOCK_HEIGHT
         height = max(24.0, lane.height * (low + (high - low) * math.sqrt(share)))
-        block = closed_block(
+        block = place_closed_block(
             self.units[unit].first,
             [self.widths[i] for i in self.units[unit].layers],
-            room=lane.slot * BLOCK_SLOT_SHARE,
-            middle=lane.middle,
+            max_width=lane.slot * BLOCK_SLOT_SHARE,
+            center_y=lane.middle,
             height=min(height, max(24.0, lane.height)),
-            n_folded=n_folded,
+            n_folded_layers=n_folded,
         )
         half = block.height / 2
         box = Box(-block.width / 2, block.width / 2, lane.middle - half, lane.middle + half)
@@ -152,16 +152,16 @@ def _bounds(column: Column) -> Box:
 
 
 def _assign_lanes(
-    sizes: _Sizes, by_rank: list[list[int | Via]], area: Area
-) -> dict[int | Via, _Lane]:
-    """Return the lane of each unit and via. Those of the same rank are stacked."""
+    sizes: _Sizes, by_rank: list[list[int | PathLane]], area: ColumnArea
+) -> dict[int | PathLane, _Lane]:
+    """Return the lane of each unit, and those of the paths. Those of the same rank are stacked."""
     slots = _slot_widths(sizes, by_rank, area)
-    lanes: dict[int | Via, _Lane] = {}
+    lanes: dict[int | PathLane, _Lane] = {}
     for slot, members in zip(slots, by_rank, strict=True):
         if len(members) == 1:
             lanes[members[0]] = _Lane(slot, area.top + area.height / 2, area.height)
             continue
-        shares = np.array([0.0 if isinstance(m, Via) else sizes.filters[m] for m in members])
+        shares = np.array([0.0 if isinstance(m, PathLane) else sizes.filters[m] for m in members])
         fixed = np.where(shares == 0, VIA_HEIGHT, 0.0)
         free = area.height - LANE_GAP * (len(members) - 1) - fixed.sum()
         shares = np.sqrt(shares)
@@ -172,12 +172,14 @@ def _assign_lanes(
     return lanes
 
 
-def _slot_widths(sizes: _Sizes, by_rank: list[list[int | Via]], area: Area) -> list[float]:
+def _slot_widths(
+    sizes: _Sizes, by_rank: list[list[int | PathLane]], area: ColumnArea
+) -> list[float]:
     """Return the width of each rank. Ranks with expanded layers are as wide as they need."""
     free = area.width - 2 * area.margin
     needed, weights = [], []
     for members in by_rank:
-        units = [one for one in members if not isinstance(one, Via)]
+        units = [one for one in members if not isinstance(one, PathLane)]
         weights.append(max((sizes.weight(i) for i in units), default=1.0))
         expanded = [sizes.filters[i] for i in units if sizes.is_expanded[i]]
         across = max((np.ceil(n * EXPANDED_PITCH / area.height) for n in expanded), default=0.0)
@@ -211,14 +213,14 @@ def _bar_column(
 
 def _distribute(
     drawn: dict[int, tuple[list[Column], Box]],
-    by_rank: list[list[int | Via]],
-    lanes: dict[int | Via, _Lane],
-    area: Area,
+    by_rank: list[list[int | PathLane]],
+    lanes: dict[int | PathLane, _Lane],
+    area: ColumnArea,
 ) -> Placement:
     """Return everything moved to its x, with equal gaps between the ranks."""
     widths = []
     for members in by_rank:
-        boxes_here = [drawn[one][1] for one in members if not isinstance(one, Via)]
+        boxes_here = [drawn[one][1] for one in members if not isinstance(one, PathLane)]
         widths.append(max((box.right - box.left for box in boxes_here), default=0.0))
     free = area.width - 2 * area.margin
     gap = (free - sum(widths)) / (len(by_rank) - 1) if len(by_rank) > 1 else 0.0
@@ -226,22 +228,22 @@ def _distribute(
     x += area.margin if len(by_rank) > 1 else area.width / 2 - sum(widths) / 2
     columns: dict[int, Column] = {}
     boxes: dict[int, Box] = {}
-    vias: dict[Via, Box] = {}
+    path_lanes: dict[PathLane, Box] = {}
     split_x = 0.0
     for rank, (members, width) in enumerate(zip(by_rank, widths, strict=True)):
         if rank and rank == area.split:
             split_x = x - gap / 2
             x += area.split_width
         for one in members:
-            if isinstance(one, Via):
+            if isinstance(one, PathLane):
                 half = lanes[one].height / 2
                 middle = lanes[one].middle
-                vias[one] = Box(x, x + width, middle - half, middle + half)
+                path_lanes[one] = Box(x, x + width, middle - half, middle + half)
                 continue
             parts, box = drawn[one]
             dx = x + width / 2 - (box.left + box.right) / 2
             boxes[one] = replace(box, left=box.left + dx, right=box.right + dx)
-            columns |= {part.layer: part.moved(dx) for part in parts}
+            columns |= {part.layer: part.shifted(dx) for part in parts}
         x += width + gap
     in_order = [columns[i] for i in sorted(columns)], [boxes[i] for i in sorted(boxes)]
-    return Placement(*in_order, vias, split_x)
+    return Placement(*in_order, path_lanes, split_x)

@@ -86,18 +86,18 @@ class Column:
         return (self.left + self.right) / 2
 
     @property
-    def across(self) -> int:
+    def nodes_per_row(self) -> int:
         """Number of nodes side by side."""
         return int(np.count_nonzero(self.y == self.y[0]))
 
     @property
     def rows(self) -> int:
         """Number of rows of nodes."""
-        return -(-self.n // self.across)
+        return -(-self.n // self.nodes_per_row)
 
-    def moved(self, x: float) -> Column:
-        """Return the column moved to the right."""
-        return replace(self, x=self.x + x)
+    def shifted(self, dx: float) -> Column:
+        """Return the column moved to the right by ``dx`` px."""
+        return replace(self, x=self.x + dx)
 
 
 def fit_dot_pitch(n: int, slot: float, height: float, largest: float = DOT_PITCH) -> float:
@@ -106,22 +106,24 @@ def fit_dot_pitch(n: int, slot: float, height: float, largest: float = DOT_PITCH
     Dots are side by side only where the height does not suffice for one below the other.
 
     Args:
-        slot: width of the slot, px.
+        slot: the width of the slot, px.
+        height: the height of the slot, px.
+        largest: the largest pitch to return, px.
     """
     if height / n >= MIN_SINGLE_PITCH:
         return min(largest, height / n)
     for pitch in np.arange(min(largest, DOT_PITCH), MIN_DOT_PITCH - 1e-6, -0.2):
-        across = np.ceil(n * pitch / height)
-        if across == 1 or across * pitch <= slot * SLOT_SHARE:
+        nodes_per_row = np.ceil(n * pitch / height)
+        if nodes_per_row == 1 or nodes_per_row * pitch <= slot * SLOT_SHARE:
             return float(pitch)
     return 0.0
 
 
 def common_dot_pitch(sizes: list[tuple[int, float]]) -> float:
-    """Return the largest pitch at which all layers that can be a single column are one, px.
+    """Return the pitch at which all layers that fit a single column of dots are one, px.
 
     Args:
-        sizes: number of filters and height (px) of each layer.
+        sizes: the number of filters and the height (px) of each layer.
     """
     single = [height / n for n, height in sizes if height / n >= MIN_SINGLE_PITCH]
     return float(np.clip(min(single, default=DOT_PITCH), DOT_PITCH, MAX_DOT_PITCH))
@@ -129,13 +131,13 @@ def common_dot_pitch(sizes: list[tuple[int, float]]) -> float:
 
 def dot_column(layer: int, n: int, pitch: float, middle: float, height: float) -> Column:
     """Return a grid of ``n`` dots, row by row, centered on x = 0 and y = ``middle``."""
-    across = max(1, int(np.ceil(n * pitch / height - 1e-6)))
-    down = int(np.ceil(n / across))
+    nodes_per_row = max(1, int(np.ceil(n * pitch / height - 1e-6)))
+    down = int(np.ceil(n / nodes_per_row))
     i = np.arange(n)
     return Column(
         layer=layer,
-        x=(i % across - (across - 1) / 2) * pitch,
-        y=middle + (i // across - (down - 1) / 2) * pitch,
+        x=(i % nodes_per_row - (nodes_per_row - 1) / 2) * pitch,
+        y=middle + (i // nodes_per_row - (down - 1) / 2) * pitch,
         size=pitch * (0.68 if pitch < 12 else 0.62),
         bar=0.0,
         first=np.arange(n + 1),

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 from revacnn_lightning.protocol.messages import Structure
 
-from .boxes import Via
+from .boxes import PathLane
 from .folding import Unit
 from .topology import Edge, assign_ranks, concatenating_layers, forward_edges, split_edges
 
-__all__ = ["Connections", "connect"]
+__all__ = ["Connections", "find_connections"]
 
 
 @dataclass(frozen=True)
 class Connections:
-    """Connections between units.
+    """Connections between the units (layers and closed blocks) of the network view.
 
     Attributes:
         sources: for each edge between units, the layers that it comes from.
         channels: for each edge, how many channels pass.
         concatenating: units that read a concatenation.
-        ranks: of the units.
+        ranks: the rank of each unit.
         path_edges: edges to the nearest readers.
         arcs: edges that skip ranks.
     """
@@ -36,17 +36,21 @@ class Connections:
     arcs: list[Edge]
 
     @property
-    def vias(self) -> list[Via]:
+    def path_lanes(self) -> list[PathLane]:
         """The lanes that paths need beside the units that they pass."""
         ranks = self.ranks
         return sorted(
-            {Via(a, rank) for a, b in self.path_edges for rank in range(ranks[a] + 1, ranks[b])},
-            key=lambda via: (via.rank, via.source),
+            {
+                PathLane(a, rank)
+                for a, b in self.path_edges
+                for rank in range(ranks[a] + 1, ranks[b])
+            },
+            key=lambda lane: (lane.rank, lane.source),
         )
 
 
-def connect(structure: Structure, units: Sequence[Unit]) -> Connections:
-    """Return the connections of the units that a network is drawn as."""
+def find_connections(structure: Structure, units: Sequence[Unit]) -> Connections:
+    """Return the edges between the units of a network, and which of them are paths or arcs."""
     unit_of = [i for i, unit in enumerate(units) for _ in unit.layers]
     layer_edges = forward_edges(structure)
     concatenating_reader = concatenating_layers(structure, layer_edges)

@@ -13,9 +13,9 @@ __all__ = [
     "Unit",
     "closed_block_of",
     "find_blocks",
-    "fold",
+    "fold_blocks",
     "initially_closed",
-    "innermost_block_of",
+    "innermost_open_block_of",
     "reveal",
 ]
 
@@ -51,8 +51,8 @@ class Unit:
     """What is drawn at one place: a layer, or all layers of a closed block.
 
     Attributes:
-        name: of the layer, or path of the block.
-        first, end: range of its layers.
+        name: the name of the layer, or the path of the block.
+        first, end: the range of layers that it consists of.
         is_block: whether it is a closed block.
     """
 
@@ -74,7 +74,7 @@ def find_blocks(names: Sequence[str]) -> tuple[Block, ...]:
     the same layers, the outermost one is the block.
 
     Args:
-        names: of all layers, in forward order.
+        names: the names of all layers, in forward order.
     """
     return _find_blocks(tuple(names))
 
@@ -98,12 +98,12 @@ def _find_blocks(names: tuple[str, ...]) -> tuple[Block, ...]:
     return tuple(sorted(blocks, key=lambda block: (block.first, -block.end)))
 
 
-def fold(names: Sequence[str], closed_blocks: Collection[str]) -> list[Unit]:
-    """Return what is drawn: the outermost closed blocks, and all layers outside of them.
+def fold_blocks(names: Sequence[str], closed_blocks: Collection[str]) -> list[Unit]:
+    """Return the units to draw: the outermost closed blocks, and all layers outside of them.
 
     Args:
-        names: of all layers, in forward order.
-        closed_blocks: paths of the closed blocks. Others are ignored.
+        names: the names of all layers, in forward order.
+        closed_blocks: the paths of the closed blocks. Unknown paths are ignored.
     """
     return _fold(names, [block for block in find_blocks(names) if block.path in closed_blocks])
 
@@ -134,10 +134,13 @@ def closed_block_of(
     return next((b for b in find_blocks(names) if layer in b and b.path in closed_blocks), None)
 
 
-def innermost_block_of(
+def innermost_open_block_of(
     layer: int, names: Sequence[str], closed_blocks: Collection[str]
 ) -> Block | None:
-    """Return the innermost open block around what is drawn of a layer; None if there is none."""
+    """Return the innermost open block around a layer, or around the closed block that hides it.
+
+    None if there is no such block.
+    """
     around: Block | None = None
     for block in find_blocks(names):
         if layer in block:
@@ -148,7 +151,7 @@ def innermost_block_of(
 
 
 def reveal(layer: int, names: Sequence[str], closed_blocks: Collection[str]) -> frozenset[str]:
-    """Return the closed blocks after opening those around a layer."""
+    """Return the paths of the closed blocks without those around a layer, so that it is drawn."""
     around = {block.path for block in find_blocks(names) if layer in block}
     return frozenset(closed_blocks) - around
 

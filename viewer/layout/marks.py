@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from revacnn_lightning.protocol.inspections import PassedModule
 from revacnn_lightning.protocol.messages import Structure
 
-from .ends import Ends
+from .input_output import InputOutputPlacement
 from .network import NetworkLayout
 
-__all__ = ["Mark", "place_marks"]
+__all__ = ["ModuleMark", "place_module_marks"]
 
 FIRST, LAST = 0.1, 0.86  # the part of a gap in which marks stand, as shares of it
 MAX_PITCH, MIN_PITCH = 22.0, 7.0  # px between marks; with less, several modules share one
@@ -26,12 +26,12 @@ INPUT_UNIT = -1
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A line across the paths, px.
+class ModuleMark:
+    """A vertical line across the paths, which stands for modules between two layers, px.
 
     Attributes:
-        modules: indices of the modules that it stands for.
-        has_label: whether there is room for one.
+        modules: the indices of the modules that the line stands for.
+        has_label: whether there is room for a label.
     """
 
     x: float
@@ -41,10 +41,13 @@ class Mark:
     has_label: bool
 
 
-def place_marks(
-    structure: Structure, layout: NetworkLayout, ends: Ends, modules: Sequence[PassedModule]
-) -> list[Mark]:
-    """Return the marks. Modules inside a closed block have none."""
+def place_module_marks(
+    structure: Structure,
+    layout: NetworkLayout,
+    input_output: InputOutputPlacement,
+    modules: Sequence[PassedModule],
+) -> list[ModuleMark]:
+    """Return the marks of the modules between the layers. Those inside a closed block have none."""
     index = {layer.name: i for i, layer in enumerate(structure.layers)}
     by_unit: dict[int, list[int]] = defaultdict(list)
     for i, module in enumerate(modules):
@@ -55,18 +58,22 @@ def place_marks(
             unit = layout.unit_of_layer[layer]
             if not layout.units[unit].is_block or layer == layout.units[unit].end - 1:
                 by_unit[unit].append(i)
-    marks: list[Mark] = []
+    marks: list[ModuleMark] = []
     for unit, some in sorted(by_unit.items()):
-        marks += _marks_in(_gap(layout, ends, unit), some, can_label=layout.density == "roomy")
+        marks += _marks_in(
+            _gap(layout, input_output, unit), some, can_label=layout.density == "roomy"
+        )
     return marks
 
 
-def _gap(layout: NetworkLayout, ends: Ends, unit: int) -> tuple[float, float, float, float]:
+def _gap(
+    layout: NetworkLayout, input_output: InputOutputPlacement, unit: int
+) -> tuple[float, float, float, float]:
     """Return the space behind a unit: left, right, top and bottom."""
     if unit == INPUT_UNIT:
         boxes = zip(layout.boxes, layout.ranks, strict=True)
         first = [box for box, rank in boxes if rank == layout.input_rank]
-        left = ends.channel_x + INPUT_GAP
+        left = input_output.channel_x + INPUT_GAP
         return left, min(b.left for b in first), min(b.top for b in first), max(
             b.bottom for b in first
         )  # fmt: skip
@@ -74,12 +81,12 @@ def _gap(layout: NetworkLayout, ends: Ends, unit: int) -> tuple[float, float, fl
     pairs = list(zip(layout.boxes, layout.ranks, strict=True))
     left = max(other.right for other, place in pairs if place == rank)
     following = [other.left for other, place in pairs if place == rank + 1]
-    return left, min(following, default=ends.output_x - OUTPUT_GAP), box.top, box.bottom
+    return left, min(following, default=input_output.output_x - OUTPUT_GAP), box.top, box.bottom
 
 
 def _marks_in(
     gap: tuple[float, float, float, float], modules: Sequence[int], *, can_label: bool
-) -> list[Mark]:
+) -> list[ModuleMark]:
     left, right, top, bottom = gap
     room = (right - left) * (LAST - FIRST)
     n = min(len(modules), max(1, int(room / MIN_PITCH)))
@@ -92,5 +99,5 @@ def _marks_in(
     for i in range(n):
         some = modules[i * len(modules) // n : (i + 1) * len(modules) // n]
         x = middle + (i - (n - 1) / 2) * pitch
-        marks.append(Mark(x, top - MARGIN, bottom + MARGIN, tuple(some), has_label))
+        marks.append(ModuleMark(x, top - MARGIN, bottom + MARGIN, tuple(some), has_label))
     return marks

@@ -13,17 +13,17 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Structure
 
 from .arcs import Arcs, arcs_height, route_arcs
-from .boxes import Area, Box
+from .boxes import Box, ColumnArea
 from .column_placement import place_units
 from .columns import Column
-from .connections import Connections, connect
-from .density import DENSER, MIN_ROOM, density_of, margins
-from .end_space import NO_SPACE, EndSpace, end_space, with_names
-from .folding import Unit, fold
+from .connections import Connections, find_connections
+from .density import DENSER, MIN_ROOM, choose_density, vertical_margins
+from .folding import Unit, fold_blocks
 from .header_width import are_apart, header_span
+from .input_output_space import NO_SPACE, InputOutputSpace, input_output_space, widen_for_names
 from .open_blocks import OpenBlock, block_of_stage, find_open_blocks, open_block_boxes
 from .paths import Paths, route_paths
-from .stages import Stage, find_stages, layers_of
+from .stages import Stage, find_stages, layers_in_same_stage
 from .titles import StageBox, column_labels, stage_boxes
 from .topology import assign_ranks, forward_edges
 
@@ -40,22 +40,22 @@ class NetworkLayout:
     """Positions of everything in the network view, in pixels; y points down.
 
     Attributes:
-        width, height: of the view.
+        width, height: the size of the view.
         units: what is drawn, from the input to the output: layers and closed blocks.
         boxes: one per unit.
         columns: one per layer, those in closed blocks included.
         labels: one per unit.
         stages: frames around stages and open blocks.
-        connections: between the units.
-        paths: between the units.
+        connections: the edges between the units.
+        paths: the paths between the units.
         arcs: lines of edges that skip ranks, below the columns.
         density: ``roomy``, ``normal`` or ``crowded``: how much is written above a column.
         top, bottom: space above and below the columns.
         frame_levels: how deep the frames of open blocks are nested inside the stages.
         ranks: position of each unit from left to right.
-        space: beside the columns, for the input and the outputs.
-        input_rank: of the layers that read the input.
-        input_x: where its space begins.
+        space: the space beside the columns for the input and the outputs.
+        input_rank: the rank of the layers that read the input.
+        input_x: where the space of the input begins.
     """
 
     width: float
@@ -73,7 +73,7 @@ class NetworkLayout:
     bottom: float
     frame_levels: int = 0
     ranks: list[int] = field(default_factory=list)
-    space: EndSpace = NO_SPACE
+    space: InputOutputSpace = NO_SPACE
     input_rank: int = 0
     input_x: float = 0.0
 
@@ -104,27 +104,27 @@ def compute_layout(
     expanded_layers: Collection[str] = (),
     closed_blocks: Collection[str] = (),
     *,
-    has_ends: bool = False,
+    has_input_output: bool = False,
     input_readers: Collection[int] = (),
-    name_width: float = 0.0,
+    class_name_width: float = 0.0,
 ) -> NetworkLayout:
     """Return the layout of a network in a view of this size.
 
     Args:
-        expanded_layers: names of the layers whose filters are all shown.
-        closed_blocks: paths of the blocks that are drawn as one.
-        has_ends: leave space for the input and the outputs.
-        input_readers: indices of the layers that read the input, if all of them read others, too.
-            The space for it is then before them, as in a GAN, whose discriminator reads images of
-            the batch and those that are generated.
-        name_width: of the longest name of a class, px. There is room for it unless the layers would
-            lose what is written above them.
+        expanded_layers: the names of the layers whose filters are all shown.
+        closed_blocks: the paths of the blocks that are drawn as one.
+        has_input_output: leave space for the input and the outputs.
+        input_readers: the indices of the layers that read the input, if each also reads another
+            layer. The input is then placed before them, as in a GAN, whose discriminator reads
+            images of the batch and those that are generated.
+        class_name_width: the width of the longest name of a class, px. There is room for it unless
+            the layers would lose what is written above them.
     """
     given = (structure, width, height, expanded_layers, closed_blocks, input_readers)
-    layout = _fitted(*given, has_ends=has_ends)
-    if not has_ends or with_names(layout.space, name_width) == layout.space:
+    layout = _fitted(*given, has_input_output=has_input_output)
+    if not has_input_output or widen_for_names(layout.space, class_name_width) == layout.space:
         return layout
-    with_room = _fitted(*given, has_ends=True, name_width=name_width)
+    with_room = _fitted(*given, has_input_output=True, class_name_width=class_name_width)
     return with_room if with_room.density == layout.density else layout
 
 
@@ -136,15 +136,15 @@ def _fitted(
     closed_blocks: Collection[str],
     input_readers: Collection[int],
     *,
-    has_ends: bool,
-    name_width: float = 0.0,
+    has_input_output: bool,
+    class_name_width: float = 0.0,
 ) -> NetworkLayout:
     """Return the layout of the largest density at which no headers overlap."""
     make = functools.partial(
         _layout,
         *(structure, width, height, expanded_layers, closed_blocks, input_readers),
-        has_ends=has_ends,
-        name_width=name_width,
+        has_input_output=has_input_output,
+        class_name_width=class_name_width,
     )
     layout = make()
     if layout.density == "roomy" and not _headers_fit(structure, layout):
@@ -193,33 +193,37 @@ def _layout(
     closed_blocks: Collection[str],
     input_readers: Collection[int],
     *,
-    has_ends: bool,
-    name_width: float = 0.0,
+    has_input_output: bool,
+    class_name_width: float = 0.0,
     density: str = "",
 ) -> NetworkLayout:
     """Return the layout with this density; "" for the one that suits the number of ranks."""
     layer_names = [layer.name for layer in structure.layers]
-    units = fold(layer_names, closed_blocks)
+    units = fold_blocks(layer_names, closed_blocks)
     names = [unit.name for unit in units]
-    connections = connect(structure, units)
+    connections = find_connections(structure, units)
     ranks = connections.ranks
     n_ranks = max(ranks, default=-1) + 1
-    space = with_names(end_space(width, n_ranks), name_width) if has_ends else NO_SPACE
-    input_rank = _rank_of_readers(units, ranks, input_readers) if has_ends else 0
+    space = NO_SPACE
+    if has_input_output:
+        space = widen_for_names(input_output_space(width, n_ranks), class_name_width)
+    input_rank = _rank_of_readers(units, ranks, input_readers) if has_input_output else 0
     left = LEFT_OF_INPUT if input_rank else 0.0
     # width of the columns together
     inner = max(60.0, width - space.left - space.right - left)
-    density = density or density_of(n_ranks, inner, 2 * MARGIN if has_ends else 0.0)
+    density = density or choose_density(n_ranks, inner, 2 * MARGIN if has_input_output else 0.0)
     stages = find_stages(names, ranks) if names else []
     open_blocks = find_open_blocks(layer_names, units, closed_blocks, stages)
     frame_levels = max((block.level for block in open_blocks), default=0)
-    top, bottom = margins(density, bool(stages))
+    top, bottom = vertical_margins(density, bool(stages))
     top += FRAME_TITLE * frame_levels
     bottom += arcs_height(connections)
-    margin = ROOMY_MARGIN if density == "roomy" else END_MARGIN if has_ends else MARGIN
-    area = Area(inner, height - bottom, top, margin, left or space.left, input_rank, space.left)
+    margin = ROOMY_MARGIN if density == "roomy" else END_MARGIN if has_input_output else MARGIN
+    area = ColumnArea(
+        inner, height - bottom, top, margin, left or space.left, input_rank, space.left
+    )
     placement = place_units(
-        structure, units, ranks, connections.vias, area, density, expanded_layers
+        structure, units, ranks, connections.path_lanes, area, density, expanded_layers
     )
     frames = _stage_frames(stages, open_blocks, ranks, placement.boxes, density, units)
     frames += open_block_boxes(open_blocks, placement.boxes, ranks, units)
@@ -260,7 +264,7 @@ def stage_layers(structure: Structure, layer: str) -> list[str]:
     """Return the layers in the stage of ``layer``; they are expanded and collapsed together."""
     names = [one.name for one in structure.layers]
     ranks = assign_ranks(len(names), forward_edges(structure))
-    return layers_of(layer, find_stages(names, ranks), names)
+    return layers_in_same_stage(layer, find_stages(names, ranks), names)
 
 
 def _stage_frames(

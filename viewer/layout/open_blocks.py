@@ -21,8 +21,8 @@ class OpenBlock:
     """A block whose parts are drawn.
 
     Attributes:
-        path: of the block.
-        first, end: range of its units.
+        path: the path of the block.
+        first, end: the range of its units.
         level: number of framed blocks around it; 0 if it has no frame of its own.
     """
 
@@ -43,7 +43,7 @@ def find_open_blocks(
     A block has a frame if a block beside it is closed: then the frame says what belongs together.
 
     Args:
-        names: of all layers.
+        names: the names of all layers.
     """
     unit_of = [i for i, unit in enumerate(units) for _ in unit.layers]
     opened: list[OpenBlock] = []

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from .boxes import Box, Placement, Via
+from .boxes import Box, PathLane, Placement
 from .connections import Connections
 from .folding import Unit
-from .strands import FAN, MIN_PATH_WIDTH, NODE_OVERLAP, Strands, fan_out, leave_column
+from .path_starts import FAN, MIN_PATH_WIDTH, NODE_OVERLAP, PathStarts, fan_out_paths, start_paths
 from .topology import Edge
 
 __all__ = ["MAX_PATHS", "Paths", "join_paths", "route_paths"]
@@ -108,11 +108,11 @@ class _Router:
 
     def route(self, edge: Edge) -> None:
         """Add the paths of an edge."""
-        strands = self._leave(edge, self._count(edge))
+        starts = self._leave(edge, self._count(edge))
         if not any(self.units[i].is_block for i in edge):
-            strands = fan_out(strands, self.columns[self.units[edge[1]].first])
-        x, y = self._arrive(edge, len(strands))
-        self._add(edge, strands, x, y)
+            starts = fan_out_paths(starts, self.columns[self.units[edge[1]].first])
+        x, y = self._arrive(edge, len(starts))
+        self._add(edge, starts, x, y)
 
     def route_through_junction(self, sources: list[int], readers: list[int]) -> None:
         """Add the paths of a concatenation or a sum that several units read: all meet once."""
@@ -128,60 +128,58 @@ class _Router:
                 n = max(2, _n_strands(band) // (1 if place == 0 else 2))
                 if self._are_few:
                     n = self._count((a, b))
-                strands = self._leave((a, b), n)
-                y = top + band * (np.arange(len(strands)) + 0.5) / len(strands)
-                middle_x = np.full(len(strands), x)
+                starts = self._leave((a, b), n)
+                y = top + band * (np.arange(len(starts)) + 0.5) / len(starts)
+                middle_x = np.full(len(starts), x)
                 if place == 0:
-                    self._add((a, b), strands, middle_x, y)
-                start = replace(strands, x=middle_x, y=y)
-                self._end(start, *self._arrive((a, b), len(strands)), ranks[b])
+                    self._add((a, b), starts, middle_x, y)
+                start = replace(starts, x=middle_x, y=y)
+                self._end(start, *self._arrive((a, b), len(starts)), ranks[b])
                 self.left.remove((a, b))
 
     def paths(self) -> Paths:
         """Return the paths added so far."""
         return join_paths([Paths(*piece) for piece in self._pieces])
 
-    def _add(self, edge: Edge, strands: Strands, x1: np.ndarray, y1: np.ndarray) -> None:
+    def _add(self, edge: Edge, starts: PathStarts, x1: np.ndarray, y1: np.ndarray) -> None:
         """Add paths to their ends, beside the units between."""
         ranks, (a, b) = self.connections.ranks, edge
-        strands = self._past(strands, ranks[a])
+        starts = self._past(starts, ranks[a])
         for rank in range(ranks[a] + 1, ranks[b]):
-            via = self.placement.vias[Via(a, rank)]
-            y = via.top + via.height * (np.arange(len(strands)) + 0.5) / len(strands)
-            width = np.minimum(strands.width, via.height / len(strands))
-            self._append(strands, np.full(len(strands), via.left), y)
-            strands = replace(strands, x=np.full(len(strands), via.left), y=y, width=width)
-            self._append(strands, np.full(len(strands), via.right), y)
-            strands = replace(strands, x=np.full(len(strands), via.right))
-        self._end(strands, x1, y1, ranks[b])
+            lane = self.placement.path_lanes[PathLane(a, rank)]
+            y = lane.top + lane.height * (np.arange(len(starts)) + 0.5) / len(starts)
+            width = np.minimum(starts.width, lane.height / len(starts))
+            self._append(starts, np.full(len(starts), lane.left), y)
+            starts = replace(starts, x=np.full(len(starts), lane.left), y=y, width=width)
+            self._append(starts, np.full(len(starts), lane.right), y)
+            starts = replace(starts, x=np.full(len(starts), lane.right))
+        self._end(starts, x1, y1, ranks[b])
 
-    def _past(self, strands: Strands, rank: int) -> Strands:
+    def _past(self, starts: PathStarts, rank: int) -> PathStarts:
         """Add straight paths past wider columns of the same rank, and return what continues."""
         right = self._right[rank]
-        if right - strands.x.max() < STRAIGHT:
-            return strands
-        ahead = np.full(len(strands), right)
-        self._append(strands, ahead, strands.y)
-        return replace(strands, x=ahead)
+        if right - starts.x.max() < STRAIGHT:
+            return starts
+        ahead = np.full(len(starts), right)
+        self._append(starts, ahead, starts.y)
+        return replace(starts, x=ahead)
 
-    def _end(self, strands: Strands, x1: np.ndarray, y1: np.ndarray, rank: int) -> None:
+    def _end(self, starts: PathStarts, x1: np.ndarray, y1: np.ndarray, rank: int) -> None:
         """Add paths to their ends: past wider columns of the same rank, they are straight."""
         left = self._left[rank]
-        if x1.min() - left >= STRAIGHT and strands.x.max() < left:
-            ahead = np.full(len(strands), left)
-            self._append(strands, ahead, y1)
-            strands = replace(strands, x=ahead, y=y1)
-        self._append(strands, x1, y1)
+        if x1.min() - left >= STRAIGHT and starts.x.max() < left:
+            ahead = np.full(len(starts), left)
+            self._append(starts, ahead, y1)
+            starts = replace(starts, x=ahead, y=y1)
+        self._append(starts, x1, y1)
 
-    def _append(self, strands: Strands, x1: np.ndarray, y1: np.ndarray) -> None:
-        self._pieces.append(
-            (strands.x, strands.y, x1, y1, strands.width, strands.first, strands.last)
-        )
+    def _append(self, starts: PathStarts, x1: np.ndarray, y1: np.ndarray) -> None:
+        self._pieces.append((starts.x, starts.y, x1, y1, starts.width, starts.first, starts.last))
 
     def _approach(self, a: int, b: int) -> Box:
         """Return where the paths from a come from, as seen from b."""
         rank = self.connections.ranks[b] - 1
-        return self.placement.vias.get(Via(a, rank), self.boxes[a])
+        return self.placement.path_lanes.get(PathLane(a, rank), self.boxes[a])
 
     def _band(self, edge: Edge) -> float:
         """Return the height of the bundle of an edge, px: as thick as what passes."""
@@ -204,20 +202,20 @@ class _Router:
         exponent = CROSSING_EXPONENT if len(self._readings[b]) > 1 else 1.0
         return max(1, int(rows * self._share / self._n_readers[a] ** exponent))
 
-    def _leave(self, edge: Edge, n: int) -> Strands:
+    def _leave(self, edge: Edge, n: int) -> PathStarts:
         """Return the start of about ``n`` paths of an edge."""
         a, b = edge
         if self.units[a].is_block:
             return self._leave_block(edge, n)
         layer = self.units[a].first
-        strands = leave_column(self.columns[layer], n, int(self.offsets[layer]))
+        starts = start_paths(self.columns[layer], n, int(self.offsets[layer]))
         if not self.units[b].is_block:
-            return strands
-        band_width = max(MIN_PATH_WIDTH, BAND_FILL * self._band(edge) / len(strands))
-        width = np.minimum(strands.width, band_width)
-        return Strands(strands.x, strands.y, width, strands.first, strands.last)
+            return starts
+        band_width = max(MIN_PATH_WIDTH, BAND_FILL * self._band(edge) / len(starts))
+        width = np.minimum(starts.width, band_width)
+        return PathStarts(starts.x, starts.y, width, starts.first, starts.last)
 
-    def _leave_block(self, edge: Edge, n: int) -> Strands:
+    def _leave_block(self, edge: Edge, n: int) -> PathStarts:
         layers, box = self.connections.sources[edge], self.boxes[edge[0]]
         counts = _divide(n, [self.columns[i].n for i in layers])
         first, last = [], []
@@ -229,7 +227,9 @@ class _Router:
         n, band = sum(counts), self._band(edge)
         y = box.middle + band * ((np.arange(n) + 0.5) / n - 0.5)
         width = np.full(n, BAND_FILL * band / n)
-        return Strands(np.full(n, box.right), y, width, np.concatenate(first), np.concatenate(last))
+        return PathStarts(
+            np.full(n, box.right), y, width, np.concatenate(first), np.concatenate(last)
+        )
 
     def _arrive(self, edge: Edge, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends of the ``n`` paths of an edge."""
@@ -242,7 +242,9 @@ class _Router:
         if self.units[b].is_block:
             return np.full(n, box.left), box.middle + bands.sum() * (places - 0.5)
         column = self.columns[self.units[b].first]
-        node = np.minimum((places * column.rows).astype(int), column.rows - 1) * column.across
+        node = (
+            np.minimum((places * column.rows).astype(int), column.rows - 1) * column.nodes_per_row
+        )
         half = (column.bar or column.size) / 2
         return column.x[node] - half + NODE_OVERLAP, column.y[node]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Stage", "find_stages", "layers_of", "short_name"]
+__all__ = ["Stage", "find_stages", "layers_in_same_stage", "short_name"]
 
 SPLIT_SHARE = 0.8  # a larger stage is split into its parts; layer3 of a ResNet-152 has 0.7
 
@@ -48,7 +48,7 @@ def find_stages(names: Sequence[str], ranks: Sequence[int]) -> list[Stage]:
     return stages if len(groups) > 1 and longest > 1 else []
 
 
-def layers_of(name: str, stages: Sequence[Stage], names: Sequence[str]) -> list[str]:
+def layers_in_same_stage(name: str, stages: Sequence[Stage], names: Sequence[str]) -> list[str]:
     """Return the layers in the same stage as layer ``name``; only itself if it is in none."""
     for stage in stages:
         inside = f"{stage.path}."

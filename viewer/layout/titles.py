@@ -23,7 +23,7 @@ class StageBox:
     Attributes:
         name: title, shortened to fit.
         layer: index of one of its layers.
-        path: of the stage's module, or of the block.
+        path: the path of the module of the stage, or of the block.
         block: path of the block that closes with this frame; "" if there is none.
         level: number of frames around this one.
     """
@@ -41,8 +41,8 @@ def column_labels(names: list[str], stages: list[Stage], density: str, width: fl
     """Return the label of each column.
 
     Args:
-        names: of the layers.
-        width: available for each label, px.
+        names: the names of the layers.
+        width: the width available for each label, px.
     """
     if density == "crowded":  # shown one at a time, on hover
         return [short_name(name, [], names) for name in names]

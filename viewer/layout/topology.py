@@ -19,7 +19,10 @@ Edge = tuple[int, int]  # indices of two layers
 
 
 def forward_edges(structure: Structure) -> list[Edge]:
-    """Return the edges between layers; a chain of all layers if none are known."""
+    """Return the edges from each layer to its readers, as pairs of indices in ascending order.
+
+    If no edges are known, the layers form a chain.
+    """
     n = len(structure.layers)
     edges = {(a, b) for a, b in structure.edges if 0 <= a < b < n}
     if not edges:

@@ -37,9 +37,9 @@ def collect_findings(
     """Return all findings of a layer.
 
     Args:
-        projection: of the coefficients.
-        ids: of the layer's current filters, int64 (n,).
-        dead: ids of the dead filters.
+        projection: the projection of the coefficients of the filters.
+        ids: the ids of the current filters of the layer, int64 (n,).
+        dead: the ids of the dead filters.
     """
     findings = [
         _find_near_duplicates(projection, ids),

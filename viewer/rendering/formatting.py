@@ -8,14 +8,14 @@ import time
 __all__ = [
     "count_of",
     "format_count",
-    "format_moment",
+    "format_date_time",
     "format_number",
     "format_relative_change",
     "format_sampling_interval",
     "format_scientific",
     "format_selection",
     "format_share",
-    "format_short_moment",
+    "format_short_date_time",
     "format_si",
     "format_time_of_day",
 ]
@@ -32,19 +32,19 @@ def count_of(n: int, noun: str) -> str:
     return f"{format_count(n)} {noun}{ending}"
 
 
-def format_time_of_day(moment: float) -> str:
+def format_time_of_day(unix_time: float) -> str:
     """Return the local time of a Unix time: ``14:03:27``."""
-    return time.strftime("%H:%M:%S", time.localtime(moment))
+    return time.strftime("%H:%M:%S", time.localtime(unix_time))
 
 
-def format_moment(moment: float) -> str:
+def format_date_time(unix_time: float) -> str:
     """Return the local date and time of a Unix time: ``2026-03-01 14:03:27``."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_time))
 
 
-def format_short_moment(moment: float) -> str:
+def format_short_date_time(unix_time: float) -> str:
     """Return the local time of a Unix time today, else the day and the time: ``Mar 1, 14:03``."""
-    then, now = time.localtime(moment), time.localtime()
+    then, now = time.localtime(unix_time), time.localtime()
     if then[:3] == now[:3]:
         return time.strftime("%H:%M:%S", then)
     return f"{time.strftime('%b', then)} {then.tm_mday}, {time.strftime('%H:%M', then)}"

@@ -15,13 +15,13 @@ from revacnn_lightning.protocol.inspections import VolumeSlice
 from .thumbnails import attribution_tile, image_tile
 
 __all__ = [
-    "attribution",
-    "curve",
-    "describe_place",
+    "attribution_picture",
+    "describe_input_region",
     "describe_receptive_field",
-    "is_curve",
-    "picture",
-    "rows_as_drawn",
+    "input_picture",
+    "is_drawn_as_curves",
+    "quantize_curves",
+    "tile_row_count",
 ]
 
 MAX_CURVES = 16  # channels of a signal that are drawn as curves
@@ -29,26 +29,26 @@ MAX_LENGTH = 1024  # of a curve
 MAX_SIDE = 256  # of the tile of a signal of many channels
 
 
-def is_curve(values: np.ndarray) -> bool:
+def is_drawn_as_curves(values: np.ndarray) -> bool:
     """Return whether an input (channels, h, w) is drawn as curves."""
     return _is_signal(values) and len(values) <= MAX_CURVES
 
 
-def picture(values: np.ndarray) -> np.ndarray:
-    """Return an input (channels, h, w) as it is drawn: a tile (1, h, w, 3), or curves."""
-    if is_curve(values):
-        return curve(values[:, 0])
+def input_picture(values: np.ndarray) -> np.ndarray:
+    """Return an input (channels, h, w) as the page draws it: a tile (1, h, w, 3), or curves."""
+    if is_drawn_as_curves(values):
+        return quantize_curves(values[:, 0])
     if _is_signal(values):
         return image_tile(_shrink(values[:, 0])[None])
     return image_tile(values)
 
 
-def curve(values: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
+def quantize_curves(values: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
     """Return curves (channels, n) as levels of their common range, uint8 (channels, l).
 
     Args:
-        values: of the curves; uint8 are levels already.
-        columns: which of them to return.
+        values: the values of the curves; uint8 values are levels already.
+        columns: the columns to return.
     """
     known = np.nan_to_num(np.asarray(values, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(known.min()), float(known.max())
@@ -62,8 +62,8 @@ def curve(values: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
     return np.rint(255 * levels).astype(np.uint8)
 
 
-def attribution(values: np.ndarray) -> np.ndarray:
-    """Return an attribution (channels, h, w) as a tile; of curves, the strip behind them."""
+def attribution_picture(values: np.ndarray) -> np.ndarray:
+    """Return an attribution (channels, h, w) as the page draws it: a tile, or a strip of curves."""
     if not _is_signal(values):
         return attribution_tile(values)
     if len(values) > MAX_CURVES:
@@ -76,15 +76,22 @@ def attribution(values: np.ndarray) -> np.ndarray:
     return attribution_tile(total[None])
 
 
-def rows_as_drawn(values: np.ndarray) -> int | None:
-    """Return how many rows the tile of a signal of many channels has; None of other inputs."""
-    return len(values) if _is_signal(values) and not is_curve(values) else None
+def tile_row_count(values: np.ndarray) -> int | None:
+    """Return the number of rows of the tile of a signal of many channels; None for other inputs."""
+    return len(values) if _is_signal(values) and not is_drawn_as_curves(values) else None
 
 
-def describe_place(
+def describe_input_region(
     box: Sequence[int], size: Sequence[int], volume: VolumeSlice | None, *, is_signal: bool
 ) -> str:
-    """Describe which part of an input is shown, in words."""
+    """Return in words which part of an input is shown.
+
+    Args:
+        box: the top, left, bottom and right of the part, in pixels or values.
+        size: the height and the width of the input.
+        volume: the slice that is shown of a volume; None for other inputs.
+        is_signal: whether the input is a signal.
+    """
     top, left, bottom, right = box
     if is_signal:
         return f"values {left}–{right - 1} of {size[1]}"
@@ -99,7 +106,7 @@ def describe_place(
 def describe_receptive_field(
     size: tuple[int, int], depth: int, *, is_signal: bool, is_volume: bool
 ) -> str:
-    """Describe what the top images are cropped to."""
+    """Return in words what the top images are cropped to."""
     height, width = size
     if not height:
         return "not cropped"

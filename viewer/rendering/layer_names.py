@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["shorten_middle", "unique_names"]
+__all__ = ["shorten_middle", "shortest_unique_names"]
 
 ELLIPSIS = "…"
 
 
-def unique_names(names: Sequence[str]) -> list[str]:
+def shortest_unique_names(names: Sequence[str]) -> list[str]:
     """Return the shortest ending of each module path that no other path ends with.
 
     An ending that is only an index gets the part before it as well: ``block.0``, not ``0``.

@@ -6,10 +6,10 @@ from revacnn_lightning.protocol.messages import PlanSummary
 
 from .formatting import format_count, format_relative_change, format_si
 
-__all__ = ["format_cost_changes", "format_costs"]
+__all__ = ["format_network_size", "format_network_size_change"]
 
 
-def format_costs(plan: PlanSummary) -> str:
+def format_network_size(plan: PlanSummary) -> str:
     """Return the parameters and multiply-accumulates before and after the edit."""
     figures = (
         ("parameters", plan.parameters_before, plan.parameters_after, format_count),
@@ -25,8 +25,8 @@ def format_costs(plan: PlanSummary) -> str:
     return " · ".join(texts)
 
 
-def format_cost_changes(plan: PlanSummary) -> str:
-    """Return for example ``−2.5 % parameters, −3.1 % MACs``: how far the costs change."""
+def format_network_size_change(plan: PlanSummary) -> str:
+    """Return for example ``−2.5 % parameters, −3.1 % MACs``: how far an edit changes them."""
     figures = (
         ("parameters", plan.parameters_before, plan.parameters_after),
         ("MACs", plan.macs_before, plan.macs_after),

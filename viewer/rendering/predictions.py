@@ -14,7 +14,7 @@ NOT_CHOSEN = "Choose a validation image (‹ ›) to see its class and the predi
 
 
 def describe_prediction(detail: LayerDetail) -> dict[str, Any]:
-    """Return the truth, and the prediction before and after the newest edit and now.
+    """Return the true class, and the predictions before and after the newest edit and now.
 
     ``note`` says why there is nothing to show.
     """

@@ -9,10 +9,10 @@ from revacnn_lightning.protocol.prices import RemovalPrice
 
 from .formatting import format_number
 
-__all__ = ["explain_price", "format_change", "format_price", "price_text"]
+__all__ = ["describe_plan_price", "explain_price", "format_loss_change", "format_price"]
 
 
-def format_change(change: float) -> str:
+def format_loss_change(change: float) -> str:
     """Return a change of the loss with its sign: ``+0.012``."""
     sign = "+" if change > 0 else "−" if change < 0 else "±"
     return f"{sign}{format_number(abs(change))}"
@@ -23,11 +23,11 @@ def format_price(price: RemovalPrice) -> str:
     if price.change == 0 and not price.error > 0:
         return "loss unchanged"
     spread = "" if math.isnan(price.error) else f" ± {format_number(price.error)}"
-    return f"loss {format_change(price.change)}{spread}"
+    return f"loss {format_loss_change(price.change)}{spread}"
 
 
-def price_text(plan: PlanSummary | None) -> str:
-    """Return the predicted change of the loss, or why it is unknown; "" if a plan has none."""
+def describe_plan_price(plan: PlanSummary | None) -> str:
+    """Return in words the predicted change of the loss, or why it is unknown; "" without either."""
     if plan is None or (plan.price is None and not plan.price_note):
         return ""
     if plan.price is None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["bundle_modules", "imported_modules"]
+__all__ = ["bundle_modules", "modules_in_import_order"]
 
 IMPORT = re.compile(r'^import \{([^}]*)\} from "([^"]+)"$', re.MULTILINE)
 FORWARD = re.compile(r'^export \{([^}]*)\} from "([^"]+)"$', re.MULTILINE)
@@ -24,12 +24,12 @@ OTHER = re.compile(r"^(?:import|export)\b.*|\bimport\(.*", re.MULTILINE)
 OWN_URL = "import.meta.url"
 
 
-def imported_modules(folder: Path, *entries: str) -> list[str]:
-    """Return the modules that these need, and themselves, each after those that it imports.
+def modules_in_import_order(folder: Path, *entries: str) -> list[str]:
+    """Return the paths of modules and all that they import, each after those that it imports.
 
     Args:
-        folder: of the modules.
-        entries: paths in the folder, such as ``"main.js"``.
+        folder: the folder of the modules.
+        entries: the paths in the folder of the modules to start with, such as ``"main.js"``.
     """
     found: dict[str, None] = {}  # in order
 
@@ -54,7 +54,7 @@ def bundle_modules(folder: Path, entry: str) -> str:
     Raises:
         ValueError: a module has an import or an export of another form.
     """
-    names = imported_modules(folder, entry)
+    names = modules_in_import_order(folder, entry)
     modules = [_wrapped(name, (folder / name).read_text(encoding="utf-8")) for name in names]
     return "\n".join(["const bundledModules = {}", *modules])
 

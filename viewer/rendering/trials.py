@@ -7,12 +7,17 @@ import math
 from revacnn_lightning.protocol.trial_state import TrialCost, TrialState
 
 from .formatting import format_number
-from .prices import format_change
+from .prices import format_loss_change
 
-__all__ = ["format_cost", "format_progress", "format_result", "format_short_cost"]
+__all__ = [
+    "format_short_trial_cost",
+    "format_trial_cost",
+    "format_trial_progress",
+    "format_trial_result",
+]
 
 
-def format_cost(cost: TrialCost) -> str:
+def format_trial_cost(cost: TrialCost) -> str:
     """Return for example ``the training waits for at most about 3.2 s; takes 12 MB of memory``."""
     size = f"{_megabytes(cost.bytes)} of memory"
     if cost.seconds is None:
@@ -20,20 +25,20 @@ def format_cost(cost: TrialCost) -> str:
     return f"the training waits for at most about {_seconds(cost.seconds)}; takes {size}"
 
 
-def format_short_cost(cost: TrialCost) -> str:
+def format_short_trial_cost(cost: TrialCost) -> str:
     """Return for example ``≤ 3.2 s · 12 MB``."""
     seconds = "" if cost.seconds is None else f"≤ {_seconds(cost.seconds)}"
     return " · ".join(filter(None, [seconds, _megabytes(cost.bytes)]))
 
 
-def format_progress(trial: TrialState) -> str:
+def format_trial_progress(trial: TrialState) -> str:
     """Return how far a trial without a result is."""
     if trial.stage == "recording":
         return f"Training batch {min(trial.done + 1, trial.batches)} of {trial.batches}"
     return f"Training both networks again: step {trial.done} of {2 * trial.batches}"
 
 
-def format_result(trial: TrialState) -> str:
+def format_trial_result(trial: TrialState) -> str:
     """Return the change of the loss with its interval, both losses, and what the trial took."""
     took = f"waited {_seconds(trial.seconds)}, took {_megabytes(trial.bytes)}"
     if math.isnan(trial.change):
@@ -41,8 +46,8 @@ def format_result(trial: TrialState) -> str:
     count = len(trial.losses)
     means = [sum(losses) / count for losses in (trial.losses, trial.edited_losses)]
     return (
-        f"Loss {format_change(trial.change)} (95 % interval {format_change(trial.low)} to "
-        f"{format_change(trial.high)}), mean of {count} batches: {format_number(means[0])} "
+        f"Loss {format_loss_change(trial.change)} (95 % interval {format_loss_change(trial.low)} "
+        f"to {format_loss_change(trial.high)}), mean of {count} batches: {format_number(means[0])} "
         f"unedited, {format_number(means[1])} edited · {took}"
     )
 

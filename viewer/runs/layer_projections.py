@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from msgspec import Struct
 
-from ..embedding.projection import Method, Projection, ProjectionJob, relative_change
+from ..embedding.projection import Method, Projection, ProjectionJob, mean_direction_change
 from ..embedding.worker import EmbeddingWorker, ProjectionFailure
 
 __all__ = ["VIEWS", "LayerProjections"]
@@ -193,4 +193,4 @@ def _change(
     if before.ndim != 2 or before.shape[1:] != features.shape[1:]:
         return 1.0
     _, i, j = np.intersect1d(ids_before, ids, return_indices=True)
-    return relative_change(before[i], features[j]) if len(i) else 1.0
+    return mean_direction_change(before[i], features[j]) if len(i) else 1.0

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from ..layout.folding import (
     closed_block_of,
     find_blocks,
-    fold,
+    fold_blocks,
     initially_closed,
-    innermost_block_of,
+    innermost_open_block_of,
     reveal,
 )
 
@@ -53,7 +53,7 @@ class BlockFolding:
 
     def close(self, layer: int, names: Sequence[str]) -> bool:
         """Close the innermost open block around what is drawn of a layer; return as `open` does."""
-        block = innermost_block_of(layer, names, self.closed)
+        block = innermost_open_block_of(layer, names, self.closed)
         if block is not None:
             self.closed |= {block.path}
         return block is not None
@@ -65,7 +65,7 @@ class BlockFolding:
 
     def step(self, layer: int, steps: int, names: Sequence[str]) -> int:
         """Return the layer so many drawn columns from another; of a closed block, the first."""
-        units = fold(names, self.closed)
+        units = fold_blocks(names, self.closed)
         place = next(i for i, unit in enumerate(units) if layer in unit.layers)
         target = max(0, min(place + steps, len(units) - 1))
         return layer if target == place else units[target].first

@@ -17,7 +17,7 @@ from revacnn_lightning.page_server.security_headers import NONCE, with_nonce
 from ..layout import NodeState
 from ..rendering.bokeh_scripts import without_unused_components
 from ..rendering.palette import PALETTES, css_variables
-from ..rendering.script_bundle import bundle_modules, imported_modules
+from ..rendering.script_bundle import bundle_modules, modules_in_import_order
 
 __all__ = ["STATIC", "STYLE_SHEETS", "page_assets", "page_config"]
 
@@ -51,7 +51,7 @@ def page_assets() -> dict[str, Any]:
     them again. No old module meets a new one.
     """
     workers = [path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*_worker.js")]
-    names = imported_modules(STATIC, *sorted(workers))
+    names = modules_in_import_order(STATIC, *sorted(workers))
     version = hashlib.sha256(b"".join((STATIC / name).read_bytes() for name in names)).hexdigest()
     return {
         "palette_css": css_variables(),

@@ -7,33 +7,33 @@ from collections.abc import Callable, Iterator
 from bokeh.models import Column
 
 from ..components import Component
-from ..components.address import Address
-from ..components.automatic_panel import AutomaticPanel
+from ..components.address import PageAddress
+from ..components.automatic_panel import AutomaticEditsPanel
 from ..components.change_list import ChangeListPanel, ReplyPanel
 from ..components.chart import Chart
 from ..components.chart_choices import ChartChoices
-from ..components.chart_places import ChartPlaces
-from ..components.chart_table import ChartTable
-from ..components.class_colors import ClassColors
-from ..components.class_pane import ClassPane
+from ..components.chart_export import ChartExport
+from ..components.class_colors import ColorByClassPanel
+from ..components.class_pane import ClassMatrixPane
 from ..components.controls import ControlsPanel
+from ..components.deferred_charts import DeferredCharts
 from ..components.edit_markers import EditMarkers
 from ..components.filter_inspection import FilterInspectionPane
-from ..components.growth_panel import GrowthPanel
+from ..components.growth_panel import GrowthGainPanel
 from ..components.header import Header
 from ..components.histograms import HistogramPane
 from ..components.hovered_filter import HoveredFilter
+from ..components.input_output_view import InputOutputView
 from ..components.layer_chart import LayerChart
 from ..components.layer_panel import LayerPanel
 from ..components.layer_table import LayerTable
-from ..components.layer_views import InputImage, make_layer_views
+from ..components.layer_views import InputImage, make_embedding_views
 from ..components.learning_rate import LearningRateChart
 from ..components.metric_chart import MetricChart
 from ..components.module_marks import ModuleMarks
 from ..components.network import NetworkView
-from ..components.network_ends import NetworkEnds
-from ..components.price_panel import PricePanel
-from ..components.rank_panel import RankPanel
+from ..components.price_panel import ColorByPricePanel
+from ..components.rank_panel import RankStatisticsPanel
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import StagingBar
 from ..components.statistics_pane import StatisticsPane
@@ -47,7 +47,7 @@ from .tab_state import TabState
 __all__ = ["PageComponents"]
 
 HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
-    Address,
+    PageAddress,
     Header,
     ControlsPanel,
     SelectionPanel,
@@ -58,11 +58,11 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     ReplyPanel,
     ChangeListPanel,
     Timeline,
-    PricePanel,
-    ClassColors,
-    AutomaticPanel,
-    GrowthPanel,
-    RankPanel,
+    ColorByPricePanel,
+    ColorByClassPanel,
+    AutomaticEditsPanel,
+    GrowthGainPanel,
+    RankStatisticsPanel,
     VerdictPanel,
 )
 
@@ -88,15 +88,15 @@ class PageComponents:
         self.drawings: list[Component] = [self.network, markers, ModuleMarks(tab, self.network)]
         self.panels: list[Component] = [panel(tab) for panel in HTML_PANELS]
         self.images: list[Component] = [
-            NetworkEnds(tab, self.network),
+            InputOutputView(tab, self.network),
             InputImage(tab),
-            *make_layer_views(tab),
+            *make_embedding_views(tab),
             FilterInspectionPane(tab),
             HistogramPane(tab),
-            ClassPane(tab),
+            ClassMatrixPane(tab),
             LayerTable(tab),
         ]
-        self.footer = ChartPlaces(
+        self.footer = DeferredCharts(
             {
                 "loss": lambda: MetricChart(tab, markers.source),
                 "learning_rate": lambda: LearningRateChart(tab, markers.source),
@@ -105,7 +105,7 @@ class PageComponents:
             }
         )
         self.statistics = StatisticsPane(tab, markers.source)
-        self.panels += [ChartChoices(tab, self._charts), ChartTable(tab, self._time_charts)]
+        self.panels += [ChartChoices(tab, self._charts), ChartExport(tab, self._time_charts)]
         self._tab = tab
         self._last_chart = 0  # index of the chart that was updated last
 

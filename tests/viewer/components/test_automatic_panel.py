@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.automatic_state import AutomaticState, PruningSt
 from revacnn_lightning.protocol.requests import Command
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.automatic_panel import AutomaticPanel
+from viewer.components.automatic_panel import AutomaticEditsPanel
 from viewer.tab.tab_state import TabState
 
 RUNNING = PruningState("running", "macs", 0.5, 1000, 750, 500, 12, 3, 0.0125)
@@ -24,7 +24,7 @@ def show(tab: TabState, pruning: PruningState | None) -> dict[str, Any]:
     status = tab.state.status
     assert status is not None
     tab.state.status = msgspec.structs.replace(status, automatic=AutomaticState(pruning=pruning))
-    return AutomaticPanel(tab).content()
+    return AutomaticEditsPanel(tab).content()
 
 
 def test_a_pruning_is_shown_with_its_progress_also_without_prices(tab: TabState) -> None:

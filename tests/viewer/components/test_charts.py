@@ -16,9 +16,9 @@ from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.components.chart_choices import ChartChoices
 from viewer.components.edit_markers import EditMarkers
-from viewer.components.filter_history import FilterActivation, FilterGradient
+from viewer.components.filter_history import FilterActivationChart, FilterGradientChart
 from viewer.components.layer_chart import LayerChart
-from viewer.components.layer_filters import FilterBars, FilterCloud
+from viewer.components.layer_filters import FilterBarChart, FilterScatterChart
 from viewer.components.learning_rate import LearningRateChart
 from viewer.components.metric_chart import MetricChart
 from viewer.components.time_axis import style_time_axis
@@ -28,19 +28,23 @@ from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 CHARTS: list[Callable[..., Any]] = [
-    MetricChart, LearningRateChart, LayerChart, FilterGradient, FilterActivation,
+    MetricChart, LearningRateChart, LayerChart, FilterGradientChart, FilterActivationChart,
 ]  # fmt: skip
 
 
 def build(tab: TabState, chart: Callable[..., Any]) -> Any:
-    return chart(tab) if chart in (FilterBars, FilterCloud) else chart(tab, EditMarkers(tab).source)
+    return (
+        chart(tab)
+        if chart in (FilterBarChart, FilterScatterChart)
+        else chart(tab, EditMarkers(tab).source)
+    )
 
 
 def hover_tools(chart: Any) -> list[HoverTool]:
     return [tool for tool in chart.root.tools if isinstance(tool, HoverTool)]
 
 
-@pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
+@pytest.mark.parametrize("chart", [*CHARTS, FilterBarChart, FilterScatterChart])
 def test_charts_update_only_with_new_statistics(
     tab: TabState, follower: InProcessFollower, chart: Callable[..., Any]
 ) -> None:
@@ -67,7 +71,7 @@ def test_the_page_sent_the_ends_of_each_axis_with_each_update(
         assert not any(axis.syncable for axis in axes)
 
 
-@pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
+@pytest.mark.parametrize("chart", [*CHARTS, FilterBarChart, FilterScatterChart])
 def test_charts_without_a_run_are_empty(chart: Callable[..., Any]) -> None:
     component = build(TabState(RunFollower(), PageLink()), chart)
     assert component.update() is False
@@ -208,7 +212,7 @@ def test_edit_markers_have_tooltips_only_near_the_pointer(
     assert area.glyph.line_alpha == 0
 
 
-@pytest.mark.parametrize("chart", [*CHARTS, FilterBars, FilterCloud])
+@pytest.mark.parametrize("chart", [*CHARTS, FilterBarChart, FilterScatterChart])
 @pytest.mark.skipif("limit" not in HoverTool.properties(), reason="Bokeh 3.8 adds the limit")
 def test_every_hover_tool_shows_few_tooltips(tab: TabState, chart: Callable[..., Any]) -> None:
     for tool in hover_tools(build(tab, chart)):
@@ -242,7 +246,7 @@ def test_negative_loss_uses_a_linear_axis(tab: TabState, follower: InProcessFoll
 
 
 def test_bars_are_sorted_and_selectable(tab: TabState) -> None:
-    bars = FilterBars(tab)
+    bars = FilterBarChart(tab)
     bars.update()
     assert np.all(np.diff(bars.source.data["value"]) <= 0)
     bars._on_tap(Tap(None, x=2.2, y=0.0))
@@ -254,7 +258,7 @@ def test_cloud_hides_and_counts_inactive_filters(
 ) -> None:
     follower.training.deactivate_filter(3)
     follower.train()
-    cloud = FilterCloud(tab)
+    cloud = FilterScatterChart(tab)
     cloud.update()
     assert 3 not in cloud.source.data["filter"]
     assert "not shown: 1 silent in this batch" in cloud.root.title.text

@@ -14,8 +14,8 @@ from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.components import class_colors
-from viewer.components.class_colors import ClassColors
-from viewer.components.class_pane import NO_GRADIENTS, WAITING, ClassPane
+from viewer.components.class_colors import ColorByClassPanel
+from viewer.components.class_pane import NO_GRADIENTS, WAITING, ClassMatrixPane
 from viewer.components.network import NetworkView
 from viewer.tab.tab_state import TabState
 
@@ -50,15 +50,15 @@ def make_lens(tab: TabState, *, note: str = "", has_gradient: bool = True) -> Cl
 
 
 @pytest.fixture
-def pane(tab: TabState) -> ClassPane:
+def pane(tab: TabState) -> ClassMatrixPane:
     send_command(tab, "set_pane", option="classes")
-    return ClassPane(tab)
+    return ClassMatrixPane(tab)
 
 
 def test_classes_are_requested_only_while_the_pane_is_open(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    pane, sender = ClassPane(tab), Sender()
+    pane, sender = ClassMatrixPane(tab), Sender()
     assert pane.update() is False
     follower.classes.tick(tab.state, sender)
     assert sender.sent == []
@@ -74,7 +74,7 @@ def test_classes_are_requested_only_while_the_pane_is_open(
 
 
 def test_rows_are_grouped_by_the_class_that_a_filter_answers_to(
-    tab: TabState, follower: InProcessFollower, pane: ClassPane
+    tab: TabState, follower: InProcessFollower, pane: ClassMatrixPane
 ) -> None:
     lens = make_lens(tab)
     follower.classes.receive(lens, tab.state)
@@ -96,7 +96,7 @@ def test_rows_are_grouped_by_the_class_that_a_filter_answers_to(
 
 
 def test_the_pulls_of_a_layer_without_gradients_say_why_there_are_none(
-    tab: TabState, follower: InProcessFollower, pane: ClassPane
+    tab: TabState, follower: InProcessFollower, pane: ClassMatrixPane
 ) -> None:
     follower.classes.receive(make_lens(tab, has_gradient=False), tab.state)
     send_command(tab, "set_class_measure", option="gradient")
@@ -106,7 +106,7 @@ def test_the_pulls_of_a_layer_without_gradients_say_why_there_are_none(
 
 
 def test_targets_without_classes_are_named(
-    tab: TabState, follower: InProcessFollower, pane: ClassPane
+    tab: TabState, follower: InProcessFollower, pane: ClassMatrixPane
 ) -> None:
     follower.classes.receive(make_lens(tab, note="targets are numbers"), tab.state)
     pane.update()
@@ -117,7 +117,7 @@ def test_targets_without_classes_are_named(
 def test_nodes_have_the_color_of_their_answer_to_a_class(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    view, panel, sender = NetworkView(tab), ClassColors(tab), Sender()
+    view, panel, sender = NetworkView(tab), ColorByClassPanel(tab), Sender()
     view.update()
     assert panel.content()["shown"] is False
     send_command(tab, "toggle_prices")
@@ -147,7 +147,7 @@ def test_nodes_have_the_color_of_their_answer_to_a_class(
 
 
 def test_what_is_known_of_an_older_structure_is_discarded(
-    tab: TabState, follower: InProcessFollower, pane: ClassPane
+    tab: TabState, follower: InProcessFollower, pane: ClassMatrixPane
 ) -> None:
     lens = make_lens(tab)
     follower.classes.receive(replace(lens, version=lens.version + 1), tab.state)
@@ -156,7 +156,7 @@ def test_what_is_known_of_an_older_structure_is_discarded(
 
 
 def test_the_confusion_of_the_last_validation_is_beside_the_matrix(
-    tab: TabState, follower: InProcessFollower, pane: ClassPane
+    tab: TabState, follower: InProcessFollower, pane: ClassMatrixPane
 ) -> None:
     assert tab.structure is not None
     counts = np.array([[3, 1], [0, 4]], np.float32)

@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import AddFilters, InspectGrowth
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.growth_panel import GrowthPanel
+from viewer.components.growth_panel import GrowthGainPanel
 from viewer.components.verdict_panel import VerdictPanel
 from viewer.tab.tab_state import TabState
 
@@ -27,16 +27,16 @@ def receive_gains(tab: TabState, follower: InProcessFollower, gains: list[float]
 def test_the_layer_with_the_largest_gain_comes_first(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    assert GrowthPanel(tab).content()["rows"] == []
+    assert GrowthGainPanel(tab).content()["rows"] == []
     send_command(tab, "toggle_prices")
     send_command(tab, "request_growth")
     sent: list[object] = []
     follower.growth.tick(lambda body: (sent.append(body), "id")[1])
     follower.growth.tick(lambda body: (sent.append(body), "id")[1])
     assert sent == [InspectGrowth()]  # once per click
-    assert GrowthPanel(tab).content()["text"] == "waiting for a batch"
+    assert GrowthGainPanel(tab).content()["text"] == "waiting for a batch"
     receive_gains(tab, follower, [0.25, 1.0])
-    content = GrowthPanel(tab).content()
+    content = GrowthGainPanel(tab).content()
     assert [(row["layer"], row["heat"]) for row in content["rows"]] == [(1, 1.0), (0, 0.25)]
     assert "64 images" in content["text"]
 
@@ -60,9 +60,9 @@ def test_a_layer_with_filters_to_spare_was_listed_first_in_where_to_grow(
     assert tab.structure is not None
     send_command(tab, "toggle_prices")
     receive_gains(tab, follower, [0.25, 1.0, 0.2])
-    assert GrowthPanel(tab).content()["rows"][0]["layer"] == 1
+    assert GrowthGainPanel(tab).content()["rows"][0]["layer"] == 1
     receive_prices(tab, 1)
-    rows = GrowthPanel(tab).content()["rows"]
+    rows = GrowthGainPanel(tab).content()["rows"]
     assert [row["layer"] for row in rows][-1] == 1
     assert "filters to spare" in rows[-1]["text"]
     assert "reinitialize some of these" in rows[-1]["title"]
@@ -110,5 +110,5 @@ def test_why_there_are_no_newer_gains_is_said_beside_those_known(
     structure = tab.structure
     message = GrowthGains(structure.run, structure.version, 9, unknown, unknown, 0, notes=notes)
     follower.growth.receive(message, tab.state)
-    content = GrowthPanel(tab).content()
+    content = GrowthGainPanel(tab).content()
     assert (content["text"], len(content["rows"])) == ("the run is paused", 2)

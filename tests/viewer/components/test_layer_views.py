@@ -20,19 +20,19 @@ from viewer.components.layer_views import (
     NO_GRADIENTS,
     NOT_RECORDED,
     WAITING,
+    FilterEmbeddingView,
     InputImage,
-    LayerView,
-    make_layer_views,
+    make_embedding_views,
 )
 from viewer.runs.layer_details import VIEWS
 from viewer.tab.tab_state import TabState
 
 
-def activations(view: LayerView) -> np.ndarray:
+def activations(view: FilterEmbeddingView) -> np.ndarray:
     return np.asarray(view.root.data["values"][:, 1])
 
 
-def arrays(view: LayerView) -> dict[str, Any]:
+def arrays(view: FilterEmbeddingView) -> dict[str, Any]:
     names = ("ids", "indices", "positions", "degenerate", "amplitude", "values")
     return {name: view.root.data[name] for name in names} | {"atlas": view.root.atlas}
 
@@ -41,7 +41,7 @@ def arrays(view: LayerView) -> dict[str, Any]:
 def test_thumbnails_stand_in_a_grid_before_the_layout(
     world: World, tab: TabState, name: str
 ) -> None:
-    view = LayerView(tab, name)
+    view = FilterEmbeddingView(tab, name)
 
     assert view.update() is True
     assert view.update() is False
@@ -55,7 +55,7 @@ def test_thumbnails_stand_in_a_grid_before_the_layout(
 
 
 def test_layout_is_applied_when_it_is_computed(world: World, tab: TabState) -> None:
-    view = LayerView(tab, "coefficients")
+    view = FilterEmbeddingView(tab, "coefficients")
     view.update()
     grid, thumbnails = view.root.data["positions"], view.root.atlas
     world.tick()
@@ -73,7 +73,7 @@ def test_layout_is_applied_when_it_is_computed(world: World, tab: TabState) -> N
 def test_removed_filter_disappears_before_new_details_arrive(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    view = LayerView(tab, "coefficients")
+    view = FilterEmbeddingView(tab, "coefficients")
     world.tick()
     view.update()
     before = {
@@ -102,7 +102,7 @@ def test_new_filter_has_no_position_before_the_next_layout(
     send_command(tab, "apply")
     deliver_replies(tab, follower)
     world.deliver(world.detail())
-    view = LayerView(tab, "coefficients")
+    view = FilterEmbeddingView(tab, "coefficients")
 
     view.update()
     assert np.isnan(view.root.data["positions"][16]).all()
@@ -122,7 +122,7 @@ def test_degenerate_filters_are_set_apart(world: World, tab: TabState) -> None:
     features[9], images[9] = np.nan, np.nan
     world.deliver(replace(detail, coefficients=FilterView(features, images)))
     world.tick()
-    view = LayerView(tab, "coefficients")
+    view = FilterEmbeddingView(tab, "coefficients")
 
     view.update()
 
@@ -135,7 +135,7 @@ def test_view_without_data_shows_its_status(world: World, tab: TabState) -> None
     nothing = FilterView(np.zeros(0, np.float16), np.zeros(0, np.float16))
     world.deliver(replace(world.detail(), activation_gradients=nothing))
     world.tick()
-    view = LayerView(tab, "activation_gradients")
+    view = FilterEmbeddingView(tab, "activation_gradients")
 
     view.update()
 
@@ -148,7 +148,7 @@ def test_gradients_of_a_chosen_image_were_waited_for(world: World, tab: TabState
     nothing = FilterView(np.zeros(0, np.float16), np.zeros(0, np.float16))
     detail = replace(world.detail(), activation_gradients=nothing, image_index=-7)
     world.deliver(replace(detail, activations=nothing))
-    views = [LayerView(tab, name) for name in ("activation_gradients", "activations")]
+    views = [FilterEmbeddingView(tab, name) for name in ("activation_gradients", "activations")]
     for view in views:
         view.update()
     assert [view.root.data["status"] for view in views] == [NO_GRADIENTS, NO_DATA]
@@ -158,7 +158,7 @@ def test_ended_run_does_not_wait_for_a_layer(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
     send_command(tab, "select", layer=0, first=0, last=0)
-    view = LayerView(tab, "coefficients")
+    view = FilterEmbeddingView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == (WAITING, True)
     follower.kind = "finished"
@@ -168,7 +168,7 @@ def test_ended_run_does_not_wait_for_a_layer(
 
 def test_recomputing_status_is_shown_until_done(world: World, tab: TabState) -> None:
     world.tick()
-    view = LayerView(tab, "coefficients")
+    view = FilterEmbeddingView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
     send_command(tab, "recompute_layout")
@@ -182,7 +182,7 @@ def test_recomputing_status_is_shown_until_done(world: World, tab: TabState) -> 
 def test_failed_layout_shows_its_reason(world: World, tab: TabState) -> None:
     world.worker.fail = True
     world.tick()
-    view = LayerView(tab, "coefficients")
+    view = FilterEmbeddingView(tab, "coefficients")
 
     view.update()
 
@@ -194,7 +194,7 @@ def test_failed_layout_shows_its_reason(world: World, tab: TabState) -> None:
 def test_views_are_cleared_when_their_layer_is_removed(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    views = make_layer_views(tab)
+    views = make_embedding_views(tab)
     world.tick()
     for view in views:
         assert view.update() is True
@@ -221,7 +221,7 @@ def test_hidden_views_are_neither_sent_nor_requested(
 ) -> None:
     send_command(tab, "set_pane", option=pane)
     world.now += 100
-    sent = [view.view for view in make_layer_views(tab) if view.update()]
+    sent = [view.view for view in make_embedding_views(tab) if view.update()]
 
     assert sent == (["activations"] if pane == "maps" else [])
     if pane == "statistics":
@@ -282,7 +282,7 @@ def test_a_batch_without_images_showed_the_image_before(world: World, tab: TabSt
 
 
 def test_map_values_are_of_the_batch_or_the_chosen_image(world: World, tab: TabState) -> None:
-    view = LayerView(tab, "activations")
+    view = FilterEmbeddingView(tab, "activations")
     assert tab.state is not None
     for image in (None, 1):
         detail = world.detail(image=image)

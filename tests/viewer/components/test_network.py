@@ -10,7 +10,7 @@ from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.network import NetworkView
-from viewer.components.network_data import _percentiles, amplitude, relative_activation
+from viewer.components.network_data import _percentiles, normalize_gradients, relative_activation
 from viewer.layout import NodeState
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
@@ -36,7 +36,7 @@ def test_each_tab_computed_again_what_all_show_of_a_batch(
 
     def counted(gradient: np.ndarray) -> np.ndarray:
         calls.append(len(gradient))
-        return amplitude(gradient)
+        return normalize_gradients(gradient)
 
     monkeypatch.setattr("viewer.components.network_data.amplitude", counted)
     other = TabState(follower, PageLink(width=300, height=150))
@@ -48,7 +48,7 @@ def test_each_tab_computed_again_what_all_show_of_a_batch(
             view.update()
         first, same, narrow = (view.numbers.data["amplitude"] for view in views)
         assert first is same
-        np.testing.assert_array_equal(first, amplitude(views[0].numbers.data["gradient"]))
+        np.testing.assert_array_equal(first, normalize_gradients(views[0].numbers.data["gradient"]))
         sizes = {len(first), len(narrow)}  # a smaller view may have fewer nodes
         assert len(calls) == batches * len(sizes)
 
@@ -170,13 +170,13 @@ def test_percentiles_equal_numpy(n: int) -> None:
 
 def test_amplitude_is_robust_to_outliers() -> None:
     values = np.concatenate([np.geomspace(1e-6, 1e-3, 200), [1e9, np.inf, np.nan, 0.0]])
-    found = amplitude(values.astype(np.float32))
+    found = normalize_gradients(values.astype(np.float32))
     assert np.isfinite(found).all()
     assert 0.2 < found[150] < 0.9
     assert found[-1] == 0
     assert np.all(np.diff(found[:200]) >= 0)
-    assert amplitude(np.zeros(4, np.float32)).tolist() == [0, 0, 0, 0]
-    assert len(set(amplitude(np.full(4, 3e-3, np.float32)))) == 1
+    assert normalize_gradients(np.zeros(4, np.float32)).tolist() == [0, 0, 0, 0]
+    assert len(set(normalize_gradients(np.full(4, 3e-3, np.float32)))) == 1
 
 
 def test_relative_activation_is_relative_to_the_layer() -> None:

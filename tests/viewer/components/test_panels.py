@@ -22,7 +22,7 @@ from viewer.components.network import NetworkView
 from viewer.components.selection_panel import SelectionPanel
 from viewer.components.staging_bar import StagingBar
 from viewer.components.timeline import LAYER_MEANS_ONLY, Timeline
-from viewer.rendering.plan_costs import format_cost_changes
+from viewer.rendering.plan_costs import format_network_size_change
 from viewer.runs.run_follower import RunFollower
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
@@ -156,8 +156,8 @@ def test_several_changes_took_the_height_of_the_network(
 
 def test_a_change_that_costs_nothing_says_so() -> None:
     same = PlanSummary("freeze", parameters_before=9, parameters_after=9)
-    assert format_cost_changes(same) == "size unchanged"
-    assert format_cost_changes(PlanSummary("freeze")) == ""  # of an unknown size
+    assert format_network_size_change(same) == "size unchanged"
+    assert format_network_size_change(PlanSummary("freeze")) == ""  # of an unknown size
 
 
 def test_a_change_of_the_output_that_is_to_be_confirmed_is_said_once(tab: TabState) -> None:

@@ -11,11 +11,11 @@ from revacnn_lightning.protocol.prices import FilterPrices, RemovalPrice
 from revacnn_lightning.protocol.requests import InspectPrices
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.class_colors import ClassColors
-from viewer.components.growth_panel import GrowthPanel
+from viewer.components.class_colors import ColorByClassPanel
+from viewer.components.growth_panel import GrowthGainPanel
 from viewer.components.network import NetworkView
-from viewer.components.network_data import preview_text
-from viewer.components.price_panel import WAITING, PricePanel
+from viewer.components.network_data import removal_preview_text
+from viewer.components.price_panel import WAITING, ColorByPricePanel
 from viewer.tab.tab_state import TabState
 
 
@@ -34,7 +34,7 @@ def receive_prices(tab: TabState, follower: InProcessFollower, n_measured: int =
 def test_prices_are_requested_only_while_they_are_shown(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    panel, sent = PricePanel(tab), []
+    panel, sent = ColorByPricePanel(tab), []
 
     def send(request: InspectPrices) -> str:
         sent.append(request)
@@ -63,15 +63,15 @@ def test_it_was_not_said_how_old_measured_prices_are(
     assert tab.state is not None
     renewed = replace(newest, step=2000, oldest=361, refused=[38, 39])
     follower.filter_prices.receive(renewed, tab.state)
-    text = PricePanel(tab).content()["text"]
+    text = ColorByPricePanel(tab).content()["text"]
     assert text == "38 of 38 measured, in the last 1\u202f640 batches; 2 cannot be"
 
 
 def test_two_measurements_of_one_removal_were_not_told_apart() -> None:
     plan = PlanSummary("Remove", price=RemovalPrice(-0.0035, 0.0042, 0.4, 16, 1234))
     said = "removal: predicted loss −0.00350 ± 0.00420, measured at batch 1\u202f234"
-    assert preview_text(plan, "conv1") == said
-    assert preview_text(PlanSummary("Remove"), "conv1") == ""
+    assert removal_preview_text(plan, "conv1") == said
+    assert removal_preview_text(PlanSummary("Remove"), "conv1") == ""
 
 
 @pytest.mark.parametrize(("kind", "said"), [("finished", "has ended"), ("paused", "is paused")])
@@ -82,10 +82,10 @@ def test_the_page_waited_for_batches_that_do_not_come(
     send_command(tab, "toggle_prices")
     send_command(tab, "request_growth")
     follower.kind = kind
-    assert said in PricePanel(tab).content()["text"]
-    assert said in GrowthPanel(tab).content()["text"]
+    assert said in ColorByPricePanel(tab).content()["text"]
+    assert said in GrowthGainPanel(tab).content()["text"]
     send_command(tab, "show_class", first=1)
-    assert said in ClassColors(tab).content()["text"]
+    assert said in ColorByClassPanel(tab).content()["text"]
 
 
 def test_nodes_have_the_color_of_their_price(tab: TabState, follower: InProcessFollower) -> None:

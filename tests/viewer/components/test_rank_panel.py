@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import InspectRanks
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.rank_panel import RankPanel
+from viewer.components.rank_panel import RankStatisticsPanel
 from viewer.tab.tab_state import TabState
 
 
@@ -20,14 +20,14 @@ def train_in_two_ranks(tab: TabState) -> None:
 
 
 def test_nothing_is_shown_of_one_process(tab: TabState) -> None:
-    assert not RankPanel(tab).content()["shown"]
+    assert not RankStatisticsPanel(tab).content()["shown"]
 
 
 def test_the_values_of_each_rank_are_requested_only_while_they_are_shown(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     train_in_two_ranks(tab)
-    panel, sent = RankPanel(tab), []
+    panel, sent = RankStatisticsPanel(tab), []
     assert panel.content()["text"] == "All values are means over 2 ranks."
     follower.ranks.tick(tab.state, sent.append)
     assert sent == []
@@ -59,6 +59,6 @@ def test_ranks_of_unknown_loss_were_said_to_have_an_infinite_one(
         "run", 0, 7, layer, ["gradient"], [None, np.nan], [True, True], [0, 0], values
     )
     follower.ranks.receive(found)
-    first, second = RankPanel(tab).content()["rows"]
+    first, second = RankStatisticsPanel(tab).content()["rows"]
     assert (first["cells"][1], first["note"]) == ("–", "")
     assert second["note"] == "its loss is infinite or NaN"

@@ -15,12 +15,12 @@ from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.components.chart import moving_average
 from viewer.components.chart_choices import ChartChoices
-from viewer.components.chart_table import ChartTable
+from viewer.components.chart_export import ChartExport
 from viewer.components.edit_markers import EditMarkers
 from viewer.components.end_labels import LABEL_HEIGHT
-from viewer.components.filter_history import FilterActivation, FilterGradient
+from viewer.components.filter_history import FilterActivationChart, FilterGradientChart
 from viewer.components.layer_chart import LayerChart
-from viewer.components.layer_filters import FilterCloud
+from viewer.components.layer_filters import FilterScatterChart
 from viewer.components.learning_rate import LearningRateChart
 from viewer.components.metric_chart import MetricChart
 from viewer.runs.registry import RunRegistry
@@ -30,7 +30,7 @@ from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
 CHARTS: list[Callable[..., Any]] = [
-    MetricChart, LearningRateChart, LayerChart, FilterGradient, FilterActivation,
+    MetricChart, LearningRateChart, LayerChart, FilterGradientChart, FilterActivationChart,
 ]  # fmt: skip
 
 
@@ -162,11 +162,11 @@ def test_the_raw_loss_is_hidden_where_it_equals_the_curve(tab: TabState) -> None
     assert len(chart.raw_source.data["step"]) == 0
 
 
-@pytest.mark.parametrize("chart", [*CHARTS, FilterCloud])
+@pytest.mark.parametrize("chart", [*CHARTS, FilterScatterChart])
 def test_charts_zoom_with_the_wheel_and_pan_with_a_drag(
     tab: TabState, chart: Callable[..., Any]
 ) -> None:
-    root = (chart(tab) if chart is FilterCloud else build(tab, chart)).root
+    root = (chart(tab) if chart is FilterScatterChart else build(tab, chart)).root
     assert isinstance(root.toolbar.active_scroll, WheelZoomTool)
     assert isinstance(root.toolbar.active_drag, PanTool)
     assert {"doubletap", "rangesupdate"} <= set(root.js_event_callbacks)
@@ -318,7 +318,7 @@ def test_the_menu_lists_the_other_runs(compared: TabState) -> None:
 
 def test_a_table_has_the_recorded_values_of_both_runs(compared: TabState) -> None:
     charts = [build(compared, chart) for chart in CHARTS]
-    table = ChartTable(compared, lambda: charts)
+    table = ChartExport(compared, lambda: charts)
     assert table.update() is False
     send_command(compared, "save_chart", name="loss")
     assert table.update() is True
@@ -338,7 +338,7 @@ def test_a_table_has_the_recorded_values_of_both_runs(compared: TabState) -> Non
 def test_every_chart_over_time_can_be_saved_as_a_table(tab: TabState, name: str) -> None:
     markers = EditMarkers(tab).source
     charts = [LayerChart(tab, markers, 1), *(build(tab, chart) for chart in CHARTS)]
-    table = ChartTable(tab, lambda: charts)
+    table = ChartExport(tab, lambda: charts)
     send_command(tab, "save_chart", name=name)
     table.update()
     assert len(table.source.data["csv"].splitlines()) > 3

@@ -15,8 +15,8 @@ from viewer.embedding.projection import (
     Method,
     Projection,
     ProjectionJob,
+    mean_direction_change,
     project,
-    relative_change,
 )
 from viewer.embedding.tsne import perplexity
 
@@ -40,7 +40,7 @@ def project_first(features: np.ndarray, method: Method = "tsne") -> Projection:
 
 
 def project_next(features: np.ndarray, last: Projection, before: np.ndarray) -> Projection:
-    change = relative_change(before, features)
+    change = mean_direction_change(before, features)
     return project(ProjectionJob(features, last.ids, last.method, last, change))
 
 
@@ -313,10 +313,10 @@ def test_arbitrary_features(features: np.ndarray, method: Method) -> None:
 def test_relative_change() -> None:
     features = make_clusters(16)
 
-    assert relative_change(features, 2 * features) == pytest.approx(0)
-    assert relative_change(features, -features) == pytest.approx(2)
-    assert relative_change(features, features[:4]) == 1
-    assert relative_change(np.full((3, 2), np.nan), np.ones((3, 2))) == 1
+    assert mean_direction_change(features, 2 * features) == pytest.approx(0)
+    assert mean_direction_change(features, -features) == pytest.approx(2)
+    assert mean_direction_change(features, features[:4]) == 1
+    assert mean_direction_change(np.full((3, 2), np.nan), np.ones((3, 2))) == 1
 
 
 def test_many_updates_of_noisy_features_remain_trustworthy() -> None:
@@ -326,7 +326,7 @@ def test_many_updates_of_noisy_features_remain_trustworthy() -> None:
     projection = project_first(before)
     for _ in range(12):
         now = before + 0.25 * random.normal(size=before.shape)
-        assert 0.04 < relative_change(before, now) < 0.5
+        assert 0.04 < mean_direction_change(before, now) < 0.5
         projection, before = project_next(now, projection, before), now
 
     warm, cold = (

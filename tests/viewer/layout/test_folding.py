@@ -8,9 +8,9 @@ from viewer.layout.folding import (
     MAX_UNITS,
     closed_block_of,
     find_blocks,
-    fold,
+    fold_blocks,
     initially_closed,
-    innermost_block_of,
+    innermost_open_block_of,
     reveal,
 )
 
@@ -20,7 +20,7 @@ def names_of(net: str) -> list[str]:
 
 
 def folded(names: list[str]) -> list[str]:
-    return [unit.name for unit in fold(names, initially_closed(names))]
+    return [unit.name for unit in fold_blocks(names, initially_closed(names))]
 
 
 def test_blocks_are_modules_with_several_layers_but_not_all() -> None:
@@ -45,7 +45,7 @@ def test_interleaved_modules_are_no_blocks() -> None:
 def test_units_hold_every_layer_once(net: str) -> None:
     names = names_of(net)
     for closed in (set(), initially_closed(names), {block.path for block in find_blocks(names)}):
-        units = fold(names, closed)
+        units = fold_blocks(names, closed)
         assert [layer for unit in units for layer in unit.layers] == list(range(len(names)))
         assert all(unit.is_block or names[unit.first] == unit.name for unit in units)
         assert {unit.name for unit in units if unit.is_block} <= set(closed)
@@ -56,7 +56,7 @@ def test_only_large_networks_are_folded_at_first(net: str) -> None:
     names = names_of(net)
     closed = initially_closed(names)
     assert bool(closed) == (len(names) > MAX_OPEN_LAYERS)
-    assert len(fold(names, closed)) <= (MAX_UNITS if closed else MAX_OPEN_LAYERS)
+    assert len(fold_blocks(names, closed)) <= (MAX_UNITS if closed else MAX_OPEN_LAYERS)
 
 
 def test_resnet50_is_opened_down_to_its_residual_blocks() -> None:
@@ -81,7 +81,7 @@ def test_densenet121_is_folded_to_its_dense_blocks() -> None:
 def test_opening_a_block_shows_what_is_inside_in_its_place() -> None:
     names = names_of("densenet121")
     closed = initially_closed(names) - {"features.denseblock1"}
-    units = fold(names, closed)
+    units = fold_blocks(names, closed)
     assert [unit.name for unit in units][:3] == [
         "features.conv0",
         "features.denseblock1.denselayer1",
@@ -117,13 +117,13 @@ def test_the_closed_block_of_a_layer_is_the_outermost_one() -> None:
 def test_the_block_to_close_is_the_innermost_open_one() -> None:
     names = names_of("resnet50")
     layer = names.index("layer3.2.conv2")
-    open_ = innermost_block_of(layer, names, set())
-    around = innermost_block_of(layer, names, {"layer3.2"})
+    open_ = innermost_open_block_of(layer, names, set())
+    around = innermost_open_block_of(layer, names, {"layer3.2"})
     assert open_ is not None
     assert open_.path == "layer3.2"
     assert around is not None
     assert around.path == "layer3"
-    assert innermost_block_of(layer, names, {"layer3", "layer3.2"}) is None
+    assert innermost_open_block_of(layer, names, {"layer3", "layer3.2"}) is None
 
 
 def test_revealing_a_layer_opens_all_blocks_around_it_and_no_others() -> None:

@@ -12,7 +12,7 @@ from viewer.layout import NetworkLayout, compute_layout, stage_layers
 from viewer.layout.arcs import MAX_LEVELS, arc_levels
 from viewer.layout.folding import initially_closed
 from viewer.layout.paths import MAX_PATHS
-from viewer.layout.stages import find_stages, layers_of, short_name
+from viewer.layout.stages import find_stages, layers_in_same_stage, short_name
 from viewer.layout.topology import (
     assign_ranks,
     concatenating_layers,
@@ -94,12 +94,12 @@ def test_expanded_layer_shows_every_filter() -> None:
 def test_headers_beside_a_wide_expanded_layer_overlapped() -> None:
     network = structure("alexnet_head")
     sizes = (1118, 560)
-    assert compute_layout(network, *sizes, has_ends=True).density == "roomy"
-    layout = compute_layout(network, *sizes, {"classifier.1"}, has_ends=True)
+    assert compute_layout(network, *sizes, has_input_output=True).density == "roomy"
+    layout = compute_layout(network, *sizes, {"classifier.1"}, has_input_output=True)
     assert layout.density == "normal"
     middles = [(box.left + box.right) / 2 for box in layout.boxes]
     assert np.diff(middles).min() >= 36
-    narrow = compute_layout(network, 600, 560, {"classifier.1"}, has_ends=True)
+    narrow = compute_layout(network, 600, 560, {"classifier.1"}, has_input_output=True)
     assert narrow.density == "crowded"
 
 
@@ -208,9 +208,9 @@ def test_paths_of_dots_end_at_dots() -> None:
 def test_a_small_layer_is_one_column_as_long_as_the_height_allows() -> None:
     """Two columns of 32 dots would hide the paths of the left one behind the right one."""
     layout = layout_of("gan", 1040, 560)
-    assert all(column.across == 1 for column in layout.columns)
+    assert all(column.nodes_per_row == 1 for column in layout.columns)
     low = layout_of("gan", 1040, 320)
-    assert low.columns[0].across > 1
+    assert low.columns[0].nodes_per_row > 1
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -306,7 +306,10 @@ def test_shared_prefix_is_not_a_stage() -> None:
 def test_the_path_of_a_stage_lacked_the_shared_prefix_so_it_could_not_be_removed() -> None:
     names = ["net.a.0", "net.a.1", "net.b.0"]
     assert [s.path for s in find_stages(names, [0, 1, 2])] == ["net.a", "net.b"]
-    assert layers_of("net.a.1", find_stages(names, [0, 1, 2]), names) == ["net.a.0", "net.a.1"]
+    assert layers_in_same_stage("net.a.1", find_stages(names, [0, 1, 2]), names) == [
+        "net.a.0",
+        "net.a.1",
+    ]
 
 
 def stage_names(names: list[str], ranks: list[int]) -> list[str]:
@@ -332,7 +335,7 @@ def test_stage_of_nearly_all_layers_is_split() -> None:
     ranks = list(range(len(names)))
     assert stage_names(names, ranks) == ["stem", "trunk.block1", "trunk.block2", "trunk.block3"]
     stages = find_stages(names, ranks)
-    assert layers_of("trunk.block2.0", stages, names) == names[5:9]
+    assert layers_in_same_stage("trunk.block2.0", stages, names) == names[5:9]
     assert short_name("trunk.block2.0", stages, names) == "0"
     single = ["stem"] + [f"features.{i}" for i in range(9)]
     assert stage_names(single, list(range(10))) == ["stem", "features"]

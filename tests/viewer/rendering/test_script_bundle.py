@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from viewer.rendering.script_bundle import bundle_modules, imported_modules
+from viewer.rendering.script_bundle import bundle_modules, modules_in_import_order
 from viewer.tab.page_assets import STATIC
 
 MODULES = {
@@ -62,9 +62,9 @@ def run_node(*arguments: str | Path) -> str:
 
 
 def test_each_module_follows_those_that_it_imports(folder: Path) -> None:
-    names = imported_modules(folder, "main.js")
+    names = modules_in_import_order(folder, "main.js")
     assert names == ["parts/numbers.js", "parts/sum.js", "parts/forward.js", "main.js"]
-    assert imported_modules(folder, "alone.js", "parts/sum.js") == ["alone.js", *names[:2]]
+    assert modules_in_import_order(folder, "alone.js", "parts/sum.js") == ["alone.js", *names[:2]]
 
 
 def test_a_bundle_does_what_its_modules_do(folder: Path) -> None:
@@ -94,6 +94,9 @@ def test_the_page_has_all_of_its_modules_in_one_script(tmp_path: Path) -> None:
     (tmp_path / "bundle.mjs").write_text(f"const moduleFolder = ''\n{text}", encoding="utf-8")
     run_node("--check", tmp_path / "bundle.mjs")
     workers = {path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*_worker.js")}
-    known = {*imported_modules(STATIC, "main.js"), *imported_modules(STATIC, *workers)}
+    known = {
+        *modules_in_import_order(STATIC, "main.js"),
+        *modules_in_import_order(STATIC, *workers),
+    }
     scripts = {path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*.js")}
     assert scripts - known == {"charts/chart_functions.js"}  # written into the page as it is

@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
 from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import InspectLayer, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
-from viewer.embedding.projection import Projection, ProjectionJob, project, relative_change
+from viewer.embedding.projection import Projection, ProjectionJob, mean_direction_change, project
 from viewer.embedding.worker import ProjectionFailure
 from viewer.runs import layer_projections
 from viewer.runs.layer_details import VIEWS, LayerDetails
@@ -379,7 +379,7 @@ def test_batch_dependent_views_are_stable(world: World) -> None:
 
     jobs = [job for (_, view, _), job in world.worker.submitted if view == "gradients"]
     before, now = (detail.gradients.features for detail in details[-2:])
-    assert jobs[-1].change < 0.4 * relative_change(before, now)
+    assert jobs[-1].change < 0.4 * mean_direction_change(before, now)
 
 
 def test_maps_of_a_selected_image_are_not_averaged(world: World) -> None:

@@ -16,17 +16,17 @@ from ..tab.tab_state import TabState
 from .curves import Curve
 from .time_chart import TimeChart
 
-__all__ = ["ChartTable"]
+__all__ = ["ChartExport"]
 
 COLUMNS = ("run", "curve", "batch", "epoch", "seconds", "value")
 
 
-class ChartTable:
-    """Sends a table when the page has requested one: the values as recorded, without smoothing.
+class ChartExport:
+    """Sends the curves of a chart as CSV when the page requests it: as recorded, not smoothed.
 
     Args:
         tab: the tab that shows the charts.
-        get_charts: returns those that can be saved.
+        get_charts: returns the charts that can be saved.
     """
 
     def __init__(self, tab: TabState, get_charts: Callable[[], Iterable[TimeChart]]) -> None:

@@ -1,4 +1,4 @@
-"""The ends of the network view: the input on the left, the outputs on the right."""
+"""The input and the outputs of the network, left and right of its layers."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ import numpy as np
 
 from revacnn_lightning.protocol.inspections import ImagePass
 
-from ..layout import Ends
+from ..layout import InputOutputPlacement
 from ..layout.boxes import Box
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
 from ..tab.shown_input import shown_pass
 from ..tab.tab_state import TabState
-from . import end_data
+from .input_output_data import (
+    channel_tooltips,
+    describe_input,
+    describe_output,
+    input_signal,
+    input_tiles,
+    output_rows,
+)
 from .network import NetworkView
 
-__all__ = ["NetworkEnds"]
+__all__ = ["InputOutputView"]
 
 NO_PICTURE = np.zeros((0, 1, 1, 3), np.uint8)
 HEADER_Y = 12.0  # px, where each layer has its header right above its column
 NONE: dict[str, Any] = {}
 
 
-class NetworkEnds:
-    """Shows the newest pass at the places that the network view has found for it."""
+class InputOutputView:
+    """Shows the newest pass of an image where the network view has left space for it."""
 
     def __init__(self, tab: TabState, network: NetworkView) -> None:
         self.tab = tab
@@ -39,46 +46,50 @@ class NetworkEnds:
 
     def update(self) -> bool:
         """Show a new pass, or the same one at other places."""
-        tab, ends = self.tab, self._network.ends
+        tab, placement = self.tab, self._network.input_output
         if tab.main_view != "network":
             return False
-        passed, passes = shown_pass(tab), tab.follower.image_passes
+        image_pass, passes = shown_pass(tab), tab.follower.image_passes
         own, refusal = tab.follower.own_images, self._refusal()
-        key = (ends, passes.revision, passes.is_waiting, refusal, own.revision)
+        key = (placement, passes.revision, passes.is_waiting, refusal, own.revision)
         if key == self._shown:
             return False
         self._shown = key
-        if passed is not self._drawn or self.root.atlas is None:
-            self._drawn = passed
-            self.root.atlas = NO_PICTURE if passed is None else end_data.picture(passed)
-        self.root.data = NONE if ends is None else self._content(ends, passed)
+        if image_pass is not self._drawn or self.root.atlas is None:
+            self._drawn = image_pass
+            self.root.atlas = NO_PICTURE if image_pass is None else input_tiles(image_pass)
+        self.root.data = NONE if placement is None else self._content(placement, image_pass)
         return True
 
-    def _content(self, ends: Ends, passed: ImagePass | None) -> dict[str, Any]:
+    def _content(
+        self, placement: InputOutputPlacement, image_pass: ImagePass | None
+    ) -> dict[str, Any]:
         layout, passes = self._network.network_layout.data, self.tab.follower.image_passes
         state = self.tab.state
         snapshot = None if state is None else state.snapshot
-        n = len(ends.channel_y)
+        n = len(placement.channel_y)
         return {
             "header_y": layout.get("header_y", HEADER_Y),
-            "input_x": ends.input_x,
-            "left": ends.left,
-            "right": ends.right,
-            "has_words": ends.has_words,
-            "picture": _edges(ends.picture),
-            "generated": None if ends.generated is None else _edges(ends.generated),
-            "signal": np.zeros((0, 0), np.float32) if passed is None else end_data.signal(passed),
+            "input_x": placement.input_x,
+            "left": placement.left,
+            "right": placement.right,
+            "has_words": placement.has_words,
+            "picture": _edges(placement.picture),
+            "generated": None if placement.generated is None else _edges(placement.generated),
+            "signal": np.zeros((0, 0), np.float32)
+            if image_pass is None
+            else input_signal(image_pass),
             "input": {
-                **end_data.input_facts(passed, self._refusal(), is_waiting=passes.is_waiting),
+                **describe_input(image_pass, self._refusal(), is_waiting=passes.is_waiting),
                 "paint": self._paint_facts(),
             },
-            "channel_x": ends.channel_x,
-            "channel_y": ends.channel_y.tolist(),
-            "channels": [] if passed is None else end_data.channel_rows(passed, n),
-            "output": end_data.output_facts(passed, None if snapshot is None else snapshot.loss),
-            "output_x": ends.output_x,
-            "output_y": ends.output_y.tolist(),
-            "rows": [] if passed is None else end_data.output_rows(passed),
+            "channel_x": placement.channel_x,
+            "channel_y": placement.channel_y.tolist(),
+            "channels": [] if image_pass is None else channel_tooltips(image_pass, n),
+            "output": describe_output(image_pass, None if snapshot is None else snapshot.loss),
+            "output_x": placement.output_x,
+            "output_y": placement.output_y.tolist(),
+            "rows": [] if image_pass is None else output_rows(image_pass),
         }
 
     def _refusal(self) -> str:

@@ -1,4 +1,4 @@
-"""The data of the network's ends: an input on its way through the network, and what comes out."""
+"""What the page shows of the input and the outputs of the network, from one image pass."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from revacnn_lightning.protocol.inspection_requests import MAX_PICTURE_SIDE
 from revacnn_lightning.protocol.inspections import ClassScore, ImagePass, ImagePrediction
 from revacnn_lightning.protocol.messages import Structure
 
-from ..layout import EndShape, NetworkLayout
-from ..layout.ends import rank_zero_readers
+from ..layout import InputOutputContent, NetworkLayout
+from ..layout.input_output import guess_input_readers
 from ..layout.topology import forward_edges
 from ..rendering.formatting import format_count, format_number
 from ..rendering.image_names import short_image_name
@@ -20,16 +20,16 @@ from ..rendering.thumbnails import image_tile
 
 __all__ = [
     "MANY_OUTPUTS",
-    "channel_rows",
-    "channel_weights",
-    "end_shape",
-    "inner_readers",
-    "input_facts",
-    "name_width",
-    "output_facts",
+    "channel_tooltips",
+    "class_name_width",
+    "describe_input",
+    "describe_output",
+    "inner_input_readers",
+    "input_output_content",
+    "input_signal",
+    "input_tiles",
     "output_rows",
-    "picture",
-    "signal",
+    "relative_channel_sums",
 ]
 
 MAX_CHANNEL_NODES = 16  # of an input with more channels, each node stands for several
@@ -44,36 +44,38 @@ COLOR_NAMES = ("red", "green", "blue")
 Data = dict[str, Any]
 
 
-def end_shape(structure: Structure, layout: NetworkLayout, passed: ImagePass | None) -> EndShape:
-    """Return what the ends show, as far as places depend on it."""
-    if passed is None:
-        return EndShape()
+def input_output_content(
+    structure: Structure, layout: NetworkLayout, image_pass: ImagePass | None
+) -> InputOutputContent:
+    """Return what the input and the outputs show, as far as their positions depend on it."""
+    if image_pass is None:
+        return InputOutputContent()
     index = {layer.name: i for i, layer in enumerate(structure.layers)}
-    readers = [index[name] for name in passed.readers if name in index]
-    channels = passed.input_shape[0] if len(passed.input_shape) > 1 else 1
-    if passed.input_shape and not passed.readers:
-        readers = rank_zero_readers(structure, layout, channels)
+    readers = [index[name] for name in image_pass.readers if name in index]
+    channels = image_pass.input_shape[0] if len(image_pass.input_shape) > 1 else 1
+    if image_pass.input_shape and not image_pass.readers:
+        readers = guess_input_readers(structure, layout, channels)
     is_drawn = any(layout.ranks[layout.unit_of_layer[i]] == layout.input_rank for i in readers)
-    rows = output_rows(passed)
-    has_output = passed.prediction is not None and bool(passed.output_shapes)
-    return EndShape(
-        size=_picture_size(passed.image),
-        channels=min(MAX_CHANNEL_NODES, channels) if passed.input_shape and is_drawn else 0,
+    rows = output_rows(image_pass)
+    has_output = image_pass.prediction is not None and bool(image_pass.output_shapes)
+    return InputOutputContent(
+        size=_picture_size(image_pass.image),
+        channels=min(MAX_CHANNEL_NODES, channels) if image_pass.input_shape and is_drawn else 0,
         outputs=len(rows) or int(has_output),
-        has_more=0 < len(rows) < passed.class_count,
+        has_more=0 < len(rows) < image_pass.class_count,
         readers=tuple(readers),
-        output_layers=tuple(index[name] for name in passed.output_layers if name in index),
-        has_generated=layout.input_rank > 0 and passed.generated is not None,
+        output_layers=tuple(index[name] for name in image_pass.output_layers if name in index),
+        has_generated=layout.input_rank > 0 and image_pass.generated is not None,
     )
 
 
-def inner_readers(structure: Structure, passed: ImagePass | None) -> tuple[int, ...]:
-    """Return the layers that read the input, if all of them read other layers, too; else ()."""
-    if passed is None:
+def inner_input_readers(structure: Structure, image_pass: ImagePass | None) -> tuple[int, ...]:
+    """Return the layers that read the input, if each of them also reads another layer; else ()."""
+    if image_pass is None:
         return ()
     fed = {b for _, b in forward_edges(structure)}
     index = {layer.name: i for i, layer in enumerate(structure.layers)}
-    readers = [index[name] for name in passed.readers if name in index]
+    readers = [index[name] for name in image_pass.readers if name in index]
     return tuple(readers) if all(i in fed for i in readers) else ()
 
 
@@ -93,24 +95,28 @@ def _grouped(sums: list[float], n: int) -> list[np.ndarray]:
     return [values[a:b] for a, b in pairwise(cuts)]
 
 
-def channel_weights(passed: ImagePass | None, n: int) -> np.ndarray:
-    """Return the weight of each channel node, 0 to 1: its Σ |pixel| relative to the largest one."""
-    if passed is None or not passed.channel_sums or not n:
-        return np.ones(n, np.float32)
-    means = np.array([group.mean() for group in _grouped(passed.channel_sums, n)])
+def relative_channel_sums(image_pass: ImagePass | None, n_nodes: int) -> np.ndarray:
+    """Return the Σ |pixel| of each node of input channels, relative to the largest, 0 to 1."""
+    if image_pass is None or not image_pass.channel_sums or not n_nodes:
+        return np.ones(n_nodes, np.float32)
+    means = np.array([group.mean() for group in _grouped(image_pass.channel_sums, n_nodes)])
     means = np.nan_to_num(means, nan=0.0, posinf=0.0)
     largest = means.max()
     return (means / largest if largest > 0 else means).astype(np.float32)
 
 
-def channel_rows(passed: ImagePass, n: int) -> list[Data]:
-    """Return what the tooltip of each channel node says."""
-    count = passed.input_shape[0] if len(passed.input_shape) > 1 else 1
-    names = COLOR_NAMES if count == 3 and len(passed.input_shape) == 3 else ()
-    cuts = np.arange(n + 1) * count // max(1, n)
-    groups = _grouped(passed.channel_sums, n) if passed.channel_sums else [np.zeros(0)] * n
+def channel_tooltips(image_pass: ImagePass, n_nodes: int) -> list[Data]:
+    """Return the name, the text and the weight for the tooltip of each node of input channels."""
+    count = image_pass.input_shape[0] if len(image_pass.input_shape) > 1 else 1
+    names = COLOR_NAMES if count == 3 and len(image_pass.input_shape) == 3 else ()
+    cuts = np.arange(n_nodes + 1) * count // max(1, n_nodes)
+    groups = (
+        _grouped(image_pass.channel_sums, n_nodes)
+        if image_pass.channel_sums
+        else [np.zeros(0)] * n_nodes
+    )
     rows = []
-    weights = channel_weights(passed, n).tolist()
+    weights = relative_channel_sums(image_pass, n_nodes).tolist()
     for first, end, group, weight in zip(cuts[:-1], cuts[1:], groups, weights, strict=True):
         is_one = end - first == 1
         name = f"channel {first}" if is_one else f"channels {first}–{end - 1}"
@@ -121,51 +127,51 @@ def channel_rows(passed: ImagePass, n: int) -> list[Data]:
     return rows
 
 
-def input_facts(passed: ImagePass | None, refused: str, *, is_waiting: bool) -> Data:
-    """Return what is written beside the picture."""
-    if passed is None:
-        return {"title": "Input", "subtitle": "", "note": refused, "choosable": False}
-    name = short_image_name(passed.image_index)
-    size = "×".join(map(str, passed.input_shape))
-    slice_note = "middle slice" if len(passed.input_shape) > 3 else ""
+def describe_input(image_pass: ImagePass | None, refusal: str, *, is_waiting: bool) -> Data:
+    """Return the texts beside the picture of the input, and how it can be painted or replaced."""
+    if image_pass is None:
+        return {"title": "Input", "subtitle": "", "note": refusal, "choosable": False}
+    name = short_image_name(image_pass.image_index)
+    size = "×".join(map(str, image_pass.input_shape))
+    slice_note = "middle slice" if len(image_pass.input_shape) > 3 else ""
     return {
         "title": "Input",
         "subtitle": size,
         "source": "loading…" if is_waiting else name if size else "",
-        "note": passed.input_note or refused,
-        "choosable": bool(passed.input_shape),
+        "note": image_pass.input_note or refusal,
+        "choosable": bool(image_pass.input_shape),
         "slice": slice_note,
-        "image_note": passed.image_note,
-        "grid": paint_grid(passed.input_shape),
-        "picture_side": picture_side(passed.input_shape),
+        "image_note": image_pass.image_note,
+        "grid": paint_grid(image_pass.input_shape),
+        "picture_side": picture_side(image_pass.input_shape),
     }
 
 
 def paint_grid(shape: list[int]) -> list[int]:
-    """Return into how many rows and columns of tiles an image is divided for painting."""
+    """Return the number of rows and columns of tiles that a person can paint in an image."""
     return [min(MAX_TILES, size) for size in shape[1:]] if len(shape) == 3 else [0, 0]
 
 
 def picture_side(shape: list[int]) -> int:
-    """Return how many pixels a picture for these images should have: more than they have."""
+    """Return the side in pixels to which the page scales a picture of the user's own."""
     return min(MAX_PICTURE_SIDE, round(PICTURE_SCALE * max(shape[1:]))) if len(shape) == 3 else 0
 
 
-def picture(passed: ImagePass) -> np.ndarray:
-    """Return an image as a tile, uint8 (n, h, w, 3), and behind it the generated one, if any.
+def input_tiles(image_pass: ImagePass) -> np.ndarray:
+    """Return the input image as a tile, uint8 (n, h, w, 3), then the generated image, if any.
 
-    It is of shape (0, ...) if there is no image.
+    The shape is (0, ...) if the input is no image.
     """
-    tile, generated = image_tile(passed.image), passed.generated
-    if generated is not None and generated.shape == passed.image.shape:
+    tile, generated = image_tile(image_pass.image), image_pass.generated
+    if generated is not None and generated.shape == image_pass.image.shape:
         tile = np.concatenate([tile, image_tile(generated)])
     step = -(-max(tile.shape[1:3]) // PICTURE_SIDE)
     return tile[:, ::step, ::step] if step > 1 else tile
 
 
-def signal(passed: ImagePass) -> np.ndarray:
-    """Return a signal's channels, float32 (channels, n) between -1 and 1; (0, 0) if it is none."""
-    values = passed.image
+def input_signal(image_pass: ImagePass) -> np.ndarray:
+    """Return the channels of an input signal, float32 (channels, n); (0, 0) for other inputs."""
+    values = image_pass.image
     if values.ndim not in (1, 2) or not values.size:
         return np.zeros((0, 0), np.float32)
     rows = np.atleast_2d(values)[:MAX_CHANNEL_NODES]
@@ -186,14 +192,17 @@ def _listed(prediction: ImagePrediction, class_count: int) -> list[ClassScore]:
     return listed
 
 
-def output_rows(passed: ImagePass) -> list[Data]:
-    """Return one row per listed class; none if the network does not return class scores."""
-    prediction = passed.prediction
+def output_rows(image_pass: ImagePass) -> list[Data]:
+    """Return a row for each listed class: its name, its probability, whether it is predicted.
+
+    There are no rows if the network does not return class scores.
+    """
+    prediction = image_pass.prediction
     if prediction is None or not prediction.classes:
         return []
     truth = None if prediction.truth is None else prediction.truth.index
     best: int | None = max(prediction.classes, key=lambda score: score.probability).index
-    if passed.class_map_shape:
+    if image_pass.class_map_shape:
         best = None  # each position has a prediction of its own
     return [
         {
@@ -203,45 +212,45 @@ def output_rows(passed: ImagePass) -> list[Data]:
             "predicted": score.index == best,
             "true": None if truth is None else score.index == truth,
         }
-        for score in _listed(prediction, passed.class_count)
+        for score in _listed(prediction, image_pass.class_count)
     ]
 
 
-def name_width(passed: ImagePass | None) -> float:
-    """Return the room that the names of the classes need, px.
+def class_name_width(image_pass: ImagePass | None) -> float:
+    """Return the width that the names of the classes need, px.
 
     It does not depend on which of many classes are listed at the moment.
     """
-    if passed is None or passed.prediction is None:
+    if image_pass is None or image_pass.prediction is None:
         return 0.0
-    names = [len(score.name) for score in passed.prediction.classes]
-    if any(names) and len(names) < passed.class_count:
+    names = [len(score.name) for score in image_pass.prediction.classes]
+    if any(names) and len(names) < image_pass.class_count:
         return USUAL_NAME * NAME_CHARACTER
     return max(names, default=0) * NAME_CHARACTER
 
 
-def output_facts(passed: ImagePass | None, batch_loss: float | None) -> Data:
-    """Return what is written beside the outputs."""
-    if passed is None or passed.prediction is None:
+def describe_output(image_pass: ImagePass | None, batch_loss: float | None) -> Data:
+    """Return the texts beside the outputs: shapes, notes and the losses."""
+    if image_pass is None or image_pass.prediction is None:
         return {"title": "", "subtitle": "", "note": "", "more": "", "loss": []}
-    rows, count = output_rows(passed), passed.class_count
+    rows, count = output_rows(image_pass), image_pass.class_count
     hidden = count - len(rows) if rows else 0
-    shapes = ["×".join(map(str, shape)) or "1" for shape in passed.output_shapes]
+    shapes = ["×".join(map(str, shape)) or "1" for shape in image_pass.output_shapes]
     loss = []
-    if passed.loss is not None:
-        loss.append(_loss("image", passed.loss, "Cross-entropy of this input: −ln p(truth)"))
+    if image_pass.loss is not None:
+        loss.append(_loss("image", image_pass.loss, "Cross-entropy of this input: −ln p(truth)"))
     if batch_loss is not None:
         loss.append(_loss("batch", batch_loss, "The loss of the whole training batch"))
     subtitle = f"{format_count(count)} classes" if rows else ""
-    if rows and passed.class_map_shape:
-        subtitle += f", {'×'.join(map(str, passed.class_map_shape))}"
+    if rows and image_pass.class_map_shape:
+        subtitle += f", {'×'.join(map(str, image_pass.class_map_shape))}"
     return {
         "title": "Output",
         "subtitle": subtitle,
-        "of_maps": bool(passed.class_map_shape),
+        "of_maps": bool(image_pass.class_map_shape),
         "shapes": [] if rows else shapes,
-        "note": passed.class_names_note or (passed.prediction.note if not shapes else ""),
-        "details": passed.prediction.note,
+        "note": image_pass.class_names_note or (image_pass.prediction.note if not shapes else ""),
+        "details": image_pass.prediction.note,
         "more": f"+{format_count(hidden)} more" if hidden > 0 else "",
         "loss": loss,
     }

@@ -15,10 +15,17 @@ from revacnn_lightning.protocol.messages import Refused
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_pass import fake_pass
 from tests.viewer.tab.actions import send_command
-from viewer.components import end_data
+from viewer.components.input_output_data import (
+    NAME_CHARACTER,
+    USUAL_NAME,
+    class_name_width,
+    paint_grid,
+    picture_side,
+    relative_channel_sums,
+)
+from viewer.components.input_output_view import InputOutputView
 from viewer.components.module_marks import ModuleMarks
 from viewer.components.network import NetworkView
-from viewer.components.network_ends import NetworkEnds
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
@@ -31,7 +38,7 @@ class Shown:
         self.tab = TabState(follower, PageLink(width=1118, height=560))
         self.tab.update()
         self.network = NetworkView(self.tab)
-        self.ends = NetworkEnds(self.tab, self.network)
+        self.ends = InputOutputView(self.tab, self.network)
         self.marks = ModuleMarks(self.tab, self.network)
 
     def deliver(self, **changes: Any) -> None:
@@ -85,7 +92,7 @@ def test_the_page_shows_the_input_its_channels_and_all_classes(shown: Shown) -> 
 
 def test_paths_of_the_input_are_as_thick_as_the_sums_of_its_channels(shown: Shown) -> None:
     shown.deliver(channel_sums=[10.0, 40.0, 20.0])
-    ends = shown.network.ends
+    ends = shown.network.input_output
     assert ends is not None
     n = len(ends.paths.x)
     weights = shown.network.strokes.data["weight"]
@@ -246,8 +253,8 @@ def test_the_table_of_layers_requests_no_pass(shown: Shown) -> None:
 
 def test_the_weights_of_channels_without_any_value_are_zero() -> None:
     sent = fake_pass("run", 0, 0, [("conv1", 4)], channel_sums=[0.0, 0.0, 0.0])
-    assert end_data.channel_weights(sent, 3).tolist() == [0, 0, 0]
-    assert end_data.channel_weights(None, 2).tolist() == [1, 1]
+    assert relative_channel_sums(sent, 3).tolist() == [0, 0, 0]
+    assert relative_channel_sums(None, 2).tolist() == [1, 1]
 
 
 @pytest.mark.filterwarnings("error")
@@ -300,10 +307,10 @@ def test_a_picture_of_another_size_than_it_says_is_ignored(
 
 
 def test_large_images_are_painted_in_tiles_and_small_ones_in_pixels() -> None:
-    assert end_data.paint_grid([3, 224, 8]) == [16, 8]
-    assert end_data.paint_grid([10]) == [0, 0]
-    assert end_data.picture_side([3, 32, 20]) == 48
-    assert end_data.picture_side([3, 512, 512]) == 320
+    assert paint_grid([3, 224, 8]) == [16, 8]
+    assert paint_grid([10]) == [0, 0]
+    assert picture_side([3, 32, 20]) == 48
+    assert picture_side([3, 512, 512]) == 320
 
 
 def test_an_input_that_no_first_layer_reads_stands_before_its_readers(shown: Shown) -> None:
@@ -322,9 +329,9 @@ def test_an_input_that_no_first_layer_reads_stands_before_its_readers(shown: Sho
 
 
 def test_the_room_for_the_names_of_classes_stays(shown: Shown) -> None:
-    assert end_data.name_width(shown.sent_pass()) == len("airplane") * end_data.NAME_CHARACTER
+    assert class_name_width(shown.sent_pass()) == len("airplane") * NAME_CHARACTER
     many = shown.sent_pass(classes=1000)
-    assert end_data.name_width(many) == end_data.USUAL_NAME * end_data.NAME_CHARACTER
+    assert class_name_width(many) == USUAL_NAME * NAME_CHARACTER
     shown.deliver()
     nodes = shown.network.nodes.data
     shown.deliver(prediction=ImagePrediction(1, 0, note="failed"), class_count=0)

@@ -12,9 +12,9 @@ __all__ = [
     "FAN",
     "MIN_PATH_WIDTH",
     "NODE_OVERLAP",
-    "Strands",
-    "fan_out",
-    "leave_column",
+    "PathStarts",
+    "fan_out_paths",
+    "start_paths",
 ]
 
 MAX_PATH_WIDTH = 8.4  # px
@@ -26,7 +26,7 @@ LONE_ROWS = 3  # the paths of a layer of so few rows fan out to the rows of its 
 
 
 @dataclass(frozen=True)
-class Strands:
+class PathStarts:
     """Where the paths of one edge start, and what they stand for; arrays as in `paths.Paths`."""
 
     x: np.ndarray
@@ -39,32 +39,34 @@ class Strands:
         return len(self.x)
 
 
-def leave_column(column: Column, n: int, offset: int) -> Strands:
-    """Return the start of ``n`` paths at the right of a layer's rows, each of some of its rows.
+def start_paths(column: Column, n_paths: int, node_offset: int) -> PathStarts:
+    """Return where paths begin at the right of the nodes of a layer. Each stands for some rows.
 
     Args:
-        offset: index of the first node of the layer.
+        column: the nodes of the layer.
+        n_paths: the number of paths; a layer with fewer rows has one per row.
+        node_offset: the index of the first node of the layer in the network.
     """
-    n = max(1, min(n, column.rows))
+    n = max(1, min(n_paths, column.rows))
     cuts = np.arange(n + 1) * column.rows // n
-    first = cuts[:-1] * column.across
-    last = np.minimum(cuts[1:] * column.across, column.n)
-    middle = (cuts[:-1] + cuts[1:] - 1) // 2 * column.across
-    rightmost = np.minimum(middle + column.across, column.n) - 1
+    first = cuts[:-1] * column.nodes_per_row
+    last = np.minimum(cuts[1:] * column.nodes_per_row, column.n)
+    middle = (cuts[:-1] + cuts[1:] - 1) // 2 * column.nodes_per_row
+    rightmost = np.minimum(middle + column.nodes_per_row, column.n) - 1
     half = (column.bar or column.size) / 2
     pitch = (column.bottom - column.top) / n
     width = np.full(n, np.clip(PATH_FILL * pitch, MIN_PATH_WIDTH, MAX_PATH_WIDTH))
     x = column.x[rightmost] + half - NODE_OVERLAP
-    return Strands(x, column.y[middle], width, offset + first, offset + last)
+    return PathStarts(x, column.y[middle], width, node_offset + first, node_offset + last)
 
 
-def fan_out(strands: Strands, reader: Column) -> Strands:
-    """Return several paths per row of a layer with few rows: each is read by all of the reader."""
-    n = len(strands)
+def fan_out_paths(starts: PathStarts, reader: Column) -> PathStarts:
+    """Return several paths for each path of a layer with few rows, to spread over the reader."""
+    n = len(starts)
     copies = min(FAN, reader.rows) // n
     if n > LONE_ROWS or copies < 2:
-        return strands
+        return starts
     pitch = (reader.bottom - reader.top) / (copies * n)
     limit = float(np.clip(PATH_FILL * pitch, MIN_PATH_WIDTH, MAX_PATH_WIDTH))
-    fanned = Strands(*(np.repeat(getattr(strands, one.name), copies) for one in fields(strands)))
+    fanned = PathStarts(*(np.repeat(getattr(starts, one.name), copies) for one in fields(starts)))
     return replace(fanned, width=np.minimum(fanned.width, limit))

@@ -10,20 +10,20 @@ from bokeh.models import Column
 
 from .chart import Chart
 
-__all__ = ["ChartPlaces"]
+__all__ = ["DeferredCharts"]
 
 silence(EMPTY_LAYOUT)  # the places are empty until their charts are made
 
 
-class ChartPlaces:
-    """Places in the page, and the charts that are made for them one after the other.
+class DeferredCharts:
+    """Charts that are made one by one, each in a place that the page reserves for it.
 
     Args:
-        makers: make the charts, by their names.
+        makers: by the name of each chart, a function that makes it.
 
     Attributes:
-        places: what the template embeds, each with the name of its chart and ``_place``.
-        charts: those made so far.
+        places: the elements that the template embeds, named after their charts, with ``_place``.
+        charts: the charts made so far.
     """
 
     def __init__(self, makers: Mapping[str, Callable[[], Chart]]) -> None:

@@ -1,4 +1,4 @@
-"""The ends of the network: the input left of its readers, the outputs right of the last column."""
+"""Where the input and the outputs of the network are: left and right of the columns."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from revacnn_lightning.protocol.messages import Structure
 
 from .boxes import Box
 from .columns import Column
-from .end_space import EndSpace
+from .input_output_space import InputOutputSpace
 from .network import NetworkLayout
+from .path_starts import NODE_OVERLAP
 from .paths import Paths, join_paths
-from .strands import NODE_OVERLAP
 
-__all__ = ["NO_NODE", "EndShape", "Ends", "place_ends", "rank_zero_readers"]
+__all__ = [
+    "NO_NODE",
+    "InputOutputContent",
+    "InputOutputPlacement",
+    "guess_input_readers",
+    "place_input_output",
+]
 
 NO_NODE = -2  # `Paths.first` of a path that begins at no node
 EDGE = 10.0  # px between the border of the view and what stands there
@@ -38,13 +44,13 @@ INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
 
 
 @dataclass(frozen=True)
-class EndShape:
-    """What the ends show, as far as places depend on it.
+class InputOutputContent:
+    """What the input and the outputs show, as far as their positions depend on it.
 
     Attributes:
         size: height and width of the picture; (0, 0) if there is none.
-        channels: nodes of the input.
-        outputs: nodes of the outputs; 0 if the network has not been run.
+        channels: the number of nodes of the input.
+        outputs: the number of nodes of the outputs; 0 if the network has not been run.
         readers: indices of the layers that read the input.
         output_layers: indices of the layers that the outputs are computed from.
         has_more: whether there are more outputs than these, which a line below says.
@@ -61,15 +67,15 @@ class EndShape:
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
-    """Where the ends are, px.
+class InputOutputPlacement:
+    """Where the input and the outputs are, px.
 
     Attributes:
-        picture: its frame.
+        picture: the frame of the picture of the input.
         channel_x, channel_y: centers of the channels' nodes.
         output_x, output_y: centers of the outputs' nodes.
-        paths: those of the input first.
-        channels: of each path of the input, its channel.
+        paths: the paths from the input, then those to the outputs.
+        channels: the channel of each path from the input.
         left, right: width of the space of the input and of the outputs.
         input_x: where the space of the input begins.
         generated: the frame of the generated image; None if there is none.
@@ -90,18 +96,18 @@ class Ends:
     has_words: bool = False
 
 
-def rank_zero_readers(structure: Structure, layout: NetworkLayout, channels: int) -> list[int]:
-    """Return the layers that probably read the input: they read no other and fit its channels."""
+def guess_input_readers(structure: Structure, layout: NetworkLayout, n_channels: int) -> list[int]:
+    """Return the layers that probably read the input: they read no layer and fit its channels."""
     return [
         i
         for i, layer in enumerate(structure.layers)
-        if layout.ranks[layout.unit_of_layer[i]] == 0 and layer.in_channels == channels
+        if layout.ranks[layout.unit_of_layer[i]] == 0 and layer.in_channels == n_channels
         and not any(reader == i for _, reader in structure.edges)
     ]  # fmt: skip
 
 
-def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
-    """Return the places of the ends beside the columns of a layout."""
+def place_input_output(layout: NetworkLayout, content: InputOutputContent) -> InputOutputPlacement:
+    """Return the positions of the input and the outputs beside the columns of a layout."""
     space = layout.space
     middle = (layout.top + max(layout.top + 60, layout.height - layout.bottom)) / 2
     room = max(60.0, layout.height - layout.top - layout.bottom)
@@ -111,19 +117,19 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
         largest = max(MIN_PICTURE, of_generated - of_input - BELOW_PICTURE)
         space = replace(space, picture=min(space.picture, largest))
     start = layout.input_x + EDGE
-    picture = _picture(space, shape, start, of_input)
-    generated = _picture(space, shape, start, of_generated) if shape.has_generated else None
+    picture = _picture(space, content, start, of_input)
+    generated = _picture(space, content, start, of_generated) if content.has_generated else None
     channel_x = start + space.picture + CHANNEL_GAP
-    pitch = min(CHANNEL_PITCH, room / max(1, shape.channels))
-    channel_y = _spread(shape.channels, pitch, of_input)
+    pitch = min(CHANNEL_PITCH, room / max(1, content.channels))
+    channel_y = _spread(content.channels, pitch, of_input)
     output_x = layout.width - space.right + space.way
-    end = layout.height - shape.has_more * MORE_HEIGHT
-    output_y = _output_y(shape.outputs, layout.top, end - space.facts, middle)
+    end = layout.height - content.has_more * MORE_HEIGHT
+    output_y = _output_y(content.outputs, layout.top, end - space.facts, middle)
     output_y = _inside(output_y, layout.top - BELOW_TITLE[layout.density], end)
-    inputs, channels = _input_paths(layout, shape, channel_x, channel_y)
-    outputs = _output_paths(layout, shape, output_x, output_y)
+    inputs, channels = _input_paths(layout, content, channel_x, channel_y)
+    outputs = _output_paths(layout, content, output_x, output_y)
     paths = join_paths([*inputs, *outputs])
-    return Ends(
+    return InputOutputPlacement(
         picture,
         channel_x,
         channel_y,
@@ -139,8 +145,10 @@ def place_ends(layout: NetworkLayout, shape: EndShape) -> Ends:
     )
 
 
-def _picture(space: EndSpace, shape: EndShape, start: float, middle: float) -> Box:
-    height, width = shape.size
+def _picture(
+    space: InputOutputSpace, content: InputOutputContent, start: float, middle: float
+) -> Box:
+    height, width = content.size
     scale = space.picture / max(1, height, width)
     half, wide = max(6.0, height * scale) / 2, max(6.0, width * scale)
     left = start + (space.picture - wide) / 2
@@ -173,17 +181,17 @@ def _spread(n: int, pitch: float, middle: float) -> np.ndarray:
 
 
 def _input_paths(
-    layout: NetworkLayout, shape: EndShape, x: float, ys: np.ndarray
+    layout: NetworkLayout, content: InputOutputContent, x: float, ys: np.ndarray
 ) -> tuple[list[Paths], np.ndarray]:
     """Return paths that fan out from each channel to the rows of the first layers."""
-    n = shape.channels
+    n = content.channels
     if not n:
         return [], np.zeros(0, int)
     per_channel = int(np.clip(INPUT_STRANDS // n, 1, STRANDS_PER_CHANNEL))
     channel = np.tile(np.arange(n), per_channel)
     places = (np.arange(n * per_channel) + 0.5) / (n * per_channel)
     found = []
-    units = sorted({layout.unit_of_layer[i] for i in shape.readers})
+    units = sorted({layout.unit_of_layer[i] for i in content.readers})
     units = [unit for unit in units if layout.ranks[unit] == layout.input_rank]
     for unit in units:
         x1, y1 = _left_edge(layout, unit, places)
@@ -202,19 +210,21 @@ def _left_edge(
     if layout.units[unit].is_block:
         return np.full(len(places), box.left), box.top + box.height * places
     column = layout.columns[layout.units[unit].first]
-    node = (places * column.rows).astype(int) * column.across
+    node = (places * column.rows).astype(int) * column.nodes_per_row
     half = (column.bar or column.size) / 2
     return column.x[node] - half + NODE_OVERLAP, column.y[node]
 
 
-def _output_paths(layout: NetworkLayout, shape: EndShape, x: float, ys: np.ndarray) -> list[Paths]:
+def _output_paths(
+    layout: NetworkLayout, content: InputOutputContent, x: float, ys: np.ndarray
+) -> list[Paths]:
     """Return paths from the rows of the last layers to the outputs."""
-    if not shape.outputs:
+    if not content.outputs:
         return []
     read = {a for a, _ in layout.connections.path_edges}
-    units = sorted({layout.unit_of_layer[i] for i in shape.output_layers})
+    units = sorted({layout.unit_of_layer[i] for i in content.output_layers})
     last = [unit for unit in units if unit not in read] or units[-1:]
-    return [_paths_to(layout, unit, shape.output_layers, x, ys) for unit in last]
+    return [_paths_to(layout, unit, content.output_layers, x, ys) for unit in last]
 
 
 def _paths_to(
@@ -224,8 +234,8 @@ def _paths_to(
     column = layout.columns[inside[-1]]
     n = max(len(ys), min(column.rows, OUTPUT_STRANDS))
     row = np.arange(n) * column.rows // n
-    first = row * column.across
-    last = np.minimum(first + column.across, column.n)
+    first = row * column.nodes_per_row
+    last = np.minimum(first + column.nodes_per_row, column.n)
     offset = int(layout.node_offsets[column.layer])
     output = np.arange(n) * len(ys) // n
     share = (np.arange(n) * len(ys) % n) / n - 0.5
@@ -240,9 +250,9 @@ def _right_edge(
     layout: NetworkLayout, unit: int, column: Column, row: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where paths from these rows of a column leave its unit."""
-    y = column.y[row * column.across]
+    y = column.y[row * column.nodes_per_row]
     if layout.units[unit].is_block:
         return np.full(len(row), layout.boxes[unit].right), y
-    rightmost = np.minimum((row + 1) * column.across, column.n) - 1
+    rightmost = np.minimum((row + 1) * column.nodes_per_row, column.n) - 1
     half = (column.bar or column.size) / 2
     return column.x[rightmost] + half - NODE_OVERLAP, y

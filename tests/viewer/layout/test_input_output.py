@@ -7,10 +7,10 @@ import pytest
 
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import FakeTraining
-from viewer.layout import EndShape, NetworkLayout, compute_layout, place_ends
-from viewer.layout.end_space import end_space
-from viewer.layout.ends import NO_NODE, rank_zero_readers
+from viewer.layout import InputOutputContent, NetworkLayout, compute_layout, place_input_output
 from viewer.layout.folding import initially_closed
+from viewer.layout.input_output import NO_NODE, guess_input_readers
+from viewer.layout.input_output_space import input_output_space
 
 SIZES = [(1118, 560), (846, 420), (372, 420)]
 NETS = ["digits", "alexnet", "resnet50", "gan", "inception", "densenet121"]
@@ -19,7 +19,7 @@ NETS = ["digits", "alexnet", "resnet50", "gan", "inception", "densenet121"]
 def layout_of(net: str, width: float, height: float) -> tuple[Structure, NetworkLayout]:
     structure = FakeTraining(net).structure()
     closed = initially_closed([layer.name for layer in structure.layers])
-    return structure, compute_layout(structure, width, height, (), closed, has_ends=True)
+    return structure, compute_layout(structure, width, height, (), closed, has_input_output=True)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -29,7 +29,7 @@ def test_the_ends_stand_beside_the_columns_and_inside_the_view(
 ) -> None:
     structure, layout = layout_of(net, *size)
     last = len(structure.layers) - 1
-    ends = place_ends(layout, EndShape((32, 48), 3, 10, (0,), (last,)))
+    ends = place_input_output(layout, InputOutputContent((32, 48), 3, 10, (0,), (last,)))
     left = min(box.left for box in layout.boxes)
     right = max(box.right for box in layout.boxes)
     assert 0 < ends.picture.left < ends.picture.right < ends.channel_x < left
@@ -57,8 +57,8 @@ def test_the_last_outputs_were_hidden_in_a_low_view(net: str, height: float) -> 
     structure, layout = layout_of(net, 832, height)
     last = len(structure.layers) - 1
     for has_more in (False, True):
-        shape = EndShape((32, 48), 3, 10, (0,), (last,), has_more=has_more)
-        places = place_ends(layout, shape).output_y
+        shape = InputOutputContent((32, 48), 3, 10, (0,), (last,), has_more=has_more)
+        places = place_input_output(layout, shape).output_y
         pitch = places[1] - places[0]
         assert pitch > 0
         assert places[-1] + pitch / 2 <= height - has_more * 20 + 1e-9
@@ -68,7 +68,7 @@ def test_the_last_outputs_were_hidden_in_a_low_view(net: str, height: float) -> 
 @pytest.mark.parametrize("channels", [1, 2, 4, 13, 16])
 def test_each_channel_has_paths_of_its_own_to_all_of_the_first_layer(channels: int) -> None:
     _, layout = layout_of("digits", 1118, 560)
-    ends = place_ends(layout, EndShape((8, 8), channels, 0, (0,), ()))
+    ends = place_input_output(layout, InputOutputContent((8, 8), channels, 0, (0,), ()))
     assert set(ends.channels) == set(range(channels))
     assert len(np.unique(ends.paths.y)) == channels
     spread = ends.paths.y1.max() - ends.paths.y1.min()
@@ -80,8 +80,10 @@ def test_each_channel_has_paths_of_its_own_to_all_of_the_first_layer(channels: i
 def test_the_images_of_a_discriminator_stood_beside_the_generator(size: tuple[int, int]) -> None:
     structure = FakeTraining("gan").structure()
     reader = [layer.name for layer in structure.layers].index("discriminator.0")
-    layout = compute_layout(structure, *size, has_ends=True, input_readers=[reader])
-    ends = place_ends(layout, EndShape((32, 32), 3, 0, (reader,), (), has_generated=True))
+    layout = compute_layout(structure, *size, has_input_output=True, input_readers=[reader])
+    ends = place_input_output(
+        layout, InputOutputContent((32, 32), 3, 0, (reader,), (), has_generated=True)
+    )
     before = max(box.right for box in layout.boxes[:reader])
     assert layout.boxes[0].left < ends.picture.left  # the generator begins at the left
     assert before < ends.picture.left < ends.channel_x < layout.boxes[reader].left
@@ -95,7 +97,7 @@ def test_the_images_of_a_discriminator_stood_beside_the_generator(size: tuple[in
 
 def test_an_input_that_the_first_layers_read_stays_at_the_left() -> None:
     structure, layout = layout_of("digits", 1118, 560)
-    again = compute_layout(structure, 1118, 560, has_ends=True, input_readers=[0])
+    again = compute_layout(structure, 1118, 560, has_input_output=True, input_readers=[0])
     assert again.boxes == layout.boxes
     assert again.input_rank == again.input_x == 0
 
@@ -104,21 +106,23 @@ def test_an_input_that_the_first_layers_read_stays_at_the_left() -> None:
 def test_the_names_of_classes_were_cut_to_four_letters(size: tuple[int, int]) -> None:
     structure = FakeTraining("digits").structure()
     for letters in (5, 10, 14):
-        layout = compute_layout(structure, *size, has_ends=True, name_width=letters * 6.0)
+        layout = compute_layout(
+            structure, *size, has_input_output=True, class_name_width=letters * 6.0
+        )
         assert layout.space.right - layout.space.besides >= letters * 6 - 1
-    narrow = compute_layout(structure, 372, 420, has_ends=True, name_width=240)
+    narrow = compute_layout(structure, 372, 420, has_input_output=True, class_name_width=240)
     assert narrow.space.right <= 110
 
 
 def test_long_names_of_classes_leave_a_network_its_headers() -> None:
     structure = FakeTraining("resnet18").structure()
-    layout = compute_layout(structure, 846, 480, has_ends=True, name_width=84)
+    layout = compute_layout(structure, 846, 480, has_input_output=True, class_name_width=84)
     assert layout.density == "normal"
 
 
 def test_without_a_pass_there_is_space_but_nothing_in_it() -> None:
     _, layout = layout_of("digits", 1118, 560)
-    ends = place_ends(layout, EndShape())
+    ends = place_input_output(layout, InputOutputContent())
     assert len(ends.paths.x) == len(ends.channel_y) == len(ends.output_y) == 0
     assert ends.left > 0 < ends.right
 
@@ -128,19 +132,23 @@ def test_the_ends_leave_a_network_its_headers() -> None:
     for width in (1118, 846):
         _, layout = layout_of("resnet18", width, 480)
         assert layout.density == "normal"
-    assert end_space(1118, 5).picture > end_space(1118, 24).picture > end_space(372, 5).picture
+    assert (
+        input_output_space(1118, 5).picture
+        > input_output_space(1118, 24).picture
+        > input_output_space(372, 5).picture
+    )
 
 
 def test_layers_that_fit_the_input_are_its_readers_where_the_forward_shows_none() -> None:
     structure, layout = layout_of("digits", 1118, 560)
-    assert rank_zero_readers(structure, layout, 3) == [0]
-    assert rank_zero_readers(structure, layout, 4) == []
+    assert guess_input_readers(structure, layout, 3) == [0]
+    assert guess_input_readers(structure, layout, 4) == []
 
 
 def test_the_loss_below_the_outputs_was_cut_off() -> None:
     _, layout = layout_of("alexnet", 840, 314)
     for n, has_more in ((10, False), (6, True)):
-        shape = EndShape((32, 48), 3, n, (0,), (4,), has_more=has_more)
-        ends = place_ends(layout, shape)
+        shape = InputOutputContent((32, 48), 3, n, (0,), (4,), has_more=has_more)
+        ends = place_input_output(layout, shape)
         assert ends.output_y.max() <= layout.height - (82 if has_more else 62)
         assert np.diff(ends.output_y).min() >= 13

@@ -11,13 +11,13 @@ from revacnn_lightning.client.cheapest_filters import price_percentile_ranks
 from ..tab.tab_state import TabState
 from .network_data import node_means
 
-__all__ = ["node_tones", "tone_key"]
+__all__ = ["node_color_key", "node_color_values"]
 
 STRONG_EFFECT = 2.0  # standard deviations, of the strongest color
 
 
-def tone_key(tab: TabState) -> tuple[Any, ...]:
-    """Return a key that changes with the colors."""
+def node_color_key(tab: TabState) -> tuple[Any, ...]:
+    """Return a key that changes whenever `node_color_values` may change."""
     follower = tab.follower
     return (
         tab.shows_prices,
@@ -27,26 +27,27 @@ def tone_key(tab: TabState) -> tuple[Any, ...]:
     )
 
 
-def node_tones(tab: TabState, starts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return ``tone``, a color from 0 to 1 per node, and ``colored_by``, what it stands for.
+def node_color_values(tab: TabState, first_filters: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the colors of the nodes where they stand for prices or a class, else {}.
 
-    Nothing is returned while colors stand for gradients. A node of several filters has their mean.
-    What is unknown has the tone 0; ``colored_by`` is NaN there.
+    ``tone`` is the position in the color scale, 0 to 1, and ``colored_by`` the value that it stands
+    for, each (nodes,). A node of several filters has their mean. Where a value is unknown, ``tone``
+    is 0 and ``colored_by`` is NaN.
 
     Args:
-        tab: says what is shown.
-        starts: the first filter of each node, (nodes,).
+        tab: the tab whose nodes are colored.
+        first_filters: the index of the first filter of each node, (nodes,).
     """
     if not tab.shows_prices and tab.class_view.shown is None:
         return {}
     found = _price_tones(tab) if tab.shows_prices else _class_tones(tab)
     if found is None or not tab.playback.is_live:
-        n = len(starts)
+        n = len(first_filters)
         return {"tone": np.zeros(n, np.float32), "colored_by": np.full(n, np.nan, np.float32)}
     tones, values = (values.astype(np.float32) for values in found)
     return {
-        "tone": node_means(np.nan_to_num(tones, nan=0.0), starts),
-        "colored_by": node_means(values, starts),
+        "tone": node_means(np.nan_to_num(tones, nan=0.0), first_filters),
+        "colored_by": node_means(values, first_filters),
     }
 
 
