@@ -14,7 +14,7 @@ from bokeh.io import curdoc
 
 from . import page_access
 from .rendering.palette import PALETTES
-from .runs.app_state import runs
+from .runs.app_state import run_registry
 from .tab.page import Page
 from .tab.page_assets import page_assets
 from .tab.requested_view import parse_address
@@ -37,7 +37,7 @@ def open_page(request: Any) -> None:
         access_cookie=page_access.cookie_to_set(request),
         **page_assets(),
     )
-    registry = runs()
+    registry = run_registry()
     view = parse_address(request.arguments)
     page = Page(registry.placeholder, theme_name or "dark", registry=registry, requested_view=view)
     page.open(document)

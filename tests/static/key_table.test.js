@@ -87,8 +87,8 @@ test("with Ctrl, filters that are not neighbors are selected, and all of them", 
   const combination = (key) => press(keyOfCombination({key, shiftKey: false}))
   assert.deepEqual(combination("ArrowDown"), [["send", "move_primary", {dy: 1}]])
   assert.deepEqual(combination("ArrowUp"), [["send", "move_primary", {dy: -1}]])
-  assert.deepEqual(combination(" "), [["send", "keep_primary"]])
-  assert.deepEqual(combination("a"), [["send", "select_layer"]])
+  assert.deepEqual(combination(" "), [["send", "toggle_keep_primary"]])
+  assert.deepEqual(combination("a"), [["send", "select_all_filters"]])
   assert.equal(keyOfCombination({key: "ArrowLeft", shiftKey: false}), "") // the browser's own
 })
 

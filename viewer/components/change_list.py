@@ -15,7 +15,7 @@ from ..rendering.formatting import (
     format_short_date_time,
 )
 from ..rendering.plan_costs import format_network_size
-from ..runs.change_order import Change, EditMark, RequestRecord, moment_of, newest_first
+from ..runs.change_order import Change, EditMark, RequestRecord, change_time, newest_first
 from ..tab.tab_state import TabState
 from .alert_rows import alert_row
 from .edit_effect_text import effect_data
@@ -171,7 +171,7 @@ def _size_change(record: RequestRecord) -> str:
 
 def _time(change: Change) -> dict[str, str]:
     """Return the time of a change, short and whole; "" if it is unknown."""
-    moment = moment_of(change)
+    moment = change_time(change)
     if not moment:
         return {"time": "", "moment": ""}
     return {"time": format_short_date_time(moment), "moment": format_date_time(moment)}

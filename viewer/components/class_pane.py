@@ -44,9 +44,9 @@ class ClassMatrixPane:
         if tab.pane != "classes" or tab.selection is None or position is None:
             return False
         requests, layer = tab.follower.classes, tab.selection.layer
-        lens = requests.mark_layer(layer)
+        lens = requests.mark_layer_visible(layer)
         refused = requests.refusal(InspectClasses(layer))
-        awaited = NOT_RECORDED if tab.ended_reason() else tab.awaited(WAITING)
+        awaited = NOT_RECORDED if tab.ended_reason() else tab.waiting_reason(WAITING)
         key = (
             tab.state,
             layer,

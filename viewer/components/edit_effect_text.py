@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.messages import PlanSummary
 
 from ..rendering.formatting import count_of, format_number
 from ..rendering.prices import explain_price, format_price
-from ..runs.edit_effects import REPORTS, EditEffect, Level
+from ..runs.edit_effects import REPORTS, EditEffect, MeanAndSpread
 from ..runs.metric_names import LOSS, main_metric
 
 __all__ = ["describe_effect", "effect_data", "explain_effect"]
@@ -80,7 +80,7 @@ def _change(name: str, effect: EditEffect) -> str:
     return f"{name.replace('_', ' ')} {_format(before, UNKNOWN)} → {_format(after, PENDING)}"
 
 
-def _format(level: Level | None, missing: str) -> str:
+def _format(level: MeanAndSpread | None, missing: str) -> str:
     if level is None:
         return missing
     spread = "" if math.isnan(level.spread) else f" ± {format_number(level.spread)}"

@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.messages import Structure
 
 from ..rendering.formatting import count_of, format_number
-from ..tab.layer_widths import wide_layers
+from ..tab.layer_widths import too_wide_layers
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
 
@@ -35,7 +35,7 @@ class GrowthGainPanel(HtmlPanel):
         rows = [] if requests.newest is None else _rows(tab, requests.newest, structure)
         text = requests.refused
         if requests.is_pending:
-            text = tab.awaited("waiting for a batch")
+            text = tab.waiting_reason("waiting for a batch")
         elif requests.newest is not None and not text:
             notes = [note for note in requests.newest.notes if note]
             text = _describe(requests.newest) if rows else next(iter(notes), "no layer has a gain")
@@ -47,7 +47,7 @@ def _rows(tab: TabState, gains: GrowthGains, structure: Structure) -> list[dict[
 
     ``heat`` is relative to the largest gain.
     """
-    wide = wide_layers(tab, structure)
+    wide = too_wide_layers(tab, structure)
     known = [
         (structure.layers[index].name not in wide, float(gain), index)
         for index, gain in enumerate(gains.gains)

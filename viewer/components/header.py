@@ -15,7 +15,7 @@ from ..rendering.formatting import format_count, format_date_time, format_number
 from ..runs.metric_names import TRAINING_LOSSES, priority
 from ..runs.run_health import RunHealth
 from ..runs.run_state import RunState
-from ..tab.watched_layers import nothing_watched
+from ..tab.watched_layers import no_layers_reason
 from .html_panel import HtmlPanel
 
 __all__ = ["Header"]
@@ -54,7 +54,7 @@ class Header(HtmlPanel):
             "motionless": health.kind not in MOVING_KINDS,
             "end_notice": _end_notice(health, name or "This run"),
             **_alerts(state, self.tab.dismissed_alerts),
-            "watch_refusal": nothing_watched(self.tab),
+            "watch_refusal": no_layers_reason(self.tab),
             "network_notice": health.text if run == "connecting" else _missing_layers(structure),
             "problem": selection.problem,
             "model": structure.model if structure is not None else "",

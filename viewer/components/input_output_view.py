@@ -12,7 +12,7 @@ from ..layout import InputOutputPlacement
 from ..layout.boxes import Box
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
-from ..tab.shown_input import shown_pass
+from ..tab.shown_input import shown_image_pass
 from ..tab.tab_state import TabState
 from .input_output_data import (
     channel_tooltips,
@@ -49,7 +49,7 @@ class InputOutputView:
         tab, placement = self.tab, self._network.input_output
         if tab.main_view != "network":
             return False
-        image_pass, passes = shown_pass(tab), tab.follower.image_passes
+        image_pass, passes = shown_image_pass(tab), tab.follower.image_passes
         own, refusal = tab.follower.own_images, self._refusal()
         key = (placement, passes.revision, passes.is_waiting, refusal, own.revision)
         if key == self._shown:

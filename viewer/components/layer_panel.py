@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.messages import LayerInfo
 from ..embedding.projection import Projection
 from ..rendering.findings import collect_findings
 from ..tab.tab_state import TabState
-from ..tab.watched_layers import nothing_watched
+from ..tab.watched_layers import no_layers_reason
 from .html_panel import HtmlPanel
 from .selection_panel import NO_SELECTION
 
@@ -39,7 +39,7 @@ class LayerPanel(HtmlPanel):
             "findings": None, "slices": "", "depth": None,
         }  # fmt: skip
         if layer is None or position is None:
-            reason = nothing_watched(tab) or NO_SELECTION
+            reason = no_layers_reason(tab) or NO_SELECTION
             return content | {"disabled": dict.fromkeys(BUTTONS, reason), "tooltips": {}}
         selected = tab.selected_ids()
         dead = _dead_ids(tab, layer, position[0])
@@ -93,7 +93,7 @@ class LayerPanel(HtmlPanel):
         has_slices = len(layer.kernel_size) == 3
         if tab.pane == "inspection" and tab.selection is not None:
             filter_id = tab.selection.filter_id
-            has_slices |= tab.follower.inspections.reads_volumes(layer.name, filter_id)
+            has_slices |= tab.follower.inspections.shows_volume_slices(layer.name, filter_id)
         return known.depth if known is not None and has_slices else None
 
 

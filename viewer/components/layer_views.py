@@ -20,7 +20,7 @@ from ..rendering.thumbnails import build_tiles, image_tile
 from ..runs.layer_details import VIEWS, LayerDetailRecord, is_single_value
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from ..tab.watched_layers import nothing_watched
+from ..tab.watched_layers import no_layers_reason
 from .network_data import normalize_gradients
 
 __all__ = ["FilterEmbeddingView", "InputImage", "make_embedding_views"]
@@ -76,7 +76,7 @@ class FilterEmbeddingView:
     def update(self) -> bool:
         tab, state, position = self.tab, self.tab.state, self.tab.selected_position()
         if state is None or position is None or tab.selection is None:
-            return self._clear(nothing_watched(tab))
+            return self._clear(no_layers_reason(tab))
         if not self._is_visible:
             return False
         details = tab.follower.layer_details

@@ -15,7 +15,7 @@ from ..rendering.formatting import format_selection
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
-from ..tab.shown_input import shown_pass
+from ..tab.shown_input import shown_image_pass
 from ..tab.tab_state import TabState
 from . import network_data
 from .input_output_data import (
@@ -101,7 +101,7 @@ class NetworkView:
         plans = len(state.requests.plans)  # a coupling preview arrives as a plan
         edits = (self.tab.revision, self.tab.edit_queue.revision)
         statistics = self.tab.statistics_key()
-        shown_pass(self.tab)  # requests it
+        shown_image_pass(self.tab)  # requests it
         passed = self.tab.follower.image_passes.revision
         tones = node_color_key(self.tab)
         content = (

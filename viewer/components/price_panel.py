@@ -29,7 +29,7 @@ class ColorByPricePanel(HtmlPanel):
         prices = requests.mark_visible()
         refusal = tab.steering_refusal()
         if prices is None:
-            awaited = requests.refused or tab.awaited(WAITING)
+            awaited = requests.refused or tab.waiting_reason(WAITING)
             return {"shown": True, "text": awaited, "refusal": awaited}
         text = f"ranked only: {prices.note}" if prices.note else _progress(prices)
         return {"shown": True, "text": text, "refusal": refusal}

@@ -31,7 +31,7 @@ class RankStatisticsPanel(HtmlPanel):
         tab.follower.ranks.mark_visible(layer.name)
         newest = tab.follower.ranks.newest
         if newest is None or newest.layer != layer.name:
-            awaited = tab.awaited(f"Waiting for the values of {layer.name} in each rank")
+            awaited = tab.waiting_reason(f"Waiting for the values of {layer.name} in each rank")
             return {**content, "text": awaited}
         return {**content, **_table(newest)}
 

@@ -13,7 +13,7 @@ from ..rendering.formatting import (
     format_selection,
 )
 from ..tab.tab_state import TabState
-from ..tab.watched_layers import nothing_watched
+from ..tab.watched_layers import no_layers_reason
 from .html_panel import HtmlPanel
 
 __all__ = ["NO_SELECTION", "SelectionPanel"]
@@ -36,7 +36,7 @@ class SelectionPanel(HtmlPanel):
     def content(self) -> dict[str, Any]:
         tab, layer, position = self.tab, self.tab.layer(None), self.tab.selected_position()
         if layer is None or position is None:
-            return _empty(tab.sort_by, nothing_watched(tab) or NO_SELECTION)
+            return _empty(tab.sort_by, no_layers_reason(tab) or NO_SELECTION)
         layer_index, index = position
         refusal = tab.width_refusal(layer)
         is_staged = layer.filter_ids[index] in tab.staging.removed_ids(layer.name)

@@ -125,7 +125,7 @@ class _Router:
         tops = middle - bands.sum() / 2 + np.cumsum([0.0, *bands])[:-1]
         for a, top, band in zip(sources, tops, bands, strict=True):
             for place, b in enumerate(readers):
-                n = max(2, _n_strands(band) // (1 if place == 0 else 2))
+                n = max(2, _n_paths(band) // (1 if place == 0 else 2))
                 if self._are_few:
                     n = self._count((a, b))
                 starts = self._leave((a, b), n)
@@ -193,7 +193,7 @@ class _Router:
         """Return the number of paths of an edge."""
         a, b = edge
         if self.units[a].is_block:
-            return _n_strands(self._band(edge))
+            return _n_paths(self._band(edge))
         if self.units[b].is_block:
             return FAN
         rows = self.columns[self.units[a].first].rows
@@ -249,7 +249,7 @@ class _Router:
         return column.x[node] - half + NODE_OVERLAP, column.y[node]
 
 
-def _n_strands(band: float) -> int:
+def _n_paths(band: float) -> int:
     return int(np.clip(round(band / STRAND_HEIGHT), *STRANDS))
 
 

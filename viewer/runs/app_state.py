@@ -9,14 +9,17 @@ from .recordings import Recordings
 from .registry import RunRegistry
 from .socket_reader import SocketReader
 
-__all__ = ["parse_options", "runs", "start", "stop"]
+__all__ = ["parse_options", "run_registry", "start", "stop"]
 
 _runs: RunRegistry | None = None
 _reader: SocketReader | None = None
 
 
-def runs() -> RunRegistry:
-    """Return the registry; created on first use where no server has started it, as in tests."""
+def run_registry() -> RunRegistry:
+    """Return the registry of the runs of this server.
+
+    Where no server has started it, as in tests, it is created on first use.
+    """
     global _runs
     if _runs is None:
         _runs = RunRegistry()

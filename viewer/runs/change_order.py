@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.messages import PlanSummary
 
-__all__ = ["Change", "EditMark", "RequestRecord", "moment_of", "newest_first"]
+__all__ = ["Change", "EditMark", "RequestRecord", "change_time", "newest_first"]
 
 
 class EditMark(Struct, frozen=True):
@@ -56,24 +56,24 @@ class RequestRecord(Struct):
 Change = RequestRecord | RequestOutcome | EditMark | Alert
 
 
-def moment_of(change: Change) -> float:
+def change_time(change: Change) -> float:
     """Return the Unix time of a change; 0 if it is unknown."""
     return (change.time or change.sent) if isinstance(change, RequestRecord) else change.time
 
 
 def newest_first(changes: Sequence[Change]) -> list[Change]:
-    """Return changes, of which the oldest come first, in the order of time, newest first.
+    """Return changes in the order of time, newest first.
 
     A request without a reply is the newest. Where the time of a change is unknown, it is that of
     the last one at its batch or before.
     """
-    known = [(one.step, moment_of(one)) for one in changes if moment_of(one) > 0]
+    known = [(one.step, change_time(one)) for one in changes if change_time(one) > 0]
 
     def moment(change: Change) -> float:
         if isinstance(change, RequestRecord) and change.state == "sent":
             return math.inf
         step = change.step
-        at = moment_of(change)
+        at = change_time(change)
         return at or max((time for other, time in known if 0 <= other <= step), default=0.0)
 
     def key(change: Change) -> tuple[float, int, bool, float]:

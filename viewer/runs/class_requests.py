@@ -44,13 +44,19 @@ class ClassRequests:
         self._requested: dict[Wanted, tuple[float, str]] = {}  # when, and with which id
         self._refused: dict[Wanted, str] = {}
 
-    def mark_layer(self, layer: str) -> ClassLens | None:
-        """Request the classes of a layer for the next seconds; return the newest known."""
+    def mark_layer_visible(self, layer: str) -> ClassLens | None:
+        """Request how the filters of a layer respond to classes, for the next seconds.
+
+        Return the newest that is known.
+        """
         self._visible[InspectClasses(layer)] = time.monotonic()
         return self._lenses.get(layer)
 
-    def mark_class(self, class_index: int) -> ClassAnswers | None:
-        """Request the answers to a class for the next seconds; return the newest known."""
+    def mark_class_visible(self, class_index: int) -> ClassAnswers | None:
+        """Request the responses of all filters to a class, for the next seconds.
+
+        Return the newest that are known.
+        """
         for other in [one for one in self._visible if isinstance(one, InspectClass)]:
             del self._visible[other]  # the run sends the answers to one class
         self._visible[InspectClass(class_index)] = time.monotonic()

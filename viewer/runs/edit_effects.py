@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.messages import Snapshot
 
 from .metric_names import LOSS
 
-__all__ = ["EditEffect", "EditEffects", "Level"]
+__all__ = ["EditEffect", "EditEffects", "MeanAndSpread"]
 
 WINDOW = 50  # batches before an edit, and after it
 REPORTS = (10, 25, WINDOW)  # batches after the edit at which its effect is reported
@@ -20,12 +20,12 @@ MAX_EFFECTS = 64
 MAX_METRICS = 64
 
 
-class Level(Struct, frozen=True):
-    """The level of a noisy value over some batches.
+class MeanAndSpread(Struct, frozen=True):
+    """The mean and the standard deviation of a value over some batches.
 
     Attributes:
-        mean: over the batches.
-        spread: standard deviation; NaN of a single value.
+        mean: the mean over the batches.
+        spread: the standard deviation; NaN for a single value.
     """
 
     mean: float
@@ -36,13 +36,13 @@ class EditEffect(Struct):
     """What was measured around an edit, or around several within `REPORTS[0]` batches.
 
     Attributes:
-        before, after: per measured value, by the name of the metric; `LOSS` is the training loss.
+        before, after: the values by the name of the metric; `LOSS` is the training loss.
         batches_before, batches_after: number of batches measured.
         n_edits: number of edits that share this effect.
     """
 
-    before: dict[str, Level] = {}
-    after: dict[str, Level] = {}
+    before: dict[str, MeanAndSpread] = {}
+    after: dict[str, MeanAndSpread] = {}
     batches_before: int = 0
     batches_after: int = 0
     n_edits: int = 1
@@ -135,7 +135,7 @@ class _Values:
             self._add_change(name, snapshot.metrics[name])
         return bool(new)
 
-    def levels(self) -> dict[str, Level]:
+    def levels(self) -> dict[str, MeanAndSpread]:
         """Return the level of each value over the last `WINDOW` batches.
 
         A metric that has not changed in this time has the level of its last change.
@@ -146,9 +146,13 @@ class _Values:
             levels[name] = _level(latest or [changes[-1][1]])
         return {name: level for name, level in levels.items() if math.isfinite(level.mean)}
 
-    def last_known(self) -> dict[str, Level]:
+    def last_known(self) -> dict[str, MeanAndSpread]:
         """Return the last value of each metric, also of those logged before the first batch."""
-        return {name: Level(value) for name, value in self._known.items() if math.isfinite(value)}
+        return {
+            name: MeanAndSpread(value)
+            for name, value in self._known.items()
+            if math.isfinite(value)
+        }
 
     def _changed(self, snapshot: Snapshot) -> list[str]:
         """Return the metrics that have changed, and remember their values."""
@@ -167,13 +171,15 @@ class _Values:
         changes.append((self.n_batches, value))
 
 
-def _level(values: Sequence[float]) -> Level:
+def _level(values: Sequence[float]) -> MeanAndSpread:
     """Return mean and standard deviation of the finite values; NaN if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     n = len(finite)
     if n == 0:
-        return Level(math.nan)
+        return MeanAndSpread(math.nan)
     mean = math.fsum(finite) / n
     if n == 1:
-        return Level(mean)
-    return Level(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / (n - 1)))
+        return MeanAndSpread(mean)
+    return MeanAndSpread(
+        mean, math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / (n - 1))
+    )

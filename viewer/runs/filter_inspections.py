@@ -69,14 +69,14 @@ class FilterInspections:
             filter_.image, filter_.depth, filter_.last_requested = image, depth, 0.0
         return filter_
 
-    def reads_volumes(self, layer: str, filter_id: int) -> bool:
-        """Return whether slices are shown of what activates a filter."""
+    def shows_volume_slices(self, layer: str, filter_id: int) -> bool:
+        """Return whether the inputs of a filter are volumes, of which slices are shown."""
         filter_ = self._filters.get((layer, filter_id))
         inspection = None if filter_ is None else filter_.inspection
         return inspection is not None and inspection.volume is not None
 
-    def restart_ascent(self, layer: str, filter_id: int) -> None:
-        """Search the image that a filter responds to most from the beginning."""
+    def restart_activation_maximization(self, layer: str, filter_id: int) -> None:
+        """Optimize the image that activates a filter most again, from the beginning."""
         filter_ = self._filters.get((layer, filter_id))
         if filter_ is not None:
             filter_.ascent, filter_.last_requested = filter_.ascent + 1, 0.0

@@ -13,12 +13,12 @@ from revacnn_lightning.protocol.requests import InspectGrowth
 
 from .run_state import RunState
 
-__all__ = ["GrowthRequests"]
+__all__ = ["GrowthGainRequests"]
 
 Send = Callable[[InspectGrowth], str]  # returns the request id
 
 
-class GrowthRequests:
+class GrowthGainRequests:
     """Requests the growth gains once per click, and keeps the newest ones.
 
     Attributes:
@@ -34,8 +34,8 @@ class GrowthRequests:
         self._is_wanted = False
         self._request = ""
 
-    def want(self) -> None:
-        """Request the gains at the next opportunity."""
+    def request(self) -> None:
+        """Request the growth gains of all layers at the next tick."""
         self._is_wanted, self.is_pending, self.refused = True, True, ""
 
     def tick(self, send: Send) -> None:

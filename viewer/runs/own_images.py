@@ -33,8 +33,11 @@ class OwnImages:
         self._painted: OrderedDict[int, tuple[int, int | None]] = OrderedDict()  # -> base, origin
         self._requests: OrderedDict[str, int] = OrderedDict()  # request id -> index of the image
 
-    def show_picture(self, pixels: np.ndarray, send: Send) -> int | None:
-        """Send a picture, uint8 (H, W, 3); return the index of its image, None if it cannot be."""
+    def send_picture(self, pixels: np.ndarray, send: Send) -> int | None:
+        """Send a picture to the run as an input, uint8 (H, W, 3).
+
+        Return the index of its image; None if it cannot be sent.
+        """
         index = new_image_index()
         return self._send(index, picture_requests(index, pixels), send)
 

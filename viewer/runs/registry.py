@@ -44,11 +44,12 @@ class RunRegistry:
     runs are followed while a tab shows them.
 
     Args:
-        connection_file: of the only run to show; None to show all runs of this machine.
-        recordings: are shown instead of runs.
+        connection_file: the connection file of the only run to show; None to show all runs of this
+            machine.
+        recordings: recordings to show instead of runs.
 
     Attributes:
-        live: connections of the running trainings, newest first.
+        live: the connections of the running trainings, newest first.
         problem: why there is no run; "" if there is one.
         placeholder: the follower of a tab that has no run yet.
         observers: notified after messages were received, and at every tick; held weakly.
@@ -115,7 +116,7 @@ class RunRegistry:
 
     # Runs that are resumed from a checkpoint
 
-    def find_resumed(self, follower: RunFollower) -> RunFollower | None:
+    def find_resuming_follower(self, follower: RunFollower) -> RunFollower | None:
         """Return the follower of the run that resumes an ended or unreachable one.
 
         None if no such run has replied yet.

@@ -12,13 +12,13 @@ from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from ..rendering.formatting import format_count
 from .change_order import EditMark, RequestRecord
 
-__all__ = ["describe_loss", "resume_record", "unchanged_layers"]
+__all__ = ["describe_lost_progress", "mask_edited_filter_ids", "resume_record"]
 
 NO_FILTER = -1  # an id that no filter has
 
 
-def unchanged_layers(before: Structure, now: Structure) -> Structure:
-    """Return ``before`` without the filters of the layers that were edited.
+def mask_edited_filter_ids(before: Structure, now: Structure) -> Structure:
+    """Return ``before`` with -1 for the filter ids of the layers that differ in ``now``.
 
     A resumed run numbers the filters of an edited layer from 0 again, so that an id may mean
     another filter. Ids are never reused: equal ones mean that the layer was not edited.
@@ -33,12 +33,14 @@ def unchanged_layers(before: Structure, now: Structure) -> Structure:
     return replace(before, layers=[keep_if_equal(layer) for layer in before.layers])
 
 
-def describe_loss(last_step: int | None, marks: Iterable[EditMark], first_step: int) -> str:
-    """Return what a run has lost of the one that it resumes; "" if that is nothing.
+def describe_lost_progress(
+    last_step: int | None, marks: Iterable[EditMark], first_step: int
+) -> str:
+    """Return which batches and edits of the earlier run a resumed run has lost; "" for none.
 
     Args:
-        last_step: the last known batch of that run; None if none is known.
-        marks: the edits of that run.
+        last_step: the last known batch of the earlier run; None if none is known.
+        marks: the edits of the earlier run.
         first_step: the first batch of the run that resumes it.
     """
     batches = 0 if last_step is None else last_step + 1 - first_step

@@ -28,11 +28,11 @@ from ..rendering.formatting import format_count, format_time_of_day
 from .class_requests import ClassRequests
 from .filter_inspections import FilterInspections
 from .filter_prices import FilterPriceRequests
-from .growth_requests import GrowthRequests
+from .growth_requests import GrowthGainRequests
 from .image_passes import ImagePasses
 from .layer_details import LayerDetails
 from .own_images import OwnImages
-from .rank_requests import RankRequests
+from .rank_requests import RankStatisticsRequests
 from .run_health import RunHealth
 from .run_state import RunState
 from .shown_verdicts import ShownVerdicts
@@ -53,8 +53,8 @@ class RunFollower:
     The state remains available after the run has ended.
 
     Args:
-        connection: of the run; None for a placeholder without a run.
-        layer_details: to use for this run, for example with a worker that is already warm.
+        connection: the connection of the run; None for a placeholder without a run.
+        layer_details: the details to use, for example with a worker that is already warm.
         open_run: attaches to the run, or opens its recording.
         earlier: the state of the run that this one resumes from a checkpoint; None if unknown.
 
@@ -93,8 +93,8 @@ class RunFollower:
         self.filter_prices = FilterPriceRequests()
         self.classes = ClassRequests()
         self.verdicts = ShownVerdicts()
-        self.growth = GrowthRequests()
-        self.ranks = RankRequests()
+        self.growth = GrowthGainRequests()
+        self.ranks = RankStatisticsRequests()
         self.own_images = OwnImages()
         self.last_shown = time.monotonic()
         self.on_messages: Callable[[], None] = _do_nothing
@@ -174,9 +174,9 @@ class RunFollower:
         """
         return self._send(edit, version, dry_run=True)
 
-    def show_picture(self, pixels: np.ndarray) -> None:
-        """Show a picture, uint8 (H, W, 3), in all views."""
-        image = self.own_images.show_picture(pixels, self._send_image)
+    def use_picture_as_input(self, pixels: np.ndarray) -> None:
+        """Use a picture, uint8 (H, W, 3), as the input that all views show."""
+        image = self.own_images.send_picture(pixels, self._send_image)
         if image is not None:
             self.layer_details.show_image(image)
 

@@ -28,9 +28,9 @@ from revacnn_lightning.protocol.messages import (
 )
 
 from .edit_effects import EditEffects
-from .filter_mapping import inherit_edges
+from .inherited_edges import inherit_edges
 from .request_log import RequestLog
-from .resumed_run import describe_loss, unchanged_layers
+from .resumed_run import describe_lost_progress, mask_edited_filter_ids
 from .run_histories import FILTER_STATISTICS, RunHistories
 
 __all__ = ["RunState"]
@@ -47,9 +47,8 @@ class RunState:
     Tabs compare the revisions with those of their last update to detect changes.
 
     Args:
-        connection: of the run.
-        earlier: of the run that this one resumes from a checkpoint, to continue its histories;
-            None if it is unknown.
+        connection: the connection of the run.
+        earlier: the state of the run that this one resumes from a checkpoint; None if unknown.
 
     Attributes:
         resumes: id of the run whose histories this one continues; "" for none.
@@ -238,13 +237,14 @@ class RunState:
     def _continue_histories(self, earlier: RunState) -> None:
         """Continue the histories of the run that this one resumes, up to its checkpoint."""
         structure, first_step = self.structure, self.connection.first_step
-        self._earlier = None
+        self._earlier, marks = None, earlier.requests.edit_marks
         if structure is None or earlier.structure is None:
             self.histories.start_filters(self.n_filters)
             return
         last_step = None if earlier.snapshot is None else earlier.snapshot.step
-        self.resume_note = describe_loss(last_step, earlier.requests.edit_marks, first_step)
-        source = find_previous_columns(unchanged_layers(earlier.structure, structure), structure)
+        self.resume_note = describe_lost_progress(last_step, marks, first_step)
+        before = mask_edited_filter_ids(earlier.structure, structure)
+        source = find_previous_columns(before, structure)
         self.histories.continue_from(earlier.histories, first_step, source)
         self.resumes = earlier.connection.run
 

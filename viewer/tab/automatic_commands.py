@@ -49,7 +49,7 @@ def control_pruning(tab: TabState, arguments: Arguments) -> None:
 
 
 def set_policy(tab: TabState, arguments: Arguments) -> None:
-    """Set what the run does with its own verdicts."""
+    """Set what the run does with its verdicts: nothing, propose remedies, or apply free ones."""
     for policy in get_args(Policy):
         if policy == arguments.option:
             tab.edit_queue.send_control(SetPolicy(policy), "Set the policy")

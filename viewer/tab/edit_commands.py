@@ -90,9 +90,9 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
 
 
 def stage_remedy(tab: TabState, arguments: Arguments) -> None:
-    """Stage what helps: ``remove``, ``merge``, ``restart``, ``freeze``, ``add`` or ``split``.
+    """Stage the remedy of a verdict, or undo the last edit if the option is ``undo``.
 
-    ``undo`` is not staged: the last edit is undone.
+    Remedies are ``remove``, ``merge``, ``restart``, ``freeze``, ``add`` and ``split``.
     """
     layer = tab.layer(arguments.layer)
     if layer is None:
@@ -158,6 +158,7 @@ def stage_freeze_layer(tab: TabState, arguments: Arguments) -> None:
 
 
 def stage_split(tab: TabState, _: Arguments) -> None:
+    """Stage the split of each selected filter in two."""
     layer = tab.layer(None)
     if layer is not None and _can_change_width(tab, layer):
         for filter_id in tab.selected_ids():
@@ -165,6 +166,7 @@ def stage_split(tab: TabState, _: Arguments) -> None:
 
 
 def stage_merge(tab: TabState, _: Arguments) -> None:
+    """Stage merging the selected filters into one, or discard it if it is staged."""
     layer, selected = tab.layer(None), tab.selected_ids()
     if layer is not None and _can_change_width(tab, layer):
         _stage_merge(tab, layer, selected)
@@ -192,6 +194,7 @@ def stage_freeze(tab: TabState, _: Arguments) -> None:
 
 
 def stage_reinitialize(tab: TabState, _: Arguments) -> None:
+    """Stage new initial weights for the selected filters, or discard them if staged."""
     layer = tab.layer(None)
     if layer is not None:
         tab.staging.toggle("reinitialize", layer.name, tab.selected_ids())
@@ -220,7 +223,7 @@ def stage_set_to_mean(tab: TabState, arguments: Arguments) -> None:
 
 
 def confirm(tab: TabState, arguments: Arguments) -> None:
-    """Confirm a staged change that changes the function of the network, or take that back."""
+    """Confirm a staged change that changes the function of the network, or unconfirm it."""
     tab.staging.toggle_confirmed(arguments.key)
 
 
@@ -233,20 +236,24 @@ def discard(tab: TabState, arguments: Arguments) -> None:
 
 
 def apply(tab: TabState, _: Arguments) -> None:
+    """Send all staged changes to the run."""
     tab.edit_queue.apply_staged()
 
 
 def undo(tab: TabState, _: Arguments) -> None:
+    """Request to undo the edits of the last Apply."""
     if tab.structure is not None:
         tab.edit_queue.undo(tab.structure)
 
 
 def redo(tab: TabState, _: Arguments) -> None:
+    """Request to redo the edits that were undone last."""
     if tab.structure is not None:
         tab.edit_queue.redo(tab.structure)
 
 
 def dismiss_reply(tab: TabState, _: Arguments) -> None:
+    """Hide the reply to the last request."""
     tab.edit_queue.shown_reply = None
 
 

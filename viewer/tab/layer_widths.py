@@ -10,11 +10,11 @@ from revacnn_lightning.protocol.messages import Structure
 
 from .tab_state import TabState
 
-__all__ = ["growth_gains", "narrow_layers", "wide_layers"]
+__all__ = ["growth_gains", "too_narrow_layers", "too_wide_layers"]
 
 
-def wide_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
-    """Return the layers that are too wide, while the tab shows prices of this structure."""
+def too_wide_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
+    """Return the verdicts on layers with too many filters, while the tab shows their prices."""
     prices = tab.follower.filter_prices.newest if tab.shows_prices else None
     if prices is None or prices.version != structure.version:
         return {}
@@ -37,9 +37,9 @@ def growth_gains(tab: TabState, structure: Structure) -> np.ndarray:
     return np.where(refused, np.nan, newest.gains)
 
 
-def narrow_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
-    """Return the layers that are too narrow; none of them is too wide."""
-    gains, wide = growth_gains(tab, structure), wide_layers(tab, structure)
+def too_narrow_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
+    """Return the verdicts on layers with too few filters; none of these layers is too wide."""
+    gains, wide = growth_gains(tab, structure), too_wide_layers(tab, structure)
     n_filters = sum(len(layer.filter_ids) for layer in structure.layers)
     found = [
         judge_narrowness(layer.name, float(gain), gains, n_filters)

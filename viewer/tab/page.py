@@ -14,9 +14,9 @@ from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
 from .commands import CHART_COMMANDS, perform
-from .frame_scheduler import SECONDARY_INTERVALS, Awaited, FrameScheduler
 from .page_components import PageComponents
 from .page_link import PageLink, decode_command, is_connected
+from .page_update_scheduler import SECONDARY_INTERVALS, PageUpdateScheduler, UpdateUrgency
 from .requested_view import RequestedView
 from .tab_state import TabState
 from .tab_title import tab_title
@@ -65,9 +65,8 @@ class Page:
         self.components = PageComponents(self.tab)
         self.frames_sent = 0
         self._frame_serials = itertools.count()
-        self._scheduler = FrameScheduler()
-        self._updated_at = self._panels_updated_at = 0.0
-        self._titled_at = 0.0
+        self._scheduler = PageUpdateScheduler()
+        self._updated_at = self._panels_updated_at = self._titled_at = 0.0
         # Copies of the link's, which are read at each message: a default costs 20 µs there.
         self._is_in_view, self._is_drawing = bool(self.link.visible), False
         self._sent_at = time.monotonic()
@@ -137,7 +136,7 @@ class Page:
         self._next_update_at = NEVER
         self.tab.run_selection.update()
         now = time.monotonic()
-        new_statistics, awaited = self._has_new_statistics(), self._awaited()
+        new_statistics, urgency = self._has_new_statistics(), self._urgency()
         if not self._is_visible() or not self._is_update_due(now) or self._delay(now) != 0:
             return
         self.tab.update()
@@ -147,14 +146,14 @@ class Page:
             self._panels_updated_at = now
         components = self.components
         due = components.primary if are_panels_due else components.drawings
-        if awaited == Awaited.EDIT:  # all charts would be painted before the network
+        if urgency == UpdateUrgency.EDIT:  # all charts would be painted before the network
             due = [component for component in due if component is not components.markers]
         if self._update_all(due):
             self.frames_sent += 1
-            is_confirmed = self._scheduler.needs_confirmation(now, awaited)
+            is_confirmed = self._scheduler.needs_confirmation(now, urgency)
             self._send(is_confirmed=is_confirmed)
             self._scheduler.frame_sent(
-                now, new_statistics=new_statistics, awaited=awaited, is_confirmed=is_confirmed
+                now, new_statistics=new_statistics, urgency=urgency, is_confirmed=is_confirmed
             )
             if not is_confirmed:
                 self._schedule_secondary(now)
@@ -217,11 +216,12 @@ class Page:
     def _has_new_statistics(self) -> bool:
         return self.tab.statistics_key() != self._statistics_key
 
-    def _awaited(self) -> Awaited:
-        """Return what the person waits for and the page does not show yet."""
+    def _urgency(self) -> UpdateUrgency:
+        """Return how urgent the next frame is: what a person waits for and does not see yet."""
         if self.tab.structure_key() != self._structure_key:
-            return Awaited.EDIT
-        return Awaited.REPLY if self._replies() != self._shown_replies else Awaited.NOTHING
+            return UpdateUrgency.EDIT
+        is_same = self._replies() == self._shown_replies
+        return UpdateUrgency.NOTHING if is_same else UpdateUrgency.REPLY
 
     def _replies(self) -> int:
         """Return the number of requests and replies so far."""
@@ -230,7 +230,7 @@ class Page:
     def _delay(self, now: float) -> float | None:
         """Return the seconds until a frame may be sent; None while the last one is unconfirmed."""
         return self._scheduler.delay(
-            now, new_statistics=self._has_new_statistics(), awaited=self._awaited()
+            now, new_statistics=self._has_new_statistics(), urgency=self._urgency()
         )
 
     def _store_keys(self, now: float) -> None:

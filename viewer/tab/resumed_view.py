@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from revacnn_lightning.protocol.messages import Structure
 
-from ..runs.resumed_run import resume_record, unchanged_layers
+from ..runs.resumed_run import mask_edited_filter_ids, resume_record
 from ..runs.run_state import RunState
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ __all__ = ["continue_view", "resumes"]
 
 
 def resumes(state: RunState | None, shown: object) -> bool:
-    """Return whether a run resumes the one that was shown before."""
+    """Return whether a run resumes the run of another state, which was shown before."""
     if state is None or not isinstance(shown, RunState):
         return False
     return state.resumes == shown.connection.run
@@ -37,6 +37,8 @@ def continue_view(tab: TabState, known: Structure | None) -> None:
     tab.edit_queue.shown_reply = resume_record(state.connection.first_step, state.resume_note)
     if structure is None or known is None or selection is None:
         return
-    ids = {layer.name: layer.filter_ids for layer in unchanged_layers(known, structure).layers}
+    ids = {
+        layer.name: layer.filter_ids for layer in mask_edited_filter_ids(known, structure).layers
+    }
     if selection.filter_id not in ids.get(selection.layer, []):
         tab.selection, tab.other_selected_ids = None, []

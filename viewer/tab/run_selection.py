@@ -46,7 +46,7 @@ class RunSelection:
             found = self.registry.find(self.requested_run) or self.registry.find()
             self.follower = found or self.follower
         elif self.registry is not None:
-            self.follower = self.registry.find_resumed(self.follower) or self.follower
+            self.follower = self.registry.find_resuming_follower(self.follower) or self.follower
         self.follower.last_shown = time.monotonic()
         if self.compared_run and self.registry is not None:
             self.registry.keep_following(self.compared_run)

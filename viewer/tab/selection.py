@@ -6,19 +6,19 @@ from msgspec import Struct
 
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 
-__all__ = ["Selection", "find_position", "find_replacement"]
+__all__ = ["FilterReference", "find_position", "find_replacement"]
 
 
-class Selection(Struct, frozen=True):
-    """A filter, identified by a name and an id that survive edits."""
+class FilterReference(Struct, frozen=True):
+    """A reference to a filter that survives edits: the name of its layer and its id."""
 
     layer: str
     filter_id: int
 
 
 def find_replacement(
-    removed: Selection | None, previous: Structure | None, structure: Structure
-) -> Selection:
+    removed: FilterReference | None, previous: Structure | None, structure: Structure
+) -> FilterReference:
     """Return the filter to select instead of a removed one.
 
     It is the next remaining filter of the same layer, or the previous one if there is no next. In
@@ -31,11 +31,11 @@ def find_replacement(
         [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
     )
     if removed is None or not before or removed.filter_id not in before[0]:
-        return Selection(layer.name, layer.filter_ids[0])
+        return FilterReference(layer.name, layer.filter_ids[0])
     index, remaining = before[0].index(removed.filter_id), set(layer.filter_ids)
     candidates = [*before[0][index:], *reversed(before[0][:index])]
     found = next((id_ for id_ in candidates if id_ in remaining), layer.filter_ids[0])
-    return Selection(layer.name, found)
+    return FilterReference(layer.name, found)
 
 
 def _layer_or_previous(name: str, previous: Structure | None, structure: Structure) -> LayerInfo:
@@ -47,7 +47,7 @@ def _layer_or_previous(name: str, previous: Structure | None, structure: Structu
     return remaining[found]
 
 
-def find_position(structure: Structure, selection: Selection) -> tuple[int, int] | None:
+def find_position(structure: Structure, selection: FilterReference) -> tuple[int, int] | None:
     """Return the layer and filter index of a selection; None if the network has no such filter."""
     for i, layer in enumerate(structure.layers):
         if layer.name == selection.layer and selection.filter_id in layer.filter_ids:

@@ -9,28 +9,28 @@ from .tab_state import TabState
 
 __all__ = [
     "extend_selection",
-    "keep_primary",
     "move_primary",
-    "select_layer",
-    "select_several",
-    "show_verdict",
+    "select_all_filters",
+    "select_filters_by_index",
+    "select_verdict_filters",
+    "toggle_keep_primary",
 ]
 
 
-def select_several(tab: TabState, arguments: Arguments) -> None:
-    """Select filters of a layer by their indices; `combine` describes the options."""
+def select_filters_by_index(tab: TabState, arguments: Arguments) -> None:
+    """Select filters of a layer by their indices; see `combine_selections` for the options."""
     layer = tab.layer(arguments.layer)
     if layer is None:
         return
     ids = [layer.filter_ids[i] for i in arguments.filters if 0 <= i < len(layer.filter_ids)]
     is_same_layer = tab.selection is not None and tab.selection.layer == layer.name
     selected = tab.selected_ids() if is_same_layer else []
-    if found := combine(selected, ids, arguments.option):
+    if found := combine_selections(selected, ids, arguments.option):
         tab.select_ids(layer.name, found)
 
 
-def show_verdict(tab: TabState, arguments: Arguments) -> None:
-    """Select the filters of a verdict, or all of its layer, and show the layer."""
+def select_verdict_filters(tab: TabState, arguments: Arguments) -> None:
+    """Select the filters that a verdict is about, or all of its layer, and show the layer."""
     layer = tab.layer(arguments.layer)
     if layer is None or arguments.layer is None:
         return
@@ -40,19 +40,21 @@ def show_verdict(tab: TabState, arguments: Arguments) -> None:
         tab.select_ids(layer.name, found)
 
 
-def select_layer(tab: TabState, _: Arguments) -> None:
+def select_all_filters(tab: TabState, _: Arguments) -> None:
     """Select all filters of the selected layer. The primary filter remains the same."""
     layer = tab.layer(None)
     if layer is not None:
         tab.select_ids(layer.name, [*tab.selected_ids(), *layer.filter_ids])
 
 
-def combine(selected: Sequence[int], ids: Sequence[int], option: str) -> list[int]:
-    """Return the new selection, the primary filter first.
+def combine_selections(selected: Sequence[int], ids: Sequence[int], option: str) -> list[int]:
+    """Return the ids that are selected after an option is applied, the primary filter first.
 
     Args:
-        option: ``set`` replaces the selection, ``add`` adds to it, and ``toggle`` adds, too, but
-            releases the filters if all of them are selected. The last filter is never released.
+        selected: the ids that are selected now.
+        ids: the ids that were chosen.
+        option: ``set`` replaces the selection. ``add`` adds to it. ``toggle`` adds, but deselects
+            the filters if all of them are selected. The last filter stays selected.
     """
     if option == "set":
         return list(ids)
@@ -62,9 +64,9 @@ def combine(selected: Sequence[int], ids: Sequence[int], option: str) -> list[in
 
 
 def extend_selection(tab: TabState, arguments: Arguments) -> None:
-    """Make another filter of the layer primary, and select those between, or release them.
+    """Make another filter of the layer primary, and select those between, or deselect them.
 
-    They are released if the new primary filter is selected already: the way back.
+    They are deselected if the new primary filter is selected already: the way back.
     """
     position, layer = tab.selected_position(), tab.layer(None)
     if position is None or layer is None:
@@ -91,6 +93,6 @@ def move_primary(tab: TabState, arguments: Arguments) -> None:
     tab.select_ids(layer.name, [primary, *others], is_passing=primary not in others)
 
 
-def keep_primary(tab: TabState, _: Arguments) -> None:
-    """Keep the primary filter selected when `move_primary` passes on, or no longer."""
+def toggle_keep_primary(tab: TabState, _: Arguments) -> None:
+    """Switch whether the primary filter stays selected when `move_primary` moves on."""
     tab.is_passing = not tab.is_passing

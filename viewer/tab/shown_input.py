@@ -7,11 +7,14 @@ from revacnn_lightning.protocol.inspections import ImagePass
 from ..layout.folding import MAX_OPEN_LAYERS
 from .tab_state import TabState
 
-__all__ = ["shown_pass", "shows_modules"]
+__all__ = ["shown_image_pass", "shows_modules"]
 
 
-def shown_pass(tab: TabState) -> ImagePass | None:
-    """Return the newest pass of the run. It is requested while the tab shows the network."""
+def shown_image_pass(tab: TabState) -> ImagePass | None:
+    """Return the newest pass of an image through the network.
+
+    Passes are requested while the tab shows the network.
+    """
     passes = tab.follower.image_passes
     if tab.main_view != "network" or tab.structure is None:
         return passes.newest

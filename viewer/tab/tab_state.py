@@ -13,7 +13,7 @@ from ..runs.run_follower import RunFollower
 from ..runs.run_state import RunState
 from .block_folding import BlockFolding
 from .chart_settings import ChartSettings
-from .class_view import ClassView
+from .class_view import ClassViewSettings
 from .coupling_preview import CouplingPreview
 from .edit_queue import EditQueue
 from .page_link import PageLink
@@ -21,7 +21,7 @@ from .playback import Playback
 from .requested_view import PANES, RequestedView, show_requested_view
 from .resumed_view import continue_view, resumes
 from .run_selection import RunSelection
-from .selection import Selection, find_position, find_replacement
+from .selection import FilterReference, find_position, find_replacement
 from .staged_changes import StagedChanges
 
 __all__ = ["TabState"]
@@ -64,10 +64,10 @@ class TabState:
         self.requested_view = requested_view
         self.link = link
         self.palette = palette
-        self.selection: Selection | None = None
+        self.selection: FilterReference | None = None
         self.other_selected_ids: list[int] = []
         self.is_passing = False
-        self.hovered: Selection | None = None
+        self.hovered: FilterReference | None = None
         self.staging = StagedChanges()
         self.edit_queue = EditQueue(self.run_selection, self.staging)
         self.expanded_layers: set[str] = set()
@@ -80,11 +80,11 @@ class TabState:
         self.main_view = "network"
         self.shows_modules: bool | None = None
         self.shows_prices = self.compares_ranks = False
-        self.class_view = ClassView()
+        self.class_view = ClassViewSettings()
         self.dismissed_alerts = 0.0
         self.revision = 0
         self._coupling_preview = CouplingPreview()
-        self._position: tuple[Selection | None, Structure | None, Place] = (None, None, None)
+        self._position: tuple[FilterReference | None, Structure | None, Place] = (None, None, None)
         self._known_key: tuple[object, ...] = (None, 0)
         self._known_structure: Structure | None = None  # the structure before the last edit
 
@@ -137,7 +137,7 @@ class TabState:
     def select_ids(self, layer: str, ids: list[int], *, is_passing: bool = False) -> None:
         """Select filters of a layer, at least one, by their ids. The first one becomes primary."""
         primary, *self.other_selected_ids = dict.fromkeys(ids)
-        self.selection, self.is_passing = Selection(layer, primary), is_passing
+        self.selection, self.is_passing = FilterReference(layer, primary), is_passing
         self.revision += 1
 
     def layer(self, index: int | None) -> LayerInfo | None:
@@ -216,8 +216,8 @@ class TabState:
         health = self.follower.health()
         return health.refusal if health.has_ended else ""
 
-    def awaited(self, waiting: str) -> str:
-        """Return ``waiting``, or why the next batches, which bring what is awaited, do not come."""
+    def waiting_reason(self, waiting: str) -> str:
+        """Return ``waiting``, or why the run sends no more batches that it could wait for."""
         health = self.follower.health()
         note = "; the run is paused" if health.kind == "paused" else ""
         return health.refusal or waiting + note

@@ -14,7 +14,7 @@ from ..embedding.projection import METHODS
 from .class_view import MEASURES, ORDERS
 from .command_arguments import Arguments
 from .requested_view import PANES
-from .selection import Selection
+from .selection import FilterReference
 from .shown_input import shows_modules
 from .tab_state import TabState
 
@@ -26,21 +26,25 @@ SORT_STATISTICS = ("gradient", "activation")
 
 
 def show_run(tab: TabState, arguments: Arguments) -> None:
+    """Show the run with the id ``run`` in this tab."""
     tab.run_selection.select(arguments.run)
 
 
 def show_moment(tab: TabState, arguments: Arguments) -> None:
+    """Show an earlier batch: the moment ``row`` of the history."""
     if tab.state is not None:
         tab.playback.is_playing = False
         tab.playback.go_to(tab.state, arguments.row)
 
 
 def toggle_playback(tab: TabState, _: Arguments) -> None:
+    """Start or stop playing the history of the run."""
     if tab.state is not None:
         tab.playback.toggle(tab.state)
 
 
 def go_live(tab: TabState, _: Arguments) -> None:
+    """Show the newest batch, and those that follow."""
     tab.playback.go_live()
 
 
@@ -60,13 +64,14 @@ def hover(tab: TabState, arguments: Arguments) -> None:
     if layer is None or not 0 <= arguments.first < len(layer.filter_ids):
         tab.hovered = None
     else:
-        tab.hovered = Selection(layer.name, layer.filter_ids[arguments.first])
+        tab.hovered = FilterReference(layer.name, layer.filter_ids[arguments.first])
 
 
-def select(tab: TabState, arguments: Arguments) -> None:
-    """Select the filter with the largest gradient in a range, by default the whole layer.
+def select_strongest_filter(tab: TabState, arguments: Arguments) -> None:
+    """Select the filter with the largest gradient in a range, by default in the whole layer.
 
-    A whole layer is shown: the blocks around it open, unless the option is ``preview``.
+    The page names a range of one filter to select that one. A whole layer is also shown: the blocks
+    around it open, unless the option is ``preview``.
     """
     state, layer = tab.state, -1 if arguments.layer is None else arguments.layer
     if state is None or not 0 <= layer < len(state.offsets) - 1:
@@ -81,7 +86,7 @@ def select(tab: TabState, arguments: Arguments) -> None:
     tab.select(layer, first + (int(np.argmax(candidates)) if len(candidates) else 0))
 
 
-def select_filters(tab: TabState, arguments: Arguments) -> None:
+def select_filters_by_id(tab: TabState, arguments: Arguments) -> None:
     """Select filters of the selected layer by their ids. The first one becomes primary."""
     layer = tab.layer(None)
     if layer is None:
@@ -114,40 +119,40 @@ def set_main_view(tab: TabState, arguments: Arguments) -> None:
         tab.main_view = arguments.option
 
 
-def toggle_modules(tab: TabState, _: Arguments) -> None:
+def toggle_module_marks(tab: TabState, _: Arguments) -> None:
     """Show or hide the marks of the modules between the layers."""
     tab.shows_modules = not shows_modules(tab)
 
 
-def toggle_prices(tab: TabState, _: Arguments) -> None:
-    """Color the nodes by what their removal costs, or by their gradient."""
+def toggle_color_by_price(tab: TabState, _: Arguments) -> None:
+    """Color the nodes by the price of their removal, or by their gradient again."""
     tab.shows_prices, tab.class_view.shown = not tab.shows_prices, None
 
 
-def show_class(tab: TabState, arguments: Arguments) -> None:
-    """Color the nodes by how much they answer to a class; -1: by their gradient."""
+def color_by_class(tab: TabState, arguments: Arguments) -> None:
+    """Color the nodes by how much they respond to the class ``first``; -1: by their gradient."""
     tab.class_view.shown = arguments.first if arguments.first >= 0 else None
     tab.shows_prices = tab.shows_prices and tab.class_view.shown is None
 
 
-def set_class_measure(tab: TabState, arguments: Arguments) -> None:
+def set_class_matrix_measure(tab: TabState, arguments: Arguments) -> None:
     """Set what the matrix of filters and classes shows."""
     if arguments.option in MEASURES:
         tab.class_view.measure = arguments.option
 
 
-def set_class_order(tab: TabState, arguments: Arguments) -> None:
-    """Set the order of its rows."""
+def set_class_matrix_order(tab: TabState, arguments: Arguments) -> None:
+    """Set the order of the rows of the matrix of filters and classes."""
     if arguments.option in ORDERS:
         tab.class_view.order = arguments.option
 
 
-def request_growth(tab: TabState, _: Arguments) -> None:
+def request_growth_gains(tab: TabState, _: Arguments) -> None:
     """Request where one more filter would lower the loss most."""
-    tab.follower.growth.want()
+    tab.follower.growth.request()
 
 
-def toggle_ranks(tab: TabState, _: Arguments) -> None:
+def toggle_rank_statistics(tab: TabState, _: Arguments) -> None:
     """Show or hide the values of each rank."""
     tab.compares_ranks = not tab.compares_ranks
 
@@ -156,16 +161,18 @@ def toggle_ranks(tab: TabState, _: Arguments) -> None:
 
 
 def set_pane(tab: TabState, arguments: Arguments) -> None:
+    """Open a pane of the layer panel."""
     if arguments.option in PANES:
         tab.pane = arguments.option
 
 
-def set_method(tab: TabState, arguments: Arguments) -> None:
+def set_projection_method(tab: TabState, arguments: Arguments) -> None:
+    """Set the method that projects the filters of a layer to the plane, such as t-SNE."""
     tab.method = next((one for one in METHODS if one == arguments.option), tab.method)
 
 
-def recompute_layout(tab: TabState, _: Arguments) -> None:
-    """Recompute the layouts of the selected layer from scratch."""
+def recompute_projections(tab: TabState, _: Arguments) -> None:
+    """Recompute the 2D projections of the filters of the selected layer from scratch."""
     if tab.selection is not None:
         tab.follower.layer_details.projections.recompute(tab.selection.layer, tab.method)
 
@@ -188,12 +195,12 @@ def show_batch_image(tab: TabState, _: Arguments) -> None:
         tab.follower.layer_details.select_image(tab.selection.layer, None)
 
 
-def show_picture(tab: TabState, arguments: Arguments) -> None:
-    """Hold a picture in front of the network."""
+def use_picture_as_input(tab: TabState, arguments: Arguments) -> None:
+    """Use a picture of the user's own as the input of the network: its ``pixels``."""
     shape = (arguments.height, arguments.width, 3)
     is_sized = min(shape) > 0 and max(shape) <= MAX_PICTURE_SIDE
     if is_sized and len(arguments.pixels) == math.prod(shape):
-        tab.follower.show_picture(np.frombuffer(arguments.pixels, np.uint8).reshape(shape))
+        tab.follower.use_picture_as_input(np.frombuffer(arguments.pixels, np.uint8).reshape(shape))
 
 
 def paint_image(tab: TabState, arguments: Arguments) -> None:
@@ -201,14 +208,14 @@ def paint_image(tab: TabState, arguments: Arguments) -> None:
     tab.follower.paint_image(arguments.patches)
 
 
-def restart_ascent(tab: TabState, _: Arguments) -> None:
-    """Search the image that the selected filter responds to most from the beginning."""
+def restart_activation_maximization(tab: TabState, _: Arguments) -> None:
+    """Optimize the image that activates the selected filter most again, from the beginning."""
     if tab.selection is not None:
         chosen = tab.selection
-        tab.follower.inspections.restart_ascent(chosen.layer, chosen.filter_id)
+        tab.follower.inspections.restart_activation_maximization(chosen.layer, chosen.filter_id)
 
 
-def set_depth(tab: TabState, arguments: Arguments) -> None:
+def set_volume_slice(tab: TabState, arguments: Arguments) -> None:
     """Set which slice of volumes is shown, from 0 for the first to 1 for the last."""
     if tab.selection is not None and 0 <= arguments.value <= 1:
         tab.follower.layer_details.select_depth(tab.selection.layer, arguments.value)
@@ -224,7 +231,8 @@ def set_kernel_slices(tab: TabState, arguments: Arguments) -> None:
 # Charts
 
 
-def set_sort(tab: TabState, arguments: Arguments) -> None:
+def set_bar_statistic(tab: TabState, arguments: Arguments) -> None:
+    """Set the statistic that the bars of the filters show, by which they are sorted."""
     if arguments.option in SORT_STATISTICS:
         tab.sort_by = arguments.option
 
@@ -236,21 +244,25 @@ def set_chart(tab: TabState, arguments: Arguments) -> None:
 
 
 def set_x_axis(tab: TabState, arguments: Arguments) -> None:
+    """Draw all charts over batches, epochs or time."""
     tab.chart_settings.set_x_axis(arguments.option)
 
 
 def set_smoothing(tab: TabState, arguments: Arguments) -> None:
+    """Set how much the curves of a chart are smoothed."""
     tab.chart_settings.set_smoothing(arguments.name, arguments.value)
 
 
 def set_scale(tab: TabState, arguments: Arguments) -> None:
+    """Set whether the y axis of a chart is linear or logarithmic."""
     tab.chart_settings.set_scale(arguments.name, arguments.option)
 
 
 def save_chart(tab: TabState, arguments: Arguments) -> None:
+    """Send the curves of a chart as a table for the page to save."""
     tab.chart_settings.save_chart(arguments.name)
 
 
 def compare_run(tab: TabState, arguments: Arguments) -> None:
-    """Lay another run over the shown one in the charts; an empty id lays none."""
+    """Draw the curves of another run over those of the shown one; an empty id removes them."""
     tab.run_selection.compare(arguments.run)

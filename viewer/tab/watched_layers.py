@@ -6,11 +6,11 @@ from revacnn_lightning.diagnostics.verdicts import NOTHING_WATCHED
 
 from .tab_state import TabState
 
-__all__ = ["nothing_watched"]
+__all__ = ["no_layers_reason"]
 
 
-def nothing_watched(tab: TabState) -> str:
-    """Return why there is no layer to show or to edit; "" if there is one, or none is known yet."""
+def no_layers_reason(tab: TabState) -> str:
+    """Return why there is no layer to show or to edit; "" if there is one, or it is not known."""
     structure = tab.structure
     if structure is None or structure.layers:
         return ""

@@ -38,7 +38,7 @@ def test_a_pruning_is_shown_with_its_progress_also_without_prices(tab: TabState)
     shown = show(tab, ended)
     assert not shown["shown"]
     assert shown["text"].endswith("12 filters removed (undone)")
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     assert show(tab, None)["shown"]
 
 

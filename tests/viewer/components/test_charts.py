@@ -178,7 +178,7 @@ def test_selected_layer_is_drawn_over_many_others(
 ) -> None:
     tab = TabState(make_follower("resnet50"), PageLink())
     tab.update()
-    send_command(tab, "select", layer=4, first=0, last=0)
+    send_command(tab, "select_strongest_filter", layer=4, first=0, last=0)
     chart = LayerChart(tab, EditMarkers(tab).source)
     chart.update()
     data = chart.source.data

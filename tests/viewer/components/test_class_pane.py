@@ -89,7 +89,7 @@ def test_rows_are_grouped_by_the_class_that_a_filter_answers_to(
     selected = tab.selected_position()
     assert selected is not None
     assert [data["filters"][row] for row in data["selected"]] == [selected[1]]
-    send_command(tab, "set_class_order", option="index")
+    send_command(tab, "set_class_matrix_order", option="index")
     pane.update()
     assert pane.source.data["filters"].tolist() == list(range(width))
     assert pane.update() is False
@@ -99,7 +99,7 @@ def test_the_pulls_of_a_layer_without_gradients_say_why_there_are_none(
     tab: TabState, follower: InProcessFollower, pane: ClassMatrixPane
 ) -> None:
     follower.classes.receive(make_lens(tab, has_gradient=False), tab.state)
-    send_command(tab, "set_class_measure", option="gradient")
+    send_command(tab, "set_class_matrix_measure", option="gradient")
     pane.update()
     assert pane.source.data["note"] == NO_GRADIENTS
     assert np.isnan(pane.source.data["values"]).all()
@@ -120,8 +120,8 @@ def test_nodes_have_the_color_of_their_answer_to_a_class(
     view, panel, sender = NetworkView(tab), ColorByClassPanel(tab), Sender()
     view.update()
     assert panel.content()["shown"] is False
-    send_command(tab, "toggle_prices")
-    send_command(tab, "show_class", first=1)
+    send_command(tab, "toggle_color_by_price")
+    send_command(tab, "color_by_class", first=1)
     assert not tab.shows_prices
     assert panel.content()["text"] == class_colors.WAITING
     follower.classes.tick(tab.state, sender)
@@ -140,7 +140,7 @@ def test_nodes_have_the_color_of_their_answer_to_a_class(
     assert (tone[0], tone[-1]) == (0, 1)
     colored_by = view.numbers.data["colored_by"]
     assert (colored_by[0], colored_by[-1]) == (-1, 3)  # in the tooltip
-    send_command(tab, "show_class", first=-1)
+    send_command(tab, "color_by_class", first=-1)
     view.update()
     assert "tone" not in view.numbers.data
     assert panel.content()["shown"] is False

@@ -15,13 +15,17 @@ from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.change_list import ChangeListPanel
 from viewer.components.edit_effect_text import describe_effect, explain_effect
-from viewer.runs.edit_effects import EditEffect, Level
+from viewer.runs.edit_effects import EditEffect, MeanAndSpread
 from viewer.runs.request_log import REPLY_SECONDS
 from viewer.tab.tab_state import TabState
 
 EFFECT = EditEffect(
-    before={"loss": Level(0.412, 0.031), "val_acc": Level(0.78), "val_f1": Level(0.5)},
-    after={"loss": Level(0.398, 0.029), "val_acc": Level(0.791)},
+    before={
+        "loss": MeanAndSpread(0.412, 0.031),
+        "val_acc": MeanAndSpread(0.78),
+        "val_f1": MeanAndSpread(0.5),
+    },
+    after={"loss": MeanAndSpread(0.398, 0.029), "val_acc": MeanAndSpread(0.791)},
     batches_before=50,
     batches_after=25,
 )
@@ -67,7 +71,7 @@ def test_the_edits_of_a_pruning_run_showed_no_prediction(
 
 
 def test_an_effect_that_is_not_measured_yet_says_when_it_is() -> None:
-    effect = EditEffect(before={"loss": Level(0.4, 0.03)}, batches_before=50, n_edits=3)
+    effect = EditEffect(before={"loss": MeanAndSpread(0.4, 0.03)}, batches_before=50, n_edits=3)
     assert describe_effect(effect) == "3 edits together: loss 0.400 ± 0.0300 → …"
     assert explain_effect(effect).startswith("The effect is shown 10 batches after the edit.")
     assert "3 edits that came close together" in explain_effect(effect)

@@ -14,13 +14,13 @@ from viewer.components.filter_inspection import (
     FilterInspectionPane,
 )
 from viewer.components.layer_panel import LayerPanel
-from viewer.tab.selection import Selection
+from viewer.tab.selection import FilterReference
 from viewer.tab.tab_state import TabState
 
 
 @pytest.fixture
 def pane(tab: TabState) -> FilterInspectionPane:
-    tab.selection = Selection("conv2", tab.structure.layers[1].filter_ids[3])  # type: ignore[union-attr]
+    tab.selection = FilterReference("conv2", tab.structure.layers[1].filter_ids[3])  # type: ignore[union-attr]
     return FilterInspectionPane(tab)
 
 

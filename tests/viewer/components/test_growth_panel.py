@@ -28,8 +28,8 @@ def test_the_layer_with_the_largest_gain_comes_first(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     assert GrowthGainPanel(tab).content()["rows"] == []
-    send_command(tab, "toggle_prices")
-    send_command(tab, "request_growth")
+    send_command(tab, "toggle_color_by_price")
+    send_command(tab, "request_growth_gains")
     sent: list[object] = []
     follower.growth.tick(lambda body: (sent.append(body), "id")[1])
     follower.growth.tick(lambda body: (sent.append(body), "id")[1])
@@ -58,7 +58,7 @@ def test_a_layer_with_filters_to_spare_was_listed_first_in_where_to_grow(
 ) -> None:
     """It was called too wide at the same time."""
     assert tab.structure is not None
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     receive_gains(tab, follower, [0.25, 1.0, 0.2])
     assert GrowthGainPanel(tab).content()["rows"][0]["layer"] == 1
     receive_prices(tab, 1)
@@ -76,7 +76,7 @@ def test_a_filter_is_added_to_a_layer_that_is_too_narrow(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     assert tab.structure is not None
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     receive_gains(tab, follower, [0.25, 1.0, 0.2])
     (row,) = [r for r in VerdictPanel(tab).content()["rows"] if r["kind"] == "too_narrow"]
     (remedy,) = row["remedies"]
@@ -101,7 +101,7 @@ def test_a_filter_is_staged_in_the_best_direction(
 def test_why_there_are_no_newer_gains_is_said_beside_those_known(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     receive_gains(tab, follower, [0.25, 1.0])
     assert tab.structure is not None
     assert tab.state is not None

@@ -223,7 +223,7 @@ def test_the_modules_between_are_marked_and_can_be_hidden(shown: Shown) -> None:
         {"name": "bn1", "type": "BatchNorm2d", "before": "8×64×64", "after": "8×64×64"}
     ]
     assert len(rows) == 8
-    send_command(shown.tab, "toggle_modules")
+    send_command(shown.tab, "toggle_module_marks")
     shown.update()
     assert shown.marks.root.data == {"shown": False, "available": True, "rows": []}
 
@@ -236,7 +236,7 @@ def test_a_large_network_hides_its_modules_at_first(
     shown.deliver()
     assert shown.marks.root.data["rows"] == []
     assert shown.marks.root.data["available"]
-    send_command(shown.tab, "toggle_modules")
+    send_command(shown.tab, "toggle_module_marks")
     shown.update()
     assert shown.marks.root.data["rows"]
 
@@ -268,7 +268,7 @@ def test_an_input_that_no_known_layer_reads_has_no_channels(shown: Shown) -> Non
 def test_a_picture_is_shown_in_all_views_and_painted_over(shown: Shown) -> None:
     shown.deliver()
     pixels = base64.b64encode(bytes(3 * 4 * 5)).decode()
-    send_command(shown.tab, "show_picture", pixels=pixels, height=4, width=5)
+    send_command(shown.tab, "use_picture_as_input", pixels=pixels, height=4, width=5)
     shown.update()
     (picture,) = shown.follower.training.made_images
     shown.deliver(image=picture.index, image_note="prepared")
@@ -302,7 +302,7 @@ def test_a_picture_of_another_size_than_it_says_is_ignored(
     shown: Shown, arguments: dict[str, Any]
 ) -> None:
     shown.deliver()
-    send_command(shown.tab, "show_picture", **arguments)
+    send_command(shown.tab, "use_picture_as_input", **arguments)
     assert shown.follower.training.made_images == []
 
 

@@ -157,7 +157,7 @@ def test_gradients_of_a_chosen_image_were_waited_for(world: World, tab: TabState
 def test_ended_run_does_not_wait_for_a_layer(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "select", layer=0, first=0, last=0)
+    send_command(tab, "select_strongest_filter", layer=0, first=0, last=0)
     view = FilterEmbeddingView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == (WAITING, True)
@@ -171,7 +171,7 @@ def test_recomputing_status_is_shown_until_done(world: World, tab: TabState) -> 
     view = FilterEmbeddingView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == ("", False)
-    send_command(tab, "recompute_layout")
+    send_command(tab, "recompute_projections")
     assert view.update() is True
     assert (view.root.data["status"], view.root.data["busy"]) == ("Recomputing the layout…", True)
     world.tick()

@@ -134,7 +134,7 @@ def test_staging_bar_says_what_happens_to_the_output(
     send_command(tab, "stage_add", layer=1)
     deliver_replies(tab, follower)
     assert bar.content()["total"].endswith("output unchanged")
-    send_command(tab, "select", layer=2, first=0, last=0)
+    send_command(tab, "select_strongest_filter", layer=2, first=0, last=0)
     send_command(tab, "stage_remove")
     deliver_replies(tab, follower)
     assert bar.content()["total"].endswith("1 of 3 may change the output")

@@ -43,7 +43,7 @@ def test_prices_are_requested_only_while_they_are_shown(
     assert panel.content()["shown"] is False
     follower.filter_prices.tick(tab.state, send)
     assert sent == []
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     assert panel.content() == {"shown": True, "text": WAITING, "refusal": WAITING}
     follower.filter_prices.tick(tab.state, send)
     assert sent == [InspectPrices()]
@@ -56,7 +56,7 @@ def test_prices_are_requested_only_while_they_are_shown(
 def test_it_was_not_said_how_old_measured_prices_are(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     receive_prices(tab, follower, 38)
     newest = follower.filter_prices.newest
     assert newest is not None
@@ -79,12 +79,12 @@ def test_the_page_waited_for_batches_that_do_not_come(
     tab: TabState, follower: InProcessFollower, kind: str, said: str
 ) -> None:
     """It said "waiting for the next batches" after the end of the run, and in a pause."""
-    send_command(tab, "toggle_prices")
-    send_command(tab, "request_growth")
+    send_command(tab, "toggle_color_by_price")
+    send_command(tab, "request_growth_gains")
     follower.kind = kind
     assert said in ColorByPricePanel(tab).content()["text"]
     assert said in GrowthGainPanel(tab).content()["text"]
-    send_command(tab, "show_class", first=1)
+    send_command(tab, "color_by_class", first=1)
     assert said in ColorByClassPanel(tab).content()["text"]
 
 
@@ -92,7 +92,7 @@ def test_nodes_have_the_color_of_their_price(tab: TabState, follower: InProcessF
     view = NetworkView(tab)
     view.update()
     assert "tone" not in view.numbers.data
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     receive_prices(tab, follower)
     view.update()
     tone = view.numbers.data["tone"]
@@ -100,7 +100,7 @@ def test_nodes_have_the_color_of_their_price(tab: TabState, follower: InProcessF
     assert tone[-1] < 0.1
     assert len(view.numbers.data["colored_by"]) == len(tone)  # the tooltip did not say it
     assert len(tone) == len(view.numbers.data["amplitude"])
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     view.update()
     assert "tone" not in view.numbers.data
 
@@ -108,7 +108,7 @@ def test_nodes_have_the_color_of_their_price(tab: TabState, follower: InProcessF
 def test_the_cheapest_filters_are_staged_for_removal(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "toggle_prices")
+    send_command(tab, "toggle_color_by_price")
     receive_prices(tab, follower)
     assert tab.structure is not None
     send_command(tab, "stage_remove_cheapest", count=3)

@@ -31,7 +31,7 @@ def test_the_values_of_each_rank_are_requested_only_while_they_are_shown(
     assert panel.content()["text"] == "All values are means over 2 ranks."
     follower.ranks.tick(tab.state, sent.append)
     assert sent == []
-    send_command(tab, "toggle_ranks")
+    send_command(tab, "toggle_rank_statistics")
     assert panel.content()["text"].startswith("Waiting")
     follower.ranks.tick(tab.state, sent.append)
     layer = tab.layer_names()[0]
@@ -52,7 +52,7 @@ def test_ranks_of_unknown_loss_were_said_to_have_an_infinite_one(
 ) -> None:
     """Right after an edit, no batch has been recorded."""
     train_in_two_ranks(tab)
-    send_command(tab, "toggle_ranks")
+    send_command(tab, "toggle_rank_statistics")
     layer = tab.layer_names()[0]
     values = np.full((2, 1, 2), np.nan, np.float32)
     found = RankValues(

@@ -128,9 +128,9 @@ def test_an_exploding_gradient_offered_nothing_to_click(
 
 def test_a_click_selects_the_filters(tab: TabState) -> None:
     layer = tab.structure.layers[2]
-    send_command(tab, "show_verdict", layer=2, ids=layer.filter_ids[3:5])
+    send_command(tab, "select_verdict_filters", layer=2, ids=layer.filter_ids[3:5])
     assert tab.selected_ids() == layer.filter_ids[3:5]
-    send_command(tab, "show_verdict", layer=1, ids=[])
+    send_command(tab, "select_verdict_filters", layer=1, ids=[])
     assert tab.selected_ids() == tab.structure.layers[1].filter_ids
 
 
@@ -203,7 +203,7 @@ def test_six_verdicts_of_other_layers_hid_those_of_the_opened_one(
         for i in range(7)
     ]
     found += [Verdict("dormant", second, "", 0.7, (i,), worth=(1 + i) / 1e3) for i in range(2)]
-    send_command(tab, "select", layer=1, first=0, last=0)
+    send_command(tab, "select_strongest_filter", layer=1, first=0, last=0)
     content = panel_of(tab, monkeypatch, found)
     assert [row["layer"] for row in content["rows"]] == [1] * 2 + [0] * 7
     assert [row["ids"] for row in content["rows"][:2]] == [
@@ -212,6 +212,6 @@ def test_six_verdicts_of_other_layers_hid_those_of_the_opened_one(
     assert content["total"] == 9
     panel = VerdictPanel(tab)
     panel.update()
-    send_command(tab, "select", layer=0, first=0, last=0)
+    send_command(tab, "select_strongest_filter", layer=0, first=0, last=0)
     panel.update()  # not only when the next verdicts come
     assert panel.source.data["rows"][0]["layer"] == 0

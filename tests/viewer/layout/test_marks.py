@@ -6,7 +6,7 @@ import pytest
 
 from revacnn_lightning.protocol.inspections import PassedModule
 from tests.viewer.fake_pass import fake_modules
-from tests.viewer.layout.test_ends import SIZES, layout_of
+from tests.viewer.layout.test_input_output import SIZES, layout_of
 from viewer.layout import InputOutputContent, place_input_output
 from viewer.layout.marks import ModuleMark, place_module_marks
 

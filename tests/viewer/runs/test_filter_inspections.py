@@ -81,8 +81,8 @@ def test_the_search_of_an_image_starts_again_immediately(world: World) -> None:
     filter_id = id_of(world, 3)
     world.inspections.mark_visible("conv2", filter_id, None)
     world.tick()
-    world.inspections.restart_ascent("conv2", filter_id)
-    world.inspections.restart_ascent("conv2", filter_id + 1)  # which no tab shows
+    world.inspections.restart_activation_maximization("conv2", filter_id)
+    world.inspections.restart_activation_maximization("conv2", filter_id + 1)  # which no tab shows
     world.tick(0.1)
     assert [request.ascent for request, _ in world.sent] == [1, 2]
 

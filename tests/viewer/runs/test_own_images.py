@@ -28,7 +28,7 @@ class World:
 
 def test_a_picture_is_sent_in_pieces_of_one_image() -> None:
     world = World()
-    index = world.own.show_picture(np.zeros((300, 300, 3), np.uint8), world.send)
+    index = world.own.send_picture(np.zeros((300, 300, 3), np.uint8), world.send)
     assert index is not None
     assert len(world.sent) > 1
     assert {one.index for one in world.sent} == {index}
@@ -64,7 +64,7 @@ def test_a_refused_image_gives_way_to_what_is_under_the_paint() -> None:
     assert world.own.receive(Done("unrelated")) is None
     assert world.own.receive(Refused("r1", "not an image")) == (index, 3)
     assert world.own.refused == "not an image"
-    picture = world.own.show_picture(np.zeros((4, 4, 3), np.uint8), world.send)
+    picture = world.own.send_picture(np.zeros((4, 4, 3), np.uint8), world.send)
     assert world.own.refused == ""
     assert world.own.receive(Refused("r2", "13 channels")) == (picture, None)
 
@@ -74,6 +74,6 @@ def test_an_unreachable_training_is_said() -> None:
         raise ProtocolError("no training is attached")
 
     own = OwnImages()
-    assert own.show_picture(np.zeros((4, 4, 3), np.uint8), send) is None
+    assert own.send_picture(np.zeros((4, 4, 3), np.uint8), send) is None
     assert own.paint(2, [PATCH], send) == 2
     assert own.refused == "no training is attached"

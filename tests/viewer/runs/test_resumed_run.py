@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_training import FakeTraining
 from viewer.runs.change_order import EditMark
-from viewer.runs.resumed_run import describe_loss, unchanged_layers
+from viewer.runs.resumed_run import describe_lost_progress, mask_edited_filter_ids
 from viewer.runs.run_state import RunState
 
 CHECKPOINT = 6  # batches before it
@@ -80,16 +80,18 @@ def test_of_a_run_that_nobody_has_shown_for_long_only_the_curves_are_left(
 
 def test_what_is_lost_is_counted() -> None:
     marks = [EditMark(3, 1), EditMark(7, 2), EditMark(8, 3)]
-    assert describe_loss(8, marks, 9) == ""
-    assert describe_loss(9, [], 9) == "1 batch after the checkpoint is lost"
-    assert describe_loss(9, marks, 8) == "2 batches and 1 edit after the checkpoint are lost"
-    assert describe_loss(None, [], 9) == ""
+    assert describe_lost_progress(8, marks, 9) == ""
+    assert describe_lost_progress(9, [], 9) == "1 batch after the checkpoint is lost"
+    assert (
+        describe_lost_progress(9, marks, 8) == "2 batches and 1 edit after the checkpoint are lost"
+    )
+    assert describe_lost_progress(None, [], 9) == ""
 
 
 def test_layers_of_other_ids_are_unknown() -> None:
     before = FakeTraining("digits").structure()
     layers = list(before.layers)
     layers[1] = replace(layers[1], filter_ids=[0, 2])
-    kept = unchanged_layers(before, replace(before, layers=layers))
+    kept = mask_edited_filter_ids(before, replace(before, layers=layers))
     assert kept.layers[0] == before.layers[0]
     assert set(kept.layers[1].filter_ids) == {-1}

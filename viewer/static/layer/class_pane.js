@@ -23,7 +23,7 @@ let confused = ""
 
 export function startClassPane() {
   const canvas = matrix()
-  for (const [attribute, command] of [["measure", "set_class_measure"], ["rows", "set_class_order"]]) {
+  for (const [attribute, command] of [["measure", "set_class_matrix_measure"], ["rows", "set_class_matrix_order"]]) {
     for (const button of buttonsWith(attribute)) {
       button.addEventListener("click", () => sendCommand(command, {option: button.dataset[attribute]}))
     }
@@ -117,7 +117,7 @@ function drawNames({classes = []}) {
 
 /** @param {{index: number, name: string}} class_ */
 function nameButton({index, name}) {
-  const onclick = () => sendCommand("show_class", {first: index === latest("class_colors")?.chosen ? -1 : index})
+  const onclick = () => sendCommand("color_by_class", {first: index === latest("class_colors")?.chosen ? -1 : index})
   return createElement("button", {onclick}, name)
 }
 
@@ -224,7 +224,7 @@ function select(cell) {
   const data = latest("classes")
   if (cell == null || data?.filters == null) return
   const first = data.filters[cell.row]
-  sendCommand("select", {layer: data.layer, first, last: first})
+  sendCommand("select_strongest_filter", {layer: data.layer, first, last: first})
 }
 
 /** @param {KeyboardEvent} event */

@@ -7,7 +7,7 @@ export function startDepth() {
   const slider = depthSlider()
   slider.addEventListener("input", () => {
     showPart(slider)
-    sendCommand("set_depth", {value: Number(slider.value)})
+    sendCommand("set_volume_slice", {value: Number(slider.value)})
   })
 }
 

@@ -19,7 +19,7 @@ const ATTRIBUTION_NOTE = "what of the input activates the filter; uniform where 
 
 export function startFilterInspection() {
   startEnlargedImages(/** @type {HTMLElement} */ (document.querySelector(".pane.inspection")))
-  byId("restart-ascent").addEventListener("click", () => sendCommand("restart_ascent"))
+  byId("restart-ascent").addEventListener("click", () => sendCommand("restart_activation_maximization"))
   subscribe("inspection", drawInspection)
 }
 

@@ -47,7 +47,7 @@ export function selectFilters(ids) {
   selectedAt = performance.now()
   notify()
   for (const callback of selectCallbacks) callback(ids)
-  sendCommand("select_filters", {ids})
+  sendCommand("select_filters_by_id", {ids})
 }
 
 /**

@@ -113,7 +113,7 @@ function drawPanel(data) {
 /* ------------------------------------------------------------------------------------- controls */
 
 function startButtons() {
-  for (const [attribute, command] of [["pane", "set_pane"], ["method", "set_method"], ["slices", "set_kernel_slices"]]) {
+  for (const [attribute, command] of [["pane", "set_pane"], ["method", "set_projection_method"], ["slices", "set_kernel_slices"]]) {
     for (const button of buttonsWith(attribute)) {
       button.addEventListener("click", () => sendCommand(command, {option: button.dataset[attribute]}))
     }
@@ -132,7 +132,7 @@ function startButtons() {
       setSelectionShape(shape)
     })
   }
-  byId("recompute-layout").addEventListener("click", () => sendCommand("recompute_layout"))
+  byId("recompute-layout").addEventListener("click", () => sendCommand("recompute_projections"))
   for (const id of ["freeze", "merge", "reinitialize"]) onEnabledClick(byId(id), () => sendCommand(`stage_${id}`))
 }
 

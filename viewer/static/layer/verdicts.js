@@ -50,7 +50,7 @@ function moreElements(onclick) {
 function rowElement({kind, layer, text, note, ids, remedies, refusal}) {
   const key = `${kind} ${layer} ${ids}` // a layer may have several groups of twins
   const show = createElement("button", {
-    class: "chip", "data-kind": kind, "data-key": key, title: note, onclick: () => sendCommand("show_verdict", {layer, ids}),
+    class: "chip", "data-kind": kind, "data-key": key, title: note, onclick: () => sendCommand("select_verdict_filters", {layer, ids}),
   }, text)
   const buttons = remedies.map(({option, label, ids: own, note: title}) => {
     const button = createElement("button", {class: "tiny", "data-key": `${key} ${option}`, "aria-label": `${label}: ${text}`}, label)

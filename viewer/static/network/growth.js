@@ -9,7 +9,7 @@ import {drawUnlessPressed} from "../shared/press.js"
 const SHOWN = 6
 
 export function startGrowth() {
-  onEnabledClick(byId("request-growth"), () => sendCommand("request_growth"))
+  onEnabledClick(byId("request-growth"), () => sendCommand("request_growth_gains"))
   const draw = drawUnlessPressed(byId("growth"), () => {
     const rows = latest("growth")?.rows ?? []
     redrawChildren(byId("growth"), ...rows.slice(0, SHOWN).map(rowElement))

@@ -60,7 +60,7 @@ function subtitle(layer, density) {
 export function layerHeader(layer, density) {
   const title = createElement("b", {
     title: `${layer.name} · ${countOf(layer.filters, "filter")} · double-click to expand or collapse`,
-    onclick: () => sendCommand("select", {layer: layer.index, first: -1, last: -1}),
+    onclick: () => sendCommand("select_strongest_filter", {layer: layer.index, first: -1, last: -1}),
     ondblclick: () => sendCommand("toggle_layer", {layer: layer.index}),
     oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
       event.preventDefault()

@@ -17,7 +17,7 @@ export class ModuleMarks {
   constructor(viewport) {
     this.viewport = viewport
     const button = byId("toggle-modules")
-    button.addEventListener("click", () => sendCommand("toggle_modules"))
+    button.addEventListener("click", () => sendCommand("toggle_module_marks"))
     subscribe("marks", ({shown = false, available = false, rows = []}) => {
       button.hidden = !available
       button.setAttribute("aria-pressed", String(shown))

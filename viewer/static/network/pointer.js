@@ -204,7 +204,7 @@ export class NetworkPointer {
       return
     }
     changeSelection({selected: node, also: []}) // shown immediately; the server's reply confirms it
-    sendCommand("select", {layer, first, last})
+    sendCommand("select_strongest_filter", {layer, first, last})
   }
 
   /** @param {MouseEvent} event */
@@ -238,7 +238,7 @@ export class NetworkPointer {
  * @param {"set" | "add" | "toggle"} option
  */
 function selectSeveral(layer, filters, option) {
-  sendCommand("select_several", {layer, filters, option})
+  sendCommand("select_filters_by_index", {layer, filters, option})
 }
 
 /**

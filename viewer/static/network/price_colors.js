@@ -9,7 +9,7 @@ const MAX_COUNT = 999
 export function startPriceColors() {
   const toggle = byId("price-colors"), stage = byId("stage-cheapest")
   const count = /** @type {HTMLInputElement} */ (byId("cheapest-count"))
-  toggle.addEventListener("click", () => sendCommand("toggle_prices"))
+  toggle.addEventListener("click", () => sendCommand("toggle_color_by_price"))
   onEnabledClick(stage, () => sendCommand("stage_remove_cheapest", {count: countIn(count.value)}))
   subscribe("prices", ({shown, text, refusal}) => {
     toggle.setAttribute("aria-pressed", String(shown))

@@ -7,7 +7,7 @@ import {sendCommand, subscribe} from "../shared/link.js"
 
 export function startRanks() {
   const toggle = byId("compare-ranks")
-  toggle.addEventListener("click", () => sendCommand("toggle_ranks"))
+  toggle.addEventListener("click", () => sendCommand("toggle_rank_statistics"))
   subscribe("ranks", (data) => {
     byId("ranks").hidden = !data.shown
     toggle.setAttribute("aria-pressed", String(data.open))

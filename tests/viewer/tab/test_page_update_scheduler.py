@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from viewer.tab.frame_scheduler import (
+from viewer.tab.page_update_scheduler import (
     FRAME_INTERVAL,
     MAX_SECONDARY_INTERVAL,
     MAX_UNCONFIRMED,
     MIN_GAP,
     PAINT_TIMEOUT,
     SECONDARY_INTERVALS,
-    Awaited,
-    FrameScheduler,
+    PageUpdateScheduler,
+    UpdateUrgency,
 )
 
 
 def test_no_frame_before_the_last_one_is_painted() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     assert scheduler.delay(0.0, new_statistics=True) == 0
     scheduler.frame_sent(0.0, new_statistics=True)
     assert scheduler.delay(1.0, new_statistics=True) is None
@@ -24,7 +24,7 @@ def test_no_frame_before_the_last_one_is_painted() -> None:
 
 
 def test_lost_confirmation_times_out() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     assert scheduler.delay(PAINT_TIMEOUT - 0.1, new_statistics=False) is None
     assert scheduler.delay(PAINT_TIMEOUT, new_statistics=False) == 0
@@ -32,7 +32,7 @@ def test_lost_confirmation_times_out() -> None:
 
 @pytest.mark.parametrize("hz", [10, 50, 200])
 def test_statistics_are_sent_at_the_average_rate(hz: int) -> None:
-    scheduler, frames = FrameScheduler(), 0
+    scheduler, frames = PageUpdateScheduler(), 0
     for i in range(10 * hz):
         now = i / hz
         if scheduler.delay(now, new_statistics=True) == 0:
@@ -44,7 +44,7 @@ def test_statistics_are_sent_at_the_average_rate(hz: int) -> None:
 
 
 def test_statistics_at_10_hz_are_never_delayed() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     for i in range(100):
         now = i * 0.1 + (0.02 if i % 2 else 0.0)
         assert scheduler.delay(now, new_statistics=True) == 0
@@ -53,7 +53,7 @@ def test_statistics_at_10_hz_are_never_delayed() -> None:
 
 
 def test_frame_without_statistics_does_not_delay_statistics() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     scheduler.frame_painted(0.01)
     assert scheduler.delay(0.02, new_statistics=False) == pytest.approx(MIN_GAP - 0.02)
@@ -64,7 +64,7 @@ def test_frame_without_statistics_does_not_delay_statistics() -> None:
 
 def test_what_is_new_besides_statistics_had_frames_of_its_own() -> None:
     """They were one of ten frames, and each costs the server as much as any."""
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     scheduler.frame_painted(0.01)
     delay = scheduler.delay(0.05, new_statistics=False)  # training at 10 Hz is due at 0.1
@@ -75,7 +75,7 @@ def test_what_is_new_besides_statistics_had_frames_of_its_own() -> None:
 
 def test_slow_page_receives_fewer_charts() -> None:
     def charts(lag: float) -> int:
-        scheduler, count = FrameScheduler(), 0
+        scheduler, count = PageUpdateScheduler(), 0
         for i in range(100):
             now = 0.2 * i
             scheduler.frame_sent(now, new_statistics=True)
@@ -91,7 +91,7 @@ def test_slow_page_receives_fewer_charts() -> None:
 
 @pytest.mark.parametrize("kind", SECONDARY_INTERVALS)
 def test_secondary_content_waits_until_statistics_are_painted(kind: str) -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     assert not scheduler.is_secondary_due(kind, 0.05)
     scheduler.frame_painted(0.06)
@@ -102,7 +102,7 @@ def test_secondary_content_waits_until_statistics_are_painted(kind: str) -> None
 
 
 def test_images_have_a_maximum_interval_on_slow_pages() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     for i in range(20):
         scheduler.frame_sent(10.0 * i, new_statistics=True)
         scheduler.frame_painted(10.0 * i + 4)
@@ -112,37 +112,37 @@ def test_images_have_a_maximum_interval_on_slow_pages() -> None:
 
 
 def test_edit_is_sent_without_confirmation_but_only_one_at_a_time() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     assert scheduler.delay(0.01, new_statistics=True) is None
-    assert scheduler.delay(0.01, new_statistics=False, awaited=Awaited.EDIT) == 0
-    scheduler.frame_sent(0.01, new_statistics=False, awaited=Awaited.EDIT)
-    assert scheduler.delay(0.02, new_statistics=False, awaited=Awaited.EDIT) is None
+    assert scheduler.delay(0.01, new_statistics=False, urgency=UpdateUrgency.EDIT) == 0
+    scheduler.frame_sent(0.01, new_statistics=False, urgency=UpdateUrgency.EDIT)
+    assert scheduler.delay(0.02, new_statistics=False, urgency=UpdateUrgency.EDIT) is None
     scheduler.frame_painted(0.05)
-    assert scheduler.delay(0.05, new_statistics=False, awaited=Awaited.EDIT) == 0
+    assert scheduler.delay(0.05, new_statistics=False, urgency=UpdateUrgency.EDIT) == 0
     scheduler.frame_sent(0.05, new_statistics=True)
     # The last edit is confirmed.
-    assert scheduler.delay(0.06, new_statistics=False, awaited=Awaited.EDIT) == 0
+    assert scheduler.delay(0.06, new_statistics=False, urgency=UpdateUrgency.EDIT) == 0
 
 
 def test_an_edit_waited_for_the_painting_of_its_own_plan() -> None:
-    scheduler = FrameScheduler()
-    scheduler.frame_sent(0.0, new_statistics=False, awaited=Awaited.REPLY)
-    assert scheduler.delay(0.01, new_statistics=False, awaited=Awaited.REPLY) is None
-    assert scheduler.delay(0.01, new_statistics=False, awaited=Awaited.EDIT) == 0
+    scheduler = PageUpdateScheduler()
+    scheduler.frame_sent(0.0, new_statistics=False, urgency=UpdateUrgency.REPLY)
+    assert scheduler.delay(0.01, new_statistics=False, urgency=UpdateUrgency.REPLY) is None
+    assert scheduler.delay(0.01, new_statistics=False, urgency=UpdateUrgency.EDIT) == 0
 
 
 def test_images_are_due_immediately_after_an_edit() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     scheduler.secondary_sent("images", 0.0)
-    scheduler.frame_sent(0.0, new_statistics=False, awaited=Awaited.EDIT)
+    scheduler.frame_sent(0.0, new_statistics=False, urgency=UpdateUrgency.EDIT)
     scheduler.frame_painted(0.03)
     assert scheduler.is_secondary_due("images", 0.03)
 
 
 def confirmations(lag: float, frames: int = 40) -> list[bool]:
     """Return which frames at 10 Hz a page confirms that paints each after ``lag``."""
-    scheduler, asked = FrameScheduler(), []
+    scheduler, asked = PageUpdateScheduler(), []
     for i in range(frames):
         now = 0.1 * i
         if scheduler.delay(now, new_statistics=True) != 0:
@@ -167,15 +167,15 @@ def test_a_page_that_paints_late_confirms_every_frame() -> None:
 
 
 def test_a_frame_that_a_person_waits_for_is_confirmed() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     scheduler.frame_sent(0.0, new_statistics=True)
     scheduler.frame_painted(0.02)
     assert not scheduler.needs_confirmation(0.1)
-    assert scheduler.needs_confirmation(0.1, Awaited.REPLY)
+    assert scheduler.needs_confirmation(0.1, UpdateUrgency.REPLY)
 
 
 def test_charts_wait_until_an_unconfirmed_frame_can_be_painted() -> None:
-    scheduler = FrameScheduler()
+    scheduler = PageUpdateScheduler()
     for i in range(30):
         scheduler.frame_sent(i, new_statistics=True)
         scheduler.frame_painted(i + 0.04)

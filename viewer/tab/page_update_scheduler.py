@@ -1,4 +1,4 @@
-"""Decides when the next frame may be sent to a page.
+"""Decides when the next update of a page may be sent. Each update is a frame.
 
 The page confirms a frame once it has painted it. While a confirmation is pending, no further
 frame is sent, so a slow page receives fewer frames instead of a growing backlog. A confirmation
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["SECONDARY_INTERVALS", "Awaited", "FrameScheduler"]
+__all__ = ["SECONDARY_INTERVALS", "PageUpdateScheduler", "UpdateUrgency"]
 
 # All constants without another unit are seconds.
 FRAME_INTERVAL = 0.08  # average between frames with new statistics: training at 10 Hz never waits
@@ -28,16 +28,16 @@ LAG_FACTOR, MAX_SECONDARY_INTERVAL = 3.0, 2.0
 LAG_SMOOTHING = 0.3  # weight of the newest measurement in the moving average
 
 
-class Awaited(IntEnum):
-    """What a person waits for in a frame; more urgent values are larger."""
+class UpdateUrgency(IntEnum):
+    """How urgent an update is, by what a person waits for; more urgent values are larger."""
 
     NOTHING = 0
     REPLY = 1  # such as a plan
     EDIT = 2  # another network
 
 
-class FrameScheduler:
-    """Schedules the frames of one page.
+class PageUpdateScheduler:
+    """Decides when the next update may be sent to one page. Each update is a frame.
 
     All methods receive the current time in seconds, from any monotonic clock.
 
@@ -52,40 +52,44 @@ class FrameScheduler:
         self._secondary_sent_at = dict.fromkeys(SECONDARY_INTERVALS, float("-inf"))
         self._is_pending = False
         self._n_unconfirmed = MAX_UNCONFIRMED  # frames in a row; the first frame is confirmed
-        self._pending = Awaited.NOTHING  # what the unconfirmed frame shows
+        self._pending = UpdateUrgency.NOTHING  # what the unconfirmed frame shows
 
     def delay(
-        self, now: float, *, new_statistics: bool, awaited: Awaited = Awaited.NOTHING
+        self, now: float, *, new_statistics: bool, urgency: UpdateUrgency = UpdateUrgency.NOTHING
     ) -> float | None:
         """Return the seconds until a frame may be sent; None while a confirmation is pending.
 
         A frame that a person waits for is sent immediately, unless one that is as urgent has not
         been confirmed yet.
         """
-        if awaited > (self._pending if self._is_paint_pending(now) else Awaited.NOTHING):
+        if urgency > (self._pending if self._is_paint_pending(now) else UpdateUrgency.NOTHING):
             return 0.0
         if self._is_paint_pending(now):
             return None
         due_at = self._statistics_due_at if new_statistics else self._sent_at + MIN_GAP
         return max(0.0, due_at - now, self.painted_at - now)
 
-    def needs_confirmation(self, now: float, awaited: Awaited = Awaited.NOTHING) -> bool:
+    def needs_confirmation(
+        self, now: float, urgency: UpdateUrgency = UpdateUrgency.NOTHING
+    ) -> bool:
         """Return whether the page is to confirm a frame that is sent now."""
         is_late = self._is_pending or self.lag > SHORT_LAG
-        return is_late or awaited > Awaited.NOTHING or self._n_unconfirmed >= MAX_UNCONFIRMED
+        return is_late or urgency > UpdateUrgency.NOTHING or self._n_unconfirmed >= MAX_UNCONFIRMED
 
     def frame_sent(
         self,
         now: float,
         *,
         new_statistics: bool,
-        awaited: Awaited = Awaited.NOTHING,
+        urgency: UpdateUrgency = UpdateUrgency.NOTHING,
         is_confirmed: bool = True,
     ) -> None:
         """Record that a frame was sent; the page confirms it only if ``is_confirmed``."""
-        still_pending = self._pending if self._is_paint_pending(now) else Awaited.NOTHING
-        self._pending = max(awaited, still_pending)
-        if awaited == Awaited.EDIT:  # removed filters have to disappear from the images as well
+        still_pending = self._pending if self._is_paint_pending(now) else UpdateUrgency.NOTHING
+        self._pending = max(urgency, still_pending)
+        if (
+            urgency == UpdateUrgency.EDIT
+        ):  # removed filters have to disappear from the images as well
             self._secondary_sent_at["images"] = float("-inf")
         self._sent_at, self._is_pending = now, is_confirmed
         self._n_unconfirmed = 0 if is_confirmed else self._n_unconfirmed + 1

@@ -1,4 +1,4 @@
-"""How the edges of one structure carry over to the next."""
+"""The edges between layers after an edit, until the network is traced again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["inherit_edges"]
 
 
 def inherit_edges(known: Structure | None, structure: Structure) -> Structure:
-    """Return ``structure`` with the known edges if it has not been traced since an edit."""
+    """Return ``structure``, with the edges of ``known`` if its own have not been traced yet."""
     if known is None or structure.edges or not known.edges:
         return structure
     same_layers = [a.name for a in known.layers] == [b.name for b in structure.layers]
