@@ -124,7 +124,7 @@ class ReVACNN(FreshCopies, Callback):
         request_port: TCP port for requests; 0 picks a free port if ``host`` is given.
         connection_file: path of the connection file; None: a file in the user's runtime directory,
             where viewers on this machine find it.
-        statistics: what to record of every filter of all layers. Besides the default,
+        statistics: the statistics to record of every filter of all layers. Besides the default,
             ``"optimizer_gradient"``, ``"activation_gradient"``, ``"firing"`` and
             ``"signal_to_noise"``; `telemetry.statistics` defines them.
         max_overhead: the share of a training step that recording may cost, 0.03 for 3 %. If
@@ -138,14 +138,14 @@ class ReVACNN(FreshCopies, Callback):
             ``training_step`` itself is only observed, never called.
         images: ``batch -> images``, a tensor (B, channels, H, W) or a list of tensors (channels, H,
             W). Needed only if a batch holds tensors that look like its images but are not.
-        class_names: of the outputs of the network, in their order. By default, the ``classes`` of
-            the validation or training dataset or of the data module, else their numbers.
-        name: what viewers call this run, in one line of at most 80 characters. Without a name, they
-            show the class of the model and the time of the start.
+        class_names: the names of the outputs of the network, in order. By default, the ``classes``
+            of the validation or training dataset or of the data module, else their numbers.
+        name: the name of this run in viewers, in one line of at most 80 characters. Without a name,
+            they show the class of the model and the time of the start.
         copies: module -> the module that it is a copy of, such as ``{"teacher": "student"}``, or
             None if it is not a copy. Needed only if an edit is refused because the values do not
             show which it is. Edits change copies (averages, momentum encoders) along.
-        layers: which layers are shown: ``"conv"``, all convolutions; ``"all"``, all convolutions
+        layers: the layers to show: ``"conv"``, all convolutions; ``"all"``, all convolutions
             and linear layers; or a list of names and patterns, such as ``["backbone.*", "fc1"]``,
             of layers and of modules that contain layers. By default, all convolutions, and the
             hidden linear layers between the last convolution and the output. The units of a linear

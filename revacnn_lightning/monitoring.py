@@ -57,8 +57,9 @@ def monitor(
     or trains each one inside `LoopRun.batch`. The weights it computes are the same without.
 
     Args:
-        model: as the loop calls it, such as what ``Fabric.setup`` returns.
-        optimizers: one, or a list of them. The list is kept: the loop may replace its entries.
+        model: the model as the loop calls it, such as the one that ``Fabric.setup`` returns.
+        optimizers: an optimizer, or a list of optimizers. The list is kept: the
+            loop may replace its entries.
         state: other objects of the training by name, such as learning rate schedulers, a
             ``torch.amp.GradScaler`` and averages of the weights. Rates that are set in the page
             scale the schedules, statistics are divided by the loss scale, edits change averages
@@ -67,12 +68,12 @@ def monitor(
         accumulate_grad_batches: batches whose gradients are accumulated before each step of the
             optimizer. Edits wait for the first of them, and their number, by which the loop divides
             the loss, is divided out.
-        directory: of the checkpoints and recordings that are made in the page.
+        directory: the folder of the checkpoints and recordings that are started in the page.
         resume_from: a checkpoint of such a run. The model gets its edits first.
         host, telemetry_port, request_port, connection_file, statistics, max_overhead, keep_history:
-            as those of `ReVACNN`.
-        forward, images, class_names, name, copies, layers, init: as those of `ReVACNN`.
-        record, keep_batches, alert, publish: as those of `ReVACNN`.
+            the same as in `ReVACNN`.
+        forward, images, class_names, name, copies, layers, init: the same as in `ReVACNN`.
+        record, keep_batches, alert, publish: the same as in `ReVACNN`.
 
     Returns:
         the run, which begins and ends with the ``with`` statement.

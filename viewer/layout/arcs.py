@@ -40,7 +40,7 @@ class Arcs:
     A line turns down at x = ``a``, runs along y = ``level``, and turns up at x = ``b``.
 
     Attributes:
-        width: of the stroke at full weight, px.
+        width: the width of the stroke at full weight, px.
         first, last: range of nodes of the whole network that it stands for; ``last`` is exclusive.
         is_sum: whether its reader adds it, which is how a residual connection ends.
     """

@@ -35,7 +35,7 @@ class Paths:
     Attributes:
         x, y: start, float (paths,).
         x1, y1: end, float (paths,).
-        width: of the stroke at full weight, px, float (paths,).
+        width: the width of the stroke at full weight, px, float (paths,).
         first, last: range of nodes of the whole network, int (paths,); ``last`` is exclusive.
     """
 

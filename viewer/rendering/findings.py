@@ -19,7 +19,7 @@ class Finding(Struct, frozen=True):
     """A problem and the filters it affects.
 
     Attributes:
-        kind: what is found.
+        kind: the kind of problem.
         text: for example "2 groups of near duplicates (12 filters)".
         advice: what to do about it.
         groups: filter ids of each group; selecting the finding cycles through the groups.

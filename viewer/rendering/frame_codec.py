@@ -84,7 +84,7 @@ def encode_frame(parts: Iterable[PagePart], **header: Any) -> bytes:
     """Return a frame with all changes, and mark them as sent.
 
     Args:
-        parts: those without changes are left out.
+        parts: the parts of the page. Those without changes are left out.
         header: additional entries of the header.
 
     Raises:

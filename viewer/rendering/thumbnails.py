@@ -83,7 +83,7 @@ def _as_strips(tiles: np.ndarray, max_rows: int = 1) -> np.ndarray:
 
     Args:
         tiles: to be shown.
-        max_rows: of a strip.
+        max_rows: the largest number of rows of a strip.
     """
     height, width = tiles.shape[1:3]
     if height > max_rows:

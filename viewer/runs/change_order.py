@@ -30,10 +30,10 @@ class RequestRecord(Struct):
         sent: Unix time.
         state: ``sent``, ``applied``, ``done`` or ``refused``.
         step: the batch before which it was carried out or refused; -1: unknown.
-        version: of the structure that the request resulted in; 0 if it changed none.
-        layers: whose width the edit changed.
+        version: the version of the structure after the request; 0 if nothing was changed.
+        layers: the layers whose width the edit changed.
         text: the new widths, or the reason for the refusal.
-        plan: of an applied edit.
+        plan: the plan of an applied edit.
         output_change: relative change of the model's output on the batch before the edit.
         is_trial: whether the reply only says that a trial of edits has started.
         time: Unix time of the outcome, by the clock of the training; 0: unknown.

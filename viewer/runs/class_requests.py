@@ -26,9 +26,9 @@ class ClassRequests:
     """Requests what tabs show of classes, and keeps the newest of it.
 
     Attributes:
-        answers: of all filters to the class that was chosen last; None before the first.
-        confusion: of the last validation during which classes were shown; None before.
-        names: of all classes, as far as known.
+        answers: the responses of all filters to the class that was chosen last; None before.
+        confusion: the confusion matrix of the last validation while classes were shown.
+        names: the names of all classes, as far as known.
         count: how many classes there are, as far as known.
         revision: incremented with everything that is new, refusals included.
     """

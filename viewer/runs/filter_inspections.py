@@ -29,14 +29,14 @@ class FilterInspectionRecord(Struct):
     """What is known about a filter.
 
     Attributes:
-        inspection: the newest; None before the first.
+        inspection: the newest inspection; None before the first.
         image: index of the image to inspect; None for the current batch.
-        depth: of the slice to show of volumes, as in `InspectFilter`.
+        depth: the depth of the slice to show of volumes, as in `InspectFilter`.
         ascent: number of the search of the image that the filter responds to most.
         refused: why the training refuses the inspection; "" if it does not.
         last_visible: when a tab last showed the filter (monotonic).
         last_requested: when the inspection was last requested (monotonic).
-        version: of the structure for which it was last requested.
+        version: the version of the structure for which it was last requested.
     """
 
     inspection: FilterInspection | None = None

@@ -24,7 +24,7 @@ class FilterPriceRequests:
     """Requests prices while a tab shows them, and keeps the newest ones.
 
     Attributes:
-        newest: of the present structure; None before the first.
+        newest: the newest prices of the present structure; None before the first.
         revision: incremented with every message, and with every refusal.
         refused: why the training sends none; "" if it does.
     """

@@ -22,7 +22,7 @@ class GrowthGainRequests:
     """Requests the growth gains once per click, and keeps the newest ones.
 
     Attributes:
-        newest: of the present structure; None before the first.
+        newest: the newest gains of the present structure; None before the first.
         is_pending: whether they were requested and have not arrived.
         refused: why there are none; "" if there are.
     """

@@ -38,21 +38,21 @@ class LayerDetailRecord(Struct):
     """What is known about a layer.
 
     Attributes:
-        detail: the newest; None before the first.
+        detail: the newest detail; None before the first.
         detail_revision: incremented with every detail.
-        ids: of its filters, int64 (n,).
-        features: by which each view is projected, float (n, d).
-        averages: of the features of the batch-dependent views.
+        ids: the ids of the filters of the layer, int64 (n,).
+        features: by view, the features that are projected, float (n, d).
+        averages: the moving averages of the features that depend on the batch.
         single_color: which filters respond to a single color, bool (n,).
         image: index of the image whose maps are shown; None for the current batch.
-        kernel_slice: shown of filters with many inputs.
-        depth: of the slice that is shown of volumes, from 0 for the first to 1 for the last.
+        kernel_slice: the slice that is shown of filters with many inputs.
+        depth: the slice that is shown of volumes, from 0 for the first to 1 for the last.
         refused: why the training refuses details; "" if it does not.
         last_requested: when details were last requested (monotonic).
         last_visible: when a tab last showed the layer (monotonic), per projection method.
         last_needed: when a tab last showed other details than its views (monotonic).
         image_last_used: when `image` was last used without the details (monotonic).
-        histograms: of its weights and gradients, over time.
+        histograms: the histograms of the weights and gradients of the layer over time.
     """
 
     detail: LayerDetail | None = None
@@ -79,7 +79,7 @@ class LayerDetails:
         make_worker: creates the projection worker, on first use or on `start`.
 
     Attributes:
-        projections: of the views of all layers.
+        projections: the projections of the views of all layers.
         image: index of the image that is selected in all layers; None for the current batch.
         image_refusal: why the image that was selected last cannot be shown; "" if it can.
     """

@@ -31,16 +31,16 @@ class _ProjectionState(Struct):
 
     Attributes:
         projection: None before the first.
-        features: from which it was computed, float (n, d).
-        ids: of its filters, int64 (n,).
-        revision: of the layer detail that was submitted last.
+        features: the features from which it was computed, float (n, d).
+        ids: the ids of its filters, int64 (n,).
+        revision: the revision of the layer detail that was submitted last.
         compared: revision of the layer detail that was last compared with ``features``.
         due_at: when its change is worth a projection (monotonic).
         projected_at: when the newest projection arrived (monotonic).
         retry_at: earliest time of the next attempt (monotonic).
         from_scratch: whether the next projection ignores the previous one.
         is_requested: whether the user requested it and waits for it.
-        seed: of the next projection.
+        seed: the seed of the next projection.
         failure: why the newest attempt failed; "" if it did not.
     """
 
@@ -119,9 +119,9 @@ class LayerProjections:
 
         Args:
             key: layer, view and method.
-            features: of the filters, float (n, d).
-            ids: of the filters, int64 (n,).
-            revision: of the layer detail that the features come from.
+            features: the features of the filters, float (n, d).
+            ids: the ids of the filters, int64 (n,).
+            revision: the revision of the layer detail that the features come from.
             now: monotonic time.
         """
         state = self._states.setdefault(key, _ProjectionState())

@@ -54,7 +54,7 @@ def main_metric(names: Iterable[str], chosen: str = LOSS) -> str:
     """Return the metric to show where there is room for one beside the loss; "" if there is none.
 
     Args:
-        names: of all logged metrics.
+        names: the names of all logged metrics.
         chosen: the family that the user has chosen to see.
     """
     logged = [name for name in names if name not in TRAINING_LOSSES]

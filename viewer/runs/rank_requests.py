@@ -27,7 +27,7 @@ class RankStatisticsRequests:
     """Requests the values of one layer in each rank. One per run, shared by all tabs.
 
     Attributes:
-        newest: what has arrived last; None before.
+        newest: the newest statistics of the ranks; None before the first.
     """
 
     def __init__(self) -> None:

@@ -18,11 +18,11 @@ class Recordings:
     """Recordings, each with a connection that stands for its run.
 
     Args:
-        paths: of the files; the first one is shown first.
-        speed: of the replay, 1 for the recorded pace; None: as fast as possible.
+        paths: the paths of the files; the first one is shown first.
+        speed: the speed of the replay, 1 for the recorded pace; None for the fastest.
 
     Attributes:
-        connections: of those that can be read.
+        connections: the connections of the recordings that can be read.
         problem: why the others cannot be read; "" if all can.
     """
 

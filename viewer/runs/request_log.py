@@ -40,13 +40,14 @@ class RequestLog:
     """The most recent requests, previewed plans and edits of one run.
 
     Args:
-        run: its id. Versions in outcomes of an earlier run, which it resumes, are other ones.
+        run: the id of the run. An earlier run, which it resumes, has other structure versions.
 
     Attributes:
         records: requests by id, oldest first.
         plans: replies to previews by request id, oldest first.
         edit_marks: changes of the network, oldest first.
-        outcomes: of the requests of all viewers and of the training script, by id, oldest first.
+        outcomes: by id, the outcomes of the requests of all viewers and of the training script,
+            oldest first.
         revision: incremented with every change.
     """
 

@@ -65,8 +65,8 @@ class RunFollower:
         inspections: inspections of the filters that tabs show.
         image_passes: inputs on their way through the network, as tabs show them.
         filter_prices: what removing each filter costs, as tabs show it.
-        classes: how filters answer to classes, as tabs show it.
-        verdicts: on the network, as tabs show them.
+        classes: how filters respond to classes, as tabs show it.
+        verdicts: the verdicts on the network, as tabs show them.
         growth: where one more filter would help most, as tabs have requested it.
         ranks: what each rank has recorded of a layer, as tabs show it.
         own_images: images that tabs make.

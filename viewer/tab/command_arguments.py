@@ -36,9 +36,9 @@ class Arguments(Struct, frozen=True):
         ids: ids of filters.
         filters: indices of filters in a layer.
         weights: weights of filters.
-        pixels: of a picture: red, green and blue of each, row by row; base64 in JSON.
-        height, width: of the picture.
-        patches: to be painted over an image.
+        pixels: the red, green and blue of each pixel of a picture, row by row; base64 in JSON.
+        height, width: the size of the picture.
+        patches: the patches to paint over an image.
     """
 
     layer: int | None = None

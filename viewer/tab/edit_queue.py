@@ -41,7 +41,7 @@ class EditQueue:
         shown_reply: the request whose reply is shown above the staging bar; None if dismissed.
         error: why the last request could not be sent; "" if it was sent.
         is_inserting: whether this tab has requested a layer that the structure lacks so far.
-        trial: of the staged changes.
+        trial: the plan of a trial of the staged changes.
     """
 
     def __init__(self, run_selection: RunSelection, staging: StagedChanges) -> None:

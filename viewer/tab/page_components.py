@@ -73,7 +73,7 @@ class PageComponents:
     Attributes:
         network: the network view.
         drawings: components that are updated with every frame.
-        markers: of edits, in all charts; every chart is painted again when they change.
+        markers: the markers of edits in all charts; a change repaints every chart.
         panels: texts and controls. Updated less often where only statistics are new: nobody reads
             ten numbers a second.
         images: components that show images of the selected layer and filter, and the table of

@@ -44,7 +44,7 @@ class TabState:
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
         shows_modules: whether the modules between the layers are marked; None: the default.
         shows_prices, compares_ranks: whether nodes are colored by price; the ranks are compared.
-        class_view: what is shown of classes.
+        class_view: the settings of what is shown of classes.
         requested_view: what the page's address names; None once it is shown.
         dismissed_alerts: Unix time of the newest alert that was dismissed.
         revision: counted up with every change that a component may show.

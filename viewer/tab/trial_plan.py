@@ -27,9 +27,9 @@ class TrialPlan:
     """Requested once all staged changes are planned, and again when they change.
 
     Attributes:
-        batches: of the trial.
+        batches: the number of batches of the trial.
         refusal: why it cannot be tried; "" if it can, or if that is not known yet.
-        cost: of the trial; None before the run has replied.
+        cost: the cost of the trial; None before the run has replied.
     """
 
     def __init__(self) -> None:

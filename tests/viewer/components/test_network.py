@@ -38,7 +38,7 @@ def test_each_tab_computed_again_what_all_show_of_a_batch(
         calls.append(len(gradient))
         return normalize_gradients(gradient)
 
-    monkeypatch.setattr("viewer.components.network_data.amplitude", counted)
+    monkeypatch.setattr("viewer.components.network.normalize_gradients", counted)
     other = TabState(follower, PageLink(width=300, height=150))
     views = [NetworkView(tab), NetworkView(TabState(follower, PageLink())), NetworkView(other)]
     for batches in range(1, 3):
