@@ -24,7 +24,7 @@ from benchmarks.call_counts import (
 from benchmarks.report import Report
 from benchmarks.training_loops import MonitoredTraining, PlainTraining
 from revacnn_lightning.telemetry import STATISTICS
-from revacnn_lightning.telemetry.recording.lead_weight import PROOF
+from revacnn_lightning.telemetry.recording.single_hook_policy import PROOF
 
 __all__ = ["measure_depth", "measure_narrow"]
 

@@ -16,7 +16,7 @@ from benchmarks.steering_models import SMALL, randomized, seeded, train_step
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters, Undo
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import STATISTICS, Recorder
-from revacnn_lightning.telemetry.recording import coefficient_groups, fused_group
+from revacnn_lightning.telemetry.recording import fused_group, grouped_filter_norms
 from revacnn_lightning.telemetry.recording.fused_group import FusedGroup
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -130,16 +130,16 @@ def recorded_steps(make_optimizer: Any, memory_format: torch.memory_format) -> l
     return [each for each in found if each is not None]
 
 
-@pytest.mark.skipif(fused_group.find_kernels() is None, reason="needs Triton")
+@pytest.mark.skipif(fused_group.load_filter_kernels() is None, reason="needs Triton")
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("step", STEPS)
 def test_the_kernel_of_all_layers_reduces_what_the_operations_do(
     step: str, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coefficient_groups, "MIN_FUSED", 1)
+    monkeypatch.setattr(grouped_filter_norms, "MIN_FUSED", 1)
     fused = recorded_steps(STEPS[step], memory_format)
     assert not FusedGroup.has_failed
-    monkeypatch.setattr(coefficient_groups, "is_fusible", lambda _: False)
+    monkeypatch.setattr(grouped_filter_norms, "is_fusible", lambda _: False)
     separate = recorded_steps(STEPS[step], memory_format)
     assert len(fused) == len(separate) == 3
     names = fused[0].names
@@ -153,11 +153,11 @@ def test_the_kernel_of_all_layers_reduces_what_the_operations_do(
 
 def test_no_gradient_kernel_runs_per_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     """One kernel sums the gradients of all layers, wherever they have been allocated."""
-    monkeypatch.setattr(coefficient_groups, "MIN_FUSED", 1)
+    monkeypatch.setattr(grouped_filter_norms, "MIN_FUSED", 1)
     model, images = resnet().cuda(), images_on("cuda")
     recorder = Recorder(model, statistics=("gradient",))
     recorder.attach()
-    kernels = fused_group.find_kernels()
+    kernels = fused_group.load_filter_kernels()
     for _ in range(4):
         model.zero_grad()
         recorder.begin_batch()

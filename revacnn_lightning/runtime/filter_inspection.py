@@ -34,7 +34,7 @@ from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
 from revacnn_lightning.telemetry.inspection.map_images import MIDDLE
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
-from revacnn_lightning.telemetry.inspection.responses import Responses
+from revacnn_lightning.telemetry.inspection.responses import PeakResponses
 from revacnn_lightning.telemetry.inspection.top_images import MAX_IMAGES, TopImages
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 
@@ -288,7 +288,9 @@ def _first_input(context: BatchContext) -> Tensor | None:
     return context.batch.get_input() if context.images is None else context.images[0]
 
 
-def _why_no_top_images(images: Images | None, first: Tensor | None, responses: Responses) -> str:
+def _why_no_top_images(
+    images: Images | None, first: Tensor | None, responses: PeakResponses
+) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
     note = why_not_shown(first)
     if note or images is None:

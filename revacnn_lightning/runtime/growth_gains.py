@@ -20,9 +20,9 @@ from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.growth_gain import (
-    Passage,
+    ReaderTensors,
     growth_gain,
-    outgoing_gradient,
+    outgoing_gradient_norms,
     why_no_gain,
 )
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
@@ -91,13 +91,13 @@ class GrowthGainCollector:
         notes = [note] * len(layers)
         if not note:
             try:
-                passages = self._passages()
+                readers = self._reader_tensors()
             except ForwardFailedError as error:
                 log.info("The growth gains cannot be computed", exc_info=True)
-                notes, passages = [str(error)] * len(layers), {}
+                notes, readers = [str(error)] * len(layers), {}
             for index, layer in enumerate(layers):
                 if not notes[index]:
-                    found = self._gain(layer, passages.get(layer, []))
+                    found = self._gain(layer, readers.get(layer, []))
                     if isinstance(found, str):
                         notes[index] = found
                     else:
@@ -115,23 +115,23 @@ class GrowthGainCollector:
             return False
         return bool(self._replay.note) or self._editor.traced_groups is not None
 
-    def _gain(self, layer: str, passages: list[Passage]) -> tuple[float, float] | str:
+    def _gain(self, layer: str, readers: list[ReaderTensors]) -> tuple[float, float] | str:
         """Return the two largest gains of a layer, and keep the best direction; or why not."""
         module: Any = self._model.get_submodule(layer)
         weight = self._recorder.current_weight(layer)
-        if not passages or weight is None:
+        if not readers or weight is None:
             return NOT_READ
-        refusal = next(filter(None, (why_no_gain(module, one.reader) for one in passages)), "")
+        refusal = next(filter(None, (why_no_gain(module, one.reader) for one in readers)), "")
         if refusal:
             return refusal
         try:
-            values, directions = growth_gain(module, passages)
+            values, directions = growth_gain(module, readers)
         except (RuntimeError, ValueError) as error:  # shapes that do not fit each other
             log.info("The growth gain of %s cannot be computed", layer, exc_info=True)
             return str(error)
         scale = float(filter_rows(weight.detach(), module).norm(dim=1).median())
         forward, backward = (
-            outgoing_gradient(module, passages, sign * scale * directions) for sign in (1, -1)
+            outgoing_gradient_norms(module, readers, sign * scale * directions) for sign in (1, -1)
         )  # the sign that passes a ReLU better
         signs = torch.where(forward >= backward, 1.0, -1.0).to(directions)
         turned = directions * signs.view(-1, *[1] * (directions.ndim - 1))
@@ -139,10 +139,10 @@ class GrowthGainCollector:
         gains = [*(values * scale).tolist(), 0.0]
         return (gains[0], gains[1]) if math.isfinite(gains[0]) else "the loss is not finite"
 
-    # ---------------------------------------------------------------- what images leave behind
+    # ---------------------------------------------------------------- recorded tensors
 
-    def _passages(self) -> dict[str, list[Passage]]:
-        """Return the passages of each layer, of a few groups of images.
+    def _reader_tensors(self) -> dict[str, list[ReaderTensors]]:
+        """Return the tensors of the readers of each layer, on a few groups of images.
 
         Raises:
             ForwardFailedError: the replay raised.
@@ -151,23 +151,23 @@ class GrowthGainCollector:
         named: dict[str, Any] = dict(self._model.named_modules())
         edges = [] if groups is None else [e for e in groups.edges if e[0] in self._recorder.layers]
         wanted = {name for edge in edges for name in edge}
-        found: dict[str, list[Passage]] = {}
+        found: dict[str, list[ReaderTensors]] = {}
         for captured in self._replay.differentiate(
             {name: named[name] for name in wanted}, MAX_GROUPS
         ):
             for layer, reader in edges:
                 if layer in captured and reader in captured:
-                    passage = _passage(
+                    tensors = _tensors_between(
                         named[layer], named[reader], captured[layer], captured[reader]
                     )
-                    found.setdefault(layer, []).append(passage)
+                    found.setdefault(layer, []).append(tensors)
         return found
 
 
-def _passage(layer: UnitLayer, reader: UnitLayer, before: Any, after: Any) -> Passage:
-    """Return a passage, of the (input, gradient of the output) of both layers."""
+def _tensors_between(layer: UnitLayer, reader: UnitLayer, before: Any, after: Any) -> ReaderTensors:
+    """Return the tensors of two layers, given (input, gradient of the output) of both."""
     inputs, gradient, read = before[0], after[1], after[0]
     if isinstance(layer, nn.Linear) and isinstance(reader, nn.Linear):
         inputs, gradient = inputs.flatten(0, -2), gradient.flatten(0, -2)
     size = () if isinstance(reader, nn.Linear) else tuple(read.shape[2:])
-    return Passage(inputs, reader, size, gradient)
+    return ReaderTensors(inputs, reader, size, gradient)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.image_class import MAX_WRAPPERS
-from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
+from revacnn_lightning.telemetry.inspection.side_effects import dataset_state_restored
 
 __all__ = ["Preprocessing", "dataset_preprocessing", "fill_color", "fit_picture"]
 
@@ -58,7 +58,7 @@ def dataset_preprocessing(dataset: Any, device: torch.device) -> Preprocessing |
 
         if channels not in PILLOW_MODES:
             raise _too_many_channels(channels)
-        with loading_restored(dataset, device):
+        with dataset_state_restored(dataset, device):
             found = transform(Image.fromarray(picture).convert(PILLOW_MODES[channels]))
         if not isinstance(found, Tensor):
             raise TypeError(f"it returns {type(found).__name__}, no tensor")

@@ -79,7 +79,7 @@ from revacnn_lightning.runtime.trial.trial_loop import TrialLoop
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
-from revacnn_lightning.telemetry.split_tensors import class_before_split
+from revacnn_lightning.telemetry.split_tensors import class_before_fsdp
 
 __all__ = ["Session"]
 
@@ -138,7 +138,7 @@ class Session:
         trial_loop: TrialLoop | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
-        name = class_before_split(type(model)).__name__
+        name = class_before_fsdp(type(model)).__name__
         about = about_run(self.run, name, endpoints.name)
         self._recordings = (
             None if recordings is None else RunRecordings(recordings, about, self._current_state)

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.planning.layer_costs import LayerCost
 from revacnn_lightning.telemetry import Recorder
-from revacnn_lightning.telemetry.split_tensors import class_before_split
+from revacnn_lightning.telemetry.split_tensors import class_before_fsdp
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     filter_count,
@@ -80,7 +80,7 @@ def build_structure(
         run=run,
         version=version,
         step=step,
-        model=class_before_split(type(model)).__name__,
+        model=class_before_fsdp(type(model)).__name__,
         layers=[
             _build_layer(
                 name, modules[name], editor, topology, sources.get(name, ""), observed[name]
@@ -105,7 +105,7 @@ def _build_layer(
     sizes = topology.sizes.get(name, LayerCost(0, None))
     return LayerInfo(
         name=name,
-        module_type=class_before_split(type_before_parametrizations(conv)).__name__,
+        module_type=class_before_fsdp(type_before_parametrizations(conv)).__name__,
         in_channels=input_count(conv),
         out_channels=filter_count(conv),
         kernel_size=kernel_size(conv),

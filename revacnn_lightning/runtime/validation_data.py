@@ -15,7 +15,7 @@ from revacnn_lightning.runtime.image_class import class_names, find_class
 from revacnn_lightning.runtime.image_predictions import ImageTruth
 from revacnn_lightning.runtime.input_images import refuse_image
 from revacnn_lightning.runtime.picture_fitting import Preprocessing, dataset_preprocessing
-from revacnn_lightning.telemetry.inspection.side_effects import loading_restored
+from revacnn_lightning.telemetry.inspection.side_effects import dataset_state_restored
 
 __all__ = ["ValidationData", "names_in_data"]
 
@@ -87,7 +87,7 @@ class ValidationData:
     def _load_input(self, loader: Any, index: int, device: torch.device) -> Tensor | None:
         """Return the input of one item of a loader's dataset; None if the item holds none."""
         try:
-            with loading_restored(loader.dataset, device):
+            with dataset_state_restored(loader.dataset, device):
                 sample = loader.dataset[index]
                 if self._images is None:
                     return find_input(sample)
@@ -106,7 +106,7 @@ class ValidationData:
         """Return the class of item ``index``, as far as known."""
         dataset: Any = getattr(self._get_loader(), "dataset", None)
         try:
-            with loading_restored(dataset, self._get_device()):
+            with dataset_state_restored(dataset, self._get_device()):
                 return ImageTruth(find_class(dataset[index]), self._get_class_names())
         except Exception:  # the user's dataset may raise anything
             log.info(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from revacnn_lightning.steering.computed_tensors import has_tensor
-from revacnn_lightning.telemetry.conv import own_tensor
+from revacnn_lightning.telemetry.conv import stored_tensor
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 __all__ = [
@@ -158,7 +158,7 @@ def make_replacement(module: nn.Module, kind: str) -> nn.Module:
 
 def _value(module: nn.Module, name: str) -> Tensor:
     """Return a tensor of a module; a parametrization is computed once, without side effects."""
-    tensor = own_tensor(module, name)
+    tensor = stored_tensor(module, name)
     if tensor is None:
         with side_effect_free(module, training=False):
             tensor = getattr(module, name)

@@ -24,7 +24,7 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe
 from revacnn_lightning.steering.tracing.trace import Trace
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
-from revacnn_lightning.telemetry.split_tensors import is_distributed, own_range
+from revacnn_lightning.telemetry.split_tensors import is_distributed, local_indices
 
 __all__ = ["SplitEditor"]
 
@@ -107,7 +107,7 @@ def _check_parts(layer: nn.Module, name: str) -> None:
     """
     for parameter in layer.parameters():
         if is_distributed(parameter) and any(
-            own_range(parameter, dim) is None for dim in range(parameter.ndim)
+            local_indices(parameter, dim) is None for dim in range(parameter.ndim)
         ):
             placements = getattr(parameter, "placements", ())
             raise EditRefusedError(

@@ -24,21 +24,21 @@ from revacnn_lightning.telemetry.unit_layers import (
 )
 
 __all__ = [
-    "by_filter",
     "device_of",
     "filter_rows",
-    "own_tensor",
+    "filters_first",
     "parametrization_of",
+    "stored_tensor",
     "weight_parameter",
     "weight_shape",
 ]
 
 
-def own_tensor(module: nn.Module, name: str) -> Tensor | None:
-    """Return the tensor that the module holds under this name, without computing anything.
+def stored_tensor(module: nn.Module, name: str) -> Tensor | None:
+    """Return the tensor that the module stores under this name, without computing anything.
 
     That is a parameter, a buffer or a plain attribute, such as the weight that a pruning mask or
-    the hook-based ``weight_norm`` has left there in the last forward. None if there is none, as
+    the hook-based ``weight_norm`` has left there in the last forward. None if nothing is stored, as
     with a parametrization.
     """
     for table in (module._parameters, module._buffers, vars(module)):
@@ -58,7 +58,7 @@ def parametrization_of(module: nn.Module, name: str = "weight") -> Parametrizati
 
 
 def weight_parameter(conv: UnitLayer) -> Tensor | None:
-    """Return the parameter that holds the coefficients.
+    """Return the parameter that stores the coefficients of the layer.
 
     That is the weight or, where the weight is computed in each forward, the parameter of its shape
     that it is computed from: the direction of a weight norm, the dense weight under a pruning mask.
@@ -92,8 +92,8 @@ def device_of(module: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-def by_filter(weight: Tensor, conv: UnitLayer) -> Tensor:
-    """Return the coefficients, or their gradients, with the filters along the first dimension.
+def filters_first(weight: Tensor, conv: UnitLayer) -> Tensor:
+    """Return a weight, or its gradient, with the filters along the first dimension.
 
     For an ordinary conv and a linear layer that is the weight itself. A transposed conv has a
     weight of shape (in, out / groups, ...), with one group after the other along the first
@@ -109,4 +109,4 @@ def by_filter(weight: Tensor, conv: UnitLayer) -> Tensor:
 
 def filter_rows(weight: Tensor, conv: UnitLayer) -> Tensor:
     """Return the coefficients of each filter in a row, (C, K)."""
-    return by_filter(weight, conv).flatten(1)
+    return filters_first(weight, conv).flatten(1)

@@ -39,7 +39,7 @@ from revacnn_lightning.telemetry.unit_layers import (
     kernel_size,
 )
 
-__all__ = ["Passage", "growth_gain", "outgoing_gradient", "why_no_gain"]
+__all__ = ["ReaderTensors", "growth_gain", "outgoing_gradient_norms", "why_no_gain"]
 
 DIRECTIONS = 4  # of the subspace
 ITERATIONS = 30
@@ -50,14 +50,14 @@ POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_po
 
 
 @dataclass(frozen=True)
-class Passage:
-    """What images leave behind between a layer and one that reads it.
+class ReaderTensors:
+    """The tensors recorded in a step at a layer, and at a layer that reads its output.
 
     Attributes:
-        inputs: of the layer, as the module receives them, (B, ...).
-        reader: the layer that reads its filters.
-        size: positions of the reader's input, (H, W); () of a linear layer.
-        gradient: of the loss with respect to the reader's output, (B, ...).
+        inputs: the inputs of the first layer, as the module receives them, (B, ...).
+        reader: the layer that reads the filters of the first one.
+        size: the size of the reader's input, (H, W); () for a linear layer.
+        gradient: the gradient of the loss with respect to the reader's output, (B, ...).
     """
 
     inputs: Tensor
@@ -82,53 +82,53 @@ def why_no_gain(layer: UnitLayer, reader: UnitLayer) -> str:
     return ""
 
 
-def growth_gain(layer: UnitLayer, passages: Sequence[Passage]) -> tuple[Tensor, Tensor]:
-    """Return the largest singular values of M, and their coefficients.
+def growth_gain(layer: UnitLayer, readers: Sequence[ReaderTensors]) -> tuple[Tensor, Tensor]:
+    """Return the largest singular values of M, and the filters that have these gains.
 
     Cost: `ITERATIONS` times a forward and a backward pass of `DIRECTIONS` filters over the inputs.
 
     Args:
-        layer: the one that a filter would be added to.
-        passages: to all layers that read it, of some images.
+        layer: the layer that a filter would be added to.
+        readers: the tensors of all layers that read it, on some images.
 
     Returns:
-        values: descending, (k,).
-        directions: of length 1, (k, *coefficients of a filter).
+        values: the gains, descending, (k,).
+        directions: the coefficients of length 1 with these gains, (k, *coefficients of a filter).
     """
     shape = (input_count(layer), *kernel_size(layer))
     length = math.prod(shape)
     count = min(DIRECTIONS, length)
-    like = passages[0].inputs
+    like = readers[0].inputs
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(length, count, generator=generator, dtype=torch.float64)
     basis = torch.linalg.qr(start).Q.T.to(like)
     for _ in range(ITERATIONS):
-        _, back = _multiply(layer, passages, basis.reshape(count, *shape))
+        _, back = _multiply(layer, readers, basis.reshape(count, *shape))
         basis = torch.linalg.qr(back.flatten(1).T).Q.T
-    forward, _ = _multiply(layer, passages, basis.reshape(count, *shape))
+    forward, _ = _multiply(layer, readers, basis.reshape(count, *shape))
     rotation, values, _ = torch.linalg.svd(forward, full_matrices=False)
     directions = rotation.T @ basis
     return values, directions.reshape(len(values), *shape)
 
 
-def outgoing_gradient(
-    layer: UnitLayer, passages: Sequence[Passage], coefficients: Tensor, bias: float = 0.0
+def outgoing_gradient_norms(
+    layer: UnitLayer, readers: Sequence[ReaderTensors], coefficients: Tensor, bias: float = 0.0
 ) -> Tensor:
     """Return the norms of ∂L/∂v of new filters behind a ReLU, (k,).
 
     Args:
-        layer: the one that filters would be added to.
-        passages: as above.
-        coefficients: of the filters, (k, *coefficients of a filter).
-        bias: of each.
+        layer: the layer that filters would be added to.
+        readers: the tensors of all layers that read it, on some images.
+        coefficients: the coefficients of the new filters, (k, *coefficients of a filter).
+        bias: the bias of each of them.
     """
-    return _multiply(layer, passages, coefficients, bias=bias, rectify=True)[0].norm(dim=1)
+    return _multiply(layer, readers, coefficients, bias=bias, rectify=True)[0].norm(dim=1)
 
 
 @torch.enable_grad()
 def _multiply(
     layer: UnitLayer,
-    passages: Sequence[Passage],
+    readers: Sequence[ReaderTensors],
     filters: Tensor,
     *,
     bias: float = 0.0,
@@ -137,16 +137,16 @@ def _multiply(
     """Return M w of each filter, flat, (k, n), and Mᵀ M w, (k, *coefficients)."""
     w = filters.detach().requires_grad_()
     outgoing, total = [], filters.new_zeros(())
-    for passage in passages:
-        maps = _maps(layer, passage.inputs, w) + bias
-        maps = _resized(maps.relu() if rectify else maps, layer, passage)
-        v = _outgoing_like(passage.reader, maps).requires_grad_()
-        outgoing.append((passage, v))
-        total = total + (passage.gradient * _read(passage.reader, maps, v)).sum()
+    for reader_tensors in readers:
+        maps = _maps(layer, reader_tensors.inputs, w) + bias
+        maps = _resized(maps.relu() if rectify else maps, layer, reader_tensors)
+        v = _outgoing_like(reader_tensors.reader, maps).requires_grad_()
+        outgoing.append((reader_tensors, v))
+        total = total + (reader_tensors.gradient * _read(reader_tensors.reader, maps, v)).sum()
     found = torch.autograd.grad(total, [v for _, v in outgoing], create_graph=True)
     by_reader: dict[int, Tensor] = {}
-    for (passage, _), gradient in zip(outgoing, found, strict=True):
-        key = id(passage.reader)
+    for (reader_tensors, _), gradient in zip(outgoing, found, strict=True):
+        key = id(reader_tensors.reader)
         known = by_reader.get(key)
         by_reader[key] = gradient if known is None else known + gradient
     forward = torch.cat([g.transpose(0, 1).flatten(1) for g in by_reader.values()], 1)
@@ -185,15 +185,15 @@ def _maps(layer: Any, inputs: Tensor, filters: Tensor) -> Tensor:
     return convolve(inputs, filters, None, layer.stride, padding, layer.dilation)
 
 
-def _resized(maps: Tensor, layer: UnitLayer, passage: Passage) -> Tensor:
+def _resized(maps: Tensor, layer: UnitLayer, reader_tensors: ReaderTensors) -> Tensor:
     """Return the maps as the reader receives them: (B, k, *size), or (B, ..., k·positions)."""
-    reader = passage.reader
+    reader = reader_tensors.reader
     if isinstance(layer, nn.Linear):
         return maps
     pool: Any = POOL[maps.ndim - 2]
     if not isinstance(reader, nn.Linear):
-        same = tuple(maps.shape[2:]) == passage.size
-        return maps if same else pool(maps, passage.size)
+        same = tuple(maps.shape[2:]) == reader_tensors.size
+        return maps if same else pool(maps, reader_tensors.size)
     positions = reader.in_features // filter_count(layer)
     size = list(maps.shape[2:])
     if math.prod(size) != positions:

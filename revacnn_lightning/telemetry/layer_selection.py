@@ -10,12 +10,12 @@ from typing import Literal
 
 from torch import nn
 
-from revacnn_lightning.telemetry.split_tensors import find_parallel
+from revacnn_lightning.telemetry.split_tensors import find_tensor_parallel
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     filter_count,
+    is_forward_called,
     named_unit_layers,
-    runs_itself,
 )
 
 __all__ = ["LayerChoice", "LayerSelection"]
@@ -58,7 +58,7 @@ class LayerSelection:
     ) -> tuple[list[tuple[str, UnitLayer]], set[nn.Module]]:
         """Return the chosen layers, and those among them that tensor parallelism splits."""
         chosen = list(self._choose(model))
-        return chosen, find_parallel(model, [layer for _, layer in chosen])
+        return chosen, find_tensor_parallel(model, [layer for _, layer in chosen])
 
     def _choose(self, model: nn.Module) -> Iterator[tuple[str, UnitLayer]]:
         layers = [(name, each) for name, each in named_unit_layers(model) if filter_count(each) > 0]
@@ -121,7 +121,7 @@ def _hidden_linear(layers: Sequence[tuple[str, UnitLayer]]) -> set[str]:
     runs = [
         (is_linear, [name for name, _ in run])
         for is_linear, run in itertools.groupby(
-            [each for each in layers if runs_itself(each[1])],
+            [each for each in layers if is_forward_called(each[1])],
             lambda each: isinstance(each[1], nn.Linear),
         )
     ]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.reductions import BLOCK, pixel_sums
 
-__all__ = ["image_products", "root_mean_square"]
+__all__ = ["image_products", "price_per_filter"]
 
 
 def image_products(maps: Tensor, gradients: Tensor) -> Tensor:
@@ -24,6 +24,9 @@ def image_products(maps: Tensor, gradients: Tensor) -> Tensor:
     return sums
 
 
-def root_mean_square(images: Tensor) -> Tensor:
-    """Return √(B Σ x²) over the images, the root mean square of B x: (B, C) -> (C,)."""
-    return torch.linalg.vector_norm(images, 2, 0) * len(images) ** 0.5
+def price_per_filter(image_products: Tensor) -> Tensor:
+    """Return the price of each filter from its `image_products`: (B, C) -> (C,).
+
+    It is √(B Σ x²) over the images: the root mean square of B x.
+    """
+    return torch.linalg.vector_norm(image_products, 2, 0) * len(image_products) ** 0.5

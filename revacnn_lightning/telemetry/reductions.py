@@ -26,11 +26,11 @@ __all__ = [
     "filter_l2_norm",
     "filter_l2_norms",
     "map_sum",
-    "map_sums",
     "pixel_sums",
     "positive_count",
     "signal_to_noise",
     "signals_to_noise",
+    "sum_and_positive_count",
 ]
 
 # Elements that an elementwise operation writes before they are summed: 512 KB of float32, which
@@ -95,7 +95,7 @@ def positive_count(maps: Tensor) -> Tensor:
     return _zeros(maps) if total is None else total
 
 
-def map_sums(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
+def sum_and_positive_count(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
     """Return (`absolute_sum` or `map_sum`, `positive_count`), reading the maps only once."""
     total = count = None
     if maps.numel() <= FEW:

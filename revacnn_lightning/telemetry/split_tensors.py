@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "StoredParameters",
-    "class_before_split",
-    "find_parallel",
+    "ShardedParameters",
+    "class_before_fsdp",
+    "find_fsdp_modules",
+    "find_tensor_parallel",
     "has_split_parameters",
     "is_distributed",
+    "local_indices",
     "local_part",
-    "own_range",
-    "own_rows",
-    "split_modules",
+    "local_rows",
 ]
 
 # Loaded only in trainings that use them, and not in every build of PyTorch.
 FSDP, DTENSOR = "torch.distributed.fsdp", "torch.distributed.tensor"
 
 
-def split_modules(model: nn.Module) -> set[nn.Module]:
+def find_fsdp_modules(model: nn.Module) -> set[nn.Module]:
     """Return the modules whose parameters FSDP splits among the ranks."""
     fsdp = sys.modules.get(FSDP)
     if fsdp is None:
@@ -35,11 +35,11 @@ def split_modules(model: nn.Module) -> set[nn.Module]:
     return {inner for module in wrapped for inner in module.modules()}
 
 
-def class_before_split(kind: type) -> type:
+def class_before_fsdp(module_class: type) -> type:
     """Return the class of a module before FSDP2 has derived one of its own, such as FSDPConv2d."""
     fsdp = sys.modules.get(FSDP)
-    is_derived = fsdp is not None and kind.__bases__[:1] == (fsdp.FSDPModule,)
-    return kind.__bases__[-1] if is_derived else kind
+    is_derived = fsdp is not None and module_class.__bases__[:1] == (fsdp.FSDPModule,)
+    return module_class.__bases__[-1] if is_derived else module_class
 
 
 def is_distributed(tensor: Tensor) -> bool:
@@ -50,11 +50,13 @@ def is_distributed(tensor: Tensor) -> bool:
 
 def has_split_parameters(model: nn.Module) -> bool:
     """Return whether this rank has only a part of some parameters between two forwards."""
-    return bool(split_modules(model)) or any(map(is_distributed, model.parameters()))
+    return bool(find_fsdp_modules(model)) or any(map(is_distributed, model.parameters()))
 
 
-def find_parallel(model: nn.Module, modules: Iterable[nn.Module]) -> set[nn.Module]:
-    """Return those of ``modules`` that tensor parallelism splits: each rank computes another part.
+def find_tensor_parallel(model: nn.Module, modules: Iterable[nn.Module]) -> set[nn.Module]:
+    """Return the modules among ``modules`` that tensor parallelism splits.
+
+    Each rank computes another part of their output.
 
     FSDP also splits their weights, but puts them together for each forward.
     """
@@ -62,7 +64,7 @@ def find_parallel(model: nn.Module, modules: Iterable[nn.Module]) -> set[nn.Modu
     split = {m: w for m, w in weights.items() if w is not None and is_distributed(w)}
     if not split:
         return set()
-    by_fsdp = split_modules(model)
+    by_fsdp = find_fsdp_modules(model)
     return {m for m, w in split.items() if m not in by_fsdp or _split_dims(w) > 1}
 
 
@@ -72,7 +74,7 @@ def _split_dims(tensor: Any) -> int:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Return what this rank has of a tensor, without graph and without a collective."""
+    """Return the part of a tensor that is on this rank, without graph and without a collective."""
     if not is_distributed(tensor):
         return tensor.detach()
     distributed: Any = tensor
@@ -81,7 +83,7 @@ def local_part(tensor: Tensor) -> Tensor:
     return local.detach()
 
 
-def own_range(tensor: Any, dim: int) -> range | None:
+def local_indices(tensor: Any, dim: int) -> range | None:
     """Return which indices along a dimension of a DTensor are on this rank; None if unknown."""
     indices = range(tensor.shape[dim])
     coordinate = tensor.device_mesh.get_coordinate()
@@ -100,15 +102,15 @@ def own_range(tensor: Any, dim: int) -> range | None:
     return indices
 
 
-def own_rows(tensor: Any) -> range | None:
+def local_rows(tensor: Any) -> range | None:
     """Return which rows of a DTensor are on this rank; None if it has no whole rows."""
     others = range(1, len(tensor.shape))
-    is_whole = all(own_range(tensor, dim) == range(tensor.shape[dim]) for dim in others)
-    return own_range(tensor, 0) if is_whole else None
+    is_whole = all(local_indices(tensor, dim) == range(tensor.shape[dim]) for dim in others)
+    return local_indices(tensor, 0) if is_whole else None
 
 
-class StoredParameters:
-    """The DTensors that optimizers step, of a model that FSDP2 splits.
+class ShardedParameters:
+    """The sharded parameters (DTensors) of a model that FSDP2 splits, which its optimizers update.
 
     FSDP2 puts whole parameters in their places for a forward, and leaves some there after a forward
     without a backward, such as the last one of a validation. Create it before any forward.
@@ -125,8 +127,8 @@ class StoredParameters:
             if parameter is not None and is_distributed(parameter)
         ]
 
-    def of(self, parameter: Tensor) -> Tensor:
-        """Return the stored DTensor of what a module has now; any other tensor itself."""
+    def sharded(self, parameter: Tensor) -> Tensor:
+        """Return the DTensor of a parameter that a module has now; any other tensor itself."""
         for module, name, stored in self._stored:
             if module._parameters.get(name) is parameter:
                 return stored

@@ -32,12 +32,12 @@ __all__ = [
     "filter_count",
     "group_count",
     "input_count",
+    "is_forward_called",
     "is_transposed",
     "kernel_size",
     "known_maps",
     "named_unit_layers",
     "returns_maps",
-    "runs_itself",
     "to_maps",
 ]
 
@@ -77,10 +77,10 @@ def is_transposed(layer: UnitLayer) -> bool:
     return isinstance(layer, Transposed)
 
 
-def runs_itself(layer: UnitLayer) -> bool:
-    """Return whether the layer's own forward runs.
+def is_forward_called(layer: UnitLayer) -> bool:
+    """Return whether the network calls the forward of the layer.
 
-    Not that of the output projection of `nn.MultiheadAttention`, which reads its weight instead.
+    `nn.MultiheadAttention` reads the weight of its output projection instead of calling it.
     """
     return not isinstance(layer, NonDynamicallyQuantizableLinear)
 

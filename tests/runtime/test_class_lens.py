@@ -151,7 +151,7 @@ def test_batches_that_are_not_sampled_keep_their_fast_hooks(run: Run) -> None:
     sampled = []
     for _ in range(4):
         run.recorder.begin_batch()
-        sampled.append(bool(run.recorder._module_hooks._batch.paths))
+        sampled.append(bool(run.recorder._activation_hooks._batch.reducers))
         F.cross_entropy(run.model(run.batches[0][0]), run.batches[0][1]).backward()
         run.recorder.end_batch()
     assert sorted(sampled) == [False, False, True, True]

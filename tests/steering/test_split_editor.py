@@ -23,7 +23,7 @@ from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint
 from revacnn_lightning.steering.split_editor import SplitEditor
 from revacnn_lightning.telemetry.inspection.following_norms import FollowingNorms
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
-from revacnn_lightning.telemetry.split_tensors import class_before_split, is_distributed
+from revacnn_lightning.telemetry.split_tensors import class_before_fsdp, is_distributed
 
 PROBE = ForwardProbe((), norms=FollowingNorms({"0": {"1"}}))
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -153,8 +153,8 @@ def test_everything_else_is_refused(model: nn.Module, edit: Any, probe: ForwardP
 
 def test_a_class_of_fsdp_has_the_name_of_the_users_class(model: Any):
     assert type(model).__name__ == "FSDPSequential"
-    assert class_before_split(type(model)) is nn.Sequential
-    assert class_before_split(nn.Conv2d) is nn.Conv2d
+    assert class_before_fsdp(type(model)) is nn.Sequential
+    assert class_before_fsdp(nn.Conv2d) is nn.Conv2d
 
 
 def test_layers_that_tensor_parallelism_splits_are_left_out(mesh: Any):

@@ -88,7 +88,7 @@ def test_coefficient_reductions_match_reference(groups, inputs, outputs, kernel,
     conv = kind(groups * inputs, groups * outputs, kernel, groups=groups)
     if last:
         conv = conv.to(memory_format=torch.channels_last)
-    filters = convs.by_filter(conv.weight.detach(), conv)
+    filters = convs.filters_first(conv.weight.detach(), conv)
     rows = convs.filter_rows(conv.weight.detach(), conv)
     assert rows.shape == (groups * outputs, inputs * kernel[0] * kernel[1])
     torch.testing.assert_close(

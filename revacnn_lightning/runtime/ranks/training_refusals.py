@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from revacnn_lightning.runtime.ranks.started_processes import adopts_edits, was_started
-from revacnn_lightning.telemetry.inspection.lone_norms import find_waiting_norm
+from revacnn_lightning.telemetry.inspection.norm_sync import find_unsupported_sync_norm
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
 __all__ = ["SPLIT", "edit_refusal", "forward_refusal", "inspection_refusal", "is_split"]
@@ -47,7 +47,7 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
             f"edits in several processes work with Lightning's DDPStrategy, not with {name}; "
             "train with strategy='ddp'"
         )
-    norm = find_waiting_norm(module)
+    norm = find_unsupported_sync_norm(module)
     if norm:
         return (
             f"a forward of a {norm} waits for the other processes, so that no edit can be "
@@ -93,7 +93,7 @@ def forward_refusal(trainer: Any, module: nn.Module) -> str:
     other processes.
     """
     is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
-    if is_replicated and not find_waiting_norm(module):
+    if is_replicated and not find_unsupported_sync_norm(module):
         return ""
     return inspection_refusal(trainer, module)
 

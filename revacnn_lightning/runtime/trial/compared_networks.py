@@ -29,7 +29,7 @@ from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.global_hooks import global_hooks_suspended
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.side_effects import disable_logging
-from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
+from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 
 __all__ = ["ComparedNetworks"]
 
@@ -234,7 +234,7 @@ def _unseen(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Let no logger, mode or hook for all modules see what runs inside."""
     names = ("log", "log_dict")
     own = [{name: vars(each)[name] for name in names if name in vars(each)} for each in modules]
-    with user_modes_suspended(), global_hooks_suspended():
+    with torch_modes_suspended(), global_hooks_suspended():
         for module in modules:
             disable_logging(module)
         try:

@@ -27,10 +27,10 @@ from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 from revacnn_lightning.telemetry.split_tensors import (
-    StoredParameters,
+    ShardedParameters,
     is_distributed,
+    local_indices,
     local_part,
-    own_range,
 )
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, is_transposed
 
@@ -53,7 +53,7 @@ class _FrozenSlice:
         """Return where the entries are in this rank's part of a tensor of this shape (int64)."""
         own = range(tensor.shape[self.dim])
         if is_distributed(tensor):
-            own = own_range(tensor, self.dim) or range(0)
+            own = local_indices(tensor, self.dim) or range(0)
         device = local_part(tensor).device
         found = self._positions.get((own, device))
         if found is None:
@@ -80,7 +80,7 @@ class Freezer:
     def __init__(self, model: nn.Module, filters: FilterIds) -> None:
         self._model = model
         self._filters = filters
-        self._stored = StoredParameters(model)
+        self._stored = ShardedParameters(model)
         self._handles: list[Any] = []
         self._slices: list[_FrozenSlice] = []
         self._hooked: WeakSet[Optimizer] = WeakSet()
@@ -139,7 +139,7 @@ class Freezer:
                     )
 
     def _add_slice(self, tensor: Tensor, dim: int, indices: Sequence[int]) -> None:
-        self._slices.append(_FrozenSlice(self._stored.of(tensor), dim, indices))
+        self._slices.append(_FrozenSlice(self._stored.sharded(tensor), dim, indices))
 
     def _keep_statistics(self, norm: nn.Module, at: Tensor) -> None:
         statistics = _FrozenStatistics(norm, at)

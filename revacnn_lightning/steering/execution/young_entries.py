@@ -35,7 +35,7 @@ from revacnn_lightning.steering.execution.young_cohorts import (
     repeat_step,
     young_mask,
 )
-from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
+from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 
 __all__ = ["FrozenEntries", "YoungEntries"]
 
@@ -86,7 +86,7 @@ def _without_interrupting(hook: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(hook)
     def guarded(self: _YoungSteps, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
-            with user_modes_suspended():
+            with torch_modes_suspended():
                 hook(self, optimizer, args, kwargs)
         except Exception as error:  # new filters start badly without it, but training continues
             log.warning("New filters train without their own bias correction: %s", error,

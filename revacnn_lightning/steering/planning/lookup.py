@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.telemetry.conv import own_tensor
+from revacnn_lightning.telemetry.conv import stored_tensor
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
 __all__ = ["check_filters", "find_layer", "find_module", "find_tensor"]
@@ -61,7 +61,7 @@ def find_tensor(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
     """Return the parameter or buffer of this name and the module that owns it."""
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)
-    tensor = own_tensor(owner, attribute)
+    tensor = stored_tensor(owner, attribute)
     if tensor is None:
         raise AttributeError(f"the model has no parameter or buffer {name!r}")
     return owner, tensor

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.conv import device_of
-from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, map_images
+from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, first_image_thumbnails
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
-from revacnn_lightning.telemetry.recording.activation_source import report_activation_maps
+from revacnn_lightning.telemetry.recording.following_nonlinearity import report_activation_maps
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["compute_activation_maps"]
@@ -42,7 +42,7 @@ def compute_activation_maps(
     maps: dict[str, Tensor] = {}
 
     def on_activation(name: str, module: nn.Module, output: Tensor) -> None:
-        images = map_images(convs[name], output, (depths or {}).get(name, MIDDLE))
+        images = first_image_thumbnails(convs[name], output, (depths or {}).get(name, MIDDLE))
         if images is not None:
             maps[name] = images
 

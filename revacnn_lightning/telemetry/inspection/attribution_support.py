@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["find_refusal"]
+__all__ = ["why_unsupported"]
 
 # Nodes of non-linearities other than ReLU, and the names that users know.
 _OTHER_NONLINEARITIES = {
@@ -38,11 +38,11 @@ _OTHER_NONLINEARITIES = {
 }
 
 
-def find_refusal(path: list[Any], relu_nodes: Mapping[nn.Module, list[Any]]) -> str:
+def why_unsupported(path: list[Any], relu_nodes: Mapping[nn.Module, list[Any]]) -> str:
     """Return why captum would compute neither method on this backward path; "" if it computes both.
 
     Args:
-        path: nodes from the map to the image, as `backward_path` returns them.
+        path: the autograd nodes from the map to the image, as `backward_path` returns them.
         relu_nodes: each ``nn.ReLU`` module with the nodes of its calls, in the order of the calls.
     """
     if not path:

@@ -30,7 +30,7 @@ from revacnn_lightning.telemetry.conv import device_of
 from revacnn_lightning.telemetry.inspection.attribution import TracedActivation
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox, as_volume
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
-from revacnn_lightning.telemetry.recording.activation_source import is_nonlinearity
+from revacnn_lightning.telemetry.recording.following_nonlinearity import is_nonlinearity
 from revacnn_lightning.telemetry.unit_layers import to_maps
 
 __all__ = ["ImageAscent", "PixelStatistics"]

@@ -3,7 +3,7 @@
 A forward on fewer samples, or between the steps of an edit, may index out of bounds, such as a
 Mixup that permutes the whole batch. On a CPU that raises, and the request is refused. On a GPU the
 kernel fails an assertion, after which every call of CUDA fails: the training would end. Therefore
-`IndexChecks` compares the indices with the sizes first. It waits for the GPU; training steps do
+`IndexBoundsMode` compares the indices with the sizes first. It waits for the GPU; training steps do
 not run under it.
 """
 
@@ -17,18 +17,20 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 
-__all__ = ["IndexChecks"]
+__all__ = ["IndexBoundsMode"]
 
 # Indices, the smallest and the largest that are allowed, and the value that is ignored.
 _Bounds = tuple[Tensor, float, float, float | None]
 _Arguments = Sequence[Any]
 
 
-class IndexChecks(LightDispatchMode):
-    """Checks the indices of every operation before it runs.
+class IndexBoundsMode(LightDispatchMode):
+    """A `TorchDispatchMode` that raises an `IndexError` for an index out of bounds.
+
+    It checks the indices of every operation before it runs.
 
     Args:
-        device_type: of the operations that are checked.
+        device_type: the device type of the operations that are checked.
     """
 
     def __init__(self, device_type: str = "cuda") -> None:

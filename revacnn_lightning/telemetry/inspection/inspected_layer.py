@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
 from revacnn_lightning.telemetry.inspection.downsampling import project_features
 from revacnn_lightning.telemetry.inspection.histograms import sample_values
-from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, map_images
+from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, first_image_thumbnails
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.reductions import add_to
@@ -70,10 +70,10 @@ class InspectedLayer:
         """Keep the maps of the first image that the layer returned, and later their gradients."""
         if self.maps is not None:
             return
-        self.maps = map_images(conv, output.detach(), self.depth)
+        self.maps = first_image_thumbnails(conv, output.detach(), self.depth)
 
         def on_gradient(gradient: Tensor) -> None:
-            self.map_gradient = map_images(conv, gradient.detach(), self.depth)
+            self.map_gradient = first_image_thumbnails(conv, gradient.detach(), self.depth)
 
         if output.requires_grad and self.maps is not None:
             output.register_hook(self.batch.guarded(on_gradient))

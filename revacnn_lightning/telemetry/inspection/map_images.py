@@ -7,17 +7,19 @@ from torch import Tensor
 from revacnn_lightning.telemetry.inspection.downsampling import thumbnails
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, kernel_size, to_maps
 
-__all__ = ["MIDDLE", "map_images", "slice_index"]
+__all__ = ["MIDDLE", "first_image_thumbnails", "slice_index"]
 
 MIDDLE = 0.5  # of the slices of a volume
 
 
-def map_images(layer: UnitLayer, output: Tensor, depth: float = MIDDLE) -> Tensor | None:
-    """Return what a layer returned for the first image of a batch as pictures.
+def first_image_thumbnails(
+    layer: UnitLayer, output: Tensor, depth: float = MIDDLE
+) -> Tensor | None:
+    """Return the downsampled activation maps of the first image of a batch.
 
     Args:
         layer: the layer.
-        output: what it, or the non-linearity behind it, returned.
+        output: the output of the layer, or of the non-linearity behind it, for a batch.
         depth: which slice of a volume to show, from 0 for the first to 1 for the last.
 
     Returns:
@@ -34,6 +36,6 @@ def map_images(layer: UnitLayer, output: Tensor, depth: float = MIDDLE) -> Tenso
     return None if maps is None or not len(maps) else thumbnails(maps[0])
 
 
-def slice_index(count: int, depth: float) -> int:
-    """Return which of ``count`` slices lies at this depth, from 0 to 1."""
-    return round(depth * (count - 1))
+def slice_index(slice_count: int, relative_depth: float) -> int:
+    """Return the index of the slice at this depth: 0 is the first slice, 1 the last."""
+    return round(relative_depth * (slice_count - 1))

@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 
-__all__ = ["INPUT", "FlowResult", "ModuleFlow", "Passed"]
+__all__ = ["INPUT", "FlowResult", "ModuleFlow", "NonLayerCall"]
 
 INPUT = ""  # stands for the input among the names of layers
 MAX_PASSED = 1024  # calls of modules that are kept
@@ -36,8 +36,8 @@ NONE: Sources = frozenset()
 
 
 @dataclass(frozen=True)
-class Passed:
-    """A call of a module that holds no layer. Shapes are those of its first tensors."""
+class NonLayerCall:
+    """A call of a module without a layer in it. Shapes are those of its first input and output."""
 
     name: str
     module_type: str
@@ -48,7 +48,7 @@ class Passed:
 
 @dataclass
 class FlowResult:
-    """What a forward has shown.
+    """What `ModuleFlow` has observed in a forward.
 
     Attributes:
         order: the layers in the order of their first calls.
@@ -60,7 +60,7 @@ class FlowResult:
     order: list[str] = field(default_factory=list)
     readers: list[str] = field(default_factory=list)
     output_sources: Sources = NONE
-    passed: list[Passed] = field(default_factory=list)
+    passed: list[NonLayerCall] = field(default_factory=list)
 
     def last(self, sources: Sources) -> str:
         """Return the layer of these that was called last; `INPUT` if there is none."""
@@ -99,7 +99,7 @@ class ModuleFlow(LightDispatchMode):
             handle.remove()
 
     def begin(self, image: Tensor) -> Tensor:
-        """Return the tensor, which counts as the input from now on."""
+        """Start to observe a forward of this image. Return the tensor to call the model with."""
         self._set([image], frozenset({INPUT}))
         return image
 
@@ -169,7 +169,7 @@ class ModuleFlow(LightDispatchMode):
             return
         shapes = tuple(inputs[0].shape), tuple(outputs[0].shape)
         name = self._names.get(module, "")
-        self.result.passed.append(Passed(name, type(module).__name__, sources, *shapes))
+        self.result.passed.append(NonLayerCall(name, type(module).__name__, sources, *shapes))
 
     # ---------------------------------------------------------------- tensors
 

@@ -25,7 +25,10 @@ import numpy as np
 from torch import Tensor
 
 from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
-from revacnn_lightning.telemetry.inspection.moved_dimensions import dimension_before, rule_name
+from revacnn_lightning.telemetry.inspection.moved_dimensions import (
+    input_dimension,
+    unversioned_name,
+)
 from revacnn_lightning.telemetry.inspection.receptive_field_rules import RULES
 
 __all__ = ["PixelBox", "ReceptiveField", "as_volume", "compute_receptive_field"]
@@ -192,7 +195,7 @@ def _is_broadcast(node: Any, input_shape: Shape, output_shape: Shape, dimensions
         return False
     return (
         input_shape[-dimensions:] == (1,) * dimensions != output_shape[-dimensions:]
-        and rule_name(node) != "ConvolutionBackward"
+        and unversioned_name(node) != "ConvolutionBackward"
     )
 
 
@@ -200,10 +203,10 @@ def _before(node: Any, after: _Positions, input_shape: Shape, output_shape: Shap
     """Return which indices of the node's input its output at these indices depends on."""
     dim = None
     if after.dim is not None and input_shape is not None and output_shape is not None:
-        dim = dimension_before(node, after.dim, len(input_shape), len(output_shape))
+        dim = input_dimension(node, after.dim, len(input_shape), len(output_shape))
     if dim is None or input_shape is None or output_shape is None or after.dim is None:
         return _Positions(after.ends, None)
-    rule, result = RULES.get(rule_name(node)), None
+    rule, result = RULES.get(unversioned_name(node)), None
     if rule is not None:
         lengths = input_shape[dim], output_shape[after.dim]
         result = rule(node, after.dim, after.ends, *lengths)

@@ -11,7 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from revacnn_lightning.telemetry.inspection.moved_dimensions import drops_one, to_signed
+from revacnn_lightning.telemetry.inspection.moved_dimensions import (
+    drops_single_dimension,
+    to_signed,
+)
 
 __all__ = ["RULES", "Rule"]
 
@@ -195,8 +198,8 @@ def _other_dimensions(
 def _squeeze(
     node: Any, dim: int, ends: np.ndarray, input_length: int, output_length: int
 ) -> np.ndarray | None:
-    """Known where one dimension is dropped: `dimension_before` has found the others."""
-    if drops_one(node):
+    """Known where one dimension is dropped: `input_dimension` has found the others."""
+    if drops_single_dimension(node):
         return ends
     return _view(node, dim, ends, input_length, output_length)
 
@@ -204,7 +207,7 @@ def _squeeze(
 def _moved(
     node: Any, dim: int, ends: np.ndarray, input_length: int, output_length: int
 ) -> np.ndarray:
-    """Only move the dimension: `dimension_before` says where from."""
+    """Only move the dimension: `input_dimension` says where from."""
     return ends
 
 

@@ -1,4 +1,4 @@
-"""The strongest response of each image of a batch to the inspected filters."""
+"""The strongest response of each inspected filter to each image of a batch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ResponseRecorder", "Responses"]
+__all__ = ["PeakResponses", "ResponseRecorder"]
 
 
 @dataclass
-class Responses:
-    """The strongest response of each of B images to one filter.
+class PeakResponses:
+    """The strongest response of one filter to each of B images.
 
     Attributes:
         peaks: float32 (2, B) on the training device: the maximum of the filter's map of each
@@ -27,14 +27,14 @@ class Responses:
 
 
 class ResponseRecorder:
-    """Reduces the activation maps of the selected filters within the batch.
+    """Records the strongest response of the selected filters to each image of a batch.
 
     Filters that are not selected cost nothing.
     """
 
     def __init__(self) -> None:
         self._selected: dict[str, set[int]] = {}
-        self._responses: dict[tuple[str, int], Responses] = {}
+        self._responses: dict[tuple[str, int], PeakResponses] = {}
         self._is_recording = False
 
     @property
@@ -72,9 +72,9 @@ class ResponseRecorder:
                     continue
                 maximum, position = maps.detach()[:, index].flatten(1).max(1)
                 peaks = torch.stack([maximum.float(), position.float()])
-                self._responses[layer, index] = Responses(peaks, (maps.shape[2], maps.shape[3]))
+                self._responses[layer, index] = PeakResponses(peaks, (maps.shape[2], maps.shape[3]))
 
-    def pop_responses(self) -> dict[tuple[str, int], Responses]:
+    def pop_responses(self) -> dict[tuple[str, int], PeakResponses]:
         """Return the responses of the batch that has ended, by (layer, index)."""
         responses, self._responses = self._responses, {}
         return responses

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.inspection.global_hooks import global_hooks_suspended
-from revacnn_lightning.telemetry.inspection.index_checks import IndexChecks
-from revacnn_lightning.telemetry.inspection.lone_norms import normalize_alone
+from revacnn_lightning.telemetry.inspection.index_checks import IndexBoundsMode
+from revacnn_lightning.telemetry.inspection.norm_sync import disable_norm_sync
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
-from revacnn_lightning.telemetry.inspection.tensor_state import TensorState, are_few
-from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
+from revacnn_lightning.telemetry.inspection.tensor_state import TensorState, are_cheap_to_copy
+from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 
 __all__ = [
+    "dataset_state_restored",
     "disable_logging",
     "inside_side_effect_free",
-    "loading_restored",
     "random_states_restored",
     "seed_random_states",
     "side_effect_free",
@@ -58,9 +58,10 @@ def side_effect_free(
     `TorchFunctionMode` that the user has entered is suspended, and so are hooks registered for all
     modules, so that they do not see what runs inside; the default device stays in effect.
 
-    No batch norm waits for other ranks inside: `normalize_alone`.
+    No batch norm waits for other ranks inside (`disable_norm_sync`).
 
-    On a GPU, an index out of bounds raises inside, instead of stopping the process: `IndexChecks`.
+    On a GPU, an index out of bounds raises an `IndexError` inside instead of stopping the process
+    (`IndexBoundsMode`).
 
     Not restored: what a forward does to the world outside of the model (files, prints, loggers,
     global variables, the trainer, datasets), iterators, NumPy arrays of more than 1 MiB, changes
@@ -86,7 +87,7 @@ def side_effect_free(
 @contextmanager
 def _users_code_suspended() -> Iterator[None]:
     """Suspend what the user has registered for all of torch: modes, and hooks of all modules."""
-    with user_modes_suspended(), global_hooks_suspended():
+    with torch_modes_suspended(), global_hooks_suspended():
         yield
 
 
@@ -96,17 +97,17 @@ def _restoring(objects: ObjectState, training: bool | None, observe: bool) -> It
     token = _ACTIVE.set(True)
     try:
         with random_states_restored(objects.tensors), torch.no_grad():
-            is_small = observe and are_few(objects.tensors)
+            is_small = observe and are_cheap_to_copy(objects.tensors)
             tensors = TensorState(objects.tensors, at_once=is_compiled or is_small)
             try:
                 for module in objects.modules:
                     disable_logging(module)
-                    normalize_alone(module)
+                    disable_norm_sync(module)
                     if training is not None and module.training != training:
                         vars(module)["training"] = training  # `nn.Module.__setattr__` is slow
                 with ExitStack() as stack:
                     if _cuda_devices(objects.tensors):
-                        stack.enter_context(IndexChecks())
+                        stack.enter_context(IndexBoundsMode())
                     if observe and not tensors.are_all_copied:
                         stack.enter_context(tensors)
                     yield tensors
@@ -118,8 +119,8 @@ def _restoring(objects: ObjectState, training: bool | None, observe: bool) -> It
 
 
 @contextmanager
-def loading_restored(dataset: Any, device: torch.device) -> Iterator[None]:
-    """Load an item of a dataset inside, and restore the dataset and all random states afterwards.
+def dataset_state_restored(dataset: Any, device: torch.device) -> Iterator[None]:
+    """Restore a dataset and all random states after an item has been loaded inside.
 
     A file that the item opens is closed again, so that workers which are forked later do not
     share it. Restored are the attributes of the dataset, of its transforms and of datasets in it,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["SmallTensors", "can_be_small"]
+__all__ = ["SmallTensorBackup", "can_be_packed"]
 
 _KINDS = {
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64,
@@ -15,13 +15,13 @@ _KINDS = {
 }  # fmt: skip
 
 
-class SmallTensors:
-    """The values of small tensors, restored by `restore`.
+class SmallTensorBackup:
+    """A copy of the values of small tensors, which `restore` writes back.
 
     One copy of all takes a tenth of the time of a copy of each.
 
     Args:
-        tensors: aliases of the tensors, whose versions nobody reads; those that `can_be_small`.
+        tensors: aliases of the tensors, whose versions nobody reads; those that `can_be_packed`.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -54,8 +54,8 @@ def _concatenated(tensors: list[Tensor]) -> Tensor:
     return torch.cat(flat) if len(flat) > 1 else flat[0].clone()
 
 
-def can_be_small(tensor: Tensor) -> bool:
-    """Return whether a tensor's values can be read and written as a part of a vector."""
+def can_be_packed(tensor: Tensor) -> bool:
+    """Return whether a tensor can be copied as a part of one large vector."""
     return (
         type(tensor) is Tensor
         and tensor.dtype in _KINDS

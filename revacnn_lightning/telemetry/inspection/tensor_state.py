@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
-from revacnn_lightning.telemetry.inspection.small_tensors import SmallTensors, can_be_small
+from revacnn_lightning.telemetry.inspection.small_tensors import SmallTensorBackup, can_be_packed
 from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
 
-__all__ = ["TensorState", "are_few"]
+__all__ = ["TensorState", "are_cheap_to_copy"]
 
 COPIED_FIRST = 1 << 14  # elements; smaller buffers are copied before the forward
 # Bytes of a model that is copied whole. Copying and comparing so many takes about 0.1 ms, and
@@ -68,11 +68,11 @@ class TensorState(LightDispatchMode):
             elif at_once:
                 small.append(alias)
             elif not requires_grad and alias.numel() <= COPIED_FIRST:
-                if can_be_small(alias):
+                if can_be_packed(alias):
                     small.append(alias)
                 else:
                     self._copy(alias.untyped_storage())
-        self._small = SmallTensors(small)
+        self._small = SmallTensorBackup(small)
         for tensor in self._tensors:
             if tensor.is_leaf and tensor.grad is not None:
                 self._gradients.append((tensor, tensor.grad))
@@ -129,14 +129,14 @@ class TensorState(LightDispatchMode):
             self._copies[storage.data_ptr()] = (storage, storage.clone())
 
 
-def are_few(tensors: Iterable[Tensor]) -> bool:
-    """Return whether copying all of these takes less time than observing a forward."""
+def are_cheap_to_copy(tensors: Iterable[Tensor]) -> bool:
+    """Return whether copying all of these tensors takes less time than observing a forward."""
     return sum(each.numel() * each.element_size() for each in tensors) <= COPIED_WHOLE
 
 
 def _is_all_of_small(alias: Tensor) -> bool:
     """Return whether copying a tensor as one of many copies all of its memory."""
-    if not can_be_small(alias) or alias.numel() > COPIED_FIRST:
+    if not can_be_packed(alias) or alias.numel() > COPIED_FIRST:
         return False
     return alias.numel() * alias.element_size() == alias.untyped_storage().nbytes()
 

@@ -76,7 +76,7 @@ class TopImages:
 
         Args:
             step: the batch.
-            peaks: (2, B), as `Responses.peaks`.
+            peaks: (2, B), as `PeakResponses.peaks`.
             images: (B, channels, ...), or (channels, ...) each; only images that enter the
                 ranking are read.
             box_of: returns the receptive field of (index of the image, position in its map).

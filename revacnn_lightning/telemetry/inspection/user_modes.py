@@ -1,4 +1,4 @@
-"""The modes of torch that the user has entered, such as a counter of operations."""
+"""Suspends the dispatch and function modes of torch that the user has entered."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ try:
 except ImportError:  # another release of torch: the modes stay active
     CAN_SUSPEND = False
 
-__all__ = ["CAN_SUSPEND", "user_modes_suspended"]
+__all__ = ["CAN_SUSPEND", "torch_modes_suspended"]
 
 
 @contextmanager
-def user_modes_suspended() -> Iterator[None]:
+def torch_modes_suspended() -> Iterator[None]:
     """Suspend all modes that are active now, so that they do not see what runs inside.
 
     These are `TorchDispatchMode` and `TorchFunctionMode`. A default device stays in effect. Modes

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry import reductions
-from revacnn_lightning.telemetry.price_reductions import root_mean_square
+from revacnn_lightning.telemetry.price_reductions import price_per_filter
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.reductions import add_to
 
-__all__ = ["ActivationSums", "finalize_signals", "in_backward"]
+__all__ = ["ActivationSums", "finalize_signal_to_noise", "in_backward"]
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class ActivationSums:
         output_shape: the shape of the module's first output of the last batch; None if that was no
             plain tensor.
         shape: the shape of that output as maps, (B, C, H, W).
-        dtype: of that map.
+        dtype: the dtype of that map.
         calls: how many maps the module returned.
         images: how many images they have.
         pixels: how many pixels all images have.
@@ -44,7 +44,7 @@ class ActivationSums:
         is_gradient_lost: whether something has written to a gradient before it was summed.
         image_slot: (B, C), where the first ones of ``image_gradients`` go.
         image_gradients: (B, C) of each call, Σ ∂L/∂a over the pixels.
-        signal: (C,), signal-to-noise ratio of ``image_gradients``, set by `finalize_signals`.
+        signal: (C,), signal-to-noise ratio of ``image_gradients``; see `finalize_signal_to_noise`.
         image_products: (B, C) of each call, Σ a ∂L/∂a over the pixels.
         is_overwritten: whether something has written to a map before its gradient arrived.
     """
@@ -89,7 +89,7 @@ class ActivationSums:
     def add(self, maps: Tensor, count_positive: bool) -> None:
         """Sum a map (B, C, H, W), and count its positive pixels if asked to."""
         if count_positive:
-            total, positive = reductions.map_sums(maps, absolute=self.absolute)
+            total, positive = reductions.sum_and_positive_count(maps, absolute=self.absolute)
             self.positive = add_to(self.positive, positive)
         else:
             total = reductions.absolute_sum(maps) if self.absolute else reductions.map_sum(maps)
@@ -126,13 +126,13 @@ class ActivationSums:
         """Return the root mean square of ``image_products`` (C,), in B images; None without."""
         if not self.image_products or self.is_overwritten:
             return None
-        return root_mean_square(reductions.concatenate(self.image_products))
+        return price_per_filter(reductions.concatenate(self.image_products))
 
 
-def finalize_signals(all_sums: Iterable[ActivationSums]) -> None:
-    """Set `ActivationSums.signal` of those with gradients, when all images of the batch are in.
+def finalize_signal_to_noise(all_sums: Iterable[ActivationSums]) -> None:
+    """Compute `ActivationSums.signal` from the gradients of all images of the batch.
 
-    Those whose gradients are all in their slots get their signal there.
+    Sums without gradients keep None. Where all gradients are in slots, their buffer has the signal.
     """
     with_gradients = []
     for sums in all_sums:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
-__all__ = ["BackwardPasses", "current_pass"]
+__all__ = ["BackwardPassCounter", "current_pass"]
 
 current_pass = torch._C._current_graph_task_id  # of this thread; -1: none is running
 
 
-class BackwardPasses:
+class BackwardPassCounter:
     """Counts the backward passes of this process."""
 
     def __init__(self) -> None:
@@ -23,8 +23,11 @@ class BackwardPasses:
         self._gradient: Tensor | None = None
         self._number = -1
 
-    def next(self) -> int:
-        """Run an empty pass, and return its number: one more than that of the pass before it."""
+    def run_empty_pass(self) -> int:
+        """Run an empty backward pass and return its number.
+
+        It is one more than the number of the pass before it.
+        """
         if self._leaf is None:
             self._make_leaf()
         engine, leaves = Variable._execution_engine, (self._leaf,)

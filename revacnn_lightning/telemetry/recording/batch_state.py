@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from revacnn_lightning.telemetry.recording.compiled_hooks import MapPath
+    from revacnn_lightning.telemetry.recording.compiled_hooks import MapReducer
     from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 
 __all__ = ["BatchState"]
@@ -35,7 +35,7 @@ class BatchState:
         events: what compiled hooks and groups have done, in this order.
         is_regular: whether that is all that has happened.
         must_compile: whether a compiled hook did not find what it was compiled for.
-        paths: of the maps, by layer, that the hooks of this batch are compiled for.
+        reducers: of the maps, by layer, that the hooks of this batch are compiled for.
         sum_deferred: sums the maps and gradients of the batch that wait to be summed together.
         sum_deferred_maps: sums the maps alone, when the forward is over.
         touched: layers whose sums are those of this batch. What the sums of another layer hold is
@@ -52,7 +52,7 @@ class BatchState:
     events: list[Any] = field(default_factory=list)
     is_regular: bool = True
     must_compile: bool = False
-    paths: Mapping[ObservedLayer, MapPath] = field(default_factory=dict)
+    reducers: Mapping[ObservedLayer, MapReducer] = field(default_factory=dict)
     sum_deferred: Callable[[], None] = lambda: None
     sum_deferred_maps: Callable[[], None] = lambda: None
     touched: set[ObservedLayer] = field(default_factory=set)
@@ -77,9 +77,9 @@ class BatchState:
             return
         self.touched.add(layer)
         layer.begin_batch()
-        path = self.paths.get(layer)
-        if path is not None:
-            path.settle(self.events)
+        reducer = self.reducers.get(layer)
+        if reducer is not None:
+            reducer.update_sums(self.events)
 
     def sampled(self, layer: str) -> frozenset[str]:
         """Return the statistics sampled of a layer."""

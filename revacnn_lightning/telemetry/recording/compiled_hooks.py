@@ -31,32 +31,32 @@ from revacnn_lightning.telemetry.recording.deferred_maps import (
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.slot_reductions import (
-    gradient_reductions,
+    build_gradient_reductions,
+    build_map_reductions,
     is_never_negative,
-    is_small,
-    map_reductions,
+    is_overhead_bound,
 )
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.unit_layers import known_maps, returns_maps
 
 __all__ = [
-    "MapPath",
-    "OnTheirWay",
-    "conv_hook",
-    "feeder_hook",
-    "gradient_hook",
-    "nonlinearity_hook",
+    "MapReducer",
+    "PendingMaps",
+    "make_conv_hook",
+    "make_gradient_hook",
+    "make_nonlinearity_hook",
+    "make_preactivation_hook",
     "timed",
 ]
 
 Replace = Callable[[Hook], None]  # installs another hook until the end of the batch
-# Maps on their way to the non-linearity, by their id: with the version that they had before it,
+# Maps that wait for their non-linearity, by their id: with the version that they had before it,
 # which rises when something writes to them.
-OnTheirWay = dict[int, tuple["MapPath", Tensor, int]]
+PendingMaps = dict[int, tuple["MapReducer", Tensor, int]]
 
 
-class MapPath:
-    """The way of a layer's map into its slots.
+class MapReducer:
+    """Reduces a layer's map, and its gradient, into the slots of the layer.
 
     Args:
         layer: a layer whose source is known, and which has slots.
@@ -66,10 +66,10 @@ class MapPath:
 
     Attributes:
         layer: see above.
-        sums: of the map.
-        shape: of the map, (B, C, H, W).
-        output_shape: of what the source returns.
-        to_maps: returns that as maps; None: it is maps as it is.
+        sums: the sums over the map.
+        shape: the shape of the map, (B, C, H, W).
+        output_shape: the shape of what the source returns.
+        to_maps: returns an output as maps; None if the output is maps as it is.
         counts_positive: whether the reductions count positive pixels, too.
         is_never_negative: whether all pixels but zeros are positive.
         is_deferrable: whether the map may be summed later, with others (`DeferredMaps`), if it
@@ -80,8 +80,8 @@ class MapPath:
         is_gradient_deferrable: whether that may be summed later, with others.
         on_gradient: receives the gradient of the map; None if that is not sampled.
         awaits_gradient: whether it is the first one of the batch.
-        fed, measured, returned: the events of the layer, see `BatchState.events`: its map has been
-            returned by the feeder, and summed, and its gradient has.
+        pending, measured, returned: the events of the layer, see `BatchState.events`: the module
+            before the non-linearity has returned; the map is summed; its gradient is summed.
     """
 
     def __init__(
@@ -96,33 +96,33 @@ class MapPath:
         self.counts_positive = "firing" in sampled
         self.is_never_negative = "activation" in sampled and is_never_negative(layer.source)
         slots = self.sums.slots
-        self.reductions = map_reductions(
+        self.reductions = build_map_reductions(
             self.shape,
             self.sums.dtype,
             slots["activation"],
             slots["firing"] if self.counts_positive else None,
-            absolute=self.sums.absolute,
-            never_negative=self.is_never_negative,
+            sum_magnitudes=self.sums.absolute,
+            has_no_negatives=self.is_never_negative,
         )
         is_on_cpu = slots["activation"].device.type == "cpu"
-        is_few = is_on_cpu and is_small(self.shape, slots["activation"])
+        is_few = is_on_cpu and is_overhead_bound(self.shape, slots["activation"])
         self.is_deferrable = is_few and is_kept_by_autograd(layer.source)
-        self.fed, self.measured, self.returned = (
-            (layer, event) for event in ("fed", "measured", "returned")
+        self.pending, self.measured, self.returned = (
+            (layer, event) for event in ("pending", "measured", "returned")
         )
         self.magnitude = slots["activation_gradient"] if "activation_gradient" in sampled else None
         self.images = images
         self.image_slot = None if images is None else images.slot(layer.columns)
         self.is_gradient_deferrable = is_few
-        self.gradient_reductions = gradient_reductions(
+        self.gradient_reductions = build_gradient_reductions(
             self.shape, self.sums.dtype, self.magnitude, self.image_slot
         )
         self.on_gradient: Callable[[Tensor], None] | None = None
         self.awaits_gradient = False
 
-    def settle(self, events: Sequence[Any]) -> None:
-        """Account for what the compiled hooks have done in this batch."""
-        if self.fed in events:
+    def update_sums(self, events: Sequence[Any]) -> None:
+        """Update the layer's sums to what the compiled hooks have done in this batch."""
+        if self.pending in events:
             self.layer.expected_maps = 1
         if self.measured in events:
             self.sums.adopt_slots(self.shape, self.counts_positive)
@@ -130,31 +130,38 @@ class MapPath:
             self.sums.adopt_gradient(self.shape, self.magnitude, self.image_slot)
 
 
-def gradient_hook(
+def make_gradient_hook(
     batch: BatchState,
-    path: MapPath,
+    reducer: MapReducer,
     deferred: DeferredGradients,
-    general: Callable[[Tensor], None],
+    general_hook: Callable[[Tensor], None],
     stopwatch: Stopwatch,
 ) -> Callable[[Tensor], None]:
-    """Return the hook of a map that sums its gradient. Others than the first are ``general``."""
-    shape, to_maps, defer = path.output_shape, path.to_maps, deferred.add
-    reductions = path.gradient_reductions
-    record, event, touched = batch.events.append, path.returned, batch.touched
+    """Return a hook on a map that sums its gradient.
+
+    It handles the first gradient of a batch. ``general_hook`` handles the others.
+    """
+    shape, to_maps, defer = reducer.output_shape, reducer.to_maps, deferred.add
+    reductions = reducer.gradient_reductions
+    record, event, touched = batch.events.append, reducer.returned, batch.touched
 
     def hook(gradient: Tensor) -> None:
         if not batch.is_recording:
             return
-        is_expected = path.awaits_gradient and gradient.shape == shape
-        if not is_expected or type(gradient) is not Tensor or (touched and path.layer in touched):
-            general(gradient)
+        is_expected = reducer.awaits_gradient and gradient.shape == shape
+        if (
+            not is_expected
+            or type(gradient) is not Tensor
+            or (touched and reducer.layer in touched)
+        ):
+            general_hook(gradient)
             return
-        path.awaits_gradient = False
+        reducer.awaits_gradient = False
         try:
             if gradient.requires_grad:  # the backward pass makes a graph
                 gradient = gradient.detach()
-            if path.is_gradient_deferrable:
-                defer((path, gradient, gradient._version))
+            if reducer.is_gradient_deferrable:
+                defer((reducer, gradient, gradient._version))
             else:
                 start = stopwatch.now() if stopwatch.is_timing else None
                 maps = gradient if to_maps is None else to_maps(gradient)
@@ -169,24 +176,26 @@ def gradient_hook(
     return hook
 
 
-def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace) -> Hook:
-    """Return the hook of a conv whose own output is its map."""
-    shape, on_gradient = path.output_shape, path.on_gradient
-    record, event, touched = batch.events.append, path.measured, batch.touched
+def make_conv_hook(
+    batch: BatchState, reducer: MapReducer, general_hook: Hook, replace_hook: Replace
+) -> Hook:
+    """Return the hook of a conv whose own output is its activation map."""
+    shape, on_gradient = reducer.output_shape, reducer.on_gradient
+    record, event, touched = batch.events.append, reducer.measured, batch.touched
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if is_dynamo_compiling():
             return
-        replace(general)
+        replace_hook(general_hook)
         is_expected = type(output) is Tensor and output.shape == shape
-        if not is_expected or (touched and path.layer in touched):
-            general(module, args, output)
+        if not is_expected or (touched and reducer.layer in touched):
+            general_hook(module, args, output)
             return
         try:
             if on_gradient is not None and output.requires_grad:
-                path.awaits_gradient = True
+                reducer.awaits_gradient = True
                 output.register_hook(on_gradient)
-            _reduce_all(path, output)
+            _reduce_all(reducer, output)
             record(event)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
@@ -194,92 +203,92 @@ def conv_hook(batch: BatchState, path: MapPath, general: Hook, replace: Replace)
     return hook
 
 
-def feeder_hook(
+def make_preactivation_hook(
     batch: BatchState,
-    path: MapPath,
-    on_their_way: OnTheirWay,
-    general: Hook,
-    replace: Replace,
+    reducer: MapReducer,
+    pending_maps: PendingMaps,
+    general_hook: Hook,
+    replace_hook: Replace,
 ) -> Hook:
     """Return the hook of the module, a conv or a normalization, before a non-linearity.
 
     Args:
         batch: the batch under way.
-        path: of the layer's map.
-        on_their_way: receives the map.
-        general: the general hook.
-        replace: installs it.
+        reducer: reduces the layer's map, once the non-linearity has returned it.
+        pending_maps: receives what the module returns.
+        general_hook: handles all calls but the first one of a batch.
+        replace_hook: replaces the hook of the module until the end of the batch.
     """
-    record, event, touched = batch.events.append, path.fed, batch.touched
+    record, event, touched = batch.events.append, reducer.pending, batch.touched
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if is_dynamo_compiling():
             return
-        replace(general)
+        replace_hook(general_hook)
         is_expected = type(output) is Tensor and not output.is_inference()
-        if not is_expected or (touched and path.layer in touched):
-            general(module, args, output)
+        if not is_expected or (touched and reducer.layer in touched):
+            general_hook(module, args, output)
             return
-        on_their_way[id(output)] = path, output, output._version
+        pending_maps[id(output)] = reducer, output, output._version
         record(event)
 
     return hook
 
 
-def nonlinearity_hook(
+def make_nonlinearity_hook(
     batch: BatchState,
     meter: ActivationMeter,
-    on_their_way: OnTheirWay,
+    pending_maps: PendingMaps,
     deferred: DeferredMaps,
-    general: Hook,
+    general_hook: Hook,
 ) -> Hook:
-    """Return the hook of a non-linearity, which returns the maps of one layer or of several."""
+    """Return the hook of a non-linearity that returns the activation maps of one or more layers."""
     record, touched, defer = batch.events.append, batch.touched, deferred.add
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if is_dynamo_compiling():
             return
-        found = on_their_way.pop(id(args[0]), None) if args else None
+        found = pending_maps.pop(id(args[0]), None) if args else None
         if found is None:
-            general(module, args, output)
+            general_hook(module, args, output)
             return
-        path, received, version = found  # the very tensor that the feeder has returned
+        reducer, received, version = found  # the very tensor that the module before it has returned
         is_lost = received._version - version != (output is received)
         if is_lost or not isinstance(output, Tensor):
             return  # something else has written to the map, or it is none
         try:
-            is_expected = type(output) is Tensor and output.shape == path.output_shape
-            if not is_expected or (touched and path.layer in touched):
-                meter.measure(path.layer, path.sums, output)
+            is_expected = type(output) is Tensor and output.shape == reducer.output_shape
+            if not is_expected or (touched and reducer.layer in touched):
+                meter.measure(reducer.layer, reducer.sums, output)
                 return
-            if path.on_gradient is not None and output.requires_grad:
-                path.awaits_gradient = True
-                output.register_hook(path.on_gradient)
-            if path.is_deferrable and output.requires_grad:
-                defer((path, output, output._version))
+            if reducer.on_gradient is not None and output.requires_grad:
+                reducer.awaits_gradient = True
+                output.register_hook(reducer.on_gradient)
+            if reducer.is_deferrable and output.requires_grad:
+                defer((reducer, output, output._version))
             else:
-                _reduce_all(path, output)
-            record(path.measured)
+                _reduce_all(reducer, output)
+            record(reducer.measured)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
             batch.fail(error)
 
     return hook
 
 
-def _reduce_all(path: MapPath, output: Tensor) -> None:
+def _reduce_all(reducer: MapReducer, output: Tensor) -> None:
     """Reduce the maps that a module returned, without a graph."""
     with_gradients = torch.is_grad_enabled()
     torch._C._set_grad_enabled(False)
     try:
-        maps = output if path.to_maps is None else path.to_maps(output)
-        for reduce in path.reductions:
+        maps = output if reducer.to_maps is None else reducer.to_maps(output)
+        for reduce in reducer.reductions:
             reduce(maps)
     finally:
         torch._C._set_grad_enabled(with_gradients)
 
 
 def timed(hook: Hook, stopwatch: Stopwatch) -> Hook:
-    """Return the hook of a module that returns maps, with its time measured."""
+    """Return a hook that calls this one, and adds its time to the part ``maps``."""
 
     def call(module: nn.Module, args: Any, output: Any) -> None:
         start = stopwatch.now()

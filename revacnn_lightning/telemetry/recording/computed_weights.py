@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.conv import own_tensor, parametrization_of
+from revacnn_lightning.telemetry.conv import parametrization_of, stored_tensor
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
-__all__ = ["computed_weight", "weight_source"]
+__all__ = ["computed_weight", "weight_computing_module"]
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -31,8 +31,8 @@ _STANDARD_CONV_FORWARDS = tuple(
 )
 
 
-def weight_source(conv: UnitLayer) -> nn.Module | None:
-    """Return the module whose forward hook receives the weight; None if it is a plain parameter."""
+def weight_computing_module(conv: UnitLayer) -> nn.Module | None:
+    """Return the module whose forward computes the weight; None if it is a plain parameter."""
     if not _has_standard_forward(conv):
         return conv
     if isinstance(conv._parameters.get("weight"), Tensor):
@@ -45,7 +45,7 @@ def computed_weight(conv: UnitLayer, source: nn.Module, output: Any) -> Tensor |
 
     Args:
         conv: the conv.
-        source: its `weight_source`, which was called.
+        source: its `weight_computing_module`, which was called.
         output: what the source returned.
     """
     if not isinstance(output, Tensor):
@@ -53,7 +53,7 @@ def computed_weight(conv: UnitLayer, source: nn.Module, output: Any) -> Tensor |
     if source is not conv:
         return output
     if _has_standard_forward(conv):
-        weight = own_tensor(conv, "weight")
+        weight = stored_tensor(conv, "weight")
         if weight is not None:
             return weight
     # A hook may replace the output, as that of an inserted block does. None of them is ours.

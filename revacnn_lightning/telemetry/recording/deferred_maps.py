@@ -23,14 +23,14 @@ from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.slot_reductions import (
     Reduction,
-    gradient_reductions,
-    map_reductions,
+    build_gradient_reductions,
+    build_map_reductions,
 )
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.reductions import BLOCK
 
 if TYPE_CHECKING:
-    from revacnn_lightning.telemetry.recording.compiled_hooks import MapPath
+    from revacnn_lightning.telemetry.recording.compiled_hooks import MapReducer
 
 __all__ = ["MAX_DEFERRED", "DeferredGradients", "DeferredMaps", "is_kept_by_autograd"]
 
@@ -39,7 +39,7 @@ MAX_KEPT = 16  # sets of maps that are summed together; a training has one per b
 
 _SAVED = (nn.ReLU, nn.Sigmoid, nn.Tanh)  # their backward reads what they have returned
 
-Waiting = tuple["MapPath", Tensor, int]  # with the version of the tensor
+Waiting = tuple["MapReducer", Tensor, int]  # with the version of the tensor
 
 
 def is_kept_by_autograd(source: nn.Module | None) -> bool:
@@ -55,7 +55,7 @@ class _Deferred(ABC):
         stopwatch: measures what the sums cost.
 
     Attributes:
-        buffer: has the slots of the paths.
+        buffer: has the slots of the reducers.
         label: of the cost, on the stopwatch.
     """
 
@@ -66,11 +66,11 @@ class _Deferred(ABC):
         self._batch = batch
         self._stopwatch = stopwatch
         self._waiting: list[Waiting] = []
-        self._groups: dict[tuple[MapPath, ...], list[_Group]] = {}
+        self._groups: dict[tuple[MapReducer, ...], list[_Group]] = {}
 
     @property
     def add(self) -> Callable[[Waiting], None]:
-        """The function that adds a tensor of this path, with its version."""
+        """The function that adds a tensor of this reducer, with its version."""
         return self._waiting.append
 
     def forget(self) -> None:
@@ -88,71 +88,72 @@ class _Deferred(ABC):
         waiting = self._waiting.copy()
         self._waiting.clear()
         start = self._stopwatch.now()
-        lost = [path for path, tensor, version in waiting if tensor._version != version]
+        lost = [reducer for reducer, tensor, version in waiting if tensor._version != version]
         with torch.no_grad():
             self._sum([each for each in waiting if each[0] not in lost] if lost else waiting)
         self._stopwatch.add(self.label, start)
-        for path in lost:
-            self._batch.touch(path.layer)
-            self._lose(path)
+        for reducer in lost:
+            self._batch.touch(reducer.layer)
+            self._lose(reducer)
 
     def _sum(self, waiting: Sequence[Waiting]) -> None:
-        order = tuple([path for path, _, _ in waiting])
+        order = tuple([reducer for reducer, _, _ in waiting])
         groups = self._groups.get(order)
         if groups is None:
             if len(self._groups) >= MAX_KEPT:
                 self._groups.clear()
             groups = self._groups[order] = self._group(order)
         all_maps = [
-            output if path.to_maps is None else path.to_maps(output) for path, output, _ in waiting
+            output if reducer.to_maps is None else reducer.to_maps(output)
+            for reducer, output, _ in waiting
         ]
         for group in groups:
             group.sum(all_maps)
 
-    def _group(self, order: Sequence[MapPath]) -> list[_Group]:
-        """Return the groups of these paths, whose tensors arrive in this order."""
+    def _group(self, order: Sequence[MapReducer]) -> list[_Group]:
+        """Return the groups of these reducers, whose tensors arrive in this order."""
         runs: list[list[int]] = []
         size = 0
         for position in sorted(range(len(order)), key=lambda each: order[each].layer.columns.start):
-            path = order[position]
+            reducer = order[position]
             before = order[runs[-1][-1]] if runs else None
             if (
                 before is None
-                or not _is_next(before, path, size)
-                or not self._can_join(before, path)
+                or not _is_next(before, reducer, size)
+                or not self._can_join(before, reducer)
             ):
                 runs.append([])
                 size = 0
             runs[-1].append(position)
-            size += path.shape.numel()
+            size += reducer.shape.numel()
         return [_Group(run, self._reductions([order[each] for each in run])) for run in runs]
 
-    def _reductions(self, paths: Sequence[MapPath]) -> tuple[Reduction, ...]:
-        """Return what reduces the tensors of these paths side by side, in the order of slots."""
-        if len(paths) == 1:
-            return self._own_reductions(paths[0])
-        images, _, *pixels = paths[0].shape
-        columns = slice(paths[0].layer.columns.start, paths[-1].layer.columns.stop)
+    def _reductions(self, reducers: Sequence[MapReducer]) -> tuple[Reduction, ...]:
+        """Return what reduces the tensors of these reducers side by side, in the order of slots."""
+        if len(reducers) == 1:
+            return self._own_reductions(reducers[0])
+        images, _, *pixels = reducers[0].shape
+        columns = slice(reducers[0].layer.columns.start, reducers[-1].layer.columns.stop)
         shape = torch.Size([images, columns.stop - columns.start, *pixels])
-        return self._joint_reductions(paths, shape, columns)
+        return self._joint_reductions(reducers, shape, columns)
 
     @abstractmethod
-    def _can_join(self, before: MapPath, path: MapPath) -> bool:
+    def _can_join(self, before: MapReducer, reducer: MapReducer) -> bool:
         """Return whether the same is reduced of both."""
 
     @abstractmethod
-    def _own_reductions(self, path: MapPath) -> tuple[Reduction, ...]:
-        """Return what reduces a tensor of this path."""
+    def _own_reductions(self, reducer: MapReducer) -> tuple[Reduction, ...]:
+        """Return what reduces a tensor of this reducer."""
 
     @abstractmethod
     def _joint_reductions(
-        self, paths: Sequence[MapPath], shape: torch.Size, columns: slice
+        self, reducers: Sequence[MapReducer], shape: torch.Size, columns: slice
     ) -> tuple[Reduction, ...]:
         """Return what reduces a tensor of this shape to these columns of the buffer."""
 
     @abstractmethod
-    def _lose(self, path: MapPath) -> None:
-        """Discard what the layer of this path has of the batch."""
+    def _lose(self, reducer: MapReducer) -> None:
+        """Discard what the layer of this reducer has of the batch."""
 
 
 class DeferredMaps(_Deferred):
@@ -160,28 +161,28 @@ class DeferredMaps(_Deferred):
 
     label = "maps"
 
-    def _can_join(self, before: MapPath, path: MapPath) -> bool:
-        return before.counts_positive == path.counts_positive
+    def _can_join(self, before: MapReducer, reducer: MapReducer) -> bool:
+        return before.counts_positive == reducer.counts_positive
 
-    def _own_reductions(self, path: MapPath) -> tuple[Reduction, ...]:
-        return path.reductions
+    def _own_reductions(self, reducer: MapReducer) -> tuple[Reduction, ...]:
+        return reducer.reductions
 
     def _joint_reductions(
-        self, paths: Sequence[MapPath], shape: torch.Size, columns: slice
+        self, reducers: Sequence[MapReducer], shape: torch.Size, columns: slice
     ) -> tuple[Reduction, ...]:
         assert self.buffer is not None
         start, stop = columns.start, columns.stop
-        return map_reductions(
+        return build_map_reductions(
             shape,
-            paths[0].sums.dtype,
+            reducers[0].sums.dtype,
             self.buffer.part("activation", start, stop),
-            self.buffer.part("firing", start, stop) if paths[0].counts_positive else None,
-            absolute=False,
-            never_negative=all(path.is_never_negative for path in paths),
+            self.buffer.part("firing", start, stop) if reducers[0].counts_positive else None,
+            sum_magnitudes=False,
+            has_no_negatives=all(reducer.is_never_negative for reducer in reducers),
         )
 
-    def _lose(self, path: MapPath) -> None:
-        path.sums.reset()  # the layer has returned a map that no hook has summed
+    def _lose(self, reducer: MapReducer) -> None:
+        reducer.sums.reset()  # the layer has returned a map that no hook has summed
 
 
 class DeferredGradients(_Deferred):
@@ -189,28 +190,28 @@ class DeferredGradients(_Deferred):
 
     label = "map gradients"
 
-    def _can_join(self, before: MapPath, path: MapPath) -> bool:
-        has_same = (before.magnitude is None) == (path.magnitude is None)
-        return has_same and before.images is path.images
+    def _can_join(self, before: MapReducer, reducer: MapReducer) -> bool:
+        has_same = (before.magnitude is None) == (reducer.magnitude is None)
+        return has_same and before.images is reducer.images
 
-    def _own_reductions(self, path: MapPath) -> tuple[Reduction, ...]:
-        return path.gradient_reductions
+    def _own_reductions(self, reducer: MapReducer) -> tuple[Reduction, ...]:
+        return reducer.gradient_reductions
 
     def _joint_reductions(
-        self, paths: Sequence[MapPath], shape: torch.Size, columns: slice
+        self, reducers: Sequence[MapReducer], shape: torch.Size, columns: slice
     ) -> tuple[Reduction, ...]:
         assert self.buffer is not None
-        first = paths[0]
+        first = reducers[0]
         magnitude = self.buffer.part("activation_gradient", columns.start, columns.stop)
-        return gradient_reductions(
+        return build_gradient_reductions(
             shape,
             first.sums.dtype,
             None if first.magnitude is None else magnitude,
             None if first.images is None else first.images.slot(columns),
         )
 
-    def _lose(self, path: MapPath) -> None:
-        path.sums.lose_gradient()
+    def _lose(self, reducer: MapReducer) -> None:
+        reducer.sums.lose_gradient()
 
 
 class _Group:
@@ -234,11 +235,11 @@ class _Group:
             reduce(joined)
 
 
-def _is_next(before: MapPath, path: MapPath, size: int) -> bool:
+def _is_next(before: MapReducer, reducer: MapReducer, size: int) -> bool:
     """Return whether a map fits beside the one before it, whose group has so many elements."""
     return (
-        before.layer.columns.stop == path.layer.columns.start
-        and (before.shape[0], *before.shape[2:]) == (path.shape[0], *path.shape[2:])
-        and before.sums.dtype == path.sums.dtype
-        and size + path.shape.numel() <= BLOCK
+        before.layer.columns.stop == reducer.layer.columns.start
+        and (before.shape[0], *before.shape[2:]) == (reducer.shape[0], *reducer.shape[2:])
+        and before.sums.dtype == reducer.sums.dtype
+        and size + reducer.shape.numel() <= BLOCK
     )

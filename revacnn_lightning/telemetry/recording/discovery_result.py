@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
-from revacnn_lightning.telemetry.unit_layers import runs_itself
+from revacnn_lightning.telemetry.unit_layers import is_forward_called
 
-__all__ = ["apply_discovery", "check_discovery", "forward_order", "log_compiled"]
+__all__ = ["evaluate_discovery_batch", "forward_order", "log_compiled", "took_discovered_path"]
 
 log = logging.getLogger(__name__)
 
 
-def apply_discovery(layers: list[ObservedLayer]) -> list[ObservedLayer]:
+def evaluate_discovery_batch(layers: list[ObservedLayer]) -> list[ObservedLayer]:
     """Evaluate a discovery batch: the source of each map, the forward order, compiled layers.
 
     Returns:
@@ -38,8 +38,8 @@ def log_compiled(layers: Sequence[ObservedLayer]) -> bool:
     return bool(names)
 
 
-def check_discovery(layers: list[ObservedLayer]) -> bool:
-    """Return whether this batch took the discovered path; mark the maps that were lost if not."""
+def took_discovered_path(layers: list[ObservedLayer]) -> bool:
+    """Return whether this batch took the discovered path. Marks the maps that were lost if not."""
     is_valid = True
     for layer in layers:
         sums = layer.map_sums
@@ -79,6 +79,8 @@ def _update_order(layers: list[ObservedLayer]) -> list[ObservedLayer]:
 def _mark_compiled(layers: list[ObservedLayer]) -> None:
     """A layer that gets a gradient but is never called runs where no hook is called."""
     uncalled = [layer for layer in layers if not layer.was_called]
-    has_compiled = any(layer.weights.has_gradient for layer in uncalled if runs_itself(layer.conv))
+    has_compiled = any(
+        layer.weights.has_gradient for layer in uncalled if is_forward_called(layer.conv)
+    )
     for layer in layers:
-        layer.is_compiled = has_compiled and layer in uncalled and runs_itself(layer.conv)
+        layer.is_compiled = has_compiled and layer in uncalled and is_forward_called(layer.conv)

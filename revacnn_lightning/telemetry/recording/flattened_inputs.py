@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["flattened_shape"]
+__all__ = ["shape_before_flatten"]
 
 # Nodes of elementwise functions between the flattening and the layer.
 _ELEMENTWISE = ("Dropout", "NativeDropout", "Mul", "Relu", "Gelu", "Silu", "LeakyRelu", "ToCopy")
@@ -21,10 +21,11 @@ MAX_NODES = 4  # elementwise functions in a row
 _DIMENSIONS = (3, 4, 5)  # of a batch of signals, maps or volumes
 
 
-def flattened_shape(received: Any) -> tuple[int, ...]:
-    """Return the shape of the map that a linear layer received as (B, K); () if it is no map.
+def shape_before_flatten(received: Any) -> tuple[int, ...]:
+    """Return the shape that a linear layer's input (B, K) had before it was flattened.
 
-    It is (C, L) of a signal, (C, H, W) of an image or map, or (C, D, H, W) of a volume.
+    It is (C, L) for a signal, (C, H, W) for a map or (C, D, H, W) for a volume, and () if the
+    input was not flattened.
     """
     if not isinstance(received, Tensor) or received.dim() != 2:
         return ()

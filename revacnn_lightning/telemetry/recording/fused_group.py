@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 
-__all__ = ["FilterCopies", "FusedGroup", "find_kernels", "is_fusible"]
+__all__ = ["FilterCopies", "FusedGroup", "is_fusible", "load_filter_kernels"]
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ _STRIDE = Tensor.stride
 
 
 @functools.cache
-def find_kernels() -> ModuleType | None:
-    """Return `filter_kernels`; None where Triton is missing, or older than it was tested with."""
+def load_filter_kernels() -> ModuleType | None:
+    """Import and return `filter_kernels`; None if Triton is missing or too old."""
     try:
         found = version("triton")
     except PackageNotFoundError:
@@ -49,10 +49,10 @@ def find_kernels() -> ModuleType | None:
 
 
 def is_fusible(weight: Tensor) -> bool:
-    """Return whether a kernel reads the filters of this weight, the first dimension."""
+    """Return whether a kernel can reduce the filters along the first dimension of this weight."""
     if weight.device.type != "cuda" or type(weight) not in _PLAIN or not weight.numel():
         return False
-    kernels = find_kernels()
+    kernels = load_filter_kernels()
     return (
         kernels is not None
         and weight.dtype in kernels.TYPES
@@ -117,7 +117,7 @@ class FusedGroup:
     def __init__(
         self, weights: Sequence[Tensor], columns: Sequence[slice], buffer: FlatBuffer
     ) -> None:
-        kernels = find_kernels()
+        kernels = load_filter_kernels()
         assert kernels is not None
         self._kernels = kernels
         self._dtype, self._device = weights[0].dtype, weights[0].device

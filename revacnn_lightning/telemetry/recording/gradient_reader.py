@@ -5,7 +5,7 @@ this batch and nothing else. That is before anyone unscales or clips it. In the 
 accumulation window ``.grad`` holds more; there the hook on the weight sums the gradient that the
 backward pass produces. (The hook must not keep that tensor: autograd would then copy it into
 ``.grad`` instead of moving it.) In a plain training, one weight with a hook is enough
-(`lead_weight`).
+(`single_hook_policy`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.backward_passes import current_pass
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.grouped_weights import (
-    WeightGrouping,
+    WeightGrouper,
     read_gradients,
-    read_some_gradients,
+    read_nonempty_gradients,
 )
-from revacnn_lightning.telemetry.recording.lead_weight import LeadWeight
+from revacnn_lightning.telemetry.recording.single_hook_policy import SingleHookPolicy
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
@@ -38,19 +38,19 @@ class GradientReader:
     Args:
         batch: the batch under way.
         stopwatch: measures what that costs.
-        grouping: reduces weights together.
+        grouper: reduces weights together.
 
     Attributes:
         hooked_count: how many weights were hooked so far. A change means that some conv has a
             new weight.
     """
 
-    def __init__(self, batch: BatchState, stopwatch: Stopwatch, grouping: WeightGrouping) -> None:
+    def __init__(self, batch: BatchState, stopwatch: Stopwatch, grouper: WeightGrouper) -> None:
         self.hooked_count = 0
         self._batch = batch
         self._stopwatch = stopwatch
-        self._grouping = grouping
-        self._lead = LeadWeight()
+        self._grouper = grouper
+        self._policy = SingleHookPolicy()
         self._remaining: set[WeightSums] = set()  # those without a hook: frozen, or lazy
         # Whether another party modifies .grad at the end of the backward pass.
         self._must_sum_in_hooks = False
@@ -68,7 +68,7 @@ class GradientReader:
     def hook(self, sums: WeightSums) -> None:
         """Hook the current weight of the conv, if it can have a gradient and has no lead."""
         weight = weight_parameter(sums.conv)
-        if weight is sums.parameter and (sums.handle is not None or sums in self._lead.followers):
+        if weight is sums.parameter and (sums.handle is not None or sums in self._policy.followers):
             return
         if weight is not sums.parameter:
             self.unhook(sums)
@@ -88,7 +88,7 @@ class GradientReader:
 
     def suspend(self, sums: WeightSums) -> None:
         """Remove our hook until `hook_remaining` adds it again: calling it costs time."""
-        if sums in self._lead.order:
+        if sums in self._policy.order:
             self._hook_followers()
         if sums.handle is not None:
             sums.handle.remove()
@@ -106,13 +106,13 @@ class GradientReader:
         """Hook these weights, and no others: they are others, or have other slots."""
         for sums in all_weights:
             self.suspend(sums)  # the hook depends on whether a weight has slots
-        self._lead.forget()
+        self._policy.reset()
         self._remaining = set(all_weights)
         self.hook_remaining()
 
     def _follow(self) -> None:
         """Leave a hook on the lead only."""
-        lead, *followers = self._lead.order
+        lead, *followers = self._policy.order
         assert lead.parameter is not None
         assert lead.handle is not None
         lead.handle.remove()
@@ -126,8 +126,8 @@ class GradientReader:
 
     def _hook_followers(self) -> None:
         """Give all weights a hook of their own again. May be called by the hook of the lead."""
-        order = self._lead.order
-        self._lead.disband()
+        order = self._policy.order
+        self._policy.require_all_hooks()
         for sums in order:
             replaced, sums.handle = sums.handle, None
             self._remaining.add(sums)  # it may be frozen now
@@ -139,7 +139,7 @@ class GradientReader:
         """Mark gradients that may be incomplete, and do not rely on the lead any more."""
         self._batch.is_regular = False
         self._hook_followers()
-        self._lead.give_up()
+        self._policy.require_all_hooks_until_reset()
         for sums in lost:
             sums.is_gradient_lost = True
 
@@ -165,20 +165,20 @@ class GradientReader:
                 sums.effective.begin_batch()
         if self._must_sum_in_hooks:
             self._hook_followers()
-        self._lead.begin_batch()
+        self._policy.begin_batch()
 
     def finish(self) -> None:
         """Check at the end of the batch that no gradient was missed."""
         if self._pending:  # an error has ended these passes
             self._lose([sums for pending in self._pending.values() for sums in pending])
-        elif self._lead.order:
-            if self._lead.has_missed():
-                self._lose(self._lead.order[1:])
+        elif self._policy.order:
+            if self._policy.has_missed():
+                self._lose(self._policy.order[1:])
         elif self._is_plain and len(self._read) == 1:
-            if self._lead.learn(*self._read[0]):
+            if self._policy.learn(*self._read[0]):
                 self._follow()
         else:
-            self._lead.disband()
+            self._policy.require_all_hooks()
 
     def end_batch(self) -> None:
         """Discard gradients that were not read. May be called repeatedly."""
@@ -221,11 +221,11 @@ class GradientReader:
         """Handle the gradient of the only weight with a hook."""
         self._batch.sum_deferred_maps()
         number = current_pass()
-        if self._is_first and self._lead.starts_empty():
-            self._read_at_end(number, self._lead.order)
-            self._lead.has_passed = True
+        if self._is_first and self._policy.are_gradients_empty():
+            self._read_at_end(number, self._policy.order)
+            self._policy.has_passed = True
             return
-        lost = self._lead.unknown(number)
+        lost = self._policy.possibly_missed(number)
         if lost:
             self._lose(lost)
         else:
@@ -248,9 +248,9 @@ class GradientReader:
         self._read.append((number, weights))
         start = self._stopwatch.now()
         with torch.no_grad():
-            if not read_gradients(self._grouping, self._grouping.of(weights)):
-                found = self._without_missing(weights) if self._lead.order else weights
-                read_some_gradients(self._grouping, self._grouping.of(found))
+            if not read_gradients(self._grouper, self._grouper.group(weights)):
+                found = self._without_missing(weights) if self._policy.order else weights
+                read_nonempty_gradients(self._grouper, self._grouper.group(found))
         self._stopwatch.add("gradient", start)
 
     def _without_missing(self, weights: tuple[WeightSums, ...]) -> tuple[WeightSums, ...]:

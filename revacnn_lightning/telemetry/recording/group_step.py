@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["GroupStep"]
+__all__ = ["ParameterGroupStep"]
 
 
-class GroupStep:
-    """The step that an optimizer makes on the weights of a parameter group."""
+class ParameterGroupStep:
+    """The step that an optimizer makes on the weights of one of its parameter groups."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> None:
         self.optimizer = optimizer

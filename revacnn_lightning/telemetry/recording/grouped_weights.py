@@ -1,6 +1,6 @@
 """Sums over the weights of many layers: their gradients, their norms, and their last update.
 
-Plain weights are reduced together, straight into their slots (`CoefficientGroups`). Those that the
+Plain weights are reduced together, straight into their slots (`GroupedFilterNorms`). Those that the
 forward computes, and those on another device than the buffer, are reduced one by one.
 """
 
@@ -16,21 +16,21 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
-from revacnn_lightning.telemetry.recording.coefficient_groups import CoefficientGroups
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
-from revacnn_lightning.telemetry.recording.group_step import GroupStep
+from revacnn_lightning.telemetry.recording.group_step import ParameterGroupStep
+from revacnn_lightning.telemetry.recording.grouped_filter_norms import GroupedFilterNorms
 from revacnn_lightning.telemetry.recording.split_weights import reduce_filters
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.reductions import filter_l1_norms, filter_l2_norms
 
 __all__ = [
     "GroupedWeights",
-    "WeightGrouping",
+    "WeightGrouper",
     "measure_norms",
     "measure_optimizer_gradients",
     "measure_updates",
     "read_gradients",
-    "read_some_gradients",
+    "read_nonempty_gradients",
 ]
 
 _IS_MISSING = functools.partial(operator.is_, None)  # `in` would compare element by element
@@ -42,10 +42,10 @@ class GroupedWeights:
 
     Attributes:
         members: those that are reduced together, in the order of their slots.
-        parameters: their weights.
-        groups: reduce tensors of the shapes of these.
+        parameters: the weights of the members.
+        groups: computes the norms of these, or of tensors of their shapes.
         others: those that are reduced one by one.
-        copies: of the weights before the optimizer step under way.
+        copies: copies of the weights before the optimizer step under way.
     """
 
     def __init__(self, selection: Sequence[WeightSums], buffer: FlatBuffer) -> None:
@@ -53,7 +53,7 @@ class GroupedWeights:
         self.members.sort(key=lambda weights: weights.columns.start)
         self.parameters = [weights.plain for weights in self.members if weights.plain is not None]
         self.others = [weights for weights in selection if weights.plain is None]
-        self.groups = CoefficientGroups(
+        self.groups = GroupedFilterNorms(
             [weights.conv for weights in self.members],
             self.parameters,
             [weights.columns for weights in self.members],
@@ -71,7 +71,7 @@ class GroupedWeights:
             self.copies = self.groups.copy(self.parameters)
 
 
-class WeightGrouping:
+class WeightGrouper:
     """Groups weights that are measured together, and notes in the batch what was measured.
 
     Args:
@@ -83,13 +83,13 @@ class WeightGrouping:
         self._buffer = FlatBuffer(0, torch.device("cpu"))
         self._cache: dict[tuple[WeightSums, ...], GroupedWeights] = {}
 
-    def begin(self, buffer: FlatBuffer) -> None:
-        """Use the slots of this buffer from now on."""
+    def use_buffer(self, buffer: FlatBuffer) -> None:
+        """Write to the slots of this buffer from now on."""
         self._buffer = buffer
         self._cache.clear()
 
-    def of(self, selection: Sequence[WeightSums]) -> GroupedWeights:
-        """Return these weights, grouped."""
+    def group(self, selection: Sequence[WeightSums]) -> GroupedWeights:
+        """Return these weights, grouped. The groups of a selection are computed once."""
         key = tuple(selection)
         found = self._cache.get(key)
         if found is None:
@@ -98,16 +98,16 @@ class WeightGrouping:
             found = self._cache[key] = GroupedWeights(selection, self._buffer)
         return found
 
-    def note(self, what: str, weights: GroupedWeights, *, is_complete: bool) -> None:
-        """Note a measurement: as an event of the batch, if it has filled all slots."""
+    def note_measured(self, what: str, weights: GroupedWeights, *, is_complete: bool) -> None:
+        """Note a measurement in the batch: as an event if it has filled all slots."""
         if is_complete and not weights.others:
             self.batch.events.append((what, weights))
         else:
             self.batch.is_regular = False
 
 
-def read_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> bool:
-    """Sum what ``.grad`` holds after the backward pass.
+def read_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> bool:
+    """Sum the magnitudes of what ``.grad`` holds after the backward pass.
 
     Returns:
         False, with nothing done, if some ``.grad`` is empty.
@@ -115,50 +115,54 @@ def read_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> bool:
     grads = [parameter.grad for parameter in weights.parameters]
     if not _is_complete(grads):
         return False
-    weights.groups.l1("gradient", grads)
+    weights.groups.write_l1_norms("gradient", grads)
     for each, grad in zip(weights.members, grads, strict=True):
         each.has_gradient = True
         each.grad_sum, each.grad = each.slots["gradient"], grad
         each.grad_version = grad._version
     _read_one_by_one(weights.others)
-    grouping.note("gradient", weights, is_complete=True)
+    grouper.note_measured("gradient", weights, is_complete=True)
     return True
 
 
-def read_some_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> None:
-    """Sum what ``.grad`` holds of weights that have had a gradient, where it is not empty."""
+def read_nonempty_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> None:
+    """Sum the magnitudes of what ``.grad`` holds, for the weights where it is not empty."""
     _read_one_by_one(weights.remaining(is_complete=False))
-    grouping.note("gradient", weights, is_complete=False)
+    grouper.note_measured("gradient", weights, is_complete=False)
 
 
-def measure_norms(grouping: WeightGrouping, weights: GroupedWeights) -> None:
-    """Compute the norms that are not known yet."""
+def measure_norms(grouper: WeightGrouper, weights: GroupedWeights) -> None:
+    """Compute the norms of the weights that are not known yet."""
     unknown = [
         each
         for each, parameter in zip(weights.members, weights.parameters, strict=True)
         if each.norm is None or each.norm_version != parameter._version
     ]
     if unknown:
-        selection = grouping.of(unknown)
-        selection.groups.l2({"weight_norm": selection.parameters})
+        selection = grouper.group(unknown)
+        selection.groups.write_l2_norms({"weight_norm": selection.parameters})
         for each, parameter in zip(selection.members, selection.parameters, strict=True):
             each.norm, each.norm_version = each.slots["weight_norm"], parameter._version
-        grouping.note("norm", selection, is_complete=True)
+        grouper.note_measured("norm", selection, is_complete=True)
     if weights.others:
         _measure_norms_one_by_one(weights.others)
-        grouping.note("norm", weights, is_complete=False)
+        grouper.note_measured("norm", weights, is_complete=False)
 
 
-def measure_updates(grouping: WeightGrouping, weights: GroupedWeights, step: GroupStep) -> None:
+def measure_updates(
+    grouper: WeightGrouper, weights: GroupedWeights, step: ParameterGroupStep
+) -> None:
     """Compute ‖Δw‖ and ‖w‖ after an optimizer step."""
     copies, weights.copies = weights.copies, None
     divisor = 1.0
     changes = None if copies is not None else _momentum(weights, step)
     if copies is not None:
-        weights.groups.l2_of_changes(weights.parameters, copies)
+        weights.groups.write_change_norms(weights.parameters, copies)
     elif changes is not None:
         divisor = step.momentum_divisor
-        weights.groups.l2({"update_ratio": changes, "norm_after_step": weights.parameters})
+        weights.groups.write_l2_norms(
+            {"update_ratio": changes, "norm_after_step": weights.parameters}
+        )
     is_complete = copies is not None or changes is not None
     if is_complete:
         for each, parameter in zip(weights.members, weights.parameters, strict=True):
@@ -166,20 +170,20 @@ def measure_updates(grouping: WeightGrouping, weights: GroupedWeights, step: Gro
             each.norm = each.norm_after_step = each.slots["norm_after_step"]
             each.norm_version = parameter._version
     _measure_updates_one_by_one(weights.remaining(is_complete), step)
-    grouping.note("update", weights, is_complete=is_complete)
+    grouper.note_measured("update", weights, is_complete=is_complete)
 
 
-def measure_optimizer_gradients(grouping: WeightGrouping, weights: GroupedWeights) -> None:
+def measure_optimizer_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> None:
     """Sum the gradients that the optimizer has just used, which ``.grad`` still holds."""
     grads = [parameter.grad for parameter in weights.parameters]
     is_complete = _is_complete(grads)
     if _is_complete(grads):
-        weights.groups.l1("optimizer_gradient", grads)
+        weights.groups.write_l1_norms("optimizer_gradient", grads)
         for each in weights.members:
             each.optimizer_gradient = each.slots["optimizer_gradient"]
     for each, _, total in _l1_one_by_one(weights.remaining(is_complete), _used_grad):
         each.optimizer_gradient = total
-    grouping.note("optimizer gradient", weights, is_complete=is_complete)
+    grouper.note_measured("optimizer gradient", weights, is_complete=is_complete)
 
 
 # ---------------------------------------------------------------------- one by one
@@ -213,7 +217,9 @@ def _used_grad(weights: WeightSums) -> Tensor | None:
     return None if parameter is None else parameter.grad
 
 
-def _measure_updates_one_by_one(all_weights: Sequence[WeightSums], step: GroupStep) -> None:
+def _measure_updates_one_by_one(
+    all_weights: Sequence[WeightSums], step: ParameterGroupStep
+) -> None:
     if not all_weights:
         return
     found = [(each, each.change_in_step(step)) for each in all_weights]
@@ -235,7 +241,7 @@ def _measure_norms_one_by_one(all_weights: Sequence[WeightSums]) -> None:
 # ---------------------------------------------------------------------- helpers
 
 
-def _momentum(weights: GroupedWeights, step: GroupStep) -> list[Tensor] | None:
+def _momentum(weights: GroupedWeights, step: ParameterGroupStep) -> list[Tensor] | None:
     """Return the momentum of each member; None if that of some does not show its update."""
     if not step.is_scaled_momentum or not _is_complete([w.grad for w in weights.parameters]):
         return None  # the optimizer skips weights without a gradient

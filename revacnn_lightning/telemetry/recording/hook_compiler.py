@@ -12,15 +12,15 @@ from revacnn_lightning.telemetry.recording.activation_meter import ActivationMet
 from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook, Prepared
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compiled_hooks import (
-    MapPath,
-    OnTheirWay,
-    conv_hook,
-    feeder_hook,
-    gradient_hook,
-    nonlinearity_hook,
+    MapReducer,
+    PendingMaps,
+    make_conv_hook,
+    make_gradient_hook,
+    make_nonlinearity_hook,
+    make_preactivation_hook,
     timed,
 )
-from revacnn_lightning.telemetry.recording.computed_weights import weight_source
+from revacnn_lightning.telemetry.recording.computed_weights import weight_computing_module
 from revacnn_lightning.telemetry.recording.deferred_maps import (
     MAX_DEFERRED,
     DeferredGradients,
@@ -42,13 +42,13 @@ class CompiledHooks:
     """The hooks of batches that sample the same.
 
     Attributes:
-        paths: of the maps that these hooks are compiled for.
+        reducers: of the maps that these hooks are compiled for.
         hooks: of all modules.
         timed_hooks: the same, with their times measured.
         images: the gradients of each image, if these batches sample them.
     """
 
-    paths: Mapping[ObservedLayer, MapPath]
+    reducers: Mapping[ObservedLayer, MapReducer]
     hooks: Prepared
     timed_hooks: Prepared
     images: ImageGradients | None
@@ -79,7 +79,7 @@ class HookCompiler:
         self._meter = meter
         self._stopwatch = stopwatch
         self._batch_hooks = batch_hooks
-        self._on_their_way: OnTheirWay = {}
+        self._pending_maps: PendingMaps = {}
         self._kept: dict[Any, CompiledHooks] = {}
         self._maps = DeferredMaps(batch, stopwatch)
         self._gradients = DeferredGradients(batch, stopwatch)
@@ -93,7 +93,7 @@ class HookCompiler:
 
     def end_batch(self) -> None:
         """Release the maps that reached no non-linearity, and those that were not summed."""
-        self._on_their_way.clear()
+        self._pending_maps.clear()
         self._maps.clear()
         self._gradients.clear()
         if self._batch.must_compile:
@@ -104,13 +104,13 @@ class HookCompiler:
         self._gradients.sum()
 
     def compile(
-        self, layers: Sequence[ObservedLayer], general: Mapping[nn.Module, Hook]
+        self, layers: Sequence[ObservedLayer], general_hooks: Mapping[nn.Module, Hook]
     ) -> CompiledHooks:
         """Return the hooks of a batch.
 
         Args:
             layers: all layers.
-            general: the general hook of each module.
+            general_hooks: the general hook of each module.
         """
         batch = self._batch
         key = (batch.statistics, batch.of_all_layers, self._meter.needs_maps)
@@ -118,7 +118,7 @@ class HookCompiler:
             if len(self._kept) >= MAX_KEPT:
                 self.forget()
             possible = [layer for layer in layers if self._can_compile(layer)]
-            self._kept[key] = self._compile(possible, general)
+            self._kept[key] = self._compile(possible, general_hooks)
         return self._kept[key]
 
     def _can_compile(self, layer: ObservedLayer) -> bool:
@@ -130,38 +130,38 @@ class HookCompiler:
             and bool(sums.slots)
             and sums.output_shape is not None
             and sums.shape[1] == layer.width
-            and (layer.source is layer.conv or len(layer.feeders) == 1)
-            and weight_source(layer.conv) is None
+            and (layer.source is layer.conv or len(layer.preactivation_modules) == 1)
+            and weight_computing_module(layer.conv) is None
             and layer.name not in self._meter.needs_maps
             and "price" not in self._batch.sampled(layer.name)  # its hook needs the map
         )
 
     def _compile(
-        self, layers: Sequence[ObservedLayer], general: Mapping[nn.Module, Hook]
+        self, layers: Sequence[ObservedLayer], general_hooks: Mapping[nn.Module, Hook]
     ) -> CompiledHooks:
         """Return hooks for the maps of these layers, and the general hooks of other modules."""
         images = self._make_images(layers)
-        paths = {layer: self._make_path(layer, images) for layer in layers}
-        self._limit_deferred(paths.values())
+        reducers = {layer: self._make_reducer(layer, images) for layer in layers}
+        self._limit_deferred(reducers.values())
         self._maps.buffer = self._gradients.buffer = self.buffer
-        hooks, timed_hooks = dict(general), dict(general)
-        for layer, path in paths.items():
-            compiled = self._hooks_of(path, general)
+        hooks, timed_hooks = dict(general_hooks), dict(general_hooks)
+        for layer, reducer in reducers.items():
+            compiled = self._hooks_of(reducer, general_hooks)
             hooks.update(compiled)
             timed_hooks.update(compiled)
             assert layer.source is not None
             timed_hooks[layer.source] = timed(compiled[layer.source], self._stopwatch)
         prepare = self._batch_hooks.prepare
-        return CompiledHooks(paths, prepare(hooks), prepare(timed_hooks), images)
+        return CompiledHooks(reducers, prepare(hooks), prepare(timed_hooks), images)
 
-    def _limit_deferred(self, paths: Iterable[MapPath]) -> None:
+    def _limit_deferred(self, reducers: Iterable[MapReducer]) -> None:
         """Let no more maps and gradients be summed later than may be kept."""
         size = gradient_size = 0
-        for path in paths:
-            size += path.shape.numel() if path.is_deferrable else 0
-            path.is_deferrable = path.is_deferrable and size <= MAX_DEFERRED
-            gradient_size += path.shape.numel() if path.is_gradient_deferrable else 0
-            path.is_gradient_deferrable &= gradient_size <= MAX_DEFERRED
+        for reducer in reducers:
+            size += reducer.shape.numel() if reducer.is_deferrable else 0
+            reducer.is_deferrable = reducer.is_deferrable and size <= MAX_DEFERRED
+            gradient_size += reducer.shape.numel() if reducer.is_gradient_deferrable else 0
+            reducer.is_gradient_deferrable &= gradient_size <= MAX_DEFERRED
 
     def _make_images(self, layers: Sequence[ObservedLayer]) -> ImageGradients | None:
         """Return slots for the gradients of each image, if this batch samples them."""
@@ -170,30 +170,37 @@ class HookCompiler:
         sizes = {layer.map_sums.shape[0] for layer in layers}
         return ImageGradients(sizes.pop(), self.buffer) if len(sizes) == 1 else None
 
-    def _make_path(self, layer: ObservedLayer, images: ImageGradients | None) -> MapPath:
-        """Return the path of a map, with the hook of its gradient if that is sampled."""
+    def _make_reducer(self, layer: ObservedLayer, images: ImageGradients | None) -> MapReducer:
+        """Return the reducer of a map, with the hook of its gradient if that is sampled."""
         sampled = self._batch.sampled(layer.name)
-        path = MapPath(layer, sampled, images)
+        reducer = MapReducer(layer, sampled, images)
         if not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
-            path.on_gradient = self._meter.gradient_hook(layer, path.sums, sampled)
+            reducer.on_gradient = self._meter.gradient_hook(layer, reducer.sums, sampled)
             if "signal_to_noise" not in sampled or images is not None:
-                path.on_gradient = gradient_hook(
-                    self._batch, path, self._gradients, path.on_gradient, self._stopwatch
+                reducer.on_gradient = make_gradient_hook(
+                    self._batch, reducer, self._gradients, reducer.on_gradient, self._stopwatch
                 )
-        return path
+        return reducer
 
-    def _hooks_of(self, path: MapPath, general: Mapping[nn.Module, Hook]) -> dict[nn.Module, Hook]:
+    def _hooks_of(
+        self, reducer: MapReducer, general_hooks: Mapping[nn.Module, Hook]
+    ) -> dict[nn.Module, Hook]:
         """Return the hooks on the way of a map."""
-        layer, batch, source = path.layer, self._batch, path.layer.source
+        layer, batch, source = reducer.layer, self._batch, reducer.layer.source
         assert source is not None
         if source is layer.conv:
-            replace = self._batch_hooks.replacer(source)
-            return {source: conv_hook(batch, path, general[source], replace)}
-        (feeder,) = layer.feeders
-        replace, on_their_way = self._batch_hooks.replacer(feeder), self._on_their_way
+            replace_hook = self._batch_hooks.hook_replacer(source)
+            return {source: make_conv_hook(batch, reducer, general_hooks[source], replace_hook)}
+        (preactivation,) = layer.preactivation_modules
+        replace_hook, pending_maps = (
+            self._batch_hooks.hook_replacer(preactivation),
+            self._pending_maps,
+        )
         return {
-            feeder: feeder_hook(batch, path, on_their_way, general[feeder], replace),
-            source: nonlinearity_hook(
-                batch, self._meter, on_their_way, self._maps, general[source]
+            preactivation: make_preactivation_hook(
+                batch, reducer, pending_maps, general_hooks[preactivation], replace_hook
+            ),
+            source: make_nonlinearity_hook(
+                batch, self._meter, pending_maps, self._maps, general_hooks[source]
             ),
         }

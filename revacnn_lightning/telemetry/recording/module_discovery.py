@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
-from revacnn_lightning.telemetry.recording.activation_source import (
+from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
+from revacnn_lightning.telemetry.recording.computed_weights import weight_computing_module
+from revacnn_lightning.telemetry.recording.flattened_inputs import shape_before_flatten
+from revacnn_lightning.telemetry.recording.following_nonlinearity import (
     MapOwners,
     is_nonlinearity,
     is_normalization,
 )
-from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
-from revacnn_lightning.telemetry.recording.computed_weights import weight_source
-from revacnn_lightning.telemetry.recording.flattened_inputs import flattened_shape
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 from revacnn_lightning.telemetry.split_tensors import is_distributed
@@ -45,7 +45,7 @@ class ModuleDiscovery:
     ) -> None:
         self.shared_normalizations: set[nn.Module] = set()
         self._layer_of: dict[nn.Module, ObservedLayer] = {layer.conv: layer for layer in layers}
-        sources = {weight_source(layer.conv): layer for layer in layers}
+        sources = {weight_computing_module(layer.conv): layer for layer in layers}
         self._computing = {module: layer for module, layer in sources.items() if module}
         self._layer_before: dict[nn.Module, ObservedLayer | None] = {}
         self._owners = owners
@@ -67,7 +67,7 @@ class ModuleDiscovery:
         layer = self._layer_of.get(module)
         if layer is not None:
             if isinstance(module, nn.Linear) and args:
-                layer.input_shape = flattened_shape(args[0])
+                layer.input_shape = shape_before_flatten(args[0])
             self._owners.set_owner(output, (layer, module))
             self._measure(layer, layer.conv_sums, output)
         elif args and is_normalization(module):
@@ -77,10 +77,10 @@ class ModuleDiscovery:
             if layer is not None:
                 self._owners.set_owner(output, (layer, module))
         elif args and is_nonlinearity(module):
-            layer, feeder = self._owners.find_owner(args[0], output) or (None, None)
+            layer, preactivation = self._owners.find_owner(args[0], output) or (None, None)
             if layer is not None:
                 layer.nonlinearity = module
-                layer.feeders.add(feeder)
+                layer.preactivation_modules.add(preactivation)
                 self._measure(layer, layer.nonlinearity_sums, output)
 
     def _measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> None:

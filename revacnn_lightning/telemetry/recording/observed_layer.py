@@ -13,8 +13,8 @@ from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from revacnn_lightning.telemetry.recording.computed_weights import computed_weight
 from revacnn_lightning.telemetry.recording.split_weights import is_split
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
-from revacnn_lightning.telemetry.split_tensors import split_modules
-from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, runs_itself
+from revacnn_lightning.telemetry.split_tensors import find_fsdp_modules
+from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, is_forward_called
 
 __all__ = ["ObservedLayer", "find_layers", "is_current", "observe_weight"]
 
@@ -39,7 +39,7 @@ class ObservedLayer:
         is_compiled: whether it runs in a compiled region, where no hook is called.
         call_index: its first call in a discovery batch, counted over all layers; -1: not called.
         nonlinearity: the non-linearity that follows it in a discovery batch.
-        feeders: modules whose output that non-linearity receives.
+        preactivation_modules: modules whose output that non-linearity receives.
         expected_maps: how many maps the non-linearity should have received in this batch.
     """
 
@@ -58,7 +58,7 @@ class ObservedLayer:
     is_compiled: bool = False
     call_index: int = -1
     nonlinearity: nn.Module | None = None
-    feeders: set[nn.Module] = field(default_factory=set)
+    preactivation_modules: set[nn.Module] = field(default_factory=set)
     expected_maps: int = 0
 
     @classmethod
@@ -71,7 +71,7 @@ class ObservedLayer:
     @property
     def is_observed(self) -> bool:
         """Whether hooks receive what it returns."""
-        return not self.is_compiled and runs_itself(self.conv)
+        return not self.is_compiled and is_forward_called(self.conv)
 
     @property
     def map_sums(self) -> ActivationSums:
@@ -87,14 +87,14 @@ class ObservedLayer:
     def reset(self) -> None:
         """Discard everything that an edit of the network invalidates."""
         self.source = self.nonlinearity = None
-        self.feeders = set()
+        self.preactivation_modules = set()
         self.is_compiled = False
         self.weights.reset()
         self.begin_batch()
 
 
 def observe_weight(layer: ObservedLayer, source: nn.Module, output: Any) -> None:
-    """Receive the weight of a layer from a call of its `weight_source`."""
+    """Receive the weight of a layer from a call of its `weight_computing_module`."""
     weight = computed_weight(layer.conv, source, output)
     if weight is not None:
         layer.weights.observe(weight)
@@ -110,7 +110,7 @@ def find_layers(
     """
     layer_of = {layer.conv: layer for layer in known}
     layers: list[ObservedLayer] = []
-    split = split_modules(model)
+    split = find_fsdp_modules(model)
     for name, conv in selection.select(model):
         layer = layer_of.get(conv) or ObservedLayer.of(conv)
         layer.name, layer.width, layer.model_index = name, filter_count(conv), len(layers)

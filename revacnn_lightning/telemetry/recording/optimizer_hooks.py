@@ -15,10 +15,10 @@ from torch.utils.hooks import RemovableHandle
 from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
-from revacnn_lightning.telemetry.recording.group_step import GroupStep
+from revacnn_lightning.telemetry.recording.group_step import ParameterGroupStep
 from revacnn_lightning.telemetry.recording.grouped_weights import (
     GroupedWeights,
-    WeightGrouping,
+    WeightGrouper,
     measure_optimizer_gradients,
     measure_updates,
 )
@@ -39,7 +39,7 @@ class OptimizerHooks:
         batch: the batch under way.
         stopwatch: measures what that costs.
         reader: knows when a conv has a new weight.
-        grouping: reduces weights together.
+        grouper: reduces weights together.
 
     Attributes:
         pending: optimizer statistics to measure at the next step.
@@ -51,14 +51,14 @@ class OptimizerHooks:
         batch: BatchState,
         stopwatch: Stopwatch,
         reader: GradientReader,
-        grouping: WeightGrouping,
+        grouper: WeightGrouper,
     ) -> None:
         self.pending: frozenset[str] = frozenset()
         self.has_stepped = False
         self._batch = batch
         self._stopwatch = stopwatch
         self._reader = reader
-        self._grouping = grouping
+        self._grouper = grouper
         self._handles: list[RemovableHandle] = []
         self._layers: Collection[ObservedLayer] = []
         self._cache: dict[int, tuple[Any, int, int, _Groups]] = {}
@@ -93,7 +93,7 @@ class OptimizerHooks:
             return None
         to_copy: list[Copy] = []
         for group, weights in self._groups_of(optimizer):
-            is_scaled = GroupStep(optimizer, group).is_scaled_momentum
+            is_scaled = ParameterGroupStep(optimizer, group).is_scaled_momentum
             if weights.members and not is_scaled:
                 to_copy.append(weights.copy)
             others = [each for each in weights.others if each.is_computed or not is_scaled]
@@ -134,12 +134,12 @@ class OptimizerHooks:
             start = self._stopwatch.now()
             if "update_ratio" in self.pending:
                 for group, weights in groups:
-                    measure_updates(self._grouping, weights, GroupStep(optimizer, group))
+                    measure_updates(self._grouper, weights, ParameterGroupStep(optimizer, group))
                 self._stopwatch.add("update_ratio", start)
             if "optimizer_gradient" in self.pending:
                 start = self._stopwatch.now()
                 for _, weights in groups:
-                    measure_optimizer_gradients(self._grouping, weights)
+                    measure_optimizer_gradients(self._grouper, weights)
                 self._stopwatch.add("optimizer_gradient", start)
         self.has_stepped = True
 
@@ -155,6 +155,6 @@ class OptimizerHooks:
         for group in groups:
             weights = [weights_of[id(p)] for p in group["params"] if id(p) in weights_of]
             if weights:
-                observed.append((group, self._grouping.of(weights)))
+                observed.append((group, self._grouper.group(weights)))
         self._cache[id(optimizer)] = (groups, count, self._reader.hooked_count, observed)
         return observed

@@ -4,7 +4,7 @@ Hooks reduce what they observe to one number per filter (`statistics`) within th
 stay on the device; the end of the batch concatenates them and copies them to the host, once. Counts
 (images, pixels, coefficients) and the loss scale are divided out there.
 
-Activation maps come from forward hooks (`module_hooks`), gradients from hooks on the weights
+Activation maps come from forward hooks (`activation_hooks`), gradients from hooks on the weights
 (`gradient_reader`), optimizer steps from hooks on all optimizers (`optimizer_hooks`). Copies,
 pickles and checkpoints of the model contain nothing of ours.
 """
@@ -28,16 +28,16 @@ from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
+from revacnn_lightning.telemetry.recording.activation_hooks import ActivationHooks
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
-from revacnn_lightning.telemetry.recording.activation_sums import finalize_signals
+from revacnn_lightning.telemetry.recording.activation_sums import finalize_signal_to_noise
 from revacnn_lightning.telemetry.recording.batch_recording import Recording, RecordingAssembler
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
 from revacnn_lightning.telemetry.recording.discovery_result import forward_order
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
-from revacnn_lightning.telemetry.recording.grouped_weights import WeightGrouping, measure_norms
+from revacnn_lightning.telemetry.recording.grouped_weights import WeightGrouper, measure_norms
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
-from revacnn_lightning.telemetry.recording.module_hooks import ModuleHooks
 from revacnn_lightning.telemetry.recording.observed_layer import (
     ObservedLayer,
     find_layers,
@@ -50,7 +50,7 @@ from revacnn_lightning.telemetry.recording.sampling_schedule import (
     SamplingSchedule,
 )
 from revacnn_lightning.telemetry.recording.slot_allocation import SlotAllocation
-from revacnn_lightning.telemetry.recording.split_weights import ForwardHooks
+from revacnn_lightning.telemetry.recording.split_weights import SplitWeightHooks
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.statistics import (
@@ -125,12 +125,14 @@ class Recorder:
             self.unit_samples,
             self.pooled_maps,
         )
-        self._grouping = WeightGrouping(self._batch)
-        self._gradients = GradientReader(self._batch, self._stopwatch, self._grouping)
-        self._module_hooks = ModuleHooks(self._batch, meter, self._gradients, self._stopwatch)
-        self._split_weight_hooks = ForwardHooks(self._hook_split_weight)
+        self._grouper = WeightGrouper(self._batch)
+        self._gradients = GradientReader(self._batch, self._stopwatch, self._grouper)
+        self._activation_hooks = ActivationHooks(
+            self._batch, meter, self._gradients, self._stopwatch
+        )
+        self._split_weight_hooks = SplitWeightHooks(self._hook_split_weight)
         self._optimizer_hooks = OptimizerHooks(
-            self._batch, self._stopwatch, self._gradients, self._grouping
+            self._batch, self._stopwatch, self._gradients, self._grouper
         )
         self._assembler = RecordingAssembler()
         self._host_copy: HostCopy[Recording] = HostCopy()
@@ -184,8 +186,12 @@ class Recorder:
         found = next((each for each in self._layers if each.name == layer), None)
         if found is None or found.nonlinearity is None or found.source is not found.nonlinearity:
             return None
-        feeders = list(found.feeders)
-        return (feeders[0], found.nonlinearity) if len(feeders) == 1 else None
+        preactivation_modules = list(found.preactivation_modules)
+        return (
+            (preactivation_modules[0], found.nonlinearity)
+            if len(preactivation_modules) == 1
+            else None
+        )
 
     @property
     def statistics(self) -> list[str]:
@@ -214,7 +220,7 @@ class Recorder:
         if self._is_attached:
             return
         self._is_attached = True
-        self._module_hooks.attach()
+        self._activation_hooks.attach()
         self._split_weight_hooks.attach(self._layers)
         self._optimizer_hooks.attach()
         self._warning_filter.install(self._model)
@@ -223,7 +229,7 @@ class Recorder:
         """Remove everything from the model. May be called at any time, repeatedly."""
         self._stop_recording()
         self._is_attached = False
-        self._module_hooks.detach()
+        self._activation_hooks.detach()
         self._split_weight_hooks.detach()
         self._optimizer_hooks.detach()
         self._warning_filter.remove()
@@ -245,10 +251,10 @@ class Recorder:
         layers = find_layers(self._model, self._selection, self._layers)
         self._layers = forward_order(layers)
         self._slots = None
-        self._module_hooks.update_structure(layers)
+        self._activation_hooks.update_structure(layers)
         self._optimizer_hooks.update_structure(layers)
         if self._is_attached:
-            self._module_hooks.attach()
+            self._activation_hooks.attach()
             self._split_weight_hooks.attach(layers)
 
     @contextmanager
@@ -287,7 +293,7 @@ class Recorder:
         self._optimizer_hooks.begin_batch(due & OPTIMIZER_STATISTICS)
         self._prepare_slots()
         self._gradients.begin_batch(self._all_weights)
-        self._module_hooks.begin_batch()
+        self._activation_hooks.begin_batch()
         self._stopwatch.add("fixed", batch.start)
 
     def _prepare_slots(self) -> None:
@@ -298,9 +304,9 @@ class Recorder:
         self._slots = SlotAllocation(self._layers)
         self._all_weights = [layer.weights for layer in self._layers]
         self._gradients.update_structure(self._all_weights)
-        self._grouping.begin(self._slots.buffer)
+        self._grouper.use_buffer(self._slots.buffer)
         self._optimizer_hooks.update_structure(self._layers)
-        self._module_hooks.adopt_slots(self._slots.buffer)
+        self._activation_hooks.adopt_slots(self._slots.buffer)
         self._signature = None
 
     def _hook_split_weight(self, weights: WeightSums) -> None:
@@ -355,7 +361,7 @@ class Recorder:
             layer.weights.norm = None  # no hook shows the steps that leave a weight's version
             layer.begin_batch()
         if not self._warning_filter.is_installed:
-            self._module_hooks.suspend()
+            self._activation_hooks.suspend()
 
     @property
     def has_pending(self) -> bool:
@@ -373,7 +379,7 @@ class Recorder:
     def _stop_recording(self) -> None:
         self._batch.is_recording = False
         self._gradients.end_batch()
-        self._module_hooks.end_batch()
+        self._activation_hooks.end_batch()
 
     def _send(self, grad_scale: float, loss: Tensor | None, metadata: Any) -> Recording | None:
         """Finish the sums and start to copy them to the host."""
@@ -381,7 +387,7 @@ class Recorder:
         self._gradients.finish()
         start = self._stopwatch.now()
         if "weight_norm" in self._batch.statistics:
-            measure_norms(self._grouping, self._grouping.of(self._all_weights))
+            measure_norms(self._grouper, self._grouper.group(self._all_weights))
             self._stopwatch.add("weight_norm", start)
             start = self._stopwatch.now()
         self._evaluate()
@@ -401,19 +407,19 @@ class Recorder:
         batch = self._batch
         names = self._schedule.names
         signature = (names, batch.statistics, batch.inspected, batch.events)
-        is_known = batch.is_regular and self._module_hooks.is_settled
-        if "signal_to_noise" in batch.statistics and self._module_hooks.images is not None:
+        is_known = batch.is_regular and self._activation_hooks.is_settled
+        if "signal_to_noise" in batch.statistics and self._activation_hooks.images is not None:
             start = self._stopwatch.now()
-            self._module_hooks.images.finalize()
+            self._activation_hooks.images.finalize()
             self._stopwatch.add("signal_to_noise", start)
         if is_known and signature == self._signature:
             return
         for layer in self._layers:
             batch.touch(layer)
-        self._layers = self._module_hooks.evaluate_batch(self._layers)
+        self._layers = self._activation_hooks.evaluate_batch(self._layers)
         if "signal_to_noise" in batch.statistics:
             start = self._stopwatch.now()
-            finalize_signals([layer.map_sums for layer in self._layers])
+            finalize_signal_to_noise([layer.map_sums for layer in self._layers])
             self._stopwatch.add("signal_to_noise", start)
         assert self._slots is not None
         buffer = self._slots.buffer

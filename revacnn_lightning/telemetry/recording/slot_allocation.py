@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from revacnn_lightning.telemetry.conv import by_filter, device_of
-from revacnn_lightning.telemetry.recording.computed_weights import weight_source
+from revacnn_lightning.telemetry.conv import device_of, filters_first
+from revacnn_lightning.telemetry.recording.computed_weights import weight_computing_module
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 
@@ -81,8 +81,8 @@ def _allocate(layer: ObservedLayer, buffer: FlatBuffer, device: torch.device) ->
         and weight is not None
         and not layer.weights.is_split
         and not is_lazy(weight)
-        and weight_source(layer.conv) is None
-        and by_filter(weight, layer.conv).shape[0] == layer.width
+        and weight_computing_module(layer.conv) is None
+        and filters_first(weight, layer.conv).shape[0] == layer.width
     )
     layer.weights.slots = slots if is_plain else {}
     layer.weights.columns = layer.columns

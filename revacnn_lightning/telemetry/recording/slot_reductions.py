@@ -1,7 +1,7 @@
 """Reductions of maps of one shape straight into the slots of their layer.
 
-Which operations these are is decided before the batch. Each is called with a map, and its result is
-not used. Where operations dominate, on a GPU and for few elements, there is one per statistic.
+The operations are chosen before the batch. Each is called with a map and writes to a slot. On a
+GPU, and for few elements, there is one operation per statistic.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from revacnn_lightning.telemetry.reductions import (
     SHORT_RUN,
     absolute_sum,
     map_sum,
-    map_sums,
+    sum_and_positive_count,
 )
 
 __all__ = [
     "Reduction",
-    "gradient_reductions",
+    "build_gradient_reductions",
+    "build_map_reductions",
     "is_never_negative",
-    "is_small",
-    "map_reductions",
+    "is_overhead_bound",
 ]
 
 Reduction = Callable[[Tensor], object]
@@ -41,71 +41,74 @@ def is_never_negative(source: nn.Module | None) -> bool:
     return isinstance(source, _NEVER_NEGATIVE)
 
 
-def map_reductions(
+def build_map_reductions(
     shape: torch.Size,
     dtype: torch.dtype,
-    total: Tensor,
-    positive: Tensor | None,
+    sum_out: Tensor,
+    positive_count_out: Tensor | None,
     *,
-    absolute: bool,
-    never_negative: bool,
+    sum_magnitudes: bool,
+    has_no_negatives: bool,
 ) -> tuple[Reduction, ...]:
-    """Return what reduces activation maps.
+    """Return functions that reduce activation maps of one shape into the given outputs.
 
     Args:
-        shape: of the maps, (B, C, H, W).
-        dtype: of the maps.
-        total: (C,), receives their `absolute_sum` or `map_sum`.
-        positive: (C,), receives their `positive_count`; None: nobody needs it.
-        absolute: whether the magnitudes are summed.
-        never_negative: see `is_never_negative`.
+        shape: the shape of the maps, (B, C, H, W).
+        dtype: the dtype of the maps.
+        sum_out: (C,), receives the sum over images and pixels.
+        positive_count_out: (C,), receives the `positive_count` of the maps; None skips it.
+        sum_magnitudes: whether to sum absolute values (`absolute_sum`), not values (`map_sum`).
+        has_no_negatives: whether the maps contain no negative values; see `is_never_negative`.
     """
-    if is_small(shape, total):
-        has_norms = _has_fast_norms(shape, total)
-        add_up = _magnitude(dtype, total, has_norms) if absolute else _sum(_MAP, total)
-        if positive is None:
+    if is_overhead_bound(shape, sum_out):
+        has_norms, count_out = _has_fast_norms(shape, sum_out), positive_count_out
+        add_up = _magnitude(dtype, sum_out, has_norms) if sum_magnitudes else _sum(_MAP, sum_out)
+        if count_out is None:
             return (add_up,)
-        if never_negative and has_norms:
-            return add_up, _norm(0, dtype, positive)
-        return add_up, _positive_count(positive)
+        if has_no_negatives and has_norms:
+            return add_up, _norm(0, dtype, count_out)
+        return add_up, _positive_count(count_out)
     in_one = shape[2] * shape[3] > SHORT_RUN or shape[0] <= FEW_IMAGES
-    if positive is None and not absolute and in_one:
-        return (_sum(_MAP, total),)
-    if positive is None:
-        return (functools.partial(absolute_sum if absolute else map_sum, out=total),)
+    if positive_count_out is None and not sum_magnitudes and in_one:
+        return (_sum(_MAP, sum_out),)
+    if positive_count_out is None:
+        return (functools.partial(absolute_sum if sum_magnitudes else map_sum, out=sum_out),)
 
     def reduce_in_blocks(maps: Tensor) -> None:
-        sums = map_sums(maps, absolute=absolute)
-        total.copy_(sums[0])
-        positive.copy_(sums[1])
+        total, count = sum_and_positive_count(maps, absolute=sum_magnitudes)
+        sum_out.copy_(total)
+        positive_count_out.copy_(count)
 
     return (reduce_in_blocks,)
 
 
-def gradient_reductions(
-    shape: torch.Size, dtype: torch.dtype, magnitude: Tensor | None, images: Tensor | None
+def build_gradient_reductions(
+    shape: torch.Size,
+    dtype: torch.dtype,
+    magnitude_out: Tensor | None,
+    image_sums_out: Tensor | None,
 ) -> tuple[Reduction, ...]:
-    """Return what reduces the gradients of activation maps.
+    """Return functions that reduce the gradients of activation maps into the given outputs.
 
     Args:
-        shape: of the gradients, (B, C, H, W).
-        dtype: of the gradients.
-        magnitude: (C,), receives their `absolute_sum`; None: nobody needs it.
-        images: (B, C), receives their `pixel_sums`; None: nobody needs them.
+        shape: the shape of the gradients, (B, C, H, W).
+        dtype: the dtype of the gradients.
+        magnitude_out: (C,), receives the `absolute_sum` of the gradients; None skips it.
+        image_sums_out: (B, C), receives the `pixel_sums` of the gradients; None skips them.
     """
     reductions: list[Reduction] = []
-    if magnitude is not None and is_small(shape, magnitude):
-        has_norms = _has_fast_norms(shape, magnitude)
-        reductions.append(_magnitude(dtype, magnitude, has_norms))
-    elif magnitude is not None:
-        reductions.append(functools.partial(absolute_sum, out=magnitude))
-    if images is not None:
-        reductions.append(_sum((2, 3), images))
+    if magnitude_out is not None and is_overhead_bound(shape, magnitude_out):
+        has_norms = _has_fast_norms(shape, magnitude_out)
+        reductions.append(_magnitude(dtype, magnitude_out, has_norms))
+    elif magnitude_out is not None:
+        reductions.append(functools.partial(absolute_sum, out=magnitude_out))
+    if image_sums_out is not None:
+        reductions.append(_sum((2, 3), image_sums_out))
     return tuple(reductions)
 
 
-def is_small(shape: torch.Size, out: Tensor) -> bool:
-    """Return whether operations cost more than elements."""
+def is_overhead_bound(shape: torch.Size, out: Tensor) -> bool:
+    """Return whether launching operations takes longer than reducing the elements."""
     return out.device.type != "cpu" or shape.numel() <= FEW
 
 

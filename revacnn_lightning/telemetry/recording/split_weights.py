@@ -19,15 +19,15 @@ from torch.compiler import is_compiling
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import by_filter
-from revacnn_lightning.telemetry.split_tensors import is_distributed, local_part, own_rows
+from revacnn_lightning.telemetry.conv import filters_first
+from revacnn_lightning.telemetry.split_tensors import is_distributed, local_part, local_rows
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, is_transposed
 
 __all__ = [
-    "ForwardHooks",
-    "OwnFilters",
+    "LocalFilters",
+    "SplitWeightHooks",
     "is_split",
-    "own_filters",
+    "local_filters",
     "reduce_filters",
 ]
 
@@ -41,12 +41,12 @@ def is_split(conv: UnitLayer) -> bool:
 
 
 @dataclass(frozen=True)
-class OwnFilters:
+class LocalFilters:
     """The filters of a weight, or of its gradient, that this rank has.
 
     Attributes:
-        coefficients: (n, ...), as of `by_filter`.
-        first: the index of the first one.
+        coefficients: (n, ...), as `filters_first` returns them.
+        first: the index of the first of these filters.
         width: the number of filters of the layer.
     """
 
@@ -54,7 +54,7 @@ class OwnFilters:
     first: int
     width: int
 
-    def spread(self, values: Tensor) -> Tensor:
+    def expand_to_layer(self, values: Tensor) -> Tensor:
         """Return one number per filter of the layer: (n,) -> (C,); NaN for those of other ranks."""
         if len(values) == self.width:
             return values
@@ -63,7 +63,7 @@ class OwnFilters:
         return found
 
 
-def own_filters(tensor: Tensor, conv: UnitLayer) -> OwnFilters:
+def local_filters(tensor: Tensor, conv: UnitLayer) -> LocalFilters:
     """Return the filters that this rank has: all, unless the tensor is split.
 
     None are known where it is split along another dimension than that of the filters.
@@ -71,14 +71,14 @@ def own_filters(tensor: Tensor, conv: UnitLayer) -> OwnFilters:
     width = filter_count(conv)
     if not is_distributed(tensor):
         if tensor.dim() < 2:  # FSDP1 leaves a flat part
-            return OwnFilters(tensor.new_empty(0), 0, width)
-        filters = by_filter(tensor, conv)
-        return OwnFilters(filters, 0, len(filters))  # which may differ from what the layer says
+            return LocalFilters(tensor.new_empty(0), 0, width)
+        filters = filters_first(tensor, conv)
+        return LocalFilters(filters, 0, len(filters))  # which may differ from what the layer says
     local = local_part(tensor)
-    rows = None if is_transposed(conv) else own_rows(tensor)
+    rows = None if is_transposed(conv) else local_rows(tensor)
     if rows is None or len(local) != len(rows):
-        return OwnFilters(local.new_empty(0), 0, width)
-    return OwnFilters(local, rows.start, width)
+        return LocalFilters(local.new_empty(0), 0, width)
+    return LocalFilters(local, rows.start, width)
 
 
 def reduce_filters(
@@ -90,10 +90,10 @@ def reduce_filters(
         reduce: reduces several layers, (n, ...) -> (n,) each.
         weights: layers with their weights, or with gradients of the same shape.
     """
-    found = [own_filters(tensor, conv) for conv, tensor in weights]
+    found = [local_filters(tensor, conv) for conv, tensor in weights]
     reduced = iter(reduce([each.coefficients for each in found if len(each.coefficients)]))
     return [
-        each.spread(
+        each.expand_to_layer(
             next(reduced) if len(each.coefficients) else each.coefficients.new_empty(0).float()
         )
         for each in found
@@ -101,7 +101,7 @@ def reduce_filters(
 
 
 class _Layer(Protocol):
-    """A layer as `ForwardHooks` uses it."""
+    """A layer as `SplitWeightHooks` uses it."""
 
     conv: UnitLayer
 
@@ -109,11 +109,11 @@ class _Layer(Protocol):
     def weights(self) -> Any: ...
 
 
-class ForwardHooks:
-    """Lets the gradients of split weights be observed, which FSDP puts together for each forward.
+class SplitWeightHooks:
+    """Hooks layers with split weights, to observe the weight that FSDP gathers for each forward.
 
     Args:
-        hook_weight: hooks the present weight of a layer.
+        hook_weight: a function that hooks the present weight of a layer.
     """
 
     def __init__(self, hook_weight: Callable[[Any], None]) -> None:

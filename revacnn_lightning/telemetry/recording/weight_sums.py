@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import by_filter, weight_parameter, weight_shape
+from revacnn_lightning.telemetry.conv import filters_first, weight_parameter, weight_shape
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
-from revacnn_lightning.telemetry.recording.group_step import GroupStep
+from revacnn_lightning.telemetry.recording.group_step import ParameterGroupStep
 from revacnn_lightning.telemetry.recording.split_weights import reduce_filters
 from revacnn_lightning.telemetry.reductions import (
     add_to,
@@ -116,7 +116,7 @@ class WeightSums:
         self.norm = None
         change, self.effective.change = self.effective.change, None
         if change is not None:
-            self.update_norm = filter_l2_norm(by_filter(change, self.conv))
+            self.update_norm = filter_l2_norm(filters_first(change, self.conv))
             self.update_divisor, self.norm_after_step = 1.0, self.current_norm()
 
     def current_weight(self) -> Tensor | None:
@@ -190,14 +190,14 @@ class WeightSums:
         if self.is_split:
             [total] = reduce_filters(filter_l1_norms, [(self.conv, gradient.detach())])
         else:
-            total = filter_l1_norm(by_filter(gradient.detach(), self.conv))
+            total = filter_l1_norm(filters_first(gradient.detach(), self.conv))
         self.finished_sum = add_to(self.finished_sum, total)
 
     def gradient_sum(self) -> Tensor | None:
         """Return Σ|∂L/∂w| of this batch; None without a gradient."""
         if self.effective.is_observed:
             gradient = self.effective.gradient
-            return None if gradient is None else filter_l1_norm(by_filter(gradient, self.conv))
+            return None if gradient is None else filter_l1_norm(filters_first(gradient, self.conv))
         self._finish_sum()
         return self.finished_sum
 
@@ -219,7 +219,7 @@ class WeightSums:
         """Return ‖w‖ of the weight as it is or was computed; None while the conv has none."""
         weight = self.weight_without_norm()
         if weight is not None:
-            self.set_norm(weight, filter_l2_norm(by_filter(weight, self.conv)))
+            self.set_norm(weight, filter_l2_norm(filters_first(weight, self.conv)))
         return self.norm
 
     def weight_without_norm(self) -> Tensor | None:
@@ -245,7 +245,7 @@ class WeightSums:
         if weight is not None and self._weight_before_step is None:
             self._weight_before_step = weight.detach().clone()
 
-    def change_in_step(self, step: GroupStep) -> Tensor | None:
+    def change_in_step(self, step: ParameterGroupStep) -> Tensor | None:
         """Return Δw of an optimizer step, times ``update_divisor``; None if it is not known.
 
         A weight that the forward computes is measured when the next forward has computed it.

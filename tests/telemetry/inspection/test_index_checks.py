@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from revacnn_lightning.telemetry.inspection.index_checks import IndexChecks
+from revacnn_lightning.telemetry.inspection.index_checks import IndexBoundsMode
 
 X = torch.arange(24.0).reshape(2, 3, 4)
 ROWS = X.reshape(8, 3).log_softmax(1)
@@ -46,7 +46,7 @@ OPERATIONS: dict[str, tuple[Callable[[Tensor], Tensor], list[int], list[int]]] =
 def test_only_indices_out_of_bounds_raise(name: str) -> None:
     operation, allowed, wrong = OPERATIONS[name]
     expected = operation(torch.tensor(allowed))
-    with IndexChecks("cpu"):
+    with IndexBoundsMode("cpu"):
         assert torch.equal(operation(torch.tensor(allowed)), expected)
         with pytest.raises(IndexError, match="is out of the bounds"):
             operation(torch.tensor(wrong))
@@ -54,7 +54,7 @@ def test_only_indices_out_of_bounds_raise(name: str) -> None:
 
 def test_probabilities_out_of_bounds_raise() -> None:
     target = torch.ones(3)
-    with IndexChecks("cpu"):
+    with IndexBoundsMode("cpu"):
         F.binary_cross_entropy(torch.tensor([0.0, 0.5, 1.0]), target)
         for wrong in (1.5, float("nan")):
             with pytest.raises(ValueError, match="is out of the bounds 0 to 1"):
@@ -62,19 +62,22 @@ def test_probabilities_out_of_bounds_raise() -> None:
 
 
 def test_empty_and_meta_indices_pass() -> None:
-    with IndexChecks("cpu"):
+    with IndexBoundsMode("cpu"):
         assert X[torch.tensor([], dtype=torch.long)].shape == (0, 3, 4)
-    with IndexChecks("meta"):
+    with IndexBoundsMode("meta"):
         meta = X.to("meta")
         assert meta[torch.zeros(5, dtype=torch.long, device="meta")].shape == (5, 3, 4)
 
 
 def test_indices_of_the_cpu_into_a_tensor_of_a_gpu_were_not_checked() -> None:
-    with IndexChecks("meta"), pytest.raises(IndexError, match="3 is out of the bounds -3 to 2"):
+    with IndexBoundsMode("meta"), pytest.raises(IndexError, match="3 is out of the bounds -3 to 2"):
         X.to("meta")[:, torch.tensor([0, 3])]
 
 
 def test_tensors_of_other_devices_pass() -> None:
-    with IndexChecks("cuda"), pytest.raises(IndexError, match=r"out of (range|bounds)") as caught:
+    with (
+        IndexBoundsMode("cuda"),
+        pytest.raises(IndexError, match=r"out of (range|bounds)") as caught,
+    ):
         X[:, torch.tensor([3])]
     assert "the bounds" not in str(caught.value)

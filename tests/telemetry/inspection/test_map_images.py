@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from revacnn_lightning.telemetry.inspection.map_images import map_images
+from revacnn_lightning.telemetry.inspection.map_images import first_image_thumbnails
 
 CASES = [
     (nn.Conv1d(2, 3, 3), (4, 3, 9), (3, 1, 9)),
@@ -23,13 +23,15 @@ CASES = [
 
 @pytest.mark.parametrize(("layer", "output", "shape"), CASES, ids=str)
 def test_maps_are_pictures_of_the_first_image(layer, output, shape) -> None:
-    assert map_images(layer, torch.randn(output)).shape == shape
+    assert first_image_thumbnails(layer, torch.randn(output)).shape == shape
 
 
 @pytest.mark.parametrize(("depth", "index"), [(0.0, 0), (0.5, 2), (1.0, 4)])
 def test_of_a_volume_one_slice_is_shown(depth: float, index: int) -> None:
     output = torch.randn(4, 3, 5, 6, 7)
-    assert torch.equal(map_images(nn.Conv3d(2, 3, 3), output, depth), output[0, :, index])
+    assert torch.equal(
+        first_image_thumbnails(nn.Conv3d(2, 3, 3), output, depth), output[0, :, index]
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,4 +46,4 @@ def test_of_a_volume_one_slice_is_shown(depth: float, index: int) -> None:
     ],
 )
 def test_without_an_image_there_is_no_picture(layer, shape) -> None:
-    assert map_images(layer, torch.zeros(shape)) is None
+    assert first_image_thumbnails(layer, torch.zeros(shape)) is None

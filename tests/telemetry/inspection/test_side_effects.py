@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from revacnn_lightning.telemetry.inspection import tensor_state
 from revacnn_lightning.telemetry.inspection.side_effects import (
+    dataset_state_restored,
     inside_side_effect_free,
-    loading_restored,
     random_states_restored,
     seed_random_states,
     side_effect_free,
@@ -308,7 +308,7 @@ def test_loading_a_sample_leaves_the_dataset_as_it_was() -> None:
     images = Images()
     dataset = torch.utils.data.Subset(images, [0, 1])
     state = np.random.get_state()[1].copy()
-    with loading_restored(dataset, torch.device("cpu")):
+    with dataset_state_restored(dataset, torch.device("cpu")):
         dataset[1]
     assert images.file is None
     assert images.cache == {}

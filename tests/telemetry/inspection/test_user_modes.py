@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from revacnn_lightning.telemetry.inspection import user_modes
-from revacnn_lightning.telemetry.inspection.user_modes import user_modes_suspended
+from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 
 
 class Dispatch(TorchDispatchMode):
@@ -35,7 +35,7 @@ def test_modes_are_suspended_and_restored_in_order_after_an_exception() -> None:
         inside = []
 
         def fail() -> None:
-            with user_modes_suspended():
+            with torch_modes_suspended():
                 inside.extend(modes())
                 raise ZeroDivisionError
 
@@ -50,7 +50,7 @@ def test_modes_are_suspended_and_restored_in_order_after_an_exception() -> None:
 def test_the_default_device_stays_in_effect() -> None:
     with torch.device("meta"), Function():
         before = modes()
-        with user_modes_suspended():
+        with torch_modes_suspended():
             assert torch.zeros(1).device.type == "meta"
             assert len(modes()) == 1
         assert modes() == before

@@ -51,7 +51,7 @@ def test_a_replaced_hook_returns_with_the_next_batch():
     batch_hooks = BatchHooks()
     batch_hooks.install({module: lambda *_: called.append("first")})
     batch_hooks.enable()
-    batch_hooks.replacer(module)(lambda *_: called.append("other"))
+    batch_hooks.hook_replacer(module)(lambda *_: called.append("other"))
     module(torch.ones(1))
     batch_hooks.disable()
     batch_hooks.enable()

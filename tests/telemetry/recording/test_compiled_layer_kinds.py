@@ -11,7 +11,7 @@ import torch
 from revacnn_lightning.telemetry import STATISTICS, Recorder, Recording
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.batch_recording import RecordingAssembler
-from revacnn_lightning.telemetry.recording.compiled_hooks import MapPath
+from revacnn_lightning.telemetry.recording.compiled_hooks import MapReducer
 from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
 from tests.layer_kinds import KINDS, Kind
 
@@ -65,9 +65,9 @@ def test_batches_of_other_layers_than_2d_convs_were_all_evaluated(
     """Their outputs are no maps (B, C, H, W) as they are, so no hook was compiled for them."""
     compiled: set[str] = set()
     evaluated = []
-    make, update = MapPath.__init__, RecordingAssembler.update_layout
+    make, update = MapReducer.__init__, RecordingAssembler.update_layout
 
-    def note_path(self: MapPath, layer: Any, *args: Any) -> None:
+    def note_reducer(self: MapReducer, layer: Any, *args: Any) -> None:
         compiled.add(layer.name)
         make(self, layer, *args)
 
@@ -75,7 +75,7 @@ def test_batches_of_other_layers_than_2d_convs_were_all_evaluated(
         evaluated.append(1)
         return update(self, *args)
 
-    monkeypatch.setattr(MapPath, "__init__", note_path)
+    monkeypatch.setattr(MapReducer, "__init__", note_reducer)
     monkeypatch.setattr(RecordingAssembler, "update_layout", note_layout)
     layers = recordings(KINDS[name])[-1].layers
     assert compiled == set(layers)

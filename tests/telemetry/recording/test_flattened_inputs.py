@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
-from revacnn_lightning.telemetry.recording.flattened_inputs import flattened_shape
+from revacnn_lightning.telemetry.recording.flattened_inputs import shape_before_flatten
 from tests.telemetry import reference
 
 MAPS = torch.randn(4, 3, 5, 6)
@@ -28,20 +28,20 @@ def test_the_shape_of_a_flattened_map(flatten, needs_gradient: bool) -> None:
     maps = MAPS.clone().requires_grad_(needs_gradient) * 1
     flat = flatten(maps)
     is_known = needs_gradient or flat._base is not None
-    assert flattened_shape(flat) == ((3, 5, 6) if is_known else ())
+    assert shape_before_flatten(flat) == ((3, 5, 6) if is_known else ())
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (2, 3, 4, 5)])
 def test_the_shape_of_a_flattened_signal_or_volume(shape: tuple[int, ...]) -> None:
     maps = torch.randn(4, *shape, requires_grad=True) * 1
-    assert flattened_shape(F.dropout(maps.flatten(1))) == shape
+    assert shape_before_flatten(F.dropout(maps.flatten(1))) == shape
 
 
 @pytest.mark.parametrize(
     "received", [torch.randn(4, 90), MAPS, MAPS.mean((2, 3)), None, MAPS.flatten(1)[:, :60], 3]
 )
 def test_what_is_no_flattened_map_has_no_shape(received) -> None:
-    assert flattened_shape(received) == ()
+    assert shape_before_flatten(received) == ()
 
 
 def test_the_recorder_knows_what_its_linear_layers_read(recorder_of) -> None:

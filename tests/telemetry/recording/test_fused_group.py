@@ -17,12 +17,12 @@ import torch
 from packaging.version import Version
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.recording import coefficient_groups, fused_group
-from revacnn_lightning.telemetry.recording.coefficient_groups import CoefficientGroups
+from revacnn_lightning.telemetry.recording import fused_group, grouped_filter_norms
 from revacnn_lightning.telemetry.recording.flat_buffer import ROWS, FlatBuffer
 from revacnn_lightning.telemetry.recording.fused_group import FusedGroup, has_dense_filters
+from revacnn_lightning.telemetry.recording.grouped_filter_norms import GroupedFilterNorms
 
-HAS_TRITON = fused_group.find_kernels() is not None  # one that is new enough
+HAS_TRITON = fused_group.load_filter_kernels() is not None  # one that is new enough
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
 
@@ -67,25 +67,25 @@ def _seed() -> None:
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fuse weights on the CPU, too."""
-    kernels = fused_group.find_kernels()
+    kernels = fused_group.load_filter_kernels()
 
     def is_fusible(weight: Tensor) -> bool:
         return kernels is not None and weight.dtype in kernels.TYPES and has_dense_filters(weight)
 
     if IS_INTERPRETED:
-        monkeypatch.setattr(coefficient_groups, "is_fusible", is_fusible)
+        monkeypatch.setattr(grouped_filter_norms, "is_fusible", is_fusible)
     monkeypatch.setattr(FusedGroup, "has_failed", False)
-    monkeypatch.setattr(coefficient_groups, "MIN_FUSED", 1)
+    monkeypatch.setattr(grouped_filter_norms, "MIN_FUSED", 1)
 
 
-def grouped(weights: Sequence[Tensor]) -> tuple[CoefficientGroups, FlatBuffer]:
+def grouped(weights: Sequence[Tensor]) -> tuple[GroupedFilterNorms, FlatBuffer]:
     columns, start = [], 1  # a layer of another device has the first column
     for weight in weights:
         columns.append(slice(start, start + len(weight)))
         start += len(weight)
     buffer = FlatBuffer(start, weights[0].device)
     convs = [nn.Linear(1, 1) for _ in weights]
-    return CoefficientGroups(convs, weights, columns, buffer), buffer
+    return GroupedFilterNorms(convs, weights, columns, buffer), buffer
 
 
 def obvious(weights: Sequence[Tensor], order: int) -> Tensor:
@@ -106,9 +106,9 @@ def test_norms_are_those_of_the_operations(name: str, fused: None) -> None:
     weights = WEIGHTS[name]()
     groups, buffer = grouped(weights)
     others = [2 * weight for weight in weights]
-    groups.l1("gradient", others)
-    groups.l2({"weight_norm": weights})
-    groups.l2({"update_ratio": others, "norm_after_step": weights})
+    groups.write_l1_norms("gradient", others)
+    groups.write_l2_norms({"weight_norm": weights})
+    groups.write_l2_norms({"update_ratio": others, "norm_after_step": weights})
     expected = {
         "gradient": obvious(others, 1),
         "weight_norm": obvious(weights, 2),
@@ -128,7 +128,7 @@ def test_changes_are_those_of_the_operations(name: str, fused: None) -> None:
     copies = groups.copy(weights)
     for weight in weights:
         weight.mul_(1.5)
-    groups.l2_of_changes(weights, copies)
+    groups.write_change_norms(weights, copies)
     is_rounded = any(weight.dtype.itemsize < 4 for weight in weights)
     changes = [now.double() - then.double() for now, then in zip(weights, before, strict=True)]
     expected = {"update_ratio": obvious(changes, 2), "norm_after_step": obvious(weights, 2)}
@@ -141,7 +141,7 @@ def test_tensors_at_new_addresses_are_read(fused: None) -> None:
     groups, buffer = grouped(weights)
     for scale in (1, 2, 3):
         gradients = [scale * weight for weight in weights]
-        groups.l1("gradient", gradients)
+        groups.write_l1_norms("gradient", gradients)
         assert_rows(buffer, {"gradient": obvious(gradients, 1)})
 
 
@@ -150,7 +150,7 @@ def test_the_same_tensors_with_new_values_are_read(fused: None) -> None:
     weights = WEIGHTS["odd sizes"]()
     groups, buffer = grouped(weights)
     for _ in range(3):
-        groups.l1("gradient", weights)
+        groups.write_l1_norms("gradient", weights)
         assert_rows(buffer, {"gradient": obvious(weights, 1)})
         weights[0].mul_(2)
 
@@ -160,7 +160,7 @@ def test_a_gradient_that_is_not_dense_is_reduced_by_operations(fused: None) -> N
     weights = WEIGHTS["odd sizes"]()
     groups, buffer = grouped(weights)
     gradients = [weights[0], torch.ones(1, 1, 1, 1, device=DEVICE).expand(7, 5, 1, 1), weights[2]]
-    groups.l1("gradient", gradients)
+    groups.write_l1_norms("gradient", gradients)
     assert_rows(buffer, {"gradient": obvious(gradients, 1)})
 
 
@@ -173,7 +173,7 @@ def test_a_weight_whose_memory_format_changes_within_a_step_is_compared_correctl
     before = [weight.clone() for weight in weights]
     copies = groups.copy(weights)
     weights = [(weights[0] + 1).to(memory_format=torch.channels_last), weights[1] + 1]
-    groups.l2_of_changes(weights, copies)
+    groups.write_change_norms(weights, copies)
     changes = [now - then for now, then in zip(weights, before, strict=True)]
     assert_rows(
         buffer, {"update_ratio": obvious(changes, 2), "norm_after_step": obvious(weights, 2)}, 1e-5
@@ -185,7 +185,7 @@ def test_infinite_and_missing_values_reach_the_norms(fused: None) -> None:
     weights = [filters(3, 5)]
     weights[0][0, 1], weights[0][2, 4] = torch.inf, torch.nan
     groups, buffer = grouped(weights)
-    groups.l1("gradient", weights)
+    groups.write_l1_norms("gradient", weights)
     torch.testing.assert_close(buffer.row("gradient")[1:], weights[0].abs().sum(1), equal_nan=True)
 
 
@@ -193,21 +193,21 @@ def test_infinite_and_missing_values_reach_the_norms(fused: None) -> None:
 def test_a_kernel_that_does_not_compile_is_replaced_by_operations(
     fused: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kernels = fused_group.find_kernels()
+    kernels = fused_group.load_filter_kernels()
     assert kernels is not None
     monkeypatch.setattr(kernels, "norms", {})  # KeyError
     weights = WEIGHTS["odd sizes"]()
     groups, buffer = grouped(weights)
     with caplog.at_level(logging.WARNING):
-        groups.l1("gradient", weights)
-        groups.l1("gradient", weights)
+        groups.write_l1_norms("gradient", weights)
+        groups.write_l1_norms("gradient", weights)
     assert_rows(buffer, {"gradient": obvious(weights, 1)})
     assert len([each for each in caplog.records if "without Triton" in each.message]) == 1
 
 
 def test_a_triton_that_is_too_old_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused_group, "version", lambda _: "3.3.1")
-    assert fused_group.find_kernels.__wrapped__() is None
+    assert fused_group.load_filter_kernels.__wrapped__() is None
 
 
 def _is_interpreter_broken() -> bool:

@@ -291,7 +291,7 @@ def test_an_error_in_a_hook_ends_the_recording_but_not_the_step(
     assert our_hooks(model) == [{}, {}, [], [], []]
 
 
-@pytest.mark.parametrize("compiled", ["map_reductions", "gradient_reductions"])
+@pytest.mark.parametrize("compiled", ["build_map_reductions", "build_gradient_reductions"])
 def test_an_error_in_a_compiled_hook_ends_the_recording_but_not_the_step(compiled, monkeypatch):
     def fails(*_: object) -> None:
         raise ZeroDivisionError("a bug of ours")

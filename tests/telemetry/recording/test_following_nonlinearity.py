@@ -3,11 +3,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from revacnn_lightning.telemetry.recording import activation_source
+from revacnn_lightning.telemetry.recording import following_nonlinearity
 
 
 def test_owner_is_found_by_identity():
-    owners = activation_source.MapOwners()
+    owners = following_nonlinearity.MapOwners()
     a, b = torch.ones(2), torch.ones(2)
     owners.set_owner(a, "conv")
     assert owners.find_owner(a, b) == "conv"
@@ -16,7 +16,7 @@ def test_owner_is_found_by_identity():
 
 
 def test_in_place_modules_keep_the_owner_and_other_writes_do_not():
-    owners = activation_source.MapOwners()
+    owners = following_nonlinearity.MapOwners()
     a = torch.ones(2)
     owners.set_owner(a, "conv")
     returned = nn.ReLU(inplace=True)(a)
@@ -28,7 +28,7 @@ def test_in_place_modules_keep_the_owner_and_other_writes_do_not():
 
 
 def test_owners_keep_no_tensor_alive():
-    owners = activation_source.MapOwners()
+    owners = following_nonlinearity.MapOwners()
     a = torch.ones(2)
     owners.set_owner(a, "conv")
     address = id(a)
@@ -38,7 +38,7 @@ def test_owners_keep_no_tensor_alive():
 
 
 def test_module_kinds():
-    assert activation_source.is_normalization(nn.SyncBatchNorm(3))
-    assert activation_source.is_nonlinearity(nn.ReLU6())
-    assert not activation_source.is_nonlinearity(nn.Softmax2d())
-    assert not activation_source.is_normalization(nn.MaxPool2d(2))
+    assert following_nonlinearity.is_normalization(nn.SyncBatchNorm(3))
+    assert following_nonlinearity.is_nonlinearity(nn.ReLU6())
+    assert not following_nonlinearity.is_nonlinearity(nn.Softmax2d())
+    assert not following_nonlinearity.is_normalization(nn.MaxPool2d(2))

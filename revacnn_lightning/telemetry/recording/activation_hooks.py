@@ -1,4 +1,4 @@
-"""Forward hooks that receive the activation maps of all layers.
+"""Forward hooks that receive the activation maps of all layers, and hooks for their gradients.
 
 In the first batch, the *discovery batch*, a hook on all modules finds the forward order and the
 module that returns the map of each conv. The following batches hook only the modules that matter,
@@ -18,17 +18,17 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
-from revacnn_lightning.telemetry.recording.activation_source import MapOwners
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
-from revacnn_lightning.telemetry.recording.computed_weights import weight_source
+from revacnn_lightning.telemetry.recording.computed_weights import weight_computing_module
 from revacnn_lightning.telemetry.recording.discovery_result import (
-    apply_discovery,
-    check_discovery,
+    evaluate_discovery_batch,
     log_compiled,
+    took_discovered_path,
 )
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
+from revacnn_lightning.telemetry.recording.following_nonlinearity import MapOwners
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
 from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
@@ -36,10 +36,10 @@ from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscove
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 
-__all__ = ["ModuleHooks"]
+__all__ = ["ActivationHooks"]
 
 
-class ModuleHooks:
+class ActivationHooks:
     """Hooks the convs and the modules behind them.
 
     Args:
@@ -87,7 +87,7 @@ class ModuleHooks:
 
     def _find_computing(self) -> list[nn.Module | None]:
         """Return the modules that compute the weights."""
-        return [weight_source(layer.conv) for layer in self._layers]
+        return [weight_computing_module(layer.conv) for layer in self._layers]
 
     def adopt_slots(self, buffer: FlatBuffer) -> None:
         """Use the slots of this buffer, because some layers have new weights."""
@@ -133,10 +133,10 @@ class ModuleHooks:
         self._set_global_hook(self._needs_global_hook)
         self._discovery.begin_batch()
         if not self._batch_hooks.is_installed:
-            self._batch.paths, self.images = {}, None
+            self._batch.reducers, self.images = {}, None
             return
         compiled = self._compiler.compile(self._layers, self._hooks)
-        self._batch.paths, self.images = compiled.paths, compiled.images
+        self._batch.reducers, self.images = compiled.reducers, compiled.images
         self._batch_hooks.enable(
             compiled.timed_hooks if self._stopwatch.is_timing else compiled.hooks
         )
@@ -154,11 +154,11 @@ class ModuleHooks:
             The layers in forward order.
         """
         if self._is_discovering:
-            layers = apply_discovery(layers)
+            layers = evaluate_discovery_batch(layers)
             if not self._has_logged_compiled:
                 self._has_logged_compiled = log_compiled(layers)
             self._choose_hooks(layers)
-        elif not check_discovery(layers):
+        elif not took_discovered_path(layers):
             self._is_dynamic = True
         if self._undiscovered:
             self._undiscovered = {layer for layer in self._undiscovered if not layer.was_called}
@@ -191,10 +191,10 @@ class ModuleHooks:
                 self._hooks[layer.conv] = functools.partial(self._on_conv_map, layer)
             elif layer.source is not None:
                 self._hooks[layer.source] = self._on_nonlinearity
-                hook = functools.partial(self._on_feeder, layer)
-                self._hooks.update(dict.fromkeys(layer.feeders, hook))
+                hook = functools.partial(self._on_preactivation, layer)
+                self._hooks.update(dict.fromkeys(layer.preactivation_modules, hook))
         for layer in layers:
-            source = weight_source(layer.conv) if layer.was_called else None
+            source = weight_computing_module(layer.conv) if layer.was_called else None
             if source is not None:
                 hook = functools.partial(self._on_weight, layer, self._hooks.get(source))
                 self._hooks[source] = hook
@@ -240,7 +240,9 @@ class ModuleHooks:
         if isinstance(output, Tensor) and not is_compiling():
             self._meter.measure(layer, layer.conv_sums, output)
 
-    def _on_feeder(self, layer: ObservedLayer, module: nn.Module, args: Any, output: Any) -> None:
+    def _on_preactivation(
+        self, layer: ObservedLayer, module: nn.Module, args: Any, output: Any
+    ) -> None:
         """Handle the module, a conv or a normalization, whose output a non-linearity receives."""
         if isinstance(output, Tensor) and not is_compiling():
             if not in_backward():

@@ -1,4 +1,4 @@
-"""Reductions over the weights of many layers, with few operations.
+"""Norms of the filters of many layers, with few operations.
 
 On a GPU, one kernel reduces the weights of all layers, where Triton has compiled it. Elsewhere,
 layers whose filters have one shape, and whose slots are side by side, are copied into one tensor
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.conv import by_filter
+from revacnn_lightning.telemetry.conv import filters_first
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.fused_group import (
     FilterCopies,
@@ -30,7 +30,7 @@ from revacnn_lightning.telemetry.reductions import (
 )
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, is_transposed
 
-__all__ = ["CoefficientGroups"]
+__all__ = ["GroupedFilterNorms"]
 
 # One launch of the kernel costs the host as much as the operations of three groups (H200).
 MIN_FUSED = 4
@@ -39,14 +39,16 @@ MIN_FUSED = 4
 _ROWS = ("norm_after_step", "weight_norm", "update_ratio", "gradient", "optimizer_gradient")
 
 
-class CoefficientGroups:
-    """Reduces tensors of the shapes of some weights to one number per filter of a `FlatBuffer`.
+class GroupedFilterNorms:
+    """Writes the norms of the filters of many layers to a `FlatBuffer`, one number per filter.
+
+    The tensors are the weights, or have their shapes, such as gradients.
 
     Args:
         convs: the layers, in the order of their slots.
-        weights: of each layer.
+        weights: the weight of each layer.
         columns: the filters of each layer in the buffer.
-        buffer: has the slots.
+        buffer: receives the norms.
     """
 
     def __init__(
@@ -73,24 +75,24 @@ class CoefficientGroups:
             is_worth_it = len(groups) >= MIN_FUSED
             self._groups += [_FusedLayers(fused, groups, buffer)] if is_worth_it else groups
 
-    def l1(self, row: str, tensors: Sequence[Tensor]) -> None:
+    def write_l1_norms(self, row: str, tensors: Sequence[Tensor]) -> None:
         """Write the L1 norm of each filter to a row."""
         for group in self._groups:
-            group.l1(row, tensors)
+            group.write_l1_norms(row, tensors)
 
-    def l2(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
-        """Write the L2 norm of each filter to one row, or to two: those of the tensors."""
+    def write_l2_norms(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
+        """Write the L2 norm of each filter to the row that its tensors are given for."""
         for group in self._groups:
-            group.l2(tensors)
+            group.write_l2_norms(tensors)
 
     def copy(self, tensors: Sequence[Tensor]) -> list[Any]:
-        """Return copies for `l2_of_changes`."""
+        """Return copies for `write_change_norms`."""
         return [group.copy(tensors) for group in self._groups]
 
-    def l2_of_changes(self, tensors: Sequence[Tensor], before: Sequence[Any]) -> None:
-        """Write ‖Δw‖ and ‖w‖ of each filter, and overwrite ``before``, the copies of earlier."""
+    def write_change_norms(self, tensors: Sequence[Tensor], before: Sequence[Any]) -> None:
+        """Write ‖Δw‖ and ‖w‖ of each filter. Overwrites ``before``, which `copy` has returned."""
         for group, copies in zip(self._groups, before, strict=True):
-            group.l2_of_changes(tensors, copies)
+            group.write_change_norms(tensors, copies)
 
 
 class _Layer(NamedTuple):
@@ -104,7 +106,7 @@ class _Layer(NamedTuple):
     @property
     def is_ordinary(self) -> bool:
         """Whether the filters are along the first dimension of the weight."""
-        return by_filter(self.weight, self.conv) is self.weight
+        return filters_first(self.weight, self.conv) is self.weight
 
 
 class _Group:
@@ -117,22 +119,22 @@ class _Group:
         self._select = operator.itemgetter(*(layer.position for layer in layers))
         self._is_copied = len(layers) > 1
 
-    def l1(self, row: str, tensors: Sequence[Tensor]) -> None:
-        """See `CoefficientGroups`."""
+    def write_l1_norms(self, row: str, tensors: Sequence[Tensor]) -> None:
+        """See `GroupedFilterNorms`."""
         filter_l1_norm(self._pack(tensors), self._slots[row], may_overwrite=self._is_copied)
 
-    def l2(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
-        """See `CoefficientGroups`."""
+    def write_l2_norms(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
+        """See `GroupedFilterNorms`."""
         for row, values in tensors.items():
             filter_l2_norm(self._pack(values), self._slots[row])
 
     def copy(self, tensors: Sequence[Tensor]) -> Tensor:
-        """See `CoefficientGroups`."""
+        """See `GroupedFilterNorms`."""
         filters = self._pack(tensors)
         return filters if self._is_copied else filters.clone()
 
-    def l2_of_changes(self, tensors: Sequence[Tensor], before: Tensor) -> None:
-        """See `CoefficientGroups`."""
+    def write_change_norms(self, tensors: Sequence[Tensor], before: Tensor) -> None:
+        """See `GroupedFilterNorms`."""
         filters = self._pack(tensors)
         filter_l2_norm(before.sub_(filters), self._slots["update_ratio"])
         filter_l2_norm(filters, self._slots["norm_after_step"])
@@ -140,7 +142,7 @@ class _Group:
     def _pack(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the filters of all layers of the group along the first dimension."""
         selected = self._select(tensors)
-        return torch.cat(selected) if self._is_copied else by_filter(selected, self._conv)
+        return torch.cat(selected) if self._is_copied else filters_first(selected, self._conv)
 
 
 class _FusedLayers:
@@ -154,25 +156,27 @@ class _FusedLayers:
         weights, columns = [each.weight for each in layers], [each.columns for each in layers]
         self._kernel = FusedGroup(weights, columns, buffer)
 
-    def l1(self, row: str, tensors: Sequence[Tensor]) -> None:
-        """See `CoefficientGroups`."""
+    def write_l1_norms(self, row: str, tensors: Sequence[Tensor]) -> None:
+        """See `GroupedFilterNorms`."""
         if not self._kernel.norms(1, {row: self._own(tensors)}):
             for group in self._groups:
-                group.l1(row, tensors)
+                group.write_l1_norms(row, tensors)
 
-    def l2(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
-        """See `CoefficientGroups`."""
+    def write_l2_norms(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
+        """See `GroupedFilterNorms`."""
         if not self._kernel.norms(2, {row: self._own(each) for row, each in tensors.items()}):
             for group in self._groups:
-                group.l2(tensors)
+                group.write_l2_norms(tensors)
 
     def copy(self, tensors: Sequence[Tensor]) -> FilterCopies | list[Tensor]:
-        """See `CoefficientGroups`."""
+        """See `GroupedFilterNorms`."""
         copies = self._kernel.copy(self._own(tensors))
         return [group.copy(tensors) for group in self._groups] if copies is None else copies
 
-    def l2_of_changes(self, tensors: Sequence[Tensor], before: FilterCopies | list[Tensor]) -> None:
-        """See `CoefficientGroups`."""
+    def write_change_norms(
+        self, tensors: Sequence[Tensor], before: FilterCopies | list[Tensor]
+    ) -> None:
+        """See `GroupedFilterNorms`."""
         if isinstance(before, FilterCopies):
             if self._kernel.norms_of_changes(self._own(tensors), before):
                 return
@@ -181,7 +185,7 @@ class _FusedLayers:
                 all_copies[at] = copy
             before = [group.copy(all_copies) for group in self._groups]
         for group, copies in zip(self._groups, before, strict=True):
-            group.l2_of_changes(tensors, copies)
+            group.write_change_norms(tensors, copies)
 
     def _own(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [tensors[position] for position in self._positions]

@@ -1,4 +1,4 @@
-"""Batch norms that average over all ranks of a training, in forwards that one rank runs alone.
+"""Keeps synchronized batch norms from waiting for other ranks in a forward that one rank runs.
 
 In training mode, a SyncBatchNorm waits for the other ranks, which do not run that forward. In
 evaluation mode it does not wait: it computes what any batch norm computes.
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["find_waiting_norm", "normalize_alone"]
+__all__ = ["disable_norm_sync", "find_unsupported_sync_norm"]
 
 
-def normalize_alone(module: nn.Module) -> None:
-    """Let a SyncBatchNorm average over the samples of this rank, until its attributes are restored.
+def disable_norm_sync(module: nn.Module) -> None:
+    """Make a SyncBatchNorm use the samples of this rank only, until its attributes are restored.
 
     Any other module stays as it is.
     """
@@ -24,8 +24,11 @@ def normalize_alone(module: nn.Module) -> None:
         vars(module)["forward"] = functools.partial(_forward, module)
 
 
-def find_waiting_norm(model: nn.Module) -> str:
-    """Return the class of a norm that `normalize_alone` does not keep from waiting; "" if none."""
+def find_unsupported_sync_norm(model: nn.Module) -> str:
+    """Return the class name of a synchronized norm that `disable_norm_sync` cannot handle.
+
+    It is "" if there is none.
+    """
     for module in model.modules():
         name = type(module).__name__
         if isinstance(module, nn.SyncBatchNorm):
