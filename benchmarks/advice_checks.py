@@ -19,7 +19,7 @@ from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.diagnostics.layer_verdicts import judge_layer
 from revacnn_lightning.diagnostics.verdict_window import VerdictWindow
 from revacnn_lightning.diagnostics.verdicts import MIN_BATCHES
-from revacnn_lightning.history.network_verdicts import measures_of
+from revacnn_lightning.history.network_verdicts import to_layer_measures
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.layer_examination import LayerExaminer
@@ -87,7 +87,7 @@ def judge_training(
             found = window.verdicts(dead.mask() if dead.is_known else None)
             for layer in recording.layers:
                 evidence = examiner.examine(layer, NO_SAMPLES, context)
-                found += judge_layer(layer, measures_of(evidence), n)
+                found += judge_layer(layer, to_layer_measures(evidence), n)
             judgments.layers += len(recording.layers)
             judged = {(one.kind, one.layer) for one in found if one.is_known}
             judgments.kinds.update(kind for kind, _ in judged)

@@ -30,7 +30,7 @@ from sklearn.manifold import trustworthiness
 
 from benchmarks.filter_features import VIEWS, feature_snapshots
 from benchmarks.report import Report, argument_parser, progress
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, unit_rows
+from revacnn_lightning.diagnostics.degenerate import DegenerateKind, normalize_rows
 from viewer.embedding.feature_average import FeatureAverage
 from viewer.embedding.projection import (
     Method,
@@ -192,7 +192,7 @@ def trust_ratio(features: np.ndarray, warm: Projection, method: Method) -> float
     """Return the trustworthiness of a layout relative to one without a start."""
     cold = project(ProjectionJob(features, warm.ids, method))
     regular = is_regular(warm)
-    units = unit_rows(features[regular])
+    units = normalize_rows(features[regular])
     of_warm, of_cold = (
         trustworthiness(units, each.positions[regular], n_neighbors=NEIGHBORS)
         for each in (warm, cold)

@@ -20,14 +20,14 @@ from revacnn_lightning.page_server.browser import open_page
 from revacnn_lightning.page_server.certificate import fingerprint
 from revacnn_lightning.page_server.command_line import (
     add_server_options,
+    format_server_options,
     parse_server_options,
-    server_arguments,
 )
-from revacnn_lightning.page_server.server import check_exposure, start_server
+from revacnn_lightning.page_server.server import bind_page_server, require_tls_if_public
 from revacnn_lightning.recording.commands import (
     add_export_command,
     add_replay_options,
-    replay_arguments,
+    format_replay_options,
 )
 
 __all__ = ["main"]
@@ -132,8 +132,8 @@ def viewer_dir() -> Path:
 
 def _view(options: argparse.Namespace) -> int:
     arguments = ["--connect", options.connect] if options.connect else []
-    arguments += replay_arguments(options)
-    server = start_server(viewer_dir(), arguments, parse_server_options(options))
+    arguments += format_replay_options(options)
+    server = bind_page_server(viewer_dir(), arguments, parse_server_options(options))
     if options.self_signed and server.certificate is not None:
         shown = fingerprint(server.certificate)
         print(f"SHA-256 fingerprint of the certificate: {shown}", file=sys.stderr)
@@ -155,8 +155,8 @@ def _launch(options: argparse.Namespace) -> int:
     """
     if not Path(options.script).exists():
         raise RevacnnError(f"there is no script {options.script}")
-    check_exposure(parse_server_options(options))  # before the viewer starts: a clear message
-    viewer = ViewerProcess.start(server_arguments(options))
+    require_tls_if_public(parse_server_options(options))  # a clear message before the start
+    viewer = ViewerProcess.start(format_server_options(options))
     address = viewer.address
     print(f"\n  Open this page:  {address}\n", flush=True)
     if not options.no_open:

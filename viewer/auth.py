@@ -11,7 +11,7 @@ from tornado.web import Finish, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from revacnn_lightning.page_server.access_token import AccessToken
-from revacnn_lightning.page_server.bokeh_serve import admit, refuse_if_exposed
+from revacnn_lightning.page_server.bokeh_serve import mark_admitted, refuse_if_forbidden
 from revacnn_lightning.page_server.security_headers import set_security_headers
 from revacnn_lightning.page_server.sign_in_handler import SignInHandler, has_cookie, set_cookie
 
@@ -28,7 +28,7 @@ class LoginHandler(SignInHandler):
         set_security_headers(self)
 
     def prepare(self) -> None:
-        refuse_if_exposed(self)
+        refuse_if_forbidden(self)
 
 
 async def get_user_async(handler: RequestHandler) -> str | None:
@@ -40,13 +40,13 @@ async def get_user_async(handler: RequestHandler) -> str | None:
         Finish: it has been ended.
     """
     set_security_headers(handler)
-    refuse_if_exposed(handler)
+    refuse_if_forbidden(handler)
     if AccessToken.of_this_process().is_in_arguments(handler.request.query_arguments):
         set_cookie(handler)
-        admit(handler.request)
+        mark_admitted(handler.request)
         return USER
     if has_cookie(handler):
-        admit(handler.request)
+        mark_admitted(handler.request)
         return USER
     if isinstance(handler, WebSocketHandler):  # Bokeh would open it, and then fail
         handler.set_status(403)

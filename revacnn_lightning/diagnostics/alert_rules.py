@@ -12,7 +12,13 @@ from statistics import median
 
 import numpy as np
 
-__all__ = ["DivergingLoss", "NonfiniteLoss", "StalledMetric", "find_dead_layers", "is_better_when"]
+__all__ = [
+    "DivergingLoss",
+    "NonfiniteLoss",
+    "StalledMetric",
+    "find_dead_layers",
+    "metric_direction",
+]
 
 WINDOW = 20  # recorded batches whose median is the level of the loss
 LOST_SHARE = 0.5  # of the progress of a loss, beyond which it diverges
@@ -110,7 +116,7 @@ class StalledMetric:
         return self._has_stalled and not before
 
 
-def is_better_when(name: str) -> int:
+def metric_direction(name: str) -> int:
     """Return 1 if a validation metric should rise, -1 if it should fall, 0 if that is unknown."""
     lower = name.lower()
     if re.search(r"(^|[^a-z])(val|valid|validation)([^a-z]|$)", lower) is None:

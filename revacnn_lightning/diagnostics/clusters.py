@@ -14,7 +14,7 @@ import numpy as np
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist, squareform
 
-from revacnn_lightning.diagnostics.degenerate import unit_rows
+from revacnn_lightning.diagnostics.degenerate import normalize_rows
 
 __all__ = ["ClusterMeasures", "effective_rank", "hopkins", "measure_clusters", "silhouette"]
 
@@ -48,7 +48,7 @@ def measure_clusters(features: np.ndarray) -> ClusterMeasures:
     rows = rows[np.isfinite(rows).all(1) & rows.any(1)]
     if len(rows) < MIN_FILTERS or rows.shape[1] < 2:
         return ClusterMeasures(*[float("nan")] * 5)
-    units = unit_rows(rows)
+    units = normalize_rows(rows)
     of_random = _random_measures(*units.shape)
     return ClusterMeasures(silhouette(units), hopkins(units), effective_rank(units), *of_random)
 
@@ -57,7 +57,7 @@ def measure_clusters(features: np.ndarray) -> ClusterMeasures:
 def _random_measures(n_filters: int, n_coefficients: int) -> tuple[float, float]:
     generator = np.random.default_rng(n_filters * 65_537 + n_coefficients)
     draws = [
-        unit_rows(generator.standard_normal((n_filters, n_coefficients)))
+        normalize_rows(generator.standard_normal((n_filters, n_coefficients)))
         for _ in range(RANDOM_DRAWS)
     ]
     silhouettes = [silhouette(units) for units in draws]

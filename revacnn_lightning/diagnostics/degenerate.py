@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["DegenerateKind", "classify_degenerate", "unit_rows"]
+__all__ = ["DegenerateKind", "classify_degenerate", "normalize_rows"]
 
 # Directions closer than this count as identical. Half-precision features of the same filter at two
 # scales differ by about 3e-4.
@@ -22,7 +22,7 @@ class DegenerateKind(IntEnum):
     IDENTICAL = 3  # it has the direction of a filter before it
 
 
-def unit_rows(features: np.ndarray) -> np.ndarray:
+def normalize_rows(features: np.ndarray) -> np.ndarray:
     """Normalize the rows of ``features`` (n, d) to unit length, float64; zero rows stay zero."""
     rows = np.asarray(features, np.float64)
     largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
@@ -51,7 +51,7 @@ def classify_degenerate(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     candidates = np.flatnonzero(kinds == DegenerateKind.NONE)
     if len(candidates) == 0:
         return kinds, original
-    first = _first_in_direction(unit_rows(features[candidates]))
+    first = _first_in_direction(normalize_rows(features[candidates]))
     is_copy = first < np.arange(len(candidates))
     kinds[candidates[is_copy]] = DegenerateKind.IDENTICAL
     original[candidates[is_copy]] = candidates[first[is_copy]]

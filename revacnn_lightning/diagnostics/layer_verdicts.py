@@ -86,9 +86,9 @@ def judge_layer(layer: str, measures: LayerMeasures, n_filters: int) -> list[Ver
     """Return the verdicts on a layer.
 
     Args:
-        layer: its name.
-        measures: of it.
-        n_filters: of the whole network, to which the worth of a verdict relates.
+        layer: the name of the layer.
+        measures: what was measured of it.
+        n_filters: number of filters of the whole network; the worth is relative to it.
     """
     found = [_provably_dead(layer, measures, n_filters), *_twins(layer, measures, n_filters)]
     found.append(_clusters(layer, measures, n_filters))

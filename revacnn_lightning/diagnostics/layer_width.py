@@ -33,8 +33,8 @@ __all__ = [
     "NARROW_RATIO",
     "NEGLIGIBLE",
     "WIDE_SHARE",
+    "judge_excess_width",
     "judge_narrowness",
-    "judge_width",
 ]
 
 NEGLIGIBLE = 0.01
@@ -43,14 +43,16 @@ NARROW_RATIO = 2.0
 MIN_LAYERS = 3
 
 
-def judge_width(layer: str, changes: np.ndarray, loss: float, n_filters: int) -> Verdict | None:
-    """Return whether a layer is too wide; None if it is not, or that is not known.
+def judge_excess_width(
+    layer: str, changes: np.ndarray, loss: float, n_filters: int
+) -> Verdict | None:
+    """Return the verdict that a layer is too wide; None if it is not, or if that is unknown.
 
     Args:
-        layer: its name.
+        layer: the name of the layer.
         changes: the measured price of each of its filters, NaN where unknown, (C,).
-        loss: on the same images, before.
-        n_filters: of the whole network, to which the worth of a verdict relates.
+        loss: the loss on the same images, without a removal.
+        n_filters: number of filters of the whole network; the worth is relative to it.
     """
     known = np.flatnonzero(np.isfinite(changes))
     if not len(known) or not math.isfinite(loss) or loss <= 0:
@@ -72,13 +74,15 @@ def judge_width(layer: str, changes: np.ndarray, loss: float, n_filters: int) ->
 
 
 def judge_narrowness(layer: str, gain: float, gains: np.ndarray, n_filters: int) -> Verdict | None:
-    """Return whether a layer that is not too wide is too narrow; None if not, or if not known.
+    """Return the verdict that a layer is too narrow; None if it is not, or if that is unknown.
+
+    Call it only for a layer that is not too wide.
 
     Args:
-        layer: its name.
+        layer: the name of the layer.
         gain: its growth gain.
-        gains: of all layers, NaN where unknown, (layers,).
-        n_filters: of the whole network, to which the worth of a verdict relates.
+        gains: the gains of all layers, NaN where unknown, (layers,).
+        n_filters: number of filters of the whole network; the worth is relative to it.
     """
     known = gains[np.isfinite(gains)]
     if len(known) < MIN_LAYERS or not math.isfinite(gain):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.cluster.hierarchy import complete, fcluster
 
-from revacnn_lightning.diagnostics.degenerate import unit_rows
+from revacnn_lightning.diagnostics.degenerate import normalize_rows
 
 __all__ = ["MIN_SIMILARITY", "group_near_duplicates"]
 
@@ -36,7 +36,7 @@ def group_near_duplicates(
     if features.ndim != 2 or features.shape[1] < MIN_COEFFICIENTS:
         return groups
     candidates = np.flatnonzero(np.isfinite(features).all(axis=1) & features.any(axis=1))
-    units = unit_rows(features[candidates])
+    units = normalize_rows(features[candidates])
     is_similar = units @ units.T >= min_similarity
     np.fill_diagonal(is_similar, False)
     paired = np.flatnonzero(is_similar.any(axis=1))  # the others need no clustering

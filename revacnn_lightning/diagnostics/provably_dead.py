@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FilterEntries", "find_provably_dead"]
+__all__ = ["FilterParameters", "find_provably_dead"]
 
 
 @dataclass(frozen=True)
-class FilterEntries:
-    """What the C filters of a layer consist of, up to the ReLU behind them.
+class FilterParameters:
+    """The parameters of the C filters of a layer, and of the batch norm before the ReLU.
 
     Attributes:
         weight_is_zero: whether all coefficients of a filter are exactly zero, bool (C,).
-        bias: of the layer, (C,); zeros if it has none.
+        bias: bias of the layer, (C,); zeros if it has none.
         is_still: whether no optimizer step changes any entry of the filter except by weight decay
             towards zero, which needs a gradient and a momentum of exactly zero, bool (C,).
         scale: γ of the batch norm between the layer and the ReLU, (C,); None without a batch norm.
@@ -38,7 +38,7 @@ class FilterEntries:
     mean: np.ndarray | None = None
 
 
-def find_provably_dead(entries: FilterEntries) -> np.ndarray:
+def find_provably_dead(parameters: FilterParameters) -> np.ndarray:
     """Return which filters are zero behind the ReLU for every finite input, now and later, (C,).
 
     One of these, exactly:
@@ -56,12 +56,14 @@ def find_provably_dead(entries: FilterEntries) -> np.ndarray:
     Source: follows the certificates for ReLU units of ORMAS; that the gradient of a ReLU is 0 at 0
     is PyTorch's convention.
     """
-    if entries.scale is None or entries.shift is None:
-        is_silent = entries.weight_is_zero & (entries.bias <= 0)
+    if parameters.scale is None or parameters.shift is None:
+        is_silent = parameters.weight_is_zero & (parameters.bias <= 0)
     else:
-        mean = np.zeros_like(entries.scale) if entries.mean is None else entries.mean
-        by_scale = entries.scale == 0
-        by_weight = entries.weight_is_zero & (entries.bias == 0) & (entries.scale * mean >= 0)
-        is_silent = (by_scale | by_weight) & (entries.shift <= 0)
-    certified: np.ndarray = is_silent & entries.is_still
+        mean = np.zeros_like(parameters.scale) if parameters.mean is None else parameters.mean
+        by_scale = parameters.scale == 0
+        by_weight = (
+            parameters.weight_is_zero & (parameters.bias == 0) & (parameters.scale * mean >= 0)
+        )
+        is_silent = (by_scale | by_weight) & (parameters.shift <= 0)
+    certified: np.ndarray = is_silent & parameters.is_still
     return certified

@@ -49,9 +49,9 @@ __all__ = [
     "Remedy",
     "Verdict",
     "VerdictKind",
-    "find_dormant",
-    "judge_depth",
-    "judge_movement",
+    "dormancy_scores",
+    "judge_gradient_flow",
+    "judge_weight_updates",
     "mean_magnitudes",
     "nonfinite_origin",
 ]
@@ -121,7 +121,7 @@ def mean_magnitudes(activations: np.ndarray) -> np.ndarray:
     return means
 
 
-def find_dormant(means: np.ndarray) -> np.ndarray:
+def dormancy_scores(means: np.ndarray) -> np.ndarray:
     """Return E|a| of each filter relative to the mean of its layer, 0 to C, (C,).
 
     NaN where it was not measured, or if the whole layer is silent.
@@ -134,13 +134,13 @@ def find_dormant(means: np.ndarray) -> np.ndarray:
     return score
 
 
-def judge_movement(
+def judge_weight_updates(
     layer: str, level: float, moved: float, peak: float, *, is_complete: bool
 ) -> Verdict | None:
-    """Return whether a layer is untrained, restless or converged; None if it is none of these.
+    """Return the verdict that a layer is untrained, restless or converged; None if it is none.
 
     Args:
-        layer: its name.
+        layer: the name of the layer.
         level: median update ratio of its filters in the last batches.
         moved: Σ ‖Δw‖ / ‖w‖ since the start, of its median filter.
         peak: the highest median update ratio of any window so far.
@@ -158,12 +158,12 @@ def judge_movement(
     return None
 
 
-def judge_depth(layers: Sequence[str], gradients: np.ndarray) -> Verdict | None:
-    """Return whether the gradient vanishes or explodes on its way to the first layer.
+def judge_gradient_flow(layers: Sequence[str], gradients: np.ndarray) -> Verdict | None:
+    """Return the verdict that gradients vanish or explode on the way to the first layer, or None.
 
     Args:
         layers: names, in forward order.
-        gradients: mean gradient of each, (batches, layers).
+        gradients: the mean gradient of each layer, (batches, layers).
     """
     columns = [column[np.isfinite(column) & (column > 0)] for column in gradients.T]
     median = np.array([np.median(one) if len(one) else np.nan for one in columns])
@@ -186,12 +186,12 @@ def judge_depth(layers: Sequence[str], gradients: np.ndarray) -> Verdict | None:
 def nonfinite_origin(
     layers: Sequence[str], activations: Sequence[np.ndarray], gradients: Sequence[np.ndarray]
 ) -> Verdict | None:
-    """Return where NaN or infinity began in a batch; None if there is none.
+    """Return the verdict on the layer where NaN or infinity began in a batch; None without.
 
     Args:
         layers: names, in forward order.
-        activations: of the filters of each layer, (C,), those that were measured.
-        gradients: the same.
+        activations: for each layer, the activations that were measured, (C,).
+        gradients: the same for the gradients.
     """
     for layer, values in zip(layers, activations, strict=True):
         if not np.isfinite(values).all():

@@ -14,9 +14,9 @@ from revacnn_lightning.diagnostics.verdicts import (
     MIN_BATCHES,
     NOTHING_WATCHED,
     Verdict,
-    find_dormant,
-    judge_depth,
-    judge_movement,
+    dormancy_scores,
+    judge_gradient_flow,
+    judge_weight_updates,
     mean_magnitudes,
 )
 
@@ -76,7 +76,7 @@ class FrozenWindow:
         if n_batches < MIN_BATCHES:
             reason = f"{MIN_BATCHES - n_batches} more batches are needed to judge the filters"
             return Judgment([*found, Verdict("dormant", "", reason, 0.0, is_known=False)], {})
-        depth = judge_depth(self.layers, self._layer_means("gradient"))
+        depth = judge_gradient_flow(self.layers, self._layer_means("gradient"))
         found += [] if depth is None else [depth]
         parts = [slice(int(a), int(b)) for a, b in pairwise(self.offsets)]
         magnitudes = mean_magnitudes(self._recent("activation"))
@@ -103,7 +103,7 @@ class FrozenWindow:
                     alternatives=("restart",),
                 )
             )  # fmt: skip
-        score = find_dormant(magnitudes)
+        score = dormancy_scores(magnitudes)
         filters = tuple(np.flatnonzero((score <= DORMANT_SHARE) & ~is_dead).tolist())
         if filters:
             evidence = (
@@ -136,7 +136,7 @@ class FrozenWindow:
             return None
         peak = max(level, self.peaks.get(layer, 0.0))
         moved = float(np.median(self.moved[part]))
-        return judge_movement(layer, level, moved, peak, is_complete=self.is_complete)
+        return judge_weight_updates(layer, level, moved, peak, is_complete=self.is_complete)
 
     def _levels(self, parts: Sequence[slice]) -> dict[str, float]:
         """Return the median update ratio of each layer in which it was measured."""

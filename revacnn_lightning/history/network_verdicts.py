@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.filter_columns import find_previous_columns
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
-__all__ = ["FrozenEvidence", "NetworkVerdicts", "measures_of"]
+__all__ = ["FrozenEvidence", "NetworkVerdicts", "to_layer_measures"]
 
 STATISTICS = ("activation", "gradient", "update_ratio")
 
@@ -46,7 +46,7 @@ class FrozenEvidence:
         kept = [one for one in left if one is not None]
         for evidence in self.layers:
             measures = replace(
-                measures_of(evidence),
+                to_layer_measures(evidence),
                 busiest=self.window.busiest(evidence.layer, evidence.redundant),
             )
             kept += judge_layer(evidence.layer, measures, self.n_filters)
@@ -144,8 +144,8 @@ def _without(verdict: Verdict, certified: set[int]) -> Verdict | None:
     )
 
 
-def measures_of(evidence: LayerEvidence) -> LayerMeasures:
-    """Return what verdicts on a layer follow from, as a run has sent it."""
+def to_layer_measures(evidence: LayerEvidence) -> LayerMeasures:
+    """Return the measures that verdicts on a layer follow from, given the evidence of a run."""
     return LayerMeasures(
         evidence.width,
         evidence.provably_dead,

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from revacnn_lightning.errors import RevacnnError
 
-__all__ = ["AllowedHosts", "is_loopback", "names_of"]
+__all__ = ["AllowedHosts", "host_names_for", "is_loopback"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ALL_ADDRESSES = ("", "0.0.0.0", "::", "[::]")
@@ -73,7 +73,7 @@ def _parse_origin(text: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this machine reaches an address to serve on."""
+    """Return whether only this machine reaches a server on this address."""
     if address in ALL_ADDRESSES:
         return False
     try:
@@ -83,8 +83,8 @@ def is_loopback(address: str) -> bool:
     return all(ipaddress.ip_address(str(each[4][0]).split("%")[0]).is_loopback for each in found)
 
 
-def names_of(address: str) -> tuple[str, ...]:
-    """Return the names of a server that serves on an address, the one to print first."""
+def host_names_for(address: str) -> tuple[str, ...]:
+    """Return the host names of a server that listens on an address, the one to print first."""
     if is_loopback(address):
         return tuple(dict.fromkeys((_bracketed(address), *LOOPBACK)))
     own = (socket.gethostname().lower(), socket.getfqdn().lower())

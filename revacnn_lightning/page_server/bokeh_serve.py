@@ -17,16 +17,16 @@ from typing import Any
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Finish, RequestHandler
 
-from revacnn_lightning.page_server.allowed_hosts import AllowedHosts, names_of
+from revacnn_lightning.page_server.allowed_hosts import AllowedHosts, host_names_for
 from revacnn_lightning.page_server.server import COOKIES
 
 __all__ = [
-    "admit",
-    "command_line_options",
+    "command_line_values",
     "is_admitted",
-    "refusal",
-    "refuse_if_exposed",
+    "mark_admitted",
+    "refuse_if_forbidden",
     "session_payload",
+    "why_forbidden",
 ]
 
 DEFAULT_PORT = "5006"
@@ -37,7 +37,7 @@ WRONG_HOST = (
 )
 
 
-def command_line_options(name: str) -> list[str]:
+def command_line_values(name: str) -> list[str]:
     """Return the values that an option of ``bokeh serve`` has on the command line."""
     own = sys.orig_argv
     if "--args" in own:  # options of the app follow
@@ -46,20 +46,21 @@ def command_line_options(name: str) -> list[str]:
     return values + [value for one, value in pairwise(own) if one == name]
 
 
-def admit(request: HTTPServerRequest) -> None:
+def mark_admitted(request: HTTPServerRequest) -> None:
     """Mark a request as checked by the authentication module."""
     setattr(request, ADMITTED, True)
 
 
 def is_admitted(request: Any) -> bool:
-    """Return whether the authentication module has admitted a request, or that of a session."""
+    """Return whether the authentication module has admitted a request."""
     return getattr(request, ADMITTED, None) is True
 
 
 def session_payload(request: HTTPServerRequest) -> dict[str, Any]:
-    """Return what Bokeh writes into the page about its request, without the cookie for access.
+    """Return the cookies and headers of a request that Bokeh passes to the page's session.
 
-    Without a module that has checked it, the session needs the cookie to check it itself.
+    They exclude the access cookie. If no authentication module has checked the request, the result
+    is empty: Bokeh then passes all cookies, with which the session checks the request itself.
     """
     if not is_admitted(request):
         return {}
@@ -67,23 +68,23 @@ def session_payload(request: HTTPServerRequest) -> dict[str, Any]:
     return {"cookies": cookies, "headers": {"Host": request.host}}
 
 
-def refuse_if_exposed(handler: RequestHandler) -> None:
-    """End a request that the page must not answer with a reason.
+def refuse_if_forbidden(handler: RequestHandler) -> None:
+    """Answer a request that the page must not answer with status 403 and a reason.
 
     Raises:
-        Finish: it has been ended.
+        Finish: the request is answered.
     """
-    if reason := refusal(handler.request):
+    if reason := why_forbidden(handler.request):
         handler.set_status(403)
         handler.set_header("Content-Type", "text/plain; charset=utf-8")
         raise Finish(reason)
 
 
-def refusal(request: Any) -> str:
+def why_forbidden(request: Any) -> str:
     """Return why the page must not answer a request, and what to do about it; "" if it may.
 
     Args:
-        request: of Tornado, or what a Bokeh session keeps of it.
+        request: a request of Tornado, or what a Bokeh session keeps of it.
     """
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     hosts = _allowed_hosts()
@@ -95,7 +96,7 @@ def refusal(request: Any) -> str:
 
 
 def _unencrypted() -> str:
-    port = (command_line_options("--port") or [DEFAULT_PORT])[-1]
+    port = (command_line_values("--port") or [DEFAULT_PORT])[-1]
     return (
         "This viewer is served without encryption, so it answers requests of its own machine only. "
         "Serve it with encryption:\n"
@@ -109,21 +110,21 @@ def _unencrypted() -> str:
 def _allowed_hosts() -> AllowedHosts:
     from bokeh.settings import settings
 
-    address = (command_line_options("--address") or [""])[-1]
-    origins = command_line_options("--allow-websocket-origin") or settings.allowed_ws_origin()
+    address = (command_line_values("--address") or [""])[-1]
+    origins = command_line_values("--allow-websocket-origin") or settings.allowed_ws_origin()
     # A pattern allows websockets, for which Bokeh needs it, and no name of this server.
-    return AllowedHosts(names_of(address), [one for one in origins or () if "*" not in one])
+    return AllowedHosts(host_names_for(address), [one for one in origins or () if "*" not in one])
 
 
 def _has_tls() -> bool:
     from bokeh.settings import settings
 
-    return bool(command_line_options("--ssl-certfile") or settings.ssl_certfile())
+    return bool(command_line_values("--ssl-certfile") or settings.ssl_certfile())
 
 
 def _is_from_this_machine(request: Any) -> bool:
     """Return whether the connection is: with --use-xheaders, the request only says where from."""
-    if command_line_options("--unix-socket"):
+    if command_line_values("--unix-socket"):
         return True
     context = getattr(getattr(request, "connection", None), "context", None)
     address, *_ = getattr(context, "address", None) or (getattr(request, "remote_ip", ""),)

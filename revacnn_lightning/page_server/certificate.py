@@ -25,11 +25,11 @@ MIN_DAYS_LEFT = 7
 
 
 def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
-    """Return the context of a server.
+    """Return the TLS context of a server with this certificate.
 
     Args:
         certificate: a PEM file.
-        key: of the certificate; None if it is in the same file.
+        key: a PEM file with the private key; None if it is in the same file.
 
     Raises:
         RevacnnError: the files are unusable.
@@ -55,7 +55,9 @@ def fingerprint(certificate: Path) -> str:
 
 
 def self_signed_certificate(names: Sequence[str]) -> Path:
-    """Return a file with a certificate for these names and its key; made if there is none.
+    """Return a file with a self-signed certificate for these names, and its key.
+
+    It is created if there is none.
 
     It is kept, so that a browser that trusts it does so at the next start.
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from revacnn_lightning.page_server.server import DEFAULT_PORT, ServerOptions
 
-__all__ = ["add_server_options", "parse_server_options", "server_arguments"]
+__all__ = ["add_server_options", "format_server_options", "parse_server_options"]
 
 MAX_PORT = 65_535
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options to those of a command."""
+    """Add the options of the page's server to a command."""
     parser.add_argument("--port", type=_parse_port, help=f"default: {DEFAULT_PORT}, or a free one")
     parser.add_argument(
         "--host",
@@ -48,7 +48,7 @@ def _parse_port(text: str) -> int:
 
 
 def parse_server_options(options: argparse.Namespace) -> ServerOptions:
-    """Return the options that a command was given."""
+    """Return the options of the page's server from parsed arguments."""
     return ServerOptions(
         host=options.host,
         port=options.port,
@@ -60,8 +60,8 @@ def parse_server_options(options: argparse.Namespace) -> ServerOptions:
     )
 
 
-def server_arguments(options: argparse.Namespace) -> list[str]:
-    """Return arguments with which another command gets the same options."""
+def format_server_options(options: argparse.Namespace) -> list[str]:
+    """Return the command-line arguments that give another command the same options."""
     arguments = ["--host", options.host]
     for name in ("port", "certfile", "keyfile"):
         value = getattr(options, name)

@@ -14,37 +14,41 @@ from tornado.web import Application, RequestHandler
 
 from revacnn_lightning.page_server.access_token import ARGUMENT, AccessToken
 from revacnn_lightning.page_server.allowed_hosts import AllowedHosts
-from revacnn_lightning.page_server.security_headers import security_headers
+from revacnn_lightning.page_server.security_headers import security_headers_transform
 from revacnn_lightning.page_server.sign_in_handler import SignInHandler
 
-__all__ = ["gate"]
+__all__ = ["access_router"]
 
 log = logging.getLogger(__name__)
 
 FRAMES = ("iframe", "frame", "embed", "object")  # values of Sec-Fetch-Dest
 
 
-def gate(page: Application, hosts: AllowedHosts, path: str, *, may_be_framed: bool) -> RuleRouter:
-    """Return a router that passes requests on to the page if they may use it.
+def access_router(
+    page: Application, hosts: AllowedHosts, path: str, *, may_be_framed: bool
+) -> RuleRouter:
+    """Return a router that passes requests to the page only if they may use it.
+
+    Other requests get the page for signing in, or a refusal.
 
     Args:
         page: Bokeh's server.
         hosts: the names of this server.
-        path: of the page.
+        path: the path of the page.
         may_be_framed: whether other pages, such as notebooks, may embed the page.
     """
     refusal = Application([(".*", RefusalHandler)], log_function=_log_nothing)
     sign_in = Application([(".*", SignInHandler)], log_function=_log_nothing)
     for application in (page, refusal, sign_in):
-        application.add_transform(security_headers(may_be_framed=may_be_framed))
-    rules = [Rule(IsFromElsewhere(hosts), refusal)]
+        application.add_transform(security_headers_transform(may_be_framed=may_be_framed))
+    rules = [Rule(HasForeignHostOrOrigin(hosts), refusal)]
     if may_be_framed:
         rules.append(Rule(IsFramed(path), page))
-    return RuleRouter([*rules, Rule(IsSignedOut(), sign_in), Rule(AnyMatches(), page)])
+    return RuleRouter([*rules, Rule(NeedsSignIn(), sign_in), Rule(AnyMatches(), page)])
 
 
-class IsFromElsewhere(Matcher):
-    """Matches requests by a name that is not the server's, or of a page of another origin."""
+class HasForeignHostOrOrigin(Matcher):
+    """Matches requests with a Host header of another server, or from a page of another origin."""
 
     def __init__(self, hosts: AllowedHosts) -> None:
         self._hosts = hosts
@@ -58,7 +62,7 @@ class IsFromElsewhere(Matcher):
         return None
 
 
-class IsSignedOut(Matcher):
+class NeedsSignIn(Matcher):
     """Matches requests without the cookie, and those with a token, which get the cookie for it."""
 
     def match(self, request: HTTPServerRequest) -> dict[str, str] | None:
@@ -67,7 +71,7 @@ class IsSignedOut(Matcher):
 
 
 class IsFramed(Matcher):
-    """Matches what the page requests in a frame, where browsers send no cookie.
+    """Matches requests of the page in a frame, where browsers send no cookie.
 
     A notebook has another origin. The page is therefore served for the token, at each request; its
     files, which contain nothing of any run, to everybody; and its websocket for a session that
@@ -88,7 +92,7 @@ class IsFramed(Matcher):
 
 
 class RefusalHandler(RequestHandler):
-    """Refuses a request by a wrong name or of another origin, and says what to do."""
+    """Refuses a request with a foreign host or origin, and says what to do."""
 
     def prepare(self) -> None:
         origin = self.request.headers.get("Origin")

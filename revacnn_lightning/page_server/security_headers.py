@@ -10,7 +10,7 @@ from tornado.web import OutputTransform, RequestHandler
 
 from revacnn_lightning.page_server.access_token import ARGUMENT
 
-__all__ = ["NONCE", "security_headers", "set_security_headers", "with_nonce"]
+__all__ = ["NONCE", "security_headers_transform", "set_security_headers", "with_nonce"]
 
 # Marks the scripts that the server writes into its pages. The scripts of an attacker, for example
 # in the name of a layer, do not have it, and they do not run.
@@ -49,8 +49,10 @@ def content_security_policy(host: str, *, may_be_framed: bool = False) -> str:
     return "; ".join(directives)
 
 
-def security_headers(*, may_be_framed: bool = False) -> type[OutputTransform]:
-    """Return a transform for ``tornado.web.Application.add_transform``.
+def security_headers_transform(*, may_be_framed: bool = False) -> type[OutputTransform]:
+    """Return a transform that sets the security headers of every response.
+
+    It is for ``tornado.web.Application.add_transform``.
 
     Args:
         may_be_framed: whether other pages may embed the page by an address with a token. Otherwise

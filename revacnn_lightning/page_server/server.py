@@ -16,10 +16,16 @@ from msgspec import Struct
 
 from revacnn_lightning.errors import MissingPackageError, RevacnnError
 from revacnn_lightning.page_server.access_token import AccessToken
-from revacnn_lightning.page_server.allowed_hosts import AllowedHosts, is_loopback, names_of
+from revacnn_lightning.page_server.allowed_hosts import AllowedHosts, host_names_for, is_loopback
 from revacnn_lightning.page_server.certificate import self_signed_certificate, tls_context
 
-__all__ = ["DEFAULT_PORT", "PageServer", "ServerOptions", "check_exposure", "start_server"]
+__all__ = [
+    "DEFAULT_PORT",
+    "PageServer",
+    "ServerOptions",
+    "bind_page_server",
+    "require_tls_if_public",
+]
 
 DEFAULT_PORT = 5006
 PATH = "/viewer"
@@ -29,7 +35,7 @@ HEADERS = ["Host"]
 
 
 class ServerOptions(Struct, frozen=True):
-    """What ``revacnn view --help`` describes."""
+    """The options of the page's server; see ``revacnn view --help``."""
 
     host: str = "127.0.0.1"
     port: int | None = None  # None: the default one, or a free one
@@ -45,7 +51,10 @@ class ServerOptions(Struct, frozen=True):
 
 
 class PageServer(Struct, frozen=True):
-    """A server that listens. Its address contains the token."""
+    """A server whose sockets listen. It answers requests in `run_until_shutdown`.
+
+    Its address contains the token.
+    """
 
     server: Any  # bokeh.server.server.BaseServer
     address: str
@@ -64,23 +73,27 @@ class PageServer(Struct, frozen=True):
         self.server.stop()
 
 
-def start_server(folder: Path, arguments: Sequence[str], options: ServerOptions) -> PageServer:
-    """Start a server of the page, which only those with the token can open.
+def bind_page_server(
+    app_folder: Path, app_arguments: Sequence[str], options: ServerOptions
+) -> PageServer:
+    """Return a server of the page that listens, and answers requests once it runs.
+
+    Only those with the token can open the page; see `PageServer.run_until_shutdown`.
 
     Args:
-        folder: of the Bokeh app.
-        arguments: of the Bokeh app.
-        options: of the server.
+        app_folder: the folder of the Bokeh app.
+        app_arguments: the command-line arguments of the Bokeh app.
+        options: the options of the server.
 
     Raises:
         RevacnnError: the options are unsafe or unusable, or the port is in use.
     """
-    check_exposure(options)
+    require_tls_if_public(options)
     token = AccessToken.of_this_process()
-    names = names_of(options.host)
+    names = host_names_for(options.host)
     hosts = AllowedHosts(names, options.allowed_origins)
     certificate, context = _tls(options, sorted(hosts.names))
-    page = _page(folder, arguments, hosts)
+    page = _page(app_folder, app_arguments, hosts)
     sockets = _listen(options)
     port = sockets[0].getsockname()[1]
     scheme = "http" if context is None else "https"
@@ -88,11 +101,11 @@ def start_server(folder: Path, arguments: Sequence[str], options: ServerOptions)
     return PageServer(_serve(page, hosts, sockets, context, options), address, certificate)
 
 
-def check_exposure(options: ServerOptions) -> None:
-    """Check that other machines reach the page by TLS only.
+def require_tls_if_public(options: ServerOptions) -> None:
+    """Check that the server has TLS if other machines can reach it.
 
     Raises:
-        RevacnnError: they would reach it without; the message contains commands that work.
+        RevacnnError: it has none, or its TLS options conflict. The message says what works.
     """
     if options.key is not None and options.certificate is None:
         raise RevacnnError("--keyfile requires --certfile, the certificate of this key")
@@ -169,9 +182,9 @@ def _serve(
     from tornado.httpserver import HTTPServer
     from tornado.ioloop import IOLoop
 
-    from revacnn_lightning.page_server.gate import gate
+    from revacnn_lightning.page_server.gate import access_router
 
-    router = gate(page, hosts, PATH, may_be_framed=options.may_be_framed)
+    router = access_router(page, hosts, PATH, may_be_framed=options.may_be_framed)
     http = HTTPServer(router, ssl_options=context, max_body_size=MAX_BODY_BYTES)
     http.add_sockets(sockets)
     server = BaseServer(IOLoop.current(), page, http)

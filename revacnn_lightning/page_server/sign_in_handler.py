@@ -11,7 +11,7 @@ from tornado.web import RequestHandler
 from revacnn_lightning.page_server.access_token import ARGUMENT, AccessToken, cookie_name
 from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page
 
-__all__ = ["SignInHandler", "has_cookie", "local_address", "set_cookie"]
+__all__ = ["SignInHandler", "has_cookie", "local_path_without_token", "set_cookie"]
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def set_cookie(handler: RequestHandler) -> None:
     )
 
 
-def local_address(uri: str) -> str:
-    """Return a path with its query on this server, without the token."""
+def local_path_without_token(uri: str) -> str:
+    """Return the path and query of an address on this server, without the token."""
     path, _, query = uri.partition("?")
     arguments = [(name, value) for name, value in parse_qsl(query, True) if name != ARGUMENT]
     # "//host" would be another server, and browsers drop tabs and line breaks.
@@ -74,7 +74,8 @@ class SignInHandler(RequestHandler):
         """Have the browser open what it asked for: ``next`` is what Bokeh calls it."""
         self.set_header("Cache-Control", "no-store")
         self.redirect(
-            local_address(self.get_query_argument("next", self.request.uri or "/")), status=303
+            local_path_without_token(self.get_query_argument("next", self.request.uri or "/")),
+            status=303,
         )
 
     def _refuse(self, problem: str) -> None:

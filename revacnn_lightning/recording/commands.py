@@ -8,7 +8,7 @@ from typing import Any
 
 from revacnn_lightning.errors import RevacnnError
 
-__all__ = ["add_export_command", "add_replay_options", "replay_arguments"]
+__all__ = ["add_export_command", "add_replay_options", "format_replay_options"]
 
 
 def add_export_command(commands: Any) -> None:
@@ -55,8 +55,8 @@ def add_replay_options(view: argparse.ArgumentParser) -> None:
     )
 
 
-def replay_arguments(options: argparse.Namespace) -> list[str]:
-    """Return the arguments of the viewer for these options, with absolute paths.
+def format_replay_options(options: argparse.Namespace) -> list[str]:
+    """Return the viewer's command-line arguments for these options, with absolute paths.
 
     Raises:
         RevacnnError: a recording cannot be read.

@@ -19,7 +19,7 @@ __all__ = [
     "ENCODING",
     "METADATA",
     "RecordingFile",
-    "create_file",
+    "create_unique_file",
     "is_file_name",
     "require_mcap",
 ]
@@ -95,8 +95,8 @@ class RecordingFile:
             self._stream.close()
 
 
-def create_file(path: Path) -> tuple[Path, IO[bytes]]:
-    """Create a new file; where there is one already, with a number at the end of the name.
+def create_unique_file(path: Path) -> tuple[Path, IO[bytes]]:
+    """Create a new file. If there is one already, the name gets a number at its end.
 
     Returns:
         The path, and the open file.
@@ -115,7 +115,7 @@ def create_file(path: Path) -> tuple[Path, IO[bytes]]:
 
 
 def require_mcap() -> None:
-    """Check that recordings can be written and read.
+    """Check that the package is installed that writes and reads recordings.
 
     Raises:
         MissingPackageError: the package mcap is not installed.
@@ -129,7 +129,7 @@ def require_mcap() -> None:
 
 
 def is_file_name(name: str) -> bool:
-    """Return whether this is the plain name of a file, on every system."""
+    """Return whether a name is a valid file name without a folder, on every system."""
     return re.fullmatch(r"[A-Za-z0-9_=][A-Za-z0-9_.=+ -]{0,119}", name) is not None
 
 

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import IO
 
 from revacnn_lightning.recording.packed_message import PackedMessage
-from revacnn_lightning.recording.recording_file import RecordingFile, create_file, require_mcap
+from revacnn_lightning.recording.recording_file import (
+    RecordingFile,
+    create_unique_file,
+    require_mcap,
+)
 
 __all__ = ["RecordingWriter"]
 
@@ -46,7 +50,9 @@ class RecordingWriter:
         OSError: the file cannot be created.
     """
 
-    def __init__(self, path: Path, about: dict[str, str], create: CreateFile = create_file) -> None:
+    def __init__(
+        self, path: Path, about: dict[str, str], create: CreateFile = create_unique_file
+    ) -> None:
         require_mcap()
         self.path, stream = create(path)
         self.dropped = 0

@@ -18,7 +18,7 @@ from revacnn_lightning.recording.packed_message import pack
 from revacnn_lightning.recording.recording_file import is_file_name
 from revacnn_lightning.recording.recording_writer import RecordingWriter
 
-__all__ = ["RecordingSettings", "RunRecordings", "about_run"]
+__all__ = ["RecordingSettings", "RunRecordings", "recording_metadata"]
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class RecordingSettings:
     """What a training lets be recorded.
 
     Attributes:
-        directory: of the recordings that clients start, and of the last batches.
-        file: recorded from the start; None: nothing.
+        directory: the folder of recordings that clients start, and of the last batches.
+        file: the file to record to from the start; None records nothing.
         keep_batches: number of batches that are written when something goes wrong.
     """
 
@@ -201,7 +201,7 @@ class RunRecordings:
         log.warning("Wrote the last %d batches to %s: %s", ring.n_batches, writer.path, reason)
 
 
-def about_run(run: str, model: str, name: str) -> dict[str, str]:
+def recording_metadata(run: str, model: str, name: str) -> dict[str, str]:
     """Return the metadata of a recording of this run."""
     return {"run": run, "model": model, "name": name, "start_time": str(time.time())}
 

@@ -12,7 +12,7 @@ from revacnn_lightning.diagnostics.alert_rules import (
     NonfiniteLoss,
     StalledMetric,
     find_dead_layers,
-    is_better_when,
+    metric_direction,
 )
 from revacnn_lightning.history.network_statistics import NetworkStatistics
 from revacnn_lightning.protocol.alerts import Alert, AlertKind
@@ -91,7 +91,7 @@ class AlertMonitor:
         for name, value in batch.metrics.items():
             rule = self._metrics.get(name)
             if rule is None:
-                sign = is_better_when(name)
+                sign = metric_direction(name)
                 if not sign or len(self._metrics) >= MAX_METRICS:
                     continue
                 rule = self._metrics.setdefault(name, StalledMetric(sign))

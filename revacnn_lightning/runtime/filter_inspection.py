@@ -288,14 +288,12 @@ def _first_input(context: BatchContext) -> Tensor | None:
     return context.batch.get_input() if context.images is None else context.images[0]
 
 
-def _why_no_top_images(
-    images: Images | None, first: Tensor | None, responses: PeakResponses
-) -> str:
+def _why_no_top_images(images: Images | None, first: Tensor | None, peaks: PeakResponses) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
     note = why_not_shown(first)
     if note or images is None:
         return note or NO_IMAGES
-    maps = responses.peaks.shape[1]
+    maps = peaks.peaks.shape[1]
     if maps == len(images):
         return ""
     return f"cannot match {maps} activation maps to {len(images)} images"

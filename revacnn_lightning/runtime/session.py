@@ -44,7 +44,7 @@ from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.recording.run_recordings import (
     RecordingSettings,
     RunRecordings,
-    about_run,
+    recording_metadata,
 )
 from revacnn_lightning.runtime.alert_monitor import AlertMonitor
 from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
@@ -139,7 +139,7 @@ class Session:
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         name = class_before_fsdp(type(model)).__name__
-        about = about_run(self.run, name, endpoints.name)
+        about = recording_metadata(self.run, name, endpoints.name)
         self._recordings = (
             None if recordings is None else RunRecordings(recordings, about, self._current_state)
         )

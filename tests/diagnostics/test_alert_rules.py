@@ -12,7 +12,7 @@ from revacnn_lightning.diagnostics.alert_rules import (
     NonfiniteLoss,
     StalledMetric,
     find_dead_layers,
-    is_better_when,
+    metric_direction,
 )
 
 
@@ -88,7 +88,7 @@ def test_a_value_that_is_logged_again_is_no_new_validation():
     ],
 )  # fmt: skip
 def test_only_validation_metrics_of_a_known_direction_count(name: str, sign: int):
-    assert is_better_when(name) == sign
+    assert metric_direction(name) == sign
 
 
 def test_a_layer_is_dead_if_all_of_its_filters_are():

@@ -14,7 +14,7 @@ from revacnn_lightning.diagnostics.clusters import (
     hopkins,
     measure_clusters,
 )
-from revacnn_lightning.diagnostics.degenerate import unit_rows
+from revacnn_lightning.diagnostics.degenerate import normalize_rows
 
 RANDOM = np.random.default_rng(0)
 
@@ -33,7 +33,7 @@ def test_clusters_differ_from_random_filters(filters: int, length: int):
 
 
 def test_the_silhouette_is_that_of_scikit_learn():
-    units = unit_rows(RANDOM.standard_normal((12, 4)))
+    units = normalize_rows(RANDOM.standard_normal((12, 4)))
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3])
     distances = np.linalg.norm(units[:, None] - units[None], axis=2)
     np.testing.assert_allclose(_silhouette_of(distances, labels), silhouette_score(units, labels))
@@ -56,5 +56,5 @@ def test_equal_filters_are_clustered_and_few_ones_are_not_judged():
 
 
 def test_hopkins_is_the_same_each_time():
-    units = unit_rows(RANDOM.standard_normal((16, 6)))
+    units = normalize_rows(RANDOM.standard_normal((16, 6)))
     assert hopkins(units) == hopkins(units)

@@ -3,7 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, classify_degenerate, unit_rows
+from revacnn_lightning.diagnostics.degenerate import (
+    DegenerateKind,
+    classify_degenerate,
+    normalize_rows,
+)
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ def test_identical_filters_refer_to_the_first(features: np.ndarray) -> None:
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
 def test_result_does_not_depend_on_scale(features: np.ndarray, scale: float) -> None:
-    np.testing.assert_allclose(unit_rows(scale * features), unit_rows(features))
+    np.testing.assert_allclose(normalize_rows(scale * features), normalize_rows(features))
     assert not classify_degenerate(scale * features)[0].any()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from revacnn_lightning.diagnostics.layer_verdicts import LayerMeasures, TwinGroup, judge_layer
-from revacnn_lightning.diagnostics.layer_width import judge_narrowness, judge_width
+from revacnn_lightning.diagnostics.layer_width import judge_excess_width, judge_narrowness
 
 CLUSTERED = {
     "silhouette": 0.8, "hopkins": 0.9, "effective_rank": 0.3, "random_silhouette": 0.05,
@@ -54,13 +54,13 @@ def test_a_layer_with_one_sign_of_two_is_not_degenerate(change: dict[str, float]
 
 def test_a_layer_is_too_wide_if_many_filters_cost_nothing():
     changes = np.array([0.5, 0.001, -0.2, np.nan, 0.4, 0.003, 0.9, 0.8])
-    verdict = judge_width("a", changes, 1.0, 16)
+    verdict = judge_excess_width("a", changes, 1.0, 16)
     assert verdict is not None
     assert (verdict.filters, verdict.remedy, verdict.worth) == ((1, 2, 5), "remove", 0.6 * 3 / 16)
-    assert judge_width("a", changes, 0.05, 16) is None  # only one costs less than a hundredth
-    assert judge_width("a", np.full(8, np.nan), 1.0, 16) is None
-    assert judge_width("a", np.zeros(4), float("nan"), 16) is None
-    everything = judge_width("a", np.zeros(4), 1.0, 16)
+    assert judge_excess_width("a", changes, 0.05, 16) is None  # one costs less than a hundredth
+    assert judge_excess_width("a", np.full(8, np.nan), 1.0, 16) is None
+    assert judge_excess_width("a", np.zeros(4), float("nan"), 16) is None
+    everything = judge_excess_width("a", np.zeros(4), 1.0, 16)
     assert everything is not None
     assert len(everything.filters) == 3  # one is left
 

@@ -9,9 +9,9 @@ from revacnn_lightning.diagnostics.verdict_window import VerdictWindow
 from revacnn_lightning.diagnostics.verdicts import (
     MIN_BATCHES,
     RESTLESS,
-    find_dormant,
-    judge_depth,
-    judge_movement,
+    dormancy_scores,
+    judge_gradient_flow,
+    judge_weight_updates,
     mean_magnitudes,
     nonfinite_origin,
 )
@@ -39,7 +39,7 @@ def window_of(n_batches: int, first_step: int = 0, **changes: np.ndarray) -> Ver
 
 def test_a_layer_that_has_never_moved_has_not_converged() -> None:
     """As a frozen layer that a viewer sees from the middle of the run."""
-    assert judge_movement("a", 0.0, 0.0, 0.0, is_complete=False) is None
+    assert judge_weight_updates("a", 0.0, 0.0, 0.0, is_complete=False) is None
 
 
 def kinds(window: VerdictWindow, **options: np.ndarray) -> dict[str, str]:
@@ -48,9 +48,9 @@ def kinds(window: VerdictWindow, **options: np.ndarray) -> dict[str, str]:
 
 def test_dormancy_is_relative_to_the_layer():
     activations = np.array([[4.0, -4.0, 0.1, 0.0], [4.0, -4.0, np.nan, 0.0]])
-    score = find_dormant(mean_magnitudes(activations))
+    score = dormancy_scores(mean_magnitudes(activations))
     np.testing.assert_allclose(score, np.array([4, 4, 0.1, 0]) / 2.025)
-    assert np.isnan(find_dormant(mean_magnitudes(np.zeros((2, 3))))).all()
+    assert np.isnan(dormancy_scores(mean_magnitudes(np.zeros((2, 3))))).all()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_dormancy_is_relative_to_the_layer():
     ],
 )
 def test_movement(level, moved, peak, is_complete, kind):
-    verdict = judge_movement("a", level, moved, peak, is_complete=is_complete)
+    verdict = judge_weight_updates("a", level, moved, peak, is_complete=is_complete)
     assert (None if verdict is None else verdict.kind) == kind
 
 
@@ -72,7 +72,7 @@ def test_movement(level, moved, peak, is_complete, kind):
     ("first", "kind"), [(1e-9, "vanishing"), (1e9, "exploding"), (0.01, None), (np.nan, None)]
 )
 def test_depth(first, kind):
-    verdict = judge_depth(["a", "b", "c"], np.array([[first, np.nan, 1.0]] * 3))
+    verdict = judge_gradient_flow(["a", "b", "c"], np.array([[first, np.nan, 1.0]] * 3))
     assert (None if verdict is None else verdict.kind) == kind
 
 

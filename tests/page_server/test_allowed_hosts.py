@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from revacnn_lightning import RevacnnError
-from revacnn_lightning.page_server.allowed_hosts import AllowedHosts, is_loopback, names_of
+from revacnn_lightning.page_server.allowed_hosts import AllowedHosts, host_names_for, is_loopback
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:5006", "[::1]:5006"])
@@ -60,8 +60,8 @@ def test_loopback_is_recognized():
 
 
 def test_the_printed_name_comes_first():
-    assert names_of("127.0.0.1") == ("127.0.0.1", "localhost", "[::1]")
-    assert names_of("::1")[0] == "[::1]"
-    assert names_of("192.0.2.1")[0] == "192.0.2.1"
-    assert names_of("0.0.0.0")[0] == socket.gethostname().lower()
-    assert "0.0.0.0" not in names_of("0.0.0.0")
+    assert host_names_for("127.0.0.1") == ("127.0.0.1", "localhost", "[::1]")
+    assert host_names_for("::1")[0] == "[::1]"
+    assert host_names_for("192.0.2.1")[0] == "192.0.2.1"
+    assert host_names_for("0.0.0.0")[0] == socket.gethostname().lower()
+    assert "0.0.0.0" not in host_names_for("0.0.0.0")

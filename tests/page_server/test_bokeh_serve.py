@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from revacnn_lightning.page_server import bokeh_serve
-from revacnn_lightning.page_server.bokeh_serve import command_line_options, refusal
+from revacnn_lightning.page_server.bokeh_serve import command_line_values, why_forbidden
 
 
 @pytest.fixture(autouse=True)
@@ -33,22 +33,22 @@ def request(peer: object = ("127.0.0.1", 4711), **headers: str) -> Any:
 
 def test_options_of_the_app_are_none_of_the_server(command: list[str]):
     command += ["--port", "1", "--port=2", "--args", "--port", "3"]
-    assert sorted(command_line_options("--port")) == ["1", "2"]
-    assert command_line_options("--address") == []
+    assert sorted(command_line_values("--port")) == ["1", "2"]
+    assert command_line_values("--address") == []
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.0.0.9", "::1", "::ffff:127.0.0.1"])
 def test_this_machine_is_answered(peer: str):
-    assert refusal(request((peer, 4711))) == ""
+    assert why_forbidden(request((peer, 4711))) == ""
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.7", "::ffff:192.0.2.7", "fe80::1%eth0", "nonsense"])
 def test_another_machine_is_answered_with_encryption_only(peer: str, command: list[str]):
-    assert "revacnn view --host 0.0.0.0 --port 5007" in refusal(request((peer, 4711))).replace(
-        "5006", "5007"
-    )
+    assert "revacnn view --host 0.0.0.0 --port 5007" in why_forbidden(
+        request((peer, 4711))
+    ).replace("5006", "5007")
     command += ["--ssl-certfile", "certificate.pem"]
-    assert refusal(request((peer, 4711))) == ""
+    assert why_forbidden(request((peer, 4711))) == ""
 
 
 def test_what_a_header_says_is_no_address(command: list[str]):
@@ -56,28 +56,28 @@ def test_what_a_header_says_is_no_address(command: list[str]):
     command.append("--use-xheaders")
     far = request(("192.0.2.7", 4711))
     assert far.remote_ip == "127.0.0.1"
-    assert refusal(far)
+    assert why_forbidden(far)
 
 
 def test_a_unix_socket_is_on_this_machine(command: list[str]):
     command += ["--unix-socket", "/tmp/page"]
-    assert refusal(request("")) == ""
+    assert why_forbidden(request("")) == ""
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:5006", "localhost.evil.example", ""]
 )
 def test_other_names_are_refused(host: str):
-    assert "--allow-websocket-origin" in refusal(request(Host=host))
+    assert "--allow-websocket-origin" in why_forbidden(request(Host=host))
 
 
 def test_pages_of_other_origins_are_refused():
-    assert refusal(request(Origin="http://localhost:5006")) == ""
-    assert refusal(request(Origin="http://evil.example"))
-    assert refusal(request(Origin="null"))
+    assert why_forbidden(request(Origin="http://localhost:5006")) == ""
+    assert why_forbidden(request(Origin="http://evil.example"))
+    assert why_forbidden(request(Origin="null"))
 
 
 def test_names_of_the_server_are_those_of_its_options(command: list[str]):
     command += ["--allow-websocket-origin", "viewer.example", "--allow-websocket-origin=*"]
-    assert refusal(request(Host="viewer.example")) == ""
-    assert refusal(request(Host="other.example"))
+    assert why_forbidden(request(Host="viewer.example")) == ""
+    assert why_forbidden(request(Host="other.example"))

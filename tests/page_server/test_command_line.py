@@ -9,8 +9,8 @@ import pytest
 
 from revacnn_lightning.page_server.command_line import (
     add_server_options,
+    format_server_options,
     parse_server_options,
-    server_arguments,
 )
 from revacnn_lightning.page_server.server import ServerOptions
 
@@ -49,5 +49,5 @@ def test_launch_passes_all_options_on_to_view(options: ServerOptions):
         self_signed=options.is_self_signed,
         allow_frame=options.may_be_framed,
     )
-    parsed = parser.parse_args(server_arguments(namespace))
+    parsed = parser.parse_args(format_server_options(namespace))
     assert parse_server_options(parsed) == options

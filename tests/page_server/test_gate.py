@@ -6,7 +6,7 @@ import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from revacnn_lightning.page_server.allowed_hosts import AllowedHosts
-from revacnn_lightning.page_server.gate import IsFramed, IsFromElsewhere, IsSignedOut
+from revacnn_lightning.page_server.gate import HasForeignHostOrOrigin, IsFramed, NeedsSignIn
 from tests.viewer.processes import TOKEN, access_cookie
 
 HOST = "localhost:5006"
@@ -20,7 +20,7 @@ def request(uri: str = "/viewer", host: str = HOST, **headers: str) -> HTTPServe
 
 
 def test_requests_by_other_names_or_of_other_origins_come_from_elsewhere():
-    elsewhere = IsFromElsewhere(AllowedHosts())
+    elsewhere = HasForeignHostOrOrigin(AllowedHosts())
     assert elsewhere.match(request()) is None
     assert elsewhere.match(request(Origin=f"http://{HOST}")) is None
     assert elsewhere.match(request(host="attacker.example:5006")) is not None
@@ -30,7 +30,7 @@ def test_requests_by_other_names_or_of_other_origins_come_from_elsewhere():
 
 
 def test_a_request_needs_the_cookie():
-    signed_out = IsSignedOut()
+    signed_out = NeedsSignIn()
     assert signed_out.match(request(Cookie=COOKIE)) is None
     assert signed_out.match(request()) is not None
     assert signed_out.match(request(Cookie=f"{COOKIE[:-1]}x")) is not None
@@ -38,7 +38,7 @@ def test_a_request_needs_the_cookie():
 
 
 def test_an_address_with_a_token_gets_rid_of_it_first():
-    assert IsSignedOut().match(request(f"/viewer?{TOKEN.query}", Cookie=COOKIE)) is not None
+    assert NeedsSignIn().match(request(f"/viewer?{TOKEN.query}", Cookie=COOKIE)) is not None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from revacnn_lightning.page_server.security_headers import (
     NONCE,
     content_security_policy,
-    security_headers,
+    security_headers_transform,
     with_nonce,
 )
 
@@ -33,7 +33,7 @@ def test_notebooks_may_frame_the_page_only_if_asked_for():
 
 def test_only_an_address_with_a_token_may_be_framed():
     """With the cookie alone, a page of another port of the machine could embed the page."""
-    transform = security_headers(may_be_framed=True)
+    transform = security_headers_transform(may_be_framed=True)
     for uri, is_framable in (("/viewer", False), ("/viewer?token=any", True)):
         start_line = RequestStartLine("GET", uri, "HTTP/1.1")
         request = HTTPServerRequest(start_line=start_line, headers=HTTPHeaders({"Host": "a"}))

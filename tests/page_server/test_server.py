@@ -24,7 +24,7 @@ from tornado.websocket import websocket_connect
 from revacnn_lightning import RevacnnError
 from revacnn_lightning.page_server.access_token import VARIABLE, cookie_name
 from revacnn_lightning.page_server.certificate import self_signed_certificate
-from revacnn_lightning.page_server.server import ServerOptions, check_exposure
+from revacnn_lightning.page_server.server import ServerOptions, require_tls_if_public
 from tests.viewer.processes import ROOT, TOKEN, free_port
 
 HANDLERS = {
@@ -43,11 +43,11 @@ APP = "from bokeh.io import curdoc\nfrom bokeh.models import Div\ncurdoc().add_r
 SERVE_APP = """
 import argparse, pathlib, sys
 from revacnn_lightning.page_server.command_line import add_server_options, parse_server_options
-from revacnn_lightning.page_server.server import start_server
+from revacnn_lightning.page_server.server import bind_page_server
 parser = argparse.ArgumentParser()
 add_server_options(parser)
 options = parse_server_options(parser.parse_args(sys.argv[2:]))
-server = start_server(pathlib.Path(sys.argv[1]), [], options)
+server = bind_page_server(pathlib.Path(sys.argv[1]), [], options)
 print("Viewer:", server.address, flush=True)
 server.run_until_shutdown()
 """
@@ -292,19 +292,19 @@ def test_a_self_signed_certificate_encrypts_the_page(tmp_path: Path):
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.0.2.1"])
 def test_other_machines_do_not_reach_the_page_without_encryption(host: str):
     with pytest.raises(RevacnnError, match="--self-signed") as refused:
-        check_exposure(ServerOptions(host=host, port=5007))
+        require_tls_if_public(ServerOptions(host=host, port=5007))
     assert f"--host {host or '0.0.0.0'} --port 5007 --self-signed" in str(refused.value)
     assert "ssh -N -L 5007:127.0.0.1:5007" in str(refused.value)
-    check_exposure(ServerOptions(host=host, is_self_signed=True))
-    check_exposure(ServerOptions(host="127.0.0.1"))
+    require_tls_if_public(ServerOptions(host=host, is_self_signed=True))
+    require_tls_if_public(ServerOptions(host="127.0.0.1"))
 
 
 def test_contradictory_certificates_are_refused(tmp_path: Path):
     pem = self_signed_certificate(["localhost"])
     with pytest.raises(RevacnnError, match="requires --certfile"):
-        check_exposure(ServerOptions(key=pem))
+        require_tls_if_public(ServerOptions(key=pem))
     with pytest.raises(RevacnnError, match="use either"):
-        check_exposure(ServerOptions(certificate=pem, is_self_signed=True))
+        require_tls_if_public(ServerOptions(certificate=pem, is_self_signed=True))
 
 
 # ---------------------------------------------------------------------- bokeh serve

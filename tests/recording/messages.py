@@ -10,7 +10,7 @@ import numpy as np
 from revacnn_lightning.protocol.encoding import encode
 from revacnn_lightning.protocol.messages import LayerInfo, Message, Snapshot, Status, Structure
 from revacnn_lightning.recording.packed_message import PackedMessage, pack
-from revacnn_lightning.recording.recording_file import RecordingFile, create_file
+from revacnn_lightning.recording.recording_file import RecordingFile, create_unique_file
 from revacnn_lightning.recording.recording_reader import RecordingReader
 
 RUN = "run-1"
@@ -53,7 +53,7 @@ def run_messages(batches: int) -> list[PackedMessage]:
 
 def write(path: Path, messages: Sequence[PackedMessage], chunk: int = 10_000) -> Path:
     """Write a finished recording with so many messages in each chunk."""
-    _, stream = create_file(path)
+    _, stream = create_unique_file(path)
     file = RecordingFile(stream, {"run": RUN, "model": "Net", "name": "", "start_time": "1000"})
     for number, message in enumerate(messages, 1):
         file.write(message)

@@ -13,7 +13,11 @@ import pytest
 
 from revacnn_lightning import RecordingError
 from revacnn_lightning.protocol.messages import PROTOCOL_VERSION, Snapshot
-from revacnn_lightning.recording.recording_file import RecordingFile, create_file, is_file_name
+from revacnn_lightning.recording.recording_file import (
+    RecordingFile,
+    create_unique_file,
+    is_file_name,
+)
 from revacnn_lightning.recording.recording_reader import RecordingReader
 from tests.recording.messages import packed, read, run_messages, snapshot, steps, structure, write
 from tests.viewer.processes import wait_for
@@ -44,7 +48,7 @@ def test_other_programs_read_a_recording(tmp_path: Path):
 
 
 def test_a_file_that_is_being_written_is_read_up_to_the_last_complete_chunk(tmp_path: Path):
-    path, stream = create_file(tmp_path / "run.mcap")
+    path, stream = create_unique_file(tmp_path / "run.mcap")
     file = RecordingFile(stream, {"run": "run-1"})
     for number, message in enumerate(run_messages(30)):
         file.write(message)
@@ -110,7 +114,7 @@ def test_a_damaged_chunk_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_no_file_is_overwritten(tmp_path: Path):
     (tmp_path / "run.mcap").write_text("precious")
     for name in ("run-v1.mcap", "run-v2.mcap"):
-        path, stream = create_file(tmp_path / "run.mcap")
+        path, stream = create_unique_file(tmp_path / "run.mcap")
         stream.close()
         assert path.name == name
     assert (tmp_path / "run.mcap").read_text() == "precious"
@@ -123,7 +127,7 @@ def test_what_is_no_recording_is_refused_with_the_reason(tmp_path: Path):
     path.write_text("these are no messages")
     with pytest.raises(RecordingError, match="not a recording of ReVACNN"):
         RecordingReader(path)
-    path, stream = create_file(tmp_path / "old.mcap")
+    path, stream = create_unique_file(tmp_path / "old.mcap")
     file = RecordingFile(stream, {"protocol": "99"})
     file.write(packed(snapshot(0)))
     file.finish({})

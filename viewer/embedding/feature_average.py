@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from revacnn_lightning.diagnostics.degenerate import unit_rows
+from revacnn_lightning.diagnostics.degenerate import normalize_rows
 
 __all__ = ["WINDOW", "FeatureAverage"]
 
@@ -39,7 +39,7 @@ class FeatureAverage:
         """
         finite = np.isfinite(features).all(axis=1)
         new = np.zeros(features.shape, np.float32)
-        new[finite] = unit_rows(features[finite])
+        new[finite] = normalize_rows(features[finite])
         self._match_rows(ids, features.shape[1])
         is_zero = ~new.any(axis=1)
         self._zero_streak = np.where(is_zero, self._zero_streak + 1, 0)

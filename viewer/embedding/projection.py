@@ -11,7 +11,11 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, classify_degenerate, unit_rows
+from revacnn_lightning.diagnostics.degenerate import (
+    DegenerateKind,
+    classify_degenerate,
+    normalize_rows,
+)
 from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
 
 from .alignment import ViewSquare, align, is_finite_and_spread, update_view_square
@@ -89,7 +93,7 @@ def mean_direction_change(before: Array, now: Array) -> float:
     both = np.isfinite(before).all(axis=1) & np.isfinite(now).all(axis=1)
     if not both.any():
         return 1.0
-    difference = unit_rows(now[both]) - unit_rows(before[both])
+    difference = normalize_rows(now[both]) - normalize_rows(before[both])
     return float(np.linalg.norm(difference, axis=1).mean())
 
 
@@ -120,7 +124,7 @@ def project(job: ProjectionJob) -> Projection:
 
 def _embed(job: ProjectionJob, ids: Array, features: Array) -> Array:
     """Return the embedding (n, 2) of the regular filters, aligned with the previous one."""
-    data = reduce_dimensions(unit_rows(features))
+    data = reduce_dimensions(normalize_rows(features))
     previous = np.full((len(ids), 2), np.nan)
     if job.last is not None:
         previous = match_rows(job.last.embedding, job.last.ids, ids)

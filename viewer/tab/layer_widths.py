@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from revacnn_lightning.diagnostics.layer_width import judge_narrowness, judge_width
+from revacnn_lightning.diagnostics.layer_width import judge_excess_width, judge_narrowness
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.protocol.messages import Structure
 
@@ -23,7 +23,7 @@ def too_wide_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
         last = first + len(layer.filter_ids)
         if not layer.edit_refusal:
             changes = prices.changes[first:last]
-            found.append(judge_width(layer.name, changes, prices.loss, len(prices.changes)))
+            found.append(judge_excess_width(layer.name, changes, prices.loss, len(prices.changes)))
         first = last
     return {verdict.layer: verdict for verdict in found if verdict is not None}
 

@@ -3,7 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, classify_degenerate, unit_rows
+from revacnn_lightning.diagnostics.degenerate import (
+    DegenerateKind,
+    classify_degenerate,
+    normalize_rows,
+)
 from viewer.embedding.feature_average import WINDOW, FeatureAverage
 
 IDS = np.arange(8)
@@ -23,7 +27,7 @@ def average_of(rows: list[np.ndarray]) -> np.ndarray:
 def test_first_averages_are_means_of_directions() -> None:
     rows = [features(seed) for seed in range(5)]
 
-    expected = np.mean([unit_rows(each) for each in rows], axis=0)
+    expected = np.mean([normalize_rows(each) for each in rows], axis=0)
 
     assert np.allclose(average_of(rows), expected, atol=1e-6)
 
@@ -43,11 +47,11 @@ def test_old_features_are_forgotten() -> None:
 
 
 def test_average_changes_less_than_features() -> None:
-    rows = [unit_rows(features(0)) + unit_rows(features(seed)) for seed in range(1, 40)]
+    rows = [normalize_rows(features(0)) + normalize_rows(features(seed)) for seed in range(1, 40)]
     before, now = average_of(rows[:-1]), average_of(rows)
 
     def distance(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.linalg.norm(unit_rows(a) - unit_rows(b), axis=1).mean())
+        return float(np.linalg.norm(normalize_rows(a) - normalize_rows(b), axis=1).mean())
 
     assert distance(before, now) < 0.15 * distance(rows[-2], rows[-1])
 
@@ -62,7 +66,7 @@ def test_rows_are_matched_by_filter_id() -> None:
 
     reference.add(IDS[[6, 1]], first[[6, 1]])
     assert np.allclose(mean[:2], reference.add(IDS[[6, 1]], second[:2]))
-    assert np.allclose(mean[2], unit_rows(second[2:3])[0])
+    assert np.allclose(mean[2], normalize_rows(second[2:3])[0])
 
 
 def test_other_dimensions_restart_the_average() -> None:
@@ -70,7 +74,7 @@ def test_other_dimensions_restart_the_average() -> None:
     average.add(IDS, features(0))
     wider = np.random.default_rng(1).normal(size=(8, 20))
 
-    assert np.allclose(average.add(IDS, wider), unit_rows(wider))
+    assert np.allclose(average.add(IDS, wider), normalize_rows(wider))
 
 
 def test_filter_with_one_zero_row_is_not_dead() -> None:

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from msgspec.structs import replace
 from sklearn.manifold import trustworthiness
 
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, unit_rows
+from revacnn_lightning.diagnostics.degenerate import DegenerateKind, normalize_rows
 from viewer.embedding.placement import DEGENERATE_ROW_Y
 from viewer.embedding.projection import (
     METHODS,
@@ -330,7 +330,7 @@ def test_many_updates_of_noisy_features_remain_trustworthy() -> None:
         projection, before = project_next(now, projection, before), now
 
     warm, cold = (
-        trustworthiness(unit_rows(before), each.positions, n_neighbors=7)
+        trustworthiness(normalize_rows(before), each.positions, n_neighbors=7)
         for each in (projection, project_first(before))
     )
     assert warm >= 0.96 * cold
