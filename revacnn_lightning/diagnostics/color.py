@@ -18,7 +18,7 @@ def find_single_color(kernels: np.ndarray, min_share: float = MIN_SHARE) -> np.n
 
     Args:
         kernels: (n, h, w, 3).
-        min_share: of the kernel's sum of squares that its spatial mean, or its strongest channel,
+        min_share: share of the sum of squares that the spatial mean, or the strongest channel,
             must contain.
 
     Returns:

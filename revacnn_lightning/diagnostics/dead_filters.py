@@ -68,7 +68,7 @@ def find_dead(steps: np.ndarray, activations: np.ndarray) -> np.ndarray:
     """Return which filters are dead at the end of a recording, bool (filters,).
 
     Args:
-        steps: of the rows, (rows,).
+        steps: the steps of the rows, (rows,).
         activations: (rows, filters), one row per recorded batch, or the means of several batches
             that end with those in ``steps``.
     """

@@ -46,7 +46,7 @@ class StatisticFindings:
         """Return the counts by layer: all that can be known, zeros included.
 
         Args:
-            names: of the layers.
+            names: the names of the layers.
             offsets: index of each layer's first filter, (layers + 1,).
             norms: weight norm of each filter, (filters,); None if it was not recorded.
             dead: which filters are dead, bool (filters,); None while this is unknown.

@@ -80,7 +80,7 @@ def judge_narrowness(layer: str, gain: float, gains: np.ndarray, n_filters: int)
 
     Args:
         layer: the name of the layer.
-        gain: its growth gain.
+        gain: the growth gain of the layer.
         gains: the gains of all layers, NaN where unknown, (layers,).
         n_filters: number of filters of the whole network; the worth is relative to it.
     """

@@ -24,7 +24,7 @@ class Twins:
     Attributes:
         units: indices.
         share: the least R² of two of them.
-        scales: of each unit, the factor by which the activation of the first has to be multiplied
+        scales: for each unit, the factor by which the activation of the first has to be multiplied
             to be as close to its own as possible, by least squares; the first is 1.
     """
 

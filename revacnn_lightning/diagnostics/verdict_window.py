@@ -54,9 +54,9 @@ class VerdictWindow:
         """Add a batch, or the mean of several.
 
         Args:
-            step: of the last one.
-            rows: of each statistic, (filters,). They are kept, and must not change any more.
-            count: how many batches these are the mean of.
+            step: the step of the last batch.
+            rows: the values of each statistic, (filters,). They are kept and must not change.
+            count: the number of batches whose mean this is.
             is_sampled: whether the update ratio is not measured at each optimizer step.
         """
         if not self._layers or any(len(row) != len(self._moved) for row in rows.values()):

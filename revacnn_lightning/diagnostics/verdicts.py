@@ -84,8 +84,8 @@ class Verdict:
 
     Attributes:
         kind: such as ``"dormant"``; the module `diagnostics.verdicts` defines each of them.
-        layer: its name; "" for the network.
-        filters: indices; () for the layer as a whole.
+        layer: the name of the layer; "" for the network.
+        filters: indices of filters; () for the layer as a whole.
         evidence: what was seen, in words and numbers.
         confidence: from 0 to 1.
         is_known: False: it is not known yet, for the reason in ``evidence``.
@@ -112,7 +112,7 @@ def mean_magnitudes(activations: np.ndarray) -> np.ndarray:
     """Return E|a| of each filter over the batches in which it was measured; NaN if in none.
 
     Args:
-        activations: of the filters, (batches, C).
+        activations: the activations of the filters, (batches, C).
     """
     measured = np.isfinite(activations)
     total = np.abs(activations).sum(0, dtype=np.float64, where=measured)
@@ -122,7 +122,9 @@ def mean_magnitudes(activations: np.ndarray) -> np.ndarray:
 
 
 def dormancy_scores(means: np.ndarray) -> np.ndarray:
-    """Return E|a| of each filter relative to the mean of its layer, 0 to C, (C,).
+    """Return the dormancy score of each filter: E|a| relative to the mean of its layer, (C,).
+
+    It ranges from 0 to C.
 
     NaN where it was not measured, or if the whole layer is silent.
 

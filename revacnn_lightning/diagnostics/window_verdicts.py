@@ -29,7 +29,7 @@ Rows = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Judgment:
-    """Verdicts, and what later ones need of them.
+    """The verdicts on a window, and the levels that later verdicts compare with.
 
     Attributes:
         verdicts: those first that are worth most to act on.
@@ -47,7 +47,7 @@ class FrozenWindow:
     Attributes:
         layers: names, in forward order.
         offsets: index of each layer's first filter, (layers + 1,).
-        rows: of each batch, and in them of each statistic, (filters,).
+        rows: for each batch and each statistic, the values, (filters,).
         moved: Σ update ratio of each filter, (filters,).
         peaks: the highest level of each layer so far.
         is_complete: whether ``moved`` counts all steps since the start.
@@ -120,7 +120,7 @@ class FrozenWindow:
         """Return the filter of a layer with the largest E|a|; -1 if that is unknown.
 
         Args:
-            layer: its name.
+            layer: the name of the layer.
             without: filters that do not count.
         """
         if layer not in self.layers or not self.rows:

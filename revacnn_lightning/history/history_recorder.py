@@ -17,7 +17,7 @@ class HistoryRecorder:
     """Keeps a sample of the batches since the first one.
 
     Args:
-        history: what is known of earlier batches, as after a resume; None: nothing.
+        history: what is known of earlier batches, as after a resume; None if nothing is.
     """
 
     def __init__(self, history: RunHistory | None = None) -> None:

@@ -28,7 +28,7 @@ class FrozenEvidence:
         window: the statistics of the last batches; None before the structure is known.
         layers: what was found on examining them.
         dead: which filters are dead, bool (filters,); None while this is unknown.
-        n_filters: of the network.
+        n_filters: number of filters of the network.
     """
 
     window: FrozenWindow | None
@@ -58,7 +58,7 @@ class NetworkVerdicts:
 
     Attributes:
         revision: incremented with every batch, every other structure and all evidence.
-        evidence: by layer of the present network, as far as it was requested.
+        evidence: the requested evidence on layers of the present network, by layer.
     """
 
     def __init__(self) -> None:

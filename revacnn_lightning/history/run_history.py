@@ -39,7 +39,7 @@ class RunHistory:
         layer_names: the layers, in forward order.
         layers: per statistic in `LAYER_STATISTICS`, the mean over each layer's filters, one column
             per layer. For ``"dead"`` it is the share of dead filters.
-        edits: of the network, oldest first.
+        edits: the edits of the network, oldest first.
     """
 
     def __init__(self) -> None:

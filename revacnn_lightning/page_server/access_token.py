@@ -70,7 +70,7 @@ class AccessToken:
         """Return whether a browser has the cookie.
 
         Args:
-            cookies: of a request, by name; as text or as ``http.cookies.Morsel``.
+            cookies: the cookies of a request, by name, as text or as ``http.cookies.Morsel``.
             host: the Host header of the request.
         """
         cookie = cookies.get(cookie_name(host), "")

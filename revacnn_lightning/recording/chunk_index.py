@@ -23,9 +23,9 @@ class Chunk(NamedTuple):
     """A part of the file.
 
     Attributes:
-        offset: of its record in the file.
+        offset: the offset of its record in the file.
         start, end: Unix time of the first and the last message, nanoseconds.
-        topics: of its messages.
+        topics: the topics of its messages.
     """
 
     offset: int
@@ -38,9 +38,9 @@ class ChunkIndex(NamedTuple):
     """All chunks of a file.
 
     Attributes:
-        chunks: in the order of the file.
+        chunks: the chunks, in the order of the file.
         counts: number of messages of each topic.
-        metadata: of the file.
+        metadata: the metadata of the file.
         is_finished: whether the file was completed.
     """
 

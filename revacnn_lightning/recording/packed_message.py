@@ -19,7 +19,7 @@ class PackedMessage(NamedTuple):
     """A message that is independent of the arrays it was made of.
 
     Attributes:
-        topic: of the message.
+        topic: the topic of the message.
         time: Unix time of publishing, nanoseconds.
         data: a msgpack array of the frames ``[topic, header, buffer...]``.
     """

@@ -23,7 +23,7 @@ class RecordingReader:
     Only one chunk is in memory at a time. A damaged chunk is skipped.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         about: metadata: the run, its model, its name, the version of the protocol.
         chunks: the parts of the file, in order.
         counts: number of messages of each topic.

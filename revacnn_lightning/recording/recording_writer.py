@@ -36,12 +36,12 @@ class RecordingWriter:
     If the disk is too slow, batches are left out; if it fails, the recording ends. Both are logged.
 
     Args:
-        path: of the file; if it exists, the new file gets a number at the end of its name.
+        path: the path of the file; if it exists, the new file gets a number at the end of its name.
         about: describes the run, for the metadata of the file.
         create: creates the file.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         dropped: number of batches that were left out because the disk was too slow.
         failure: why the recording has ended by itself; "" while it has not.
 

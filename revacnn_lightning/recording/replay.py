@@ -64,7 +64,7 @@ class Replay:
 
     Args:
         connection: stands for the run; see `replay_connection`.
-        path: of the recording.
+        path: the path of the recording.
         speed: relative to the time of the recording, 1 for the same pace; None: as fast as
             possible.
 

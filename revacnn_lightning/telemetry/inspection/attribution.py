@@ -60,7 +60,7 @@ class TracedActivation:
 
     Attributes:
         conv: the layer.
-        receptive_field: of the units of the map; the whole input where it is unknown.
+        receptive_field: receptive field of the map's units; the whole input if it is unknown.
         has_receptive_field: whether it is known: the dimensions of the map are traced to those of
             an input that has as many. A single unit depends on the whole input.
         map_size: (H, W) of the maps, as `to_maps` returns them.
@@ -97,10 +97,10 @@ class Attribution:
 
     Attributes:
         response: the maximum of the filter's map.
-        box: its receptive field.
+        box: the receptive field of that maximum.
         deconvolution: attribution (channels, d, h, w) of the pixels of ``box``; outside it is zero.
             None if refused.
-        guided_backpropagation: the same by the other method.
+        guided_backpropagation: the same by guided backpropagation.
         refusal: why there are no attributions; "" if there are.
         response_map: (H, W), the filter's map as `to_maps` returns it.
     """
@@ -194,7 +194,7 @@ class _PeakResponse(nn.Module):
     """The network as captum attributes it: images (B, ...) -> maxima of the filter's map (B,).
 
     Attributes:
-        position: of the first image's maximum, as ``row * W + column`` of the map.
+        position: position of the first image's maximum, as ``row * W + column`` of the map.
         value: that maximum.
         response_map: the first image's map of the filter, (H, W).
     """

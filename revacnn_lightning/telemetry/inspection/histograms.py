@@ -20,7 +20,7 @@ class ValueHistogram(NamedTuple):
     """How values are distributed around zero.
 
     Attributes:
-        counts: of the values in each of `BINS` bins of equal width, float32 (BINS,). The outer bins
+        counts: number of values in each of `BINS` bins of equal width, (BINS,). The outer bins
             also count what lies beyond them.
         limit: the bins cover -limit to limit; 0 if all values are zero.
         nonfinite: number of infinite and NaN values, which no bin counts.

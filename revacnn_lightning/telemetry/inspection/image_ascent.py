@@ -60,7 +60,7 @@ class PixelStatistics:
 
     @classmethod
     def of(cls, images: Sequence[Tensor] | Tensor, device: torch.device) -> PixelStatistics:
-        """Return those of images, signals or volumes (channels, ...), which may differ in size."""
+        """Return the statistics of images, signals or volumes (channels, ...) of any sizes."""
         rows = [image.detach().to(device).float().flatten(1) for image in images]
         values = torch.nan_to_num(torch.cat(rows, 1), nan=0.0, posinf=0.0, neginf=0.0)
         deviation = values.std(1, correction=0)
@@ -74,23 +74,23 @@ class _LayerReachedError(Exception):
 
 
 class ImageAscent:
-    """Searches the image that a filter responds to most, a few steps at a time.
+    """Searches for the image that a filter responds to most, a few steps at a time.
 
     Args:
         model: the network.
         forward: runs it on a batch of one input.
         traced: the filter's layer.
-        index: of the filter in its layer.
+        index: the index of the filter in its layer.
         like: an input whose size and type the image gets: an image (channels, H, W), a signal
             (channels, L) or a volume (channels, D, H, W).
-        statistics: of the pixels of real inputs.
-        seed: of the noise that the ascent starts with.
+        statistics: statistics of the pixels of real inputs.
+        seed: the seed of the noise that the ascent starts with.
 
     Attributes:
-        steps: so far.
-        response: of the unit to the image before the last step; None before the first one.
+        steps: the number of steps so far.
+        response: the unit's response to the image before the last step; None before the first.
         box: the receptive field of the unit.
-        shape: of the input.
+        shape: the shape of the input.
     """
 
     def __init__(

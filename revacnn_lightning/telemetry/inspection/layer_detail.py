@@ -52,8 +52,8 @@ class DetailSample:
         maps: (C, h, w), the downsampled activation maps of one image.
         map_gradients: (C, h, w), the gradients of the loss with respect to the maps; None for a
             pinned image, which has no loss.
-        weight_histogram: of the coefficients.
-        gradient_histogram: of ∂L/∂w of this batch alone; None without a gradient, and while paused.
+        weight_histogram: histogram of the coefficients.
+        gradient_histogram: histogram of this batch's ∂L/∂w; None without one, and while paused.
     """
 
     layer: str
@@ -104,7 +104,7 @@ class DetailRecorder:
         """Open a layer for the next `EXPIRY_SECONDS`, or renew that.
 
         Args:
-            layer: its name.
+            layer: the name of the layer.
             hz: samples per second.
             smoothed: sample the moving average of the gradients instead of those of one batch.
             depth: which slice of volumes to sample, from 0 for the first to 1 for the last.

@@ -139,7 +139,7 @@ class _Positions:
 
     Attributes:
         ends: (units, 2), the first and the last index.
-        dim: of the tensor, negative; None: they depend on the whole tensor.
+        dim: a dimension of the tensor, negative; None if they depend on the whole tensor.
     """
 
     ends: np.ndarray
@@ -184,10 +184,10 @@ def _is_broadcast(node: Any, input_shape: Shape, output_shape: Shape, dimensions
     """Return whether the node broadcasts one value per channel over a whole map.
 
     Args:
-        node: of the graph.
-        input_shape: of its input.
-        output_shape: of its output.
-        dimensions: of positions.
+        node: a node of the graph.
+        input_shape: the shape of its input.
+        output_shape: the shape of its output.
+        dimensions: the number of dimensions of positions.
     """
     if input_shape is None or output_shape is None:
         return False

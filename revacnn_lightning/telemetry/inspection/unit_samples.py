@@ -32,7 +32,7 @@ class UnitSampleRecorder:
         """Sample this layer, and no other, from the next batch on; None: no layer.
 
         Args:
-            layer: its name.
+            layer: the name of the layer.
             units: indices of the units to sample, int64; None: all.
         """
         self._layer, self._units, self._sample = layer, units, None

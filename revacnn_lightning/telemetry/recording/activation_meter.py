@@ -150,7 +150,7 @@ class ActivationMeter:
         """Return a hook that multiplies maps with their gradients.
 
         Args:
-            layer: has returned the maps.
+            layer: the layer that has returned the maps.
             sums: receive the products.
             maps: (B, C, H, W). Not the tensor that the hook is on, which would keep itself alive.
         """

@@ -50,7 +50,7 @@ class Recording:
 
 @dataclass
 class Layout:
-    """Where the statistics of a batch are on the host, and what to divide them by.
+    """Where the statistics of a batch lie in the array on the host, and their divisors.
 
     Rows are those that `_row_count` counts, S' of them; there are L layers with N filters.
 
@@ -100,8 +100,8 @@ class RecordingAssembler:
 
         Args:
             names: the statistics to record.
-            layers: in forward order.
-            buffer: has the slots.
+            layers: the layers, in forward order.
+            buffer: the buffer with the slots.
             batch: decides which statistics are sampled of a layer.
         """
         self._layout = _lay_out(names, layers, buffer, batch)
@@ -119,11 +119,11 @@ class RecordingAssembler:
         """Collect the sums of a batch, whose layout is known.
 
         Args:
-            sampling_intervals: by statistic; its keys are the statistics to record.
+            sampling_intervals: the interval of each statistic to record.
             grad_scale: what the loss was multiplied by, apart from ``loss_scale``.
-            loss_scale: of mixed precision; a tensor is copied to the host with the sums.
+            loss_scale: the loss scale of mixed precision; a tensor is copied to the host too.
             loss: a scalar that is copied to the host with the sums.
-            metadata: of the recording.
+            metadata: the metadata of the recording.
 
         Returns:
             One tensor on the device, and the function that makes a recording of its host copy.

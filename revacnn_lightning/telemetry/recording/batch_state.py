@@ -35,7 +35,7 @@ class BatchState:
         events: what compiled hooks and groups have done, in this order.
         is_regular: whether that is all that has happened.
         must_compile: whether a compiled hook did not find what it was compiled for.
-        reducers: of the maps, by layer, that the hooks of this batch are compiled for.
+        reducers: the reducers, by layer, that the hooks of this batch are compiled for.
         sum_deferred: sums the maps and gradients of the batch that wait to be summed together.
         sum_deferred_maps: sums the maps alone, when the forward is over.
         touched: layers whose sums are those of this batch. What the sums of another layer hold is
@@ -69,7 +69,7 @@ class BatchState:
         self.loss_scale = loss_scale
 
     def touch(self, layer: ObservedLayer) -> None:
-        """Prepare the sums of a layer for what is not an event."""
+        """Prepare the sums of a layer for an addition that is not an event."""
         self.is_regular = False
         if layer not in self.touched:
             self.sum_deferred()
@@ -86,7 +86,7 @@ class BatchState:
         return self.statistics if layer in self.inspected else self.of_all_layers
 
     def fail(self, error: Exception) -> None:
-        """End the recording of the batch because of a bug of ours: training goes on."""
+        """End the recording of the batch because of an error in this package. Training goes on."""
         self.is_recording = False
         self.failure = self.failure or error
 

@@ -61,11 +61,11 @@ class MapReducer:
     Args:
         layer: a layer whose source is known, and which has slots.
         sampled: the statistics of the batch.
-        images: has slots for the gradients of each image; None: they are not sampled, or the maps
-            have another number of images.
+        images: has slots for the gradients of each image; None if they are not sampled, or if the
+            maps have another number of images.
 
     Attributes:
-        layer: see above.
+        layer: the layer.
         sums: the sums over the map.
         shape: the shape of the map, (B, C, H, W).
         output_shape: the shape of what the source returns.

@@ -45,8 +45,8 @@ def computed_weight(conv: UnitLayer, source: nn.Module, output: Any) -> Tensor |
 
     Args:
         conv: the conv.
-        source: its `weight_computing_module`, which was called.
-        output: what the source returned.
+        source: the `weight_computing_module` of the conv, which was called.
+        output: the output of that module.
     """
     if not isinstance(output, Tensor):
         return None

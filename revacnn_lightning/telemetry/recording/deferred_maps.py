@@ -55,8 +55,8 @@ class _Deferred(ABC):
         stopwatch: measures what the sums cost.
 
     Attributes:
-        buffer: has the slots of the reducers.
-        label: of the cost, on the stopwatch.
+        buffer: the buffer with the slots of the reducers.
+        label: the stopwatch's name for the cost.
     """
 
     label = ""
@@ -74,7 +74,7 @@ class _Deferred(ABC):
         return self._waiting.append
 
     def forget(self) -> None:
-        """Make new groups: layers, slots or shapes are others."""
+        """Make new groups, because layers, slots or shapes have changed."""
         self._groups.clear()
 
     def clear(self) -> None:
@@ -157,7 +157,7 @@ class _Deferred(ABC):
 
 
 class DeferredMaps(_Deferred):
-    """The maps of the batch that are not summed yet."""
+    """Collects maps of the batch, to sum them together."""
 
     label = "maps"
 
@@ -186,7 +186,7 @@ class DeferredMaps(_Deferred):
 
 
 class DeferredGradients(_Deferred):
-    """The gradients of maps of the batch that are not summed yet."""
+    """Collects gradients of maps of the batch, to sum them together."""
 
     label = "map gradients"
 
@@ -218,7 +218,7 @@ class _Group:
     """Tensors of one size whose slots are side by side.
 
     Args:
-        positions: of these tensors among all that have waited, in the order of their slots.
+        positions: the positions of these tensors among all, in the order of their slots.
         reductions: reduce them side by side.
     """
 

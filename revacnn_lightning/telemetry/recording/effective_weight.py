@@ -57,7 +57,7 @@ class EffectiveWeight:
         """Receive the weight of a forward, and its gradient later.
 
         Args:
-            weight: as the forward has computed it.
+            weight: the weight that the forward has computed.
             is_recomputed: whether activation checkpointing runs the forward once more.
         """
         if not is_recomputed:

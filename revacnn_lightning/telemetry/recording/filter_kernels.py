@@ -38,17 +38,17 @@ def norms(
     """Write the L1 or L2 norm of each filter. Grid: (filters, sets of tensors).
 
     Args:
-        addresses: int64 (sets, layers), of the tensors.
-        layer_of: int32 (filters,).
+        addresses: the addresses of the tensors, int64 (sets, layers).
+        layer_of: the layer of each filter, int32 (filters,).
         layers: int64 (4, layers): the first filter, the coefficients of a filter, the column of the
             first filter, and the position of the first coefficient among those of all layers.
         out: float32, receives the norms.
         layer_count: how many layers there are.
         first_slot: where the norms of the first set begin in ``out``.
-        slot_step: how far those of the next set are from there.
+        slot_step: how far the norms of the next set are from there.
         ORDER: 1 or 2.
-        TYPE: of the coefficients.
-        BLOCK: see `BLOCK`.
+        TYPE: the type of the coefficients.
+        BLOCK: see the constant `BLOCK`.
     """
     index, part = tl.program_id(0), tl.program_id(1)
     layer = tl.load(layer_of + index)
@@ -115,10 +115,10 @@ def norms_of_changes(
 
     Args:
         addresses, layer_of, layers, layer_count, TYPE, BLOCK: see `norms`.
-        copies: of `copy_filters`.
+        copies: what `copy_filters` has written.
         out: float32, receives the norms.
-        change_slot: where those of the differences begin in ``out``.
-        norm_slot: where the others begin.
+        change_slot: where the norms of the differences begin in ``out``.
+        norm_slot: where the norms of the filters begin.
     """
     index = tl.program_id(0)
     layer = tl.load(layer_of + index)

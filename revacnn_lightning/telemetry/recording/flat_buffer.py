@@ -50,7 +50,7 @@ class FlatBuffer:
         return slots
 
     def part(self, row: str, start: int, stop: int) -> Tensor:
-        """Return these filters of a row, which may be those of several layers: (stop - start,)."""
+        """Return a part of a row, which may have the filters of several layers: (stop - start,)."""
         offset = self.offset(row)
         return self.values[offset + start : offset + stop]
 

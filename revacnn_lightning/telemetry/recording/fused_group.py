@@ -81,7 +81,7 @@ class FilterCopies:
 
     Attributes:
         values: all coefficients, filter by filter, in the order they have in memory.
-        strides: of each weight.
+        strides: the strides of each weight.
     """
 
     values: Tensor
@@ -102,14 +102,15 @@ class _Addresses:
 
 
 class FusedGroup:
-    """Reduces tensors of the shapes of some weights to one number per filter of a `FlatBuffer`.
+    """Writes the norms of the filters of many weights to a `FlatBuffer`, with one kernel.
 
-    Each method returns False, or None, if it cannot: a tensor is not as the weights are.
+    The tensors are the weights, or have their shapes. Each method returns False or None if the
+    kernel cannot read one of the tensors.
 
     Args:
         weights: all of one dtype and one device, which are `is_fusible`.
         columns: the filters of each weight in the buffer.
-        buffer: has the slots.
+        buffer: receives the norms.
     """
 
     has_failed = False  # to run a kernel, in this process
@@ -134,7 +135,7 @@ class FusedGroup:
     # ------------------------------------------------------------------ reductions
 
     def norms(self, order: int, tensors: Mapping[str, Sequence[Tensor]]) -> bool:
-        """Write the L1 or L2 norm of each filter to one row, or to two: those of the tensors."""
+        """Write the L1 or L2 norm of each filter to the row that its tensors are given for."""
         rows = list(tensors)
         addresses = self._find(" ".join(rows), [each for row in rows for each in tensors[row]])
         if addresses is None:

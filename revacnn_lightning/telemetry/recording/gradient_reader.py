@@ -66,7 +66,7 @@ class GradientReader:
     # ------------------------------------------------------------------ which weights have hooks
 
     def hook(self, sums: WeightSums) -> None:
-        """Hook the current weight of the conv, if it can have a gradient and has no lead."""
+        """Hook the current weight of the conv, if it can have a gradient and is no follower."""
         weight = weight_parameter(sums.conv)
         if weight is sums.parameter and (sums.handle is not None or sums in self._policy.followers):
             return
@@ -103,7 +103,7 @@ class GradientReader:
                 self.hook(sums)
 
     def update_structure(self, all_weights: Sequence[WeightSums]) -> None:
-        """Hook these weights, and no others: they are others, or have other slots."""
+        """Hook these weights and no others, because the weights or their slots have changed."""
         for sums in all_weights:
             self.suspend(sums)  # the hook depends on whether a weight has slots
         self._policy.reset()

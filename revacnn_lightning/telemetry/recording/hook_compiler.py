@@ -42,8 +42,8 @@ class CompiledHooks:
     """The hooks of batches that sample the same.
 
     Attributes:
-        reducers: of the maps that these hooks are compiled for.
-        hooks: of all modules.
+        reducers: the reducers of the maps that these hooks are compiled for, by layer.
+        hooks: the hooks of all modules.
         timed_hooks: the same, with their times measured.
         images: the gradients of each image, if these batches sample them.
     """
@@ -64,7 +64,7 @@ class HookCompiler:
         batch_hooks: installs the hooks.
 
     Attributes:
-        buffer: has the slots; None: no hook can be compiled.
+        buffer: the buffer with the slots; None if no hook can be compiled.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class HookCompiler:
         batch.sum_deferred_maps, batch.sum_deferred = self._maps.sum, self._sum_deferred
 
     def forget(self) -> None:
-        """Compile new hooks: layers, slots or shapes are others."""
+        """Compile new hooks, because layers, slots or shapes have changed."""
         self._kept.clear()
         self._maps.forget()
         self._gradients.forget()

@@ -35,7 +35,7 @@ class ObservedLayer:
         source: the module whose output is the activation map; None before the first discovery.
         columns: its filters in the `FlatBuffer`.
         was_called: whether a forward has called it yet.
-        forward_rank: its position in the forward order; -1: unknown.
+        forward_rank: its position in the forward order; -1 if unknown.
         is_compiled: whether it runs in a compiled region, where no hook is called.
         call_index: its first call in a discovery batch, counted over all layers; -1: not called.
         nonlinearity: the non-linearity that follows it in a discovery batch.
@@ -94,7 +94,7 @@ class ObservedLayer:
 
 
 def observe_weight(layer: ObservedLayer, source: nn.Module, output: Any) -> None:
-    """Receive the weight of a layer from a call of its `weight_computing_module`."""
+    """Receive the weight that a call of the layer's `weight_computing_module` has computed."""
     weight = computed_weight(layer.conv, source, output)
     if weight is not None:
         layer.weights.observe(weight)
@@ -123,7 +123,7 @@ def find_layers(
 def is_current(
     model: nn.Module, selection: LayerSelection, layers: Sequence[ObservedLayer]
 ) -> bool:
-    """Return whether these are the selected layers of the model, with their present widths."""
+    """Return whether ``layers`` are the selected layers of the model, with their present widths."""
     selected = dict(selection.select(model))
     observed = {layer.name: layer.conv for layer in layers}
     return selected == observed and all(each.width == filter_count(each.conv) for each in layers)

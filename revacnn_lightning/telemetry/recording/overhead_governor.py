@@ -58,7 +58,7 @@ class OverheadGovernor:
         return is_exceeded and bool(self._expensive())
 
     def select_due(self, statistics: Iterable[str]) -> list[str]:
-        """Return those of ``statistics`` to sample on the next batch. Call once per batch.
+        """Return which of ``statistics`` to sample on the next batch. Call once per batch.
 
         The costs of others do not count until they are among ``statistics`` again.
         """

@@ -34,7 +34,7 @@ class SamplingSchedule:
         statistics: those requested of all layers.
         max_overhead: share of a step that recording may cost; None: no limit.
         batch: the batch under way; its ``statistics`` are set here.
-        stopwatch: has the times of the parts of each batch.
+        stopwatch: measures the times of the parts of each batch.
 
     Attributes:
         external_overhead: other overhead of ours, as a share of a step; it counts towards the

@@ -27,7 +27,7 @@ class SlotAllocation:
         layers: receive their slots.
 
     Attributes:
-        buffer: has the slots.
+        buffer: the buffer with the slots.
     """
 
     def __init__(self, layers: Sequence[ObservedLayer]) -> None:

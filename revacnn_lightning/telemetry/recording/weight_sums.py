@@ -40,9 +40,9 @@ class WeightSums:
         columns: its filters in the `FlatBuffer`.
         slots: where the sums of a plain weight go.
         parameter: the `weight_parameter` that has our gradient hook.
-        handle: of that hook.
+        handle: the handle of that hook.
         has_gradient: whether a gradient arrived in this batch.
-        is_gradient_lost: whether another gradient may have arrived that nobody has seen.
+        is_gradient_lost: whether another gradient may have arrived that no hook has seen.
         update_norm: ‖Δw‖ of the last optimizer step, times ``update_divisor``.
         update_divisor: what to divide ``update_norm`` by.
         norm_after_step: ‖w‖ after that step.
@@ -54,7 +54,7 @@ class WeightSums:
         finished_sum: Σ|∂L/∂w| of gradients of this batch that ``.grad`` no longer holds.
         grad_sum: Σ|∂L/∂w| of what ``.grad`` holds.
         grad: that tensor.
-        grad_version: its version then.
+        grad_version: the version of ``grad`` when it was read.
         effective: the weight that the forward computes; empty where the weight is a parameter.
         is_split: whether each rank of the training has a part of it (`split_weights`).
     """
@@ -91,7 +91,7 @@ class WeightSums:
             self.effective.begin_batch()
 
     def reset(self) -> None:
-        """Discard everything, because the weight is another one."""
+        """Discard everything, because the conv has a new weight."""
         self.begin_batch()
         self.effective.reset()
         self.norm = self._weight_before_step = None
