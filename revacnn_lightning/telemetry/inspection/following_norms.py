@@ -51,15 +51,15 @@ class FollowingNorms:
 
 @contextmanager
 def observe_following_norms(
-    model: nn.Module, finish: Callable[[FollowingNorms], None]
+    model: nn.Module, on_result: Callable[[FollowingNorms], None]
 ) -> Iterator[None]:
-    """Observe the forwards of ``model`` inside; ``finish`` gets the result, unless they raise."""
+    """Observe the forwards of ``model`` inside, then call ``on_result``, unless they raise."""
     observer = _Observer(model)
     try:
         yield
     finally:
         observer.release()
-    finish(observer.result())
+    on_result(observer.result())
 
 
 class _Observer:

@@ -82,7 +82,7 @@ class ActivationHooks:
         self._undiscovered: set[ObservedLayer] = set()  # first called after the discovery
         self._hooks: dict[nn.Module, Hook] = {}
         self._batch_hooks.uninstall()
-        self._compiler.forget()
+        self._compiler.reset()
         self._computing = self._find_computing()
 
     def _find_computing(self) -> list[nn.Module | None]:
@@ -92,7 +92,7 @@ class ActivationHooks:
     def adopt_slots(self, buffer: FlatBuffer) -> None:
         """Use the slots of this buffer, because some layers have new weights."""
         self._compiler.buffer = buffer
-        self._compiler.forget()
+        self._compiler.reset()
         if self._find_computing() != self._computing:
             self.update_structure(self._layers)  # some weight is computed now, or no longer
             self.attach()
@@ -103,7 +103,7 @@ class ActivationHooks:
         Compiled regions are recompiled when hooks in them or on all modules come or go. Where
         there are any, the hook on all modules stays.
         """
-        self._compiler.forget()
+        self._compiler.reset()
         only_some = not (self._is_discovering or self._is_compiled or self._has_replicas)
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
         self._needs_global_hook = not only_some or not is_installed

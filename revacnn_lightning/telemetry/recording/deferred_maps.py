@@ -73,7 +73,7 @@ class _Deferred(ABC):
         """The function that adds a tensor of this reducer, with its version."""
         return self._waiting.append
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Make new groups, because layers, slots or shapes have changed."""
         self._groups.clear()
 

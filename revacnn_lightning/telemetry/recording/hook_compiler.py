@@ -85,11 +85,11 @@ class HookCompiler:
         self._gradients = DeferredGradients(batch, stopwatch)
         batch.sum_deferred_maps, batch.sum_deferred = self._maps.sum, self._sum_deferred
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Compile new hooks, because layers, slots or shapes have changed."""
         self._kept.clear()
-        self._maps.forget()
-        self._gradients.forget()
+        self._maps.reset()
+        self._gradients.reset()
 
     def end_batch(self) -> None:
         """Release the maps that reached no non-linearity, and those that were not summed."""
@@ -97,7 +97,7 @@ class HookCompiler:
         self._maps.clear()
         self._gradients.clear()
         if self._batch.must_compile:
-            self.forget()
+            self.reset()
 
     def _sum_deferred(self) -> None:
         self._maps.sum()
@@ -116,7 +116,7 @@ class HookCompiler:
         key = (batch.statistics, batch.of_all_layers, self._meter.needs_maps)
         if key not in self._kept:
             if len(self._kept) >= MAX_KEPT:
-                self.forget()
+                self.reset()
             possible = [layer for layer in layers if self._can_compile(layer)]
             self._kept[key] = self._compile(possible, general_hooks)
         return self._kept[key]
