@@ -33,6 +33,7 @@ elif OPTIONS.access == "token":
 
 
 def on_server_loaded(server_context: ServerContext) -> None:
+    """Start following runs. Bokeh calls this hook when the server starts."""
     if OPTIONS.access != "token":
         page_access.leave_access_to_server()
     else:
@@ -52,8 +53,10 @@ def on_server_loaded(server_context: ServerContext) -> None:
 
 
 def process_request(request: HTTPServerRequest) -> dict[str, Any]:
+    """Return what the session keeps of a request. Bokeh calls this hook for each request."""
     return session_payload(request)
 
 
 def on_server_unloaded(server_context: ServerContext) -> None:
+    """Detach from all runs. Bokeh calls this hook when the server ends."""
     app_state.stop()

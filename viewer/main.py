@@ -25,6 +25,7 @@ request = None if context is None else context.request
 
 
 def open_page(request: Any) -> None:
+    """Fill the document with the page that a request asks for, and start updating it."""
     theme_name = str(request.cookies.get("revacnn-theme", ""))
     if theme_name not in PALETTES:
         theme_name = ""

@@ -126,7 +126,7 @@ class ChangeListPanel(HtmlPanel):
 
     def _effect(self, change: RequestRecord | RequestOutcome | EditMark) -> dict[str, str]:
         state = self.tab.state
-        effect = None if state is None else state.edit_effects.of(change.version)
+        effect = None if state is None else state.edit_effects.effect_of(change.version)
         predicted: PlanSummary | RequestOutcome | None = None
         if not isinstance(change, EditMark):
             predicted = change.plan if isinstance(change, RequestRecord) else change

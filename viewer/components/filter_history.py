@@ -81,6 +81,8 @@ class FilterHistoryChart(TimeChart):
 
 
 class FilterGradientChart(FilterHistoryChart):
+    """The gradient of the selected filter over the batches."""
+
     title = "mean |∇|"
     name = "filter_gradient"
     statistic = "gradient"
@@ -90,6 +92,8 @@ class FilterGradientChart(FilterHistoryChart):
 
 
 class FilterActivationChart(FilterHistoryChart):
+    """The activation of the selected filter over the batches."""
+
     title = "Σ activation"
     name = "filter_activation"
     statistic = "activation"

@@ -30,6 +30,8 @@ MOVING_KINDS = ("training", "validating", "connecting")
 
 
 class Header(HtmlPanel):
+    """The name, the status and the newest figures of the run, at the top of the page."""
+
     part = "header"
 
     def content(self) -> dict[str, Any]:

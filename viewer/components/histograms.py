@@ -66,8 +66,8 @@ def _ridges(history: HistogramHistory, note: str) -> dict[str, Any]:
         "steps": np.asarray(history.steps, np.float64),
         "shares": shares.astype(np.float32),
         "peak": peak,
-        "limit": history.limit,
-        "axis": format_number(history.limit),
+        "limit": history.axis_limit,
+        "axis": format_number(history.axis_limit),
         "facts": _facts(history),
         "note": "",
     }

@@ -12,6 +12,8 @@ STATISTICS = ("gradient", "activation")
 
 
 class HoveredFilter(HtmlPanel):
+    """The newest statistics of the filter under the pointer, which its tooltip shows."""
+
     part = "hovered_filter"
 
     def content(self) -> dict[str, Any]:

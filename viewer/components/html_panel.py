@@ -12,7 +12,10 @@ __all__ = ["HtmlPanel"]
 
 
 class HtmlPanel:
-    """Sends the result of ``content()`` whenever it has changed. ``part`` names the HTML part."""
+    """Base class: sends the result of ``content()`` to the page whenever it has changed.
+
+    The class attribute ``part`` names the part of the page that receives it.
+    """
 
     part = ""
 

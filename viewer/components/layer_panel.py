@@ -23,6 +23,8 @@ COLORS = 3  # input channels: filters of images with as many are shown in color
 
 
 class LayerPanel(HtmlPanel):
+    """The state of the panel of the selected layer: its pane, its filters and its buttons."""
+
     part = "layer_panel"
 
     def __init__(self, tab: TabState) -> None:

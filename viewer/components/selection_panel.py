@@ -31,6 +31,8 @@ LAST_FILTER = "The last filter of a layer cannot be removed."
 
 
 class SelectionPanel(HtmlPanel):
+    """Facts and statistics of the selected layer and filter, and buttons to edit them."""
+
     part = "selection_panel"
 
     def content(self) -> dict[str, Any]:

@@ -18,6 +18,8 @@ LAYER_MEANS_ONLY = "Only layer means are known of that time."
 
 
 class Timeline(HtmlPanel):
+    """The slider over the recorded batches, which shows earlier states of the run."""
+
     part = "timeline"
 
     def content(self) -> dict[str, Any]:

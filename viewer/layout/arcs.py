@@ -15,7 +15,7 @@ import numpy as np
 
 from .boxes import Box, Placement
 from .connections import Connections
-from .folding import Unit
+from .folding import LayoutUnit
 from .topology import Edge
 
 __all__ = ["Arcs", "arc_levels", "arcs_height", "route_arcs"]
@@ -81,7 +81,7 @@ def arcs_height(connections: Connections) -> float:
     return SHARED_HEIGHT if levels > MAX_LEVELS else FIRST_LEVEL + LEVEL_HEIGHT * levels
 
 
-def route_arcs(units: Sequence[Unit], placement: Placement, connections: Connections) -> Arcs:
+def route_arcs(units: Sequence[LayoutUnit], placement: Placement, connections: Connections) -> Arcs:
     """Return the lines of all arcs."""
     router = _ArcRouter(units, placement, connections)
     for group in _overlapping(connections.arcs, connections.ranks):
@@ -110,7 +110,7 @@ class _ArcRouter:
     """Collects the lines; each row has the fields of `Arcs`."""
 
     def __init__(
-        self, units: Sequence[Unit], placement: Placement, connections: Connections
+        self, units: Sequence[LayoutUnit], placement: Placement, connections: Connections
     ) -> None:
         self.units, self.connections = units, connections
         self.boxes = placement.boxes

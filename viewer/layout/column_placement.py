@@ -22,7 +22,7 @@ from .columns import (
     dot_column,
     fit_dot_pitch,
 )
-from .folding import Unit
+from .folding import LayoutUnit
 
 __all__ = ["place_units"]
 
@@ -50,7 +50,7 @@ class _Lane:
 
 def place_units(
     structure: Structure,
-    units: Sequence[Unit],
+    units: Sequence[LayoutUnit],
     ranks: Sequence[int],
     path_lanes: Collection[PathLane],
     area: ColumnArea,
@@ -84,7 +84,7 @@ class _Sizes:
     def __init__(
         self,
         structure: Structure,
-        units: Sequence[Unit],
+        units: Sequence[LayoutUnit],
         density: str,
         expanded_layers: Collection[str],
     ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from revacnn_lightning.protocol.messages import Structure
 
 from .boxes import PathLane
-from .folding import Unit
+from .folding import LayoutUnit
 from .topology import Edge, assign_ranks, concatenating_layers, forward_edges, split_edges
 
 __all__ = ["Connections", "find_connections"]
@@ -49,7 +49,7 @@ class Connections:
         )
 
 
-def find_connections(structure: Structure, units: Sequence[Unit]) -> Connections:
+def find_connections(structure: Structure, units: Sequence[LayoutUnit]) -> Connections:
     """Return the edges between the units of a network, and which of them are paths or arcs."""
     unit_of = [i for i, unit in enumerate(units) for _ in unit.layers]
     layer_edges = forward_edges(structure)

@@ -10,7 +10,7 @@ from functools import lru_cache
 __all__ = [
     "MAX_OPEN_LAYERS",
     "Block",
-    "Unit",
+    "LayoutUnit",
     "closed_block_of",
     "find_blocks",
     "fold_blocks",
@@ -47,7 +47,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Unit:
+class LayoutUnit:
     """What is drawn at one place: a layer, or all layers of a closed block.
 
     Attributes:
@@ -98,7 +98,7 @@ def _find_blocks(names: tuple[str, ...]) -> tuple[Block, ...]:
     return tuple(sorted(blocks, key=lambda block: (block.first, -block.end)))
 
 
-def fold_blocks(names: Sequence[str], closed_blocks: Collection[str]) -> list[Unit]:
+def fold_blocks(names: Sequence[str], closed_blocks: Collection[str]) -> list[LayoutUnit]:
     """Return the units to draw: the outermost closed blocks, and all layers outside of them.
 
     Args:
@@ -156,7 +156,7 @@ def reveal(layer: int, names: Sequence[str], closed_blocks: Collection[str]) -> 
     return frozenset(closed_blocks) - around
 
 
-def _fold(names: Sequence[str], closed: Iterable[Block]) -> list[Unit]:
+def _fold(names: Sequence[str], closed: Iterable[Block]) -> list[LayoutUnit]:
     """Return what is drawn if these blocks, outer before inner, are closed."""
     starts: dict[int, Block] = {}
     for block in closed:
@@ -165,9 +165,9 @@ def _fold(names: Sequence[str], closed: Iterable[Block]) -> list[Unit]:
     while layer < len(names):
         closed_one = starts.get(layer)
         if closed_one is None:
-            units.append(Unit(names[layer], layer, layer + 1, is_block=False))
+            units.append(LayoutUnit(names[layer], layer, layer + 1, is_block=False))
         else:
-            units.append(Unit(closed_one.path, layer, closed_one.end, is_block=True))
+            units.append(LayoutUnit(closed_one.path, layer, closed_one.end, is_block=True))
         layer = units[-1].end
     return units
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from revacnn_lightning.protocol.messages import Structure
 
-from .folding import Unit
+from .folding import LayoutUnit
 
 __all__ = ["are_apart", "header_span"]
 
@@ -19,7 +19,7 @@ GAP = 4.0  # px between two headers, at least
 Span = tuple[float, float]  # left, right
 
 
-def header_span(structure: Structure, unit: Unit, label: str, middle: float) -> Span:
+def header_span(structure: Structure, unit: LayoutUnit, label: str, middle: float) -> Span:
     """Return about where the header of a unit begins and ends, px."""
     layers = [structure.layers[i] for i in unit.layers]
     n_filters = sum(len(layer.filter_ids) for layer in layers)

@@ -18,7 +18,7 @@ from .column_placement import place_units
 from .columns import Column
 from .connections import Connections, find_connections
 from .density import DENSER, MIN_ROOM, choose_density, vertical_margins
-from .folding import Unit, fold_blocks
+from .folding import LayoutUnit, fold_blocks
 from .header_width import are_apart, header_span
 from .input_output_space import NO_SPACE, InputOutputSpace, input_output_space, widen_for_names
 from .open_blocks import OpenBlock, block_of_stage, find_open_blocks, open_block_boxes
@@ -60,7 +60,7 @@ class NetworkLayout:
 
     width: float
     height: float
-    units: list[Unit]
+    units: list[LayoutUnit]
     boxes: list[Box]
     columns: list[Column]
     labels: list[str]
@@ -209,8 +209,7 @@ def _layout(
         space = widen_for_names(input_output_space(width, n_ranks), class_name_width)
     input_rank = _rank_of_readers(units, ranks, input_readers) if has_input_output else 0
     left = LEFT_OF_INPUT if input_rank else 0.0
-    # width of the columns together
-    inner = max(60.0, width - space.left - space.right - left)
+    inner = max(60.0, width - space.left - space.right - left)  # of all columns together
     density = density or choose_density(n_ranks, inner, 2 * MARGIN if has_input_output else 0.0)
     stages = find_stages(names, ranks) if names else []
     open_blocks = find_open_blocks(layer_names, units, closed_blocks, stages)
@@ -250,7 +249,9 @@ def _layout(
     )
 
 
-def _rank_of_readers(units: Sequence[Unit], ranks: Sequence[int], readers: Collection[int]) -> int:
+def _rank_of_readers(
+    units: Sequence[LayoutUnit], ranks: Sequence[int], readers: Collection[int]
+) -> int:
     """Return the lowest rank of the units with these layers; 0 if there are none."""
     found = [
         rank
@@ -273,7 +274,7 @@ def _stage_frames(
     ranks: list[int],
     boxes: list[Box],
     density: str,
-    units: Sequence[Unit],
+    units: Sequence[LayoutUnit],
 ) -> list[StageBox]:
     """Return the frames of the stages, except where their title would say a name twice.
 
@@ -292,7 +293,7 @@ def _stage_frames(
     ]
 
 
-def _has_own_title(unit: Unit, stage: Stage, density: str) -> bool:
+def _has_own_title(unit: LayoutUnit, stage: Stage, density: str) -> bool:
     """Return whether a stage is one unit, above which its name is written."""
     if unit.is_block:
         return stage.first == stage.last

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .boxes import Box
-from .folding import Unit, find_blocks
+from .folding import LayoutUnit, find_blocks
 from .stages import Stage
 from .titles import StageBox
 
@@ -34,7 +34,7 @@ class OpenBlock:
 
 def find_open_blocks(
     names: Sequence[str],
-    units: Sequence[Unit],
+    units: Sequence[LayoutUnit],
     closed_blocks: Collection[str],
     stages: Sequence[Stage],
 ) -> list[OpenBlock]:
@@ -68,7 +68,10 @@ def block_of_stage(stage: Stage, blocks: Sequence[OpenBlock]) -> str:
 
 
 def open_block_boxes(
-    blocks: Sequence[OpenBlock], boxes: Sequence[Box], ranks: Sequence[int], units: Sequence[Unit]
+    blocks: Sequence[OpenBlock],
+    boxes: Sequence[Box],
+    ranks: Sequence[int],
+    units: Sequence[LayoutUnit],
 ) -> list[StageBox]:
     """Return the frames of the open blocks that have one."""
     deepest = max((block.level for block in blocks), default=0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .boxes import Box, PathLane, Placement
 from .connections import Connections
-from .folding import Unit
+from .folding import LayoutUnit
 from .path_starts import FAN, MIN_PATH_WIDTH, NODE_OVERLAP, PathStarts, fan_out_paths, start_paths
 from .topology import Edge
 
@@ -57,7 +57,9 @@ def join_paths(parts: Sequence[Paths]) -> Paths:
     return Paths(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def route_paths(units: Sequence[Unit], placement: Placement, connections: Connections) -> Paths:
+def route_paths(
+    units: Sequence[LayoutUnit], placement: Placement, connections: Connections
+) -> Paths:
     """Return the paths of all edges that are drawn as paths."""
     router = _Router(units, placement, connections)
     for sources, readers in _junctions(connections.path_edges):
@@ -82,7 +84,7 @@ class _Router:
     """Collects the paths of all edges."""
 
     def __init__(
-        self, units: Sequence[Unit], placement: Placement, connections: Connections
+        self, units: Sequence[LayoutUnit], placement: Placement, connections: Connections
     ) -> None:
         self.units, self.placement, self.connections = units, placement, connections
         self.columns, self.boxes = placement.columns, placement.boxes

@@ -64,11 +64,11 @@ class EditEffects:
         self._before = _Values()  # since the last edit
         self._after = _Values()
 
-    def of(self, version: int) -> EditEffect | None:
+    def effect_of(self, version: int) -> EditEffect | None:
         """Return the effect of the edit that led to this structure version, if it is known."""
         return self._effects.get(version)
 
-    def begin(self, version: int) -> None:
+    def begin_measuring(self, version: int) -> None:
         """Begin to measure the edit that has led to this structure version."""
         if self._newest is not None and self._after.n_batches < REPORTS[0]:
             self._newest.n_edits += 1

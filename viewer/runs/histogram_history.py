@@ -44,8 +44,8 @@ class HistogramHistory:
             del self.steps[-2::-2], self.histograms[-2::-2]
 
     @property
-    def limit(self) -> float:
-        """The common axis reaches from -limit to limit: it holds the newest histogram whole.
+    def axis_limit(self) -> float:
+        """Half the width of the common axis around 0, which holds the newest histogram whole.
 
         Earlier and much wider ones do not extend it.
         """
@@ -54,7 +54,7 @@ class HistogramHistory:
 
     def shares(self) -> np.ndarray:
         """Return the share of the values in each of `BINS` bins of the axis, (rows, BINS)."""
-        limit = self.limit or 1.0
+        limit = self.axis_limit or 1.0
         edges = np.linspace(-limit, limit, BINS + 1)
         return np.array([_shares(one, limit, edges) for one in self.histograms]).reshape(-1, BINS)
 

@@ -203,7 +203,7 @@ class RunState:
         if known is not None:
             times = [one.time for one in (self.status, self.snapshot) if one is not None]
             self.requests.mark_edit(structure, max(times, default=0.0))
-            self.edit_effects.begin(structure.version)
+            self.edit_effects.begin_measuring(structure.version)
         self.structure_revision += 1
 
     def _complete_structure(self, known: Structure, structure: Structure) -> None:

@@ -25,7 +25,7 @@ def effects() -> EditEffects:
 
 
 def effect_of(effects: EditEffects, version: int) -> EditEffect:
-    found = effects.of(version)
+    found = effects.effect_of(version)
     assert found is not None
     return found
 
@@ -36,7 +36,7 @@ def test_mean_and_spread_of_the_loss_are_those_of_the_nearest_batches(
     losses = np.random.default_rng(0).uniform(1, 2, (2, 3 * WINDOW))
     for loss in losses[0]:
         effects.add(snapshot(loss))
-    effects.begin(1)
+    effects.begin_measuring(1)
     for loss in losses[1]:
         effects.add(snapshot(loss))
     effect = effect_of(effects, 1)
@@ -50,7 +50,7 @@ def test_mean_and_spread_of_the_loss_are_those_of_the_nearest_batches(
 def test_snapshots_of_several_batches_count_as_so_many(effects: EditEffects) -> None:
     several = replace(snapshot(2.0), batch_count=8)
     effects.add(several)
-    effects.begin(1)
+    effects.begin_measuring(1)
     effects.add(several)
     assert not effect_of(effects, 1).after  # reported after 10 batches
     effects.add(several)
@@ -66,7 +66,7 @@ def test_the_windows_of_two_edits_do_not_overlap(effects: EditEffects) -> None:
     for version, loss in ((1, 3.0), (2, 2.0), (3, 1.0)):
         for _ in range(20):
             effects.add(snapshot(loss))
-        effects.begin(version)
+        effects.begin_measuring(version)
     assert effect_of(effects, 1).after["loss"].mean == 2.0
     assert effect_of(effects, 2).before["loss"].mean == 2.0
     assert effect_of(effects, 2).after["loss"].mean == 1.0
@@ -78,7 +78,7 @@ def test_edits_that_come_close_together_share_an_effect(effects: EditEffects) ->
     for _ in range(20):
         effects.add(snapshot(2.0))
     for version in (1, 2, 3):
-        effects.begin(version)
+        effects.begin_measuring(version)
         effects.add(snapshot(9.0))
     for _ in range(WINDOW):
         effects.add(snapshot(1.0))
@@ -94,7 +94,7 @@ def test_a_metric_counts_where_it_changes(effects: EditEffects) -> None:
     for acc in (0.5, 0.6):
         for _ in range(WINDOW):
             effects.add(snapshot(1.0, val_acc=acc))
-    effects.begin(1)
+    effects.begin_measuring(1)
     for _ in range(2 * WINDOW):
         effects.add(snapshot(1.0, val_acc=0.6))
     effect = effect_of(effects, 1)
@@ -112,14 +112,14 @@ def test_a_metric_counts_where_it_changes(effects: EditEffects) -> None:
 def test_values_that_are_not_finite_are_left_out(effects: EditEffects) -> None:
     for loss in (np.nan, 1.0, np.inf, 3.0, None):
         effects.add(snapshot(loss, acc=float("nan")))
-    effects.begin(1)
+    effects.begin_measuring(1)
     before = effect_of(effects, 1).before
     assert before["loss"].mean == 2.0
     assert "acc" not in before
 
 
 def test_an_effect_is_reported_a_few_times_not_with_every_batch(effects: EditEffects) -> None:
-    effects.begin(1)
+    effects.begin_measuring(1)
     revisions = []
     for _ in range(4 * WINDOW):
         effects.add(snapshot(1.0, acc=0.5))
@@ -131,9 +131,9 @@ def test_old_effects_are_dropped(effects: EditEffects) -> None:
     for version in range(1, 200):
         for _ in range(12):
             effects.add(snapshot(1.0))
-        effects.begin(version)
-    assert effects.of(1) is None
-    assert effects.of(199) is not None
+        effects.begin_measuring(version)
+    assert effects.effect_of(1) is None
+    assert effects.effect_of(199) is not None
 
 
 def test_the_effect_of_an_edit_of_a_run_is_measured(follower: InProcessFollower) -> None:
@@ -143,7 +143,7 @@ def test_the_effect_of_an_edit_of_a_run_is_measured(follower: InProcessFollower)
     follower.request(AddFilters("conv1"), "add", 0)
     follower.deliver()
     follower.train(WINDOW)
-    effect = state.edit_effects.of(1)
+    effect = state.edit_effects.effect_of(1)
     assert effect is not None
     assert effect.before.keys() == effect.after.keys() | {"val_acc", "val_loss"}
     assert effect.before["loss"].spread > 0

@@ -36,7 +36,7 @@ def test_all_rows_share_an_axis_that_holds_the_newest() -> None:
     history = HistogramHistory()
     for step, limit in enumerate([100.0, 1.0, 1.0, 2.0]):
         history.add(step, histogram(limit))
-    assert history.limit == 2.0
+    assert history.axis_limit == 2.0
     shares = history.shares()
     assert shares.shape == (4, BINS)
     np.testing.assert_allclose(shares.sum(axis=1), [0.02, 1, 1, 1], atol=1e-9)
@@ -50,7 +50,7 @@ def test_zeros_are_a_peak_in_the_middle() -> None:
     counts[32] = 9
     history.add(0, Histogram(counts, 0.0))
     shares = history.shares()[0]
-    assert history.limit == 0
+    assert history.axis_limit == 0
     assert shares[BINS // 2 - 1 : BINS // 2 + 1].sum() == pytest.approx(1)
 
 
