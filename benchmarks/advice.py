@@ -133,7 +133,7 @@ def train(model: nn.Module, batches: list[Batch]) -> Iterator[Moment]:
         is_last = step == len(batches) - 1 - AHEAD
         while limits and (level < limits[0][1] or is_last):
             recorded = {
-                name: _by_layer(window.mean(), recording.layers, recording.widths)
+                name: _by_layer(window.root_mean_square(), recording.layers, recording.widths)
                 for name, window in windows.items()
             }
             stage = limits.pop(0)[0]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from revacnn_lightning import RemoveFilters
-from revacnn_lightning.runtime.filter_certificates import FilterCertificates
+from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.reference_outputs import disconnect_removed_filters
@@ -95,7 +95,7 @@ def _train_silenced(model: nn.Module, layer: str, batches: list[Batch]) -> list[
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
         recorder.end_batch()
-    certified, _ = FilterCertificates(recorder, editor, lambda: [optimizer]).of_layer(layer)
+    certified, _ = ProvablyDeadFilters(recorder, editor, lambda: [optimizer]).of_layer(layer)
     recorder.detach()
     return certified
 

@@ -146,7 +146,9 @@ class SteeredRun:
     def _choose(self, probe: ForwardProbe, *, is_random: bool) -> RemoveFilters:
         """Choose one to four filters of a layer that has enough of them."""
         groups = self.editor.channel_groups(probe)
-        prices = add_up_coupled(self.window.mean(), self.layers, self.widths, groups, self.model)
+        prices = add_up_coupled(
+            self.window.root_mean_square(), self.layers, self.widths, groups, self.model
+        )
         by_layer = np.split(prices, np.cumsum(self.widths)[:-1])
         index = self.random.choice(self._wide_layers())
         layer, own = self.layers[index], by_layer[index]

@@ -23,20 +23,20 @@ from revacnn_lightning.runtime.alert_delivery import AlertTarget
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
 from revacnn_lightning.runtime.checkpoint_hooks import CheckpointHooks
-from revacnn_lightning.runtime.fresh_copies import FreshCopies
+from revacnn_lightning.runtime.fresh_copies import FreshCopyMixin
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
 from revacnn_lightning.runtime.inspection_collectors import InspectionSources
 from revacnn_lightning.runtime.ranks.processes import Processes
 from revacnn_lightning.runtime.ranks.started_processes import (
+    add_edits_to_state_dict,
     adopt_edits_when_loaded,
-    carry_edits,
     was_started,
 )
 from revacnn_lightning.runtime.ranks.training_refusals import (
+    backward_refusal,
     edit_refusal,
     forward_refusal,
-    inspection_refusal,
     is_split,
 )
 from revacnn_lightning.runtime.request_queue import PendingRequest
@@ -45,20 +45,20 @@ from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import UserForward
 from revacnn_lightning.runtime.session import Session
-from revacnn_lightning.runtime.step_forwards import StepForwards
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
     data_class_names,
-    loads_late,
+    loads_after_fit_start,
     loss_scale,
-    model_holders,
+    other_callbacks,
     progress_of,
     record_next_step,
     scalar_metrics,
     validation_data,
 )
+from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
 from revacnn_lightning.runtime.trial.trainer_loop import TrainerLoop
-from revacnn_lightning.runtime.undo_after_error import UndoAfterError
+from revacnn_lightning.runtime.undo_after_failure import UndoAfterFailure
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
 from revacnn_lightning.steering.edit_mark import is_marked
@@ -109,7 +109,7 @@ def disable_on_error(hook: Hook) -> Hook:
     return guarded  # type: ignore[return-value]
 
 
-class ReVACNN(FreshCopies, Callback):
+class ReVACNN(FreshCopyMixin, Callback):
     """Monitors every filter of the network and edits the network while it trains.
 
     With no viewer attached, only a few batches are recorded, for the history of the run, and the
@@ -187,7 +187,7 @@ class ReVACNN(FreshCopies, Callback):
     """
 
     RUN_STATE = (
-        "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_error",
+        "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_failure",
         "_continuation", "_processes", "_edit_refusal", "_is_split",
     )  # fmt: skip
 
@@ -240,11 +240,11 @@ class ReVACNN(FreshCopies, Callback):
 
     def _begin_without_run(self) -> None:
         self._session: Session | None = None
-        self._forwards: StepForwards | None = None
+        self._forwards: TrainingStepObserver | None = None
         self._editor: Editor | None = None
         self._monitored: Trainer | None = None
         self._is_disabled = False
-        self._undo_after_error: UndoAfterError | None = None
+        self._undo_after_failure: UndoAfterFailure | None = None
         self._continuation = RunContinuation(keep_history=self._options.keep_history)
         self._processes: Processes | None = None  # of the training, during a fit
         self._edit_refusal = ""
@@ -270,7 +270,7 @@ class ReVACNN(FreshCopies, Callback):
         Raises:
             EditRefusedError: no training is running.
         """
-        handler = self._session or self._undo_after_error
+        handler = self._session or self._undo_after_failure
         if handler is None:
             raise EditRefusedError("no training is running; call steer while trainer.fit runs")
         return handler.submit(body, dry_run=dry_run)
@@ -300,7 +300,7 @@ class ReVACNN(FreshCopies, Callback):
             hooks.start(trainer.optimizers)
         if self._reserve_for(trainer):
             self._is_disabled = False
-            if not loads_late(trainer):
+            if not loads_after_fit_start(trainer):
                 self._open(trainer, pl_module)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -308,7 +308,7 @@ class ReVACNN(FreshCopies, Callback):
 
     def _open_after_loading(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open a run whose checkpoint, if there is one, is loaded after ``on_fit_start``."""
-        if self._processes is None and loads_late(trainer):
+        if self._processes is None and loads_after_fit_start(trainer):
             self._open(trainer, pl_module)
 
     def _reserve_for(self, trainer: Trainer) -> bool:
@@ -363,7 +363,9 @@ class ReVACNN(FreshCopies, Callback):
             hooks.remove()
         if trainer is self._monitored:
             if was_started(trainer):
-                carry_edits(pl_module)  # not earlier: checkpoints have the edits already
+                add_edits_to_state_dict(
+                    pl_module
+                )  # not earlier: checkpoints have the edits already
             self._close()
             self._leave_processes(is_clean=False)
             self._editor = self._monitored = None
@@ -389,7 +391,7 @@ class ReVACNN(FreshCopies, Callback):
         self._editor = self._options.make_editor(
             pl_module,
             lambda: trainer.optimizers,  # training may replace them
-            functools.partial(model_holders, trainer),
+            functools.partial(other_callbacks, trainer),
             journal,
             is_split=self._is_split,
         )
@@ -399,7 +401,7 @@ class ReVACNN(FreshCopies, Callback):
             lambda: self._options.make_recorder(pl_module),
         )
         self._edit_refusal = edit_refusal(trainer, pl_module)
-        self._forwards = StepForwards(
+        self._forwards = TrainingStepObserver(
             pl_module,
             self._editor,
             self._options,
@@ -436,11 +438,11 @@ class ReVACNN(FreshCopies, Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         editor: Editor,
-        forwards: StepForwards,
+        forwards: TrainingStepObserver,
     ) -> Session:
         options = self._options
         names = options.names_of_classes
-        refusal = inspection_refusal(trainer, pl_module)
+        refusal = backward_refusal(trainer, pl_module)
         validation = validation_data(trainer, options.images, names)
         lineage, history = self._continuation.begin(pl_module)
         diagnostics = RunDiagnostics(
@@ -475,7 +477,7 @@ class ReVACNN(FreshCopies, Callback):
         session, self._session = self._session, None
         if self._forwards is not None:
             self._forwards.end_batch()
-        undo, self._undo_after_error = self._undo_after_error, None
+        undo, self._undo_after_failure = self._undo_after_failure, None
         try:
             if session is not None:
                 session.close(state, detail, keep_edits=keep_edits)
@@ -493,7 +495,7 @@ class ReVACNN(FreshCopies, Callback):
             self._processes.report_error(error)
         if self._editor is not None:
             ranks = None if self._processes is None else self._processes.ranks
-            self._undo_after_error = UndoAfterError(self._editor, reason, ranks)
+            self._undo_after_failure = UndoAfterFailure(self._editor, reason, ranks)
 
     # ------------------------------------------------------------------ a batch
 
@@ -508,12 +510,12 @@ class ReVACNN(FreshCopies, Callback):
             return self._training_batch(trainer, batch, batch_idx)
 
         processes.begin_batch(make_batch)
-        if self._undo_after_error is None:
+        if self._undo_after_failure is None:
             self._begin_batch(trainer, make_batch)
         else:
             self._undo(trainer, make_batch)
-        handler = self._session or self._undo_after_error
-        processes.end_stop(None if handler is None else lambda: handler.stop_needs)
+        handler = self._session or self._undo_after_failure
+        processes.end_stop(None if handler is None else lambda: handler.stop_reasons)
         processes.update_model(self._editor)  # not guarded: it would train with wrong gradients
         if processes.recording is not None:
             processes.recording.begin_batch(lambda: loss_scale(trainer))
@@ -527,8 +529,8 @@ class ReVACNN(FreshCopies, Callback):
     def _undo(self, trainer: Trainer, make_batch: Callable[[], TrainingBatch]) -> None:
         """Undo edits in a run whose monitoring has stopped."""
         try:
-            if self._undo_after_error is not None:
-                self._undo_after_error.begin_batch(make_batch)
+            if self._undo_after_failure is not None:
+                self._undo_after_failure.begin_batch(make_batch)
             self._record_if_needed(trainer)
         except Exception:  # a bug of this package must not stop the training
             log.warning("Edits can no longer be undone; training continues", exc_info=True)
@@ -554,7 +556,7 @@ class ReVACNN(FreshCopies, Callback):
         if of_trial is not None:
             record_next_step(trainer, of_trial)
             return
-        handler = self._session or self._undo_after_error or self._processes
+        handler = self._session or self._undo_after_failure or self._processes
         if forwards is None or handler is None or not handler.needs_probe:
             return
         recording = forwards.needed_recording(self._continuation.step)

@@ -234,7 +234,7 @@ def test_pictures_and_preferred_images_are_made_where_the_model_is():
     from revacnn_lightning.protocol.pictures import picture_requests
     from revacnn_lightning.protocol.requests import PaintImage, Patch
     from revacnn_lightning.runtime.batch import TrainingBatch
-    from revacnn_lightning.runtime.image_predictions import ImageTruth
+    from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
     from revacnn_lightning.runtime.input_images import InputImages
     from revacnn_lightning.telemetry.inspection.attribution import trace_activation
     from revacnn_lightning.telemetry.inspection.image_ascent import (
@@ -250,7 +250,7 @@ def test_pictures_and_preferred_images_are_made_where_the_model_is():
     for request in picture_requests(-1, np.zeros((40, 40, 3), np.uint8)):
         images.select(request)
     images.select(PaintImage(-2, 3, [Patch(0, 0, 1, 0.5)]))
-    images.remember_shown_input(pixels[0], ImageTruth())
+    images.remember_shown_input(pixels[0], LabelAndClassNames())
     images.select(PaintImage(-3))
     assert all(images.image(index).is_cuda for index in (-1, -2, -3))
 

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from benchmarks.distributed.networks import run_module
 from revacnn_lightning import ReVACNN
+from revacnn_lightning.runtime.ranks.data_parallel_rewrapper import DataParallelRewrapper
 from revacnn_lightning.runtime.ranks.processes import Processes
-from revacnn_lightning.runtime.ranks.replicated_model import ReplicatedModel
 
 __all__ = ["Driver", "Scripted", "make_trainer", "median_ms", "new_driver", "train"]
 
@@ -57,7 +57,7 @@ class Driver(pl.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         for kind, name in ((Processes, "begin_batch"), (Processes, "end_stop")):
             timed(kind, name, self.costs)
-        timed(ReplicatedModel, "update", self.wraps)
+        timed(DataParallelRewrapper, "update", self.wraps)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         editor = self.revacnn._editor

@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.automatic_requests import (
 from revacnn_lightning.protocol.automatic_state import AutomaticState
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.pruning import Pruning
-from revacnn_lightning.runtime.steering_policy import SteeringPolicy
+from revacnn_lightning.runtime.steering_policy import SteeringPolicyExecutor
 
 __all__ = ["AutomaticSteering"]
 
@@ -34,7 +34,7 @@ class AutomaticSteering:
     """
 
     def __init__(
-        self, pruning: Pruning, policy: SteeringPolicy, on_change: Callable[[], None]
+        self, pruning: Pruning, policy: SteeringPolicyExecutor, on_change: Callable[[], None]
     ) -> None:
         self._pruning = pruning
         self._policy = policy

@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.protocol.requests import Freeze, Redo, RequestBody, Undo, Unfreeze
 from revacnn_lightning.runtime.batch_classes import BatchClasses
 from revacnn_lightning.runtime.batch_images import Images
-from revacnn_lightning.runtime.image_predictions import ImageTruth
+from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.telemetry import Recording
 
@@ -38,8 +38,8 @@ class Progress:
     max_epochs: int = 0
 
 
-def no_probe() -> ForwardProbe:
-    """Return a probe without forwards: enough for a network that has been traced already."""
+def make_empty_probe() -> ForwardProbe:
+    """Return a probe that runs no forward. It suffices for a network that was traced before."""
     return ForwardProbe(forwards=())
 
 
@@ -64,11 +64,11 @@ class TrainingBatch:
     """
 
     progress: Progress = Progress()
-    make_probe: Callable[[], ForwardProbe] = no_probe
+    make_probe: Callable[[], ForwardProbe] = make_empty_probe
     is_probe_ready: Callable[[], bool] = lambda: True
     get_images: Callable[[], Images | None] = lambda: None
     get_input: Callable[[], Tensor | None] = lambda: None
-    get_truth: Callable[[], ImageTruth] = ImageTruth
+    get_truth: Callable[[], LabelAndClassNames] = LabelAndClassNames
     get_classes: Callable[[], BatchClasses] = BatchClasses
     get_nbytes: Callable[[], int] = int
     is_loss_ready: Callable[[], bool] = lambda: True

@@ -38,9 +38,10 @@ class BatchClasses:
     """The classes of the samples of a batch.
 
     Attributes:
-        labels: int64 (B,) on the CPU; a negative one stands for no class. None: they are unknown.
-        note: why they are; "" if they are known.
-        names: of all classes in their order; () if they are unknown.
+        labels: the class of each sample, int64 (B,) on the CPU. A negative value stands for no
+            class. None if the classes are unknown.
+        note: the reason why the classes are unknown; "" if they are known.
+        names: the names of all classes in their order; () if they are unknown.
     """
 
     labels: Tensor | None = None
@@ -48,7 +49,7 @@ class BatchClasses:
     names: Sequence[str] = ()
 
 
-def find_classes(batch: Any, images: ImagesOfBatch | None = None) -> BatchClasses:
+def find_classes(batch: Any, get_images: ImagesOfBatch | None = None) -> BatchClasses:
     """Return the classes of the samples of a batch.
 
     They are the first integers (B,) or (B, 1) of a list or tuple, or those under a key or attribute
@@ -56,13 +57,13 @@ def find_classes(batch: Any, images: ImagesOfBatch | None = None) -> BatchClasse
 
     Args:
         batch: tensors nested in containers (see `batch_nesting.contents`).
-        images: returns the images of a batch; None: they are searched for.
+        get_images: returns the images of a batch. None searches for them.
     """
-    found = find_images(batch, images)
+    found = find_images(batch, get_images)
     inputs = {id(found)} if isinstance(found, Tensor) else set()
     if found is None:  # features (B, n): the first floating-point tensor
         inputs = {id(_first_floating(batch))}
-    size = batch_size(batch, images)
+    size = batch_size(batch, get_images)
     note = NO_CLASSES
     for candidate in _candidates(batch, MAX_DEPTH):
         target = _as_tensor(candidate)

@@ -43,29 +43,30 @@ class _Candidate:
         return not self.is_batched(), not self.is_named, not self.is_certain
 
 
-def find_images(batch: Any, images: ImagesOfBatch | None = None) -> Images | None:
+def find_images(batch: Any, get_images: ImagesOfBatch | None = None) -> Images | None:
     """Return the images of a batch, as the batch holds them.
 
-    Without ``images``, they are the first tensor (B, channels, H, W) or list of tensors (channels,
-    H, W), and those named after images come first; else the first floating-point tensor of at least
-    three dimensions.
+    Without ``get_images``, they are the first tensor (B, channels, H, W) or list of tensors
+    (channels, H, W), and those named after images come first; else the first floating-point tensor
+    of at least three dimensions.
 
     Args:
         batch: tensors nested in containers (see `batch_nesting.contents`).
-        images: the user's function that returns the images of a batch, to be used instead.
+        get_images: the user's function that returns the images of a batch, to be used instead.
 
     Raises:
-        EditRefusedError: ``images`` raised an exception, or returned something else than images.
+        EditRefusedError: ``get_images`` raised an exception, or returned something else than
+            images.
     """
-    if images is not None:
-        return _call_users_function(images, batch)
+    if get_images is not None:
+        return _call_users_function(get_images, batch)
     found = sorted(_candidates(batch), key=_Candidate.rank)
     return found[0].images if found else None
 
 
-def _call_users_function(images: ImagesOfBatch, batch: Any) -> Images:
+def _call_users_function(get_images: ImagesOfBatch, batch: Any) -> Images:
     try:
-        found = images(batch)
+        found = get_images(batch)
     except EditRefusedError:
         raise
     except Exception as error:  # the user's code may raise anything

@@ -1,4 +1,4 @@
-"""The input of the moment: the first sample of a batch of any kind, and how it is sent."""
+"""The first sample of a batch of any kind, and its encoding in messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.batch_nesting import leaves
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 
-__all__ = ["channel_sums", "encode_input", "first_input"]
+__all__ = ["channel_l1_norms", "encode_batch_input", "first_input"]
 
 MAX_SIDE = 96  # pixels of an image; larger ones are downsampled
 MAX_LENGTH = 512  # values of a signal; longer ones are downsampled
@@ -24,7 +24,8 @@ def first_input(batch: Any, images: Images | None) -> Tensor | None:
 
     Args:
         batch: tensors nested in containers (see `batch_nesting.contents`).
-        images: what `find_images` finds in it; None: the first tensor (B, features) is the input.
+        images: what `find_images` has found in the batch. None if it has found nothing: then the
+            first tensor (B, features) is the input.
     """
     if images is None:
         tensors = (leaf for leaf in leaves(batch) if isinstance(leaf, Tensor))
@@ -36,14 +37,14 @@ def _is_numbers(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and tensor.is_floating_point() and not tensor.is_nested
 
 
-def channel_sums(values: Tensor) -> list[float]:
-    """Return the sum of the absolute values of each channel (channels, ...), of 512 at most."""
+def channel_l1_norms(values: Tensor) -> list[float]:
+    """Return the L1 norm of each of the first 512 channels of an input (channels, ...)."""
     rows = values.detach()[:MAX_CHANNELS].float().abs()
     return [float(each) for each in rows.flatten(1).sum(1).cpu()] if values.ndim > 1 else []
 
 
-def encode_input(values: Tensor) -> np.ndarray:
-    """Return an input as it is sent, float16 of magnitude at most 1.
+def encode_batch_input(values: Tensor) -> np.ndarray:
+    """Return an input as messages hold it: downsampled, float16 of magnitude at most 1.
 
     Args:
         values: an image (channels, H, W), a signal (channels, length), features (n,), or a volume

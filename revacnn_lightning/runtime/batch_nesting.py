@@ -50,14 +50,18 @@ def is_sequence(node: Any) -> bool:
     )
 
 
-def leaves(node: Any, depth: int = 0) -> Iterator[Any]:
+def leaves(node: Any) -> Iterator[Any]:
     """Yield everything in nested containers that is not a container itself."""
+    return _leaves(node, 0)
+
+
+def _leaves(node: Any, depth: int) -> Iterator[Any]:
     inner = contents(node) if depth < MAX_DEPTH else None
     if inner is None:
         yield node
         return
     for value in inner.values():
-        yield from leaves(value, depth + 1)
+        yield from _leaves(value, depth + 1)
 
 
 def with_contents(node: Any, values: dict[Any, Any]) -> Any:

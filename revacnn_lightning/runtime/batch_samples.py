@@ -24,23 +24,23 @@ __all__ = ["batch_of_image", "batch_size", "find_images", "first_samples", "is_e
 log = logging.getLogger(__name__)
 
 
-def batch_size(batch: Any, images: ImagesOfBatch | None = None) -> int:
+def batch_size(batch: Any, get_images: ImagesOfBatch | None = None) -> int:
     """Return the number of the batch's images, else of samples in its first array, else 0."""
-    found = find_images(batch, images)
+    found = find_images(batch, get_images)
     if found is not None:
         return len(found)
     return next((len(leaf) for leaf in leaves(batch) if _is_array(leaf)), 0)
 
 
-def is_empty(batch: Any, images: ImagesOfBatch | None = None) -> bool:
+def is_empty(batch: Any, get_images: ImagesOfBatch | None = None) -> bool:
     """Return whether a batch holds images or arrays, but not one sample."""
-    found = find_images(batch, images)
+    found = find_images(batch, get_images)
     if found is not None:
         return not len(found)
     return any(_is_array(leaf) for leaf in leaves(batch)) and not batch_size(batch)
 
 
-def first_samples(batch: Any, count: int, images: ImagesOfBatch | None = None) -> Any:
+def first_samples(batch: Any, count: int, get_images: ImagesOfBatch | None = None) -> Any:
     """Return a copy of a batch with its first ``count`` samples only.
 
     Nothing that the model does to the copy changes the batch. Cut are tensors and arrays whose
@@ -51,15 +51,15 @@ def first_samples(batch: Any, count: int, images: ImagesOfBatch | None = None) -
     Args:
         batch: tensors nested in containers (see `batch_nesting.contents`).
         count: the number of samples.
-        images: returns the images of a batch; None: they are searched for.
+        get_images: returns the images of a batch. None searches for them.
     """
     if any(_is_packed(leaf) for leaf in leaves(batch)):
         return _Cutter(batch, count, None).copy(batch, 0)
-    found = find_images(batch, images)
-    return _Cutter(batch, count, found).copy(batch, batch_size(batch, images))
+    found = find_images(batch, get_images)
+    return _Cutter(batch, count, found).copy(batch, batch_size(batch, get_images))
 
 
-def batch_of_image(batch: Any, image: Tensor, images: ImagesOfBatch | None = None) -> Any:
+def batch_of_image(batch: Any, image: Tensor, get_images: ImagesOfBatch | None = None) -> Any:
     """Return a copy of the first sample of a batch, with another image.
 
     Gradients flow back to ``image``.
@@ -67,12 +67,13 @@ def batch_of_image(batch: Any, image: Tensor, images: ImagesOfBatch | None = Non
     Args:
         batch: tensors nested in containers (see `batch_nesting.contents`).
         image: (1, channels, H, W).
-        images: returns the images of a batch; None: they are searched for.
+        get_images: returns the images of a batch. None searches for them.
 
     Returns:
-        None if the batch does not hold its images, for example because ``images`` computes them.
+        None if the batch does not hold its images, for example because ``get_images`` computes
+        them.
     """
-    found = find_images(batch, images)
+    found = find_images(batch, get_images)
     if found is None or not len(found) or any(_is_packed(leaf) for leaf in leaves(batch)):
         return None
     old, new = (found, image) if isinstance(found, Tensor) else (found[0], image[0])

@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.runtime.trainer_adapter import loads_late, model_holders
+from revacnn_lightning.runtime.trainer_adapter import loads_after_fit_start, other_callbacks
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
     adopt_journal,
@@ -101,10 +101,10 @@ class CheckpointHooks:
     # ------------------------------------------------------------------ checkpoints
 
     def _load(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
-        if loads_late(self.trainer):
+        if loads_after_fit_start(self.trainer):
             self._adopt_late(checkpoint)
         elif not self._has_started:  # later, a file cannot change what is trained
-            holders = model_holders(self.trainer)
+            holders = other_callbacks(self.trainer)
             optimizers = unwrapped(self.trainer.optimizers)
             adopt_structure(self._module, checkpoint, optimizers, holders, self._copies)
             self._loaded = find_state(checkpoint)

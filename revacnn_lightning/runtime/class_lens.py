@@ -15,13 +15,17 @@ from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_classes import BatchClasses
-from revacnn_lightning.runtime.class_messages import make_answers, make_lens, no_lens
+from revacnn_lightning.runtime.class_messages import (
+    make_class_answers,
+    make_class_lens,
+    make_empty_class_lens,
+)
 from revacnn_lightning.runtime.class_sums import ClassSums
-from revacnn_lightning.runtime.time_share import TimeShare
+from revacnn_lightning.runtime.time_share import RecentTimeShare
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMaps
 
-__all__ = ["MAX_CLASSES", "ClassLensCollector"]
+__all__ = ["MAX_CLASSES", "ClassResponseCollector"]
 
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 MESSAGE_SECONDS = 1.0  # minimum time between two messages
@@ -40,7 +44,7 @@ NO_MATCH = "Cannot match {} activation maps to {} labels."
 ClassMessage = ClassLens | ClassAnswers | Confusion
 
 
-class ClassLensCollector:
+class ClassResponseCollector:
     """Adds up pooled maps and their gradients per class, while a viewer shows them.
 
     Of opened layers there is a sum for each class. Of all others there are two while a viewer shows
@@ -62,7 +66,7 @@ class ClassLensCollector:
         self._recorder = recorder
         self._class_names = tuple(class_names)
         self._clock = clock
-        self._time_share = TimeShare(clock)
+        self._time_share = RecentTimeShare(clock)
         self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, clock)
         self._layers: dict[str, float] = {}  # when each selection expires; the newest last
         self._due_at: dict[str, float] = {}  # when the next message about a layer is due
@@ -224,12 +228,12 @@ class ClassLensCollector:
         sums = self._of_layer.get(layer)
         if sums is None:
             note = self._notes.get(layer, UNOBSERVED)
-            return no_lens(layer, self._widths()[layer], note, context)
-        return make_lens(layer, sums, self._names, context)
+            return make_empty_class_lens(layer, self._widths()[layer], note, context)
+        return make_class_lens(layer, sums, self._names, context)
 
     def _answers_to(self, class_index: int, context: BatchContext) -> ClassAnswers:
         layers = self._widths()
-        answers = make_answers(class_index, layers, self._of_class, self._names, context)
+        answers = make_class_answers(class_index, layers, self._of_class, self._names, context)
         known = [note for note in self._notes.values() if note]
         note = "" if self._of_class else next(iter(known), "")
         note = note or self._why_no_class(class_index)

@@ -12,21 +12,23 @@ from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.class_sums import ClassSums
 
-__all__ = ["MAX_SENT", "make_answers", "make_lens", "no_lens"]
+__all__ = ["MAX_SENT", "make_class_answers", "make_class_lens", "make_empty_class_lens"]
 
 MAX_SENT = 128  # classes of a message
 
 
-def no_lens(layer: str, filters: int, note: str, context: BatchContext) -> ClassLens:
+def make_empty_class_lens(
+    layer: str, filter_count: int, note: str, context: BatchContext
+) -> ClassLens:
     """Return the message about a layer before the first image with a class, or why there is none.
 
     Args:
         layer: its name.
-        filters: how many it has.
+        filter_count: how many it has.
         note: why there are no classes; "" if there are some.
         context: of the message.
     """
-    matrix, row = np.zeros((filters, 0), np.float32), np.zeros(filters, np.float32)
+    matrix, row = np.zeros((filter_count, 0), np.float32), np.zeros(filter_count, np.float32)
     return ClassLens(
         context.run,
         context.version,
@@ -44,7 +46,7 @@ def no_lens(layer: str, filters: int, note: str, context: BatchContext) -> Class
     )
 
 
-def make_lens(
+def make_class_lens(
     layer: str, sums: ClassSums, names: Sequence[str], context: BatchContext
 ) -> ClassLens:
     """Return the message about a layer.
@@ -77,10 +79,10 @@ def make_lens(
     )
 
 
-def make_answers(
+def make_class_answers(
     class_index: int,
-    layers: Mapping[str, int],
-    kept: Mapping[str, ClassSums],
+    widths: Mapping[str, int],
+    sums_by_layer: Mapping[str, ClassSums],
     names: Sequence[str],
     context: BatchContext,
 ) -> ClassAnswers:
@@ -88,14 +90,15 @@ def make_answers(
 
     Args:
         class_index: of it.
-        layers: how many filters each layer has, in the order of the filters.
-        kept: per layer, the sums of images of this class, number 0, and of others, number 1.
+        widths: how many filters each layer has, in the order of the filters.
+        sums_by_layer: per layer, the sums of images of this class, number 0, and of others, number
+            1.
         names: of all classes; () if they are unknown.
         context: of the message.
     """
     effects, images = [], 0.0
-    for layer, width in layers.items():
-        sums = kept.get(layer)
+    for layer, width in widths.items():
+        sums = sums_by_layer.get(layer)
         if sums is None or not sums.classes:
             effects.append(np.full(width, np.nan, np.float32))
             continue

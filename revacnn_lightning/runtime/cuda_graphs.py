@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 
-__all__ = ["UnseenChanges", "graphed_module_refusal"]
+__all__ = ["GraphReplayDetector", "graphed_module_refusal"]
 
 EFFECT = (
     "which would go on with the weights as they are before the edit; train without CUDA graphs, or "
@@ -30,10 +30,11 @@ def graphed_module_refusal(model: nn.Module) -> str:
     return f"{name} replays a CUDA graph of torch.cuda.make_graphed_callables, {EFFECT}"
 
 
-class UnseenChanges:
-    """Finds parameters and gradients on a GPU that change while no operation writes to them.
+class GraphReplayDetector:
+    """Detects that a training step has replayed a CUDA graph.
 
-    PyTorch counts the operations that write to a tensor, and a graph replays kernels without them.
+    Then parameters or gradients on the GPU have changed though PyTorch has counted no operation
+    that writes to them: a graph replays kernels without operations.
 
     Args:
         model: the network, before a training step.

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Captured", "differentiate"]
+__all__ = ["Captured", "inputs_and_output_gradients"]
 
 Captured = dict[str, tuple[Tensor, Tensor]]  # module -> its input, the gradient of its output
 
 
-def differentiate(modules: Mapping[str, nn.Module], compute_loss: Callable[[], Tensor]) -> Captured:
+def inputs_and_output_gradients(
+    modules: Mapping[str, nn.Module], compute_loss: Callable[[], Tensor]
+) -> Captured:
     """Return the input and the gradient of the output of each module that was called once.
 
     Args:
-        modules: by name.
+        modules: the modules by name.
         compute_loss: runs the network with gradients and returns the loss, a scalar.
     """
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modules}

@@ -15,13 +15,13 @@ from revacnn_lightning.protocol.inspections import FilterInspection
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
-from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, why_not_shown
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, why_unsupported
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.inspected_input import (
     edges,
     encode_crop,
-    encode_input,
+    encode_inspected_input,
     encode_response_map,
     encode_top_image,
     input_size,
@@ -29,7 +29,7 @@ from revacnn_lightning.runtime.inspected_input import (
     whole_box,
 )
 from revacnn_lightning.runtime.preferred_images import PreferredImages
-from revacnn_lightning.runtime.time_share import TimeShare
+from revacnn_lightning.runtime.time_share import RecentTimeShare
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
 from revacnn_lightning.telemetry.inspection.map_images import MIDDLE
@@ -38,7 +38,7 @@ from revacnn_lightning.telemetry.inspection.responses import PeakResponses
 from revacnn_lightning.telemetry.inspection.top_images import MAX_IMAGES, TopImages
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 
-__all__ = ["InspectionCollector"]
+__all__ = ["FilterInspectionCollector"]
 
 MAX_INSPECTED = 4  # filters at a time; the one selected longest ago is dropped first
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
@@ -64,7 +64,7 @@ class _InspectedFilter:
     depth: float = MIDDLE  # of the slice that is sent of volumes
 
 
-class InspectionCollector:
+class FilterInspectionCollector:
     """Collects top images and attributions of the filters that viewers inspect.
 
     Args:
@@ -92,7 +92,7 @@ class InspectionCollector:
         self._clock = clock
         self._inspected: dict[FilterKey, _InspectedFilter] = {}
         self._host_copy: HostCopy[None] = HostCopy()
-        self._time_share = TimeShare(clock)
+        self._time_share = RecentTimeShare(clock)
 
     def select(self, request: InspectFilter) -> None:
         """Inspect a filter for the next few seconds.
@@ -190,7 +190,7 @@ class InspectionCollector:
                     responses.peaks,
                     self._make_receiver(key, context.step, responses.map_size, images),
                 )
-        note = why_not_shown(first)
+        note = why_unsupported(first)
         if note:  # known before the first responses are sampled
             for inspected in self._inspected.values():
                 inspected.note = note
@@ -258,7 +258,7 @@ class InspectionCollector:
             step=context.step,
             layer=layer,
             filter=filter,
-            image=encode_input(image, volume),
+            image=encode_inspected_input(image, volume),
             deconvolution=encode_crop(None if found is None else found.deconvolution, depth),
             guided_backpropagation=encode_crop(guided, depth),
             top_images=[encode_top_image(each, depth) for each in ranked],
@@ -290,7 +290,7 @@ def _first_input(context: BatchContext) -> Tensor | None:
 
 def _why_no_top_images(images: Images | None, first: Tensor | None, peaks: PeakResponses) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
-    note = why_not_shown(first)
+    note = why_unsupported(first)
     if note or images is None:
         return note or NO_IMAGES
     maps = peaks.peaks.shape[1]

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.messages import Message, Snapshot
 from revacnn_lightning.protocol.prices import FilterPrices, RemovalPrice
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectPrices, RemoveFilters
-from revacnn_lightning.runtime.batch import BatchContext, no_probe
+from revacnn_lightning.runtime.batch import BatchContext, make_empty_probe
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.price_estimates import WINDOW, PriceWindow, add_up_coupled
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
@@ -203,7 +203,7 @@ class FilterPriceCollector:
     def _measure_one(self, key: FilterKey, context: BatchContext) -> None:
         request = RemoveFilters(self._recorder.layers[key[0]], [key[1]])
         try:
-            plan = self._editor.plan(request, no_probe())
+            plan = self._editor.plan(request, make_empty_probe())
         except RevacnnError:  # this filter cannot be removed
             self._refused.add(key)
             return
@@ -253,7 +253,7 @@ class FilterPriceCollector:
 
     def _estimates(self, window: PriceWindow) -> np.ndarray:
         """Return the statistic, of what is removed together, (N,)."""
-        values = window.mean()
+        values = window.root_mean_square()
         groups = self._editor.traced_groups
         if groups is None or len(values) != sum(self._recorder.widths):
             return values

@@ -17,17 +17,17 @@ from typing import Any, ClassVar, TypeVar
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.run_options import RunOptions
 
-__all__ = ["FreshCopies"]
+__all__ = ["FreshCopyMixin"]
 
 NOT_PICKLED = (
     "the function in ReVACNN({argument}=...) could not be pickled, so this copy of the callback "
     "does not have it; define it with def at the top level of a module"
 )
 
-T = TypeVar("T", bound="FreshCopies")
+T = TypeVar("T", bound="FreshCopyMixin")
 
 
-class FreshCopies:
+class FreshCopyMixin:
     """Makes each copy of an object begin without what belongs to a run.
 
     Attributes:
@@ -44,9 +44,9 @@ class FreshCopies:
     def __getstate__(self) -> dict[str, Any]:
         options = self._options
         functions = options.with_functions(
-            picklable(options.forward, forward_was_not_pickled),
-            picklable(options.images, images_were_not_pickled),
-            picklable(options.alert, alert_was_not_pickled),
+            picklable(options.forward, refuse_missing_forward),
+            picklable(options.images, refuse_missing_images),
+            picklable(options.alert, refuse_missing_alert),
         )
         return {**self._settings(), "_options": functions}
 
@@ -90,7 +90,7 @@ def _is_found_by_name(function: types.FunctionType) -> bool:
     return found is function
 
 
-def forward_was_not_pickled(module: Any, batch: Any) -> Any:
+def refuse_missing_forward(module: Any, batch: Any) -> Any:
     """Take the place of a function that could not be pickled.
 
     Raises:
@@ -99,7 +99,7 @@ def forward_was_not_pickled(module: Any, batch: Any) -> Any:
     raise EditRefusedError(NOT_PICKLED.format(argument="forward"))
 
 
-def images_were_not_pickled(batch: Any) -> Any:
+def refuse_missing_images(batch: Any) -> Any:
     """Take the place of a function that could not be pickled.
 
     Raises:
@@ -108,7 +108,7 @@ def images_were_not_pickled(batch: Any) -> Any:
     raise EditRefusedError(NOT_PICKLED.format(argument="images"))
 
 
-def alert_was_not_pickled(alert: Any) -> None:
+def refuse_missing_alert(alert: Any) -> None:
     """Take the place of a function that could not be pickled.
 
     Raises:

@@ -152,7 +152,7 @@ class GrowthGainCollector:
         edges = [] if groups is None else [e for e in groups.edges if e[0] in self._recorder.layers]
         wanted = {name for edge in edges for name in edge}
         found: dict[str, list[ReaderTensors]] = {}
-        for captured in self._replay.differentiate(
+        for captured in self._replay.inputs_and_output_gradients(
             {name: named[name] for name in wanted}, MAX_GROUPS
         ):
             for layer, reader in edges:

@@ -19,7 +19,7 @@ from revacnn_lightning.telemetry.inspection.attribution import (
 )
 from revacnn_lightning.telemetry.inspection.receptive_field import ReceptiveField
 
-__all__ = ["NO_IMAGES", "ImageAttributor", "why_not_shown"]
+__all__ = ["NO_IMAGES", "ImageAttributor", "why_unsupported"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ NO_POSITIONS = (
 COMPILED = "part of the network is compiled and must not be run in another way meanwhile"
 
 
-def why_not_shown(values: Tensor | None) -> str:
+def why_unsupported(values: Tensor | None) -> str:
     """Say why nothing is shown in an input; "" if it is an image, a signal or a volume."""
     if values is None:
         return NO_IMAGES
@@ -72,7 +72,7 @@ class ImageAttributor:
 
     def attribute(self, layer: str, filter: int, image: Tensor | None) -> Attribution | str:
         """Attribute the response of a filter to the pixels of an input."""
-        refusal = why_not_shown(image)
+        refusal = why_unsupported(image)
         if refusal or image is None:
             return refusal
         traced = self.trace(layer, image)
@@ -86,7 +86,7 @@ class ImageAttributor:
 
     def receptive_field(self, layer: str, image: Tensor | None) -> ReceptiveField | None:
         """Return the layer's receptive fields; None if unknown."""
-        if image is None or why_not_shown(image):
+        if image is None or why_unsupported(image):
             return None
         traced = self.trace(layer, image)
         if isinstance(traced, str) or not traced.has_receptive_field:

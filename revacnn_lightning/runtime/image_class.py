@@ -17,11 +17,11 @@ from revacnn_lightning.runtime.batch_nesting import contents, leaves
 
 __all__ = [
     "MAX_WRAPPERS",
-    "class_map_probabilities",
+    "all_or_top_classes",
     "class_names",
     "class_probabilities",
     "find_class",
-    "listed_classes",
+    "mean_class_probabilities",
     "top_classes",
 ]
 
@@ -96,22 +96,23 @@ def class_probabilities(output: Any) -> tuple[Tensor | None, str]:
     return (scores if is_normalized else scores.softmax(0)), ""
 
 
-def class_map_probabilities(
-    output: Any, classes: int | None
+def mean_class_probabilities(
+    output: Any, class_count: int | None
 ) -> tuple[Tensor | None, tuple[int, ...]]:
-    """Return the mean probability of each class (C,) over the positions of its map.
+    """Return the probability of each class (C,), averaged over the positions of a map of classes.
 
     Args:
         output: for one image. The maps are its first floating-point tensor (1, C, ...) of several
             channels and positions.
-        classes: how many there are, if that is known: other tensors are no maps of classes.
+        class_count: the number of classes, if it is known. Then tensors with another number of
+            channels are no maps of classes.
 
     Returns:
-        The probabilities, or None, and the shape of a map. Scores become probabilities by a softmax
+        The probabilities or None, and the shape of a map. Scores become probabilities by a softmax
         over the channels, unless they are probabilities already.
     """
     tensors = [leaf for leaf in leaves(output) if isinstance(leaf, Tensor)]
-    found = next((each for each in tensors if _is_class_maps(each, classes)), None)
+    found = next((each for each in tensors if _is_class_maps(each, class_count)), None)
     if found is None or not found.isfinite().all():
         return None, ()
     scores = found.detach()[0].flatten(1).float()
@@ -143,12 +144,12 @@ def top_classes(
     return scores, _score(values, truth, names) if is_known else None
 
 
-def listed_classes(
+def all_or_top_classes(
     probabilities: Tensor, truth: int | None, names: Sequence[str]
 ) -> tuple[list[ClassScore], ClassScore | None]:
-    """Return the classes that a picture of the network lists, and the true one, if it is known.
+    """Return all classes in their order if they are few, else the most probable ones first.
 
-    Few classes are all listed, in their order; of many, the most probable ones, ordered by that.
+    Also return the true class, if it is known. A picture of the network lists these classes.
     """
     values = probabilities.cpu().numpy()
     is_few = len(values) <= FEW_CLASSES

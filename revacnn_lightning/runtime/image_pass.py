@@ -17,13 +17,13 @@ from revacnn_lightning.protocol.inspections import (
 )
 from revacnn_lightning.protocol.requests import InspectImage
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.batch_input import channel_sums, encode_input
+from revacnn_lightning.runtime.batch_input import channel_l1_norms, encode_batch_input
 from revacnn_lightning.runtime.batch_nesting import leaves
-from revacnn_lightning.runtime.image_outcome import Outcome, OutcomeReader
-from revacnn_lightning.runtime.image_predictions import Forward, ImageTruth
+from revacnn_lightning.runtime.image_predictions import Forward, LabelAndClassNames
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.layer_details import EMPTY
-from revacnn_lightning.runtime.step_images import FindStepImages, StepImages, find_no_images
+from revacnn_lightning.runtime.output_summary import OutputSummarizer, OutputSummary
+from revacnn_lightning.runtime.step_images import FindStepImages, StepImageFlow, unknown_step_images
 from revacnn_lightning.steering.tracing.forward_probe import eager_code
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.module_flow import FlowResult, ModuleFlow
@@ -75,18 +75,18 @@ class ImagePassCollector:
         forward: Forward | None,
         class_names: Sequence[str] = (),
         clock: Callable[[], float] = time.perf_counter,
-        find_step_images: FindStepImages = find_no_images,
+        find_step_images: FindStepImages = unknown_step_images,
     ) -> None:
         self._recorder = recorder
         self._model = model
         self._images = images
         self._forward = forward
-        self._reader = OutcomeReader(class_names)
+        self._summarizer = OutputSummarizer(class_names)
         self._clock = clock
         self._find_step_images = find_step_images
         self._index: int | None = None
         self._chosen: Tensor | None = None
-        self._truth = ImageTruth()
+        self._truth = LabelAndClassNames()
         self._known_modules = -1  # structure version whose modules the viewer knows
         self._expires_at = self._due_at = -math.inf
         self._next_change = -math.inf  # when a pass of another image may run
@@ -103,7 +103,7 @@ class ImagePassCollector:
         index = request.image_index
         if index != self._index:
             image = None if index is None else self._images.image(index)
-            self._truth = ImageTruth() if index is None else self._images.truth(index)
+            self._truth = LabelAndClassNames() if index is None else self._images.truth(index)
             self._index, self._chosen, self._due_at = index, image, self._next_change
         if request.known_modules != self._known_modules:
             self._known_modules, self._due_at = request.known_modules, self._next_change
@@ -140,61 +140,63 @@ class ImagePassCollector:
 
     def _pass(self, context: BatchContext) -> ImagePass:
         values = self._chosen if self._index is not None else context.batch.get_input()
-        outcome = Outcome()
+        summary = OutputSummary()
         if values is not None and self._index is None:
             self._images.remember_shown_input(values, context.batch.get_truth())
         if values is not None:
-            outcome = self._run(values, context)
+            summary = self._run(values, context)
         flow = self._flow or FlowResult()
         return ImagePass(
             run=context.run,
             version=context.version,
             step=context.step,
-            image=EMPTY if values is None else encode_input(values),
+            image=EMPTY if values is None else encode_batch_input(values),
             image_index=self._index,
             input_shape=[] if values is None else list(values.shape),
-            channel_sums=[] if values is None else channel_sums(values),
+            channel_sums=[] if values is None else channel_l1_norms(values),
             input_note=NO_INPUT if values is None else "",
             image_note=self._images.note(self._index),
-            prediction=outcome.prediction,
-            class_count=outcome.class_count,
-            class_names_note=outcome.names_note,
-            loss=outcome.loss,
-            output_shapes=outcome.shapes,
+            prediction=summary.prediction,
+            class_count=summary.class_count,
+            class_names_note=summary.names_note,
+            loss=summary.loss,
+            output_shapes=summary.shapes,
             readers=flow.readers,
             output_layers=[name for name in flow.order if name in flow.output_sources],
             modules=self._modules(flow, context.version),
-            generated=outcome.generated,
-            class_map_shape=list(outcome.class_map_shape),
+            generated=summary.generated,
+            class_map_shape=list(summary.class_map_shape),
         )
 
-    def _run(self, values: Tensor, context: BatchContext) -> Outcome:
+    def _run(self, values: Tensor, context: BatchContext) -> OutputSummary:
         """Run the model or, where it cannot be run on the input alone, the training step."""
         step, version = context.step, context.version
-        outcome = Outcome(ImagePrediction(step, version, note=NO_FORWARD), has_failed=True)
+        summary = OutputSummary(ImagePrediction(step, version, note=NO_FORWARD), has_failed=True)
         if self._forward is not None:
-            outcome = self._run_forward(self._forward, values, context)
-        images = self._replay_step(values) if outcome.has_failed else None
+            summary = self._run_forward(self._forward, values, context)
+        images = self._replay_step(values) if summary.has_failed else None
         if images is None:
-            return outcome
+            return summary
         self._is_new_flow = self._is_new_flow or self._flow is None
         self._flow = images.flow
-        generated = None if images.generated is None else encode_input(images.generated)
+        generated = None if images.generated is None else encode_batch_input(images.generated)
         prediction = ImagePrediction(step, version, note=SEVERAL_NETWORKS)
-        return Outcome(prediction, generated=generated)
+        return OutputSummary(prediction, generated=generated)
 
-    def _run_forward(self, forward: Forward, values: Tensor, context: BatchContext) -> Outcome:
+    def _run_forward(
+        self, forward: Forward, values: Tensor, context: BatchContext
+    ) -> OutputSummary:
         """Run the model; an exception of the user's code becomes a note."""
         step, version = context.step, context.version
         try:
             output = self._observe(forward, values)
-            return self._reader.read(output, self._truth_of(context), context)
+            return self._summarizer.summarize(output, self._truth_of(context), context)
         except Exception as error:  # the user's forward may raise anything
             log.info("Cannot run the network on the shown input", exc_info=True)
             reason = f"The network cannot be run on this input alone: {type(error).__name__}."
-            return Outcome(ImagePrediction(step, version, note=reason), has_failed=True)
+            return OutputSummary(ImagePrediction(step, version, note=reason), has_failed=True)
 
-    def _replay_step(self, values: Tensor) -> StepImages | None:
+    def _replay_step(self, values: Tensor) -> StepImageFlow | None:
         """Return who reads inputs like this one in the training step; None if that is not known."""
         if self._is_compiled():
             return None
@@ -224,7 +226,7 @@ class ImagePassCollector:
         modules = dict(self._model.named_modules())
         return {name: modules[name] for name in self._recorder.layers if name in modules}
 
-    def _truth_of(self, context: BatchContext) -> ImageTruth:
+    def _truth_of(self, context: BatchContext) -> LabelAndClassNames:
         if self._index is not None:
             return self._truth
         return context.batch.get_truth()

@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.inspections import ClassScore, ImagePrediction
 from revacnn_lightning.runtime.image_class import class_probabilities, top_classes
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
-__all__ = ["Forward", "GetTruth", "ImagePredictions", "ImageTruth", "no_truth"]
+__all__ = ["Forward", "GetTruth", "ImagePredictions", "LabelAndClassNames", "unknown_label"]
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +21,19 @@ Forward = Callable[[Tensor], Any]  # (1, channels, H, W) -> the model's output
 
 
 @dataclass(frozen=True)
-class ImageTruth:
+class LabelAndClassNames:
     """The class of an image in the data, if it has one, and the names of all classes, if known."""
 
     index: int | None = None
     names: Sequence[str] = ()
 
 
-GetTruth = Callable[[int], ImageTruth]  # of a validation image
+GetTruth = Callable[[int], LabelAndClassNames]  # of a validation image
 
 
-def no_truth(index: int) -> ImageTruth:
+def unknown_label(index: int) -> LabelAndClassNames:
     """Return that nothing is known: the `GetTruth` of a training without validation data."""
-    return ImageTruth()
+    return LabelAndClassNames()
 
 
 class _Scores(NamedTuple):
@@ -64,12 +64,12 @@ class ImagePredictions:
         self._forward = forward
         self._is_active = is_active
         self._image: Tensor | None = None
-        self._truth = ImageTruth()
+        self._truth = LabelAndClassNames()
         self._scores: _Scores | None = None
         self.before_edit: ImagePrediction | None = None
         self.after_edit: ImagePrediction | None = None
 
-    def choose(self, image: Tensor | None, truth: ImageTruth) -> None:
+    def choose(self, image: Tensor | None, truth: LabelAndClassNames) -> None:
         """Predict this image (channels, H, W) from now on; None: no image."""
         self._image, self._truth, self._scores = image, truth, None
         self.before_edit = self.after_edit = None

@@ -17,8 +17,8 @@ from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import PaintImage, Patch, ShowPicture
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
-from revacnn_lightning.runtime.image_predictions import GetTruth, ImageTruth, no_truth
-from revacnn_lightning.runtime.picture_fitting import Preprocessing, fill_color, fit_picture
+from revacnn_lightning.runtime.image_predictions import GetTruth, LabelAndClassNames, unknown_label
+from revacnn_lightning.runtime.picture_fitting import Preprocessing, fit_picture, preprocess_color
 
 __all__ = ["GetImage", "InputImages", "refuse_image"]
 
@@ -53,7 +53,7 @@ class _Made:
     """An image that was made."""
 
     image: Tensor  # (channels, H, W), on the host
-    truth: ImageTruth
+    truth: LabelAndClassNames
     device: torch.device  # where the network expects it
     note: str = ""  # how the picture was prepared
 
@@ -73,7 +73,7 @@ class InputImages:
     def __init__(
         self,
         get_image: GetImage = refuse_image,
-        get_truth: GetTruth = no_truth,
+        get_truth: GetTruth = unknown_label,
         get_batch: Callable[[], TrainingBatch] = TrainingBatch,
         find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
     ) -> None:
@@ -98,7 +98,7 @@ class InputImages:
         made = self._find(index)
         return made.image.to(made.device, copy=True)
 
-    def truth(self, index: int) -> ImageTruth:
+    def truth(self, index: int) -> LabelAndClassNames:
         """Return the class of an image, as far as known."""
         return self._get_truth(index) if index >= 0 else self._find(index).truth
 
@@ -107,7 +107,7 @@ class InputImages:
         made = None if index is None else self._made.get(index)
         return "" if made is None else made.note
 
-    def remember_shown_input(self, values: Tensor, truth: ImageTruth) -> None:
+    def remember_shown_input(self, values: Tensor, truth: LabelAndClassNames) -> None:
         """Keep the input of a batch that viewers see: they may paint over it."""
         copied = values.detach().to("cpu", copy=True)
         self._shown_input = _Made(copied, truth, values.device)
@@ -204,7 +204,7 @@ class InputImages:
         self._known = [image.clone() for image in known[:1]]  # not the whole batch
         return known
 
-    def _no_class(self) -> ImageTruth:
+    def _no_class(self) -> LabelAndClassNames:
         """Return that the class is unknown, with the names of all classes."""
         truth = self._get_batch().get_truth()
         if not truth.names and self._shown_input is not None:
@@ -249,7 +249,7 @@ class InputImages:
     def _fill(self, color: tuple[int, int, int], image: Tensor) -> Tensor:
         if any(not 0 <= value <= 255 for value in color):
             raise EditRefusedError(f"a color is red, green and blue from 0 to 255, not {color}")
-        return fill_color(color, image, self._images_of_data(), self._find_preprocessing())
+        return preprocess_color(color, image, self._images_of_data(), self._find_preprocessing())
 
 
 def _pixels_of(patch: Patch, height: int, width: int) -> tuple[slice, slice]:

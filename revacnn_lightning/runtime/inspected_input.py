@@ -19,7 +19,7 @@ from revacnn_lightning.telemetry.inspection.top_images import RankedImage
 __all__ = [
     "edges",
     "encode_crop",
-    "encode_input",
+    "encode_inspected_input",
     "encode_response_map",
     "encode_top_image",
     "input_size",
@@ -52,7 +52,7 @@ def _shown_slice(box: PixelBox, count: int, depth: float) -> VolumeSlice:
     return VolumeSlice(index, count, box.front, box.back)
 
 
-def encode_input(image: Tensor | None, volume: VolumeSlice | None) -> np.ndarray:
+def encode_inspected_input(image: Tensor | None, volume: VolumeSlice | None) -> np.ndarray:
     """Return an input as it is sent, (channels, h, w); of a volume, the shown slice."""
     if image is None:
         return EMPTY

@@ -22,22 +22,22 @@ from revacnn_lightning.protocol.requests import (
     ShowPicture,
 )
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.class_lens import ClassLensCollector
+from revacnn_lightning.runtime.class_lens import ClassResponseCollector
 from revacnn_lightning.runtime.collector import Collector
-from revacnn_lightning.runtime.filter_inspection import InspectionCollector
+from revacnn_lightning.runtime.filter_inspection import FilterInspectionCollector
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
-from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, no_truth
+from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, unknown_label
 from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
 from revacnn_lightning.runtime.layer_details import LayerDetailCollector
-from revacnn_lightning.runtime.layer_evidence import collect_evidence_of
+from revacnn_lightning.runtime.layer_evidence import make_evidence_collector
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.rank_comparison import RankComparison
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
-from revacnn_lightning.runtime.step_forwards import StepForwards
-from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
+from revacnn_lightning.runtime.step_images import FindStepImages, unknown_step_images
+from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
 from revacnn_lightning.runtime.validation_data import ValidationData
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
@@ -45,7 +45,7 @@ from revacnn_lightning.telemetry import Recorder
 __all__ = ["InspectionCollectors", "InspectionSources"]
 
 
-def find_no_preprocessing() -> Preprocessing | None:
+def unknown_preprocessing() -> Preprocessing | None:
     """Return that it is unknown what prepares the validation data."""
     return None
 
@@ -65,18 +65,18 @@ class InspectionSources:
     """
 
     get_image: GetImage = refuse_image
-    get_truth: GetTruth = no_truth
+    get_truth: GetTruth = unknown_label
     class_names: Sequence[str] = ()
-    find_preprocessing: Callable[[], Preprocessing | None] = find_no_preprocessing
+    find_preprocessing: Callable[[], Preprocessing | None] = unknown_preprocessing
     forward: Forward | None = None
-    find_step_images: FindStepImages = find_no_images
+    find_step_images: FindStepImages = unknown_step_images
     refusal: str = ""
 
     @classmethod
     def of(
         cls,
         validation: ValidationData,
-        forwards: StepForwards,
+        forwards: TrainingStepObserver,
         class_names: Sequence[str],
         refusal: str,
     ) -> InspectionSources:
@@ -133,14 +133,16 @@ class InspectionCollectors:
         self.prices = RemovalPrices(editor, replay)
         self.filter_prices = FilterPriceCollector(recorder, editor, self.prices, replay)
         self.details = LayerDetailCollector(recorder, model, images, forward)
-        self.evidence = collect_evidence_of(
+        self.evidence = make_evidence_collector(
             model, recorder, editor, get_optimizers, self.prices, replay
         )
         self.growth = GrowthGainCollector(model, recorder, editor, replay)
-        self.classes = ClassLensCollector(recorder, names)
+        self.classes = ClassResponseCollector(recorder, names)
         self.by_request: dict[type, Collector] = {
             InspectLayer: self.details,
-            InspectFilter: InspectionCollector(recorder, model, images, forward, sources.refusal),
+            InspectFilter: FilterInspectionCollector(
+                recorder, model, images, forward, sources.refusal
+            ),
             InspectPrices: self.filter_prices,
             InspectEvidence: self.evidence,
             InspectGrowth: self.growth,

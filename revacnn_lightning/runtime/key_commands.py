@@ -15,13 +15,13 @@ from revacnn_lightning.protocol.requests import KeyCommand, ListKeys, ShareKey
 from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.protocol.sockets import Publisher
 
-__all__ = ["KeyCommands"]
+__all__ = ["AccessKeyCommands"]
 
 
 CHECK_SECONDS = 1.0  # between checks whether keys have expired
 
 
-class KeyCommands:
+class AccessKeyCommands:
     """Changes the keys of a run.
 
     Args:

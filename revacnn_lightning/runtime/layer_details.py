@@ -15,7 +15,11 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.inspections import FilterView, Histogram, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.image_predictions import Forward, ImagePredictions, ImageTruth
+from revacnn_lightning.runtime.image_predictions import (
+    Forward,
+    ImagePredictions,
+    LabelAndClassNames,
+)
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import DetailSample, Recorder
 from revacnn_lightning.telemetry.inspection.filter_images import filter_images
@@ -120,7 +124,7 @@ class LayerDetailCollector:
             )
         self._pinned_image = None if index is None else self._images.image(index)
         self._recorder.details.pin(self._pinned_image, self.predictions.run)
-        truth = ImageTruth() if index is None else self._images.truth(index)
+        truth = LabelAndClassNames() if index is None else self._images.truth(index)
         self.predictions.choose(self._pinned_image, truth)
         self._image_index = index
 

@@ -16,16 +16,16 @@ from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectEvidence
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.filter_certificates import FilterCertificates
-from revacnn_lightning.runtime.layer_examination import LayerExaminer, even_sample
+from revacnn_lightning.runtime.layer_examination import LayerExaminer, evenly_spaced_filters
 from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
 from revacnn_lightning.runtime.starting_weights import StartingWeights
 from revacnn_lightning.runtime.twin_prices import TwinPrices
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["LayerEvidenceCollector", "collect_evidence_of"]
+__all__ = ["LayerEvidenceCollector", "make_evidence_collector"]
 
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 TIME_SHARE = 0.02  # of the time that examinations take
@@ -139,7 +139,7 @@ class LayerEvidenceCollector:
             return
         self._layer, self._wanted = self._wanted or min(due, key=lambda one: one[0])[1], ""
         widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
-        self._units = even_sample(widths[self._layer])
+        self._units = evenly_spaced_filters(widths[self._layer])
         self._recorder.unit_samples.select(self._layer, self._units)
 
     def _examine(self, context: BatchContext) -> LayerEvidence | None:
@@ -164,7 +164,7 @@ class LayerEvidenceCollector:
         return found
 
 
-def collect_evidence_of(
+def make_evidence_collector(
     model: nn.Module,
     recorder: Recorder,
     editor: Editor,
@@ -174,6 +174,6 @@ def collect_evidence_of(
 ) -> LayerEvidenceCollector:
     """Return the collector of a run, made of what the run has."""
     start = StartingWeights(model, recorder, lambda: editor.journal)
-    certificates = FilterCertificates(recorder, editor, get_optimizers)
+    certificates = ProvablyDeadFilters(recorder, editor, get_optimizers)
     examiner = LayerExaminer(model, recorder, certificates, start)
     return LayerEvidenceCollector(recorder, examiner, TwinPrices(editor, prices, replay), start)

@@ -13,20 +13,20 @@ from revacnn_lightning.diagnostics.color import find_single_color
 from revacnn_lightning.diagnostics.twins import TWIN, explained_by_others, find_twins
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.filter_certificates import FilterCertificates
+from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.starting_weights import StartingWeights
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["MAX_UNITS", "LayerExaminer", "even_sample"]
+__all__ = ["MAX_UNITS", "LayerExaminer", "evenly_spaced_filters"]
 
 MAX_UNITS = 256  # of a layer that are compared; each further one costs more than the one before
 MIN_SAMPLES = 64  # fewer activations say nothing about twins
 
 
-def even_sample(width: int) -> Tensor:
+def evenly_spaced_filters(filter_count: int) -> Tensor:
     """Return the filters that are compared, evenly spread, at most `MAX_UNITS`, int64."""
-    count = min(MAX_UNITS, width)
-    return torch.arange(count) * width // max(1, count)
+    count = min(MAX_UNITS, filter_count)
+    return torch.arange(count) * filter_count // max(1, count)
 
 
 class LayerExaminer:
@@ -45,7 +45,7 @@ class LayerExaminer:
         self,
         model: nn.Module,
         recorder: Recorder,
-        certificates: FilterCertificates,
+        certificates: ProvablyDeadFilters,
         start: StartingWeights,
     ) -> None:
         self._model = model
@@ -63,12 +63,12 @@ class LayerExaminer:
 
         Args:
             layer: its name.
-            samples: activations of the filters of `even_sample` at n positions, (n, units); of
-                shape (0, 0) if the layer is not observed.
+            samples: activations of the filters of `evenly_spaced_filters` at n positions, (n,
+                units); of shape (0, 0) if the layer is not observed.
             context: the batch that was trained last.
         """
         width = self._recorder.widths[self._recorder.layers.index(layer)]
-        units = even_sample(width).numpy()
+        units = evenly_spaced_filters(width).numpy()
         dead, note = self._certificates.of_layer(layer)
         measures: dict[str, Any] = {}
         if samples.shape[0] >= MIN_SAMPLES and samples.shape[1] == len(units):

@@ -30,10 +30,10 @@ from revacnn_lightning.runtime.run_continuation import RunContinuation
 from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.session import Session
-from revacnn_lightning.runtime.step_forwards import StepForwards
 from revacnn_lightning.runtime.step_recording import AddResult
-from revacnn_lightning.runtime.undo_after_error import UndoAfterError
-from revacnn_lightning.runtime.validation_data import ValidationData, names_in_data
+from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
+from revacnn_lightning.runtime.undo_after_failure import UndoAfterFailure
+from revacnn_lightning.runtime.validation_data import ValidationData, find_class_names
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
@@ -98,8 +98,8 @@ class LoopMonitor:
         self._validation = validation
         self._continuation = RunContinuation(keep_history=options.keep_history)
         self._editor: Editor | None = None
-        self._forwards: StepForwards | None = None
-        self._undo: UndoAfterError | None = None
+        self._forwards: TrainingStepObserver | None = None
+        self._undo: UndoAfterFailure | None = None
         self._warning_filter = CompileWarningFilter()
         self._edit_refusal = ""
         self.loader: Any = None  # of the training data, if it is known
@@ -132,11 +132,11 @@ class LoopMonitor:
         size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         is_split = has_split_parameters(state.model)
         self._edit_refusal = MANY_PROCESSES if size > 1 else SPLIT if is_split else ""
-        self._forwards = StepForwards(
+        self._forwards = TrainingStepObserver(
             state.model,
             self._editor,
             self._options,
-            get_class_names=lambda: names_in_data([self._validation, self.loader]),
+            get_class_names=lambda: find_class_names([self._validation, self.loader]),
             refusal=self._edit_refusal,
             prepare=self._on_device,
         )
@@ -148,7 +148,7 @@ class LoopMonitor:
         self._warning_filter.install(state.called)  # the recorder does not know the wrapper
         self.session.recorder.attach()
 
-    def _make_session(self, editor: Editor, forwards: StepForwards, size: int) -> Session:
+    def _make_session(self, editor: Editor, forwards: TrainingStepObserver, size: int) -> Session:
         options, model = self._options, self._state.model
         about = {"model": type(model).__name__, "name": options.name or ""}
         diagnostics = RunDiagnostics(options.alert, about)
@@ -158,7 +158,7 @@ class LoopMonitor:
             lambda: self._validation,
             lambda: self._state.device,
             images=options.images,
-            get_class_names=lambda: names or names_in_data([self._validation, self.loader]),
+            get_class_names=lambda: names or find_class_names([self._validation, self.loader]),
             convert=self._as_weights,
         )
         return Session(
@@ -212,7 +212,7 @@ class LoopMonitor:
             reason = f"{message} ({type(error).__name__}: {error})"
             self.close("failed", reason, keep_edits=True)
             if self._editor is not None:
-                self._undo = UndoAfterError(self._editor, reason)
+                self._undo = UndoAfterFailure(self._editor, reason)
 
     # ------------------------------------------------------------------ a batch
 

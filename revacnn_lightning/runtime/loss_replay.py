@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_size
-from revacnn_lightning.runtime.differentiation import Captured, differentiate
+from revacnn_lightning.runtime.differentiation import Captured, inputs_and_output_gradients
 from revacnn_lightning.runtime.recorded_call import RecordedCall
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.replay_groups import GROUP, MIN_GROUPS, ReplayGroup, split_step
@@ -43,9 +43,9 @@ __all__ = [
     "NOT_YET",
     "NO_LOSS",
     "LossReplay",
-    "keep_loss",
-    "why_opaque",
-    "why_unable",
+    "keep_only_loss_calls",
+    "why_not_recordable",
+    "why_not_replayable",
 ]
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class LossReplay:
         self._version = -1  # structure version of the recorded step
         self._wanted_until = 0.0
         self._limit = IMAGES  # images to keep
-        self._refusal = refusal or why_unable(module)
+        self._refusal = refusal or why_not_recordable(module)
         self.note = self._refusal or NOT_YET
         self.step = -1
 
@@ -160,14 +160,14 @@ class LossReplay:
         step, self._pending = self._pending, None
         if step is None:
             return
-        note = keep_loss(step)
+        note = keep_only_loss_calls(step)
         groups = [] if note else split_step(step)
         if groups:
             step.constants = groups[0].constants
             try:
                 with side_effect_free(self._module, training=False):
                     run_forward(functools.partial(self._prepare, step))
-                note = why_opaque(step)
+                note = why_not_replayable(step)
             except ForwardFailedError as error:
                 log.info("The recorded loss cannot be replayed", exc_info=True)
                 note = str(error)
@@ -240,8 +240,10 @@ class LossReplay:
                     break
         return losses
 
-    def differentiate(self, modules: Mapping[str, nn.Module], count: int) -> list[Captured]:
-        """Return `differentiation.differentiate` of the first groups of images.
+    def inputs_and_output_gradients(
+        self, modules: Mapping[str, nn.Module], count: int
+    ) -> list[Captured]:
+        """Return `differentiation.inputs_and_output_gradients` of the first groups of images.
 
         Raises:
             ForwardFailedError: the replay raised.
@@ -253,7 +255,9 @@ class LossReplay:
                 seed_random_states(0, self._module.parameters())
                 run = functools.partial(group.step.replay_graph, self._module)
                 with self._make_context():
-                    found.append(run_forward(functools.partial(differentiate, modules, run)))
+                    found.append(
+                        run_forward(functools.partial(inputs_and_output_gradients, modules, run))
+                    )
         return found
 
     def _loss(self, group: ReplayGroup) -> Tensor:
@@ -266,14 +270,14 @@ class LossReplay:
             step.prepare(self._module)
 
 
-def why_unable(module: nn.Module) -> str:
+def why_not_recordable(module: nn.Module) -> str:
     """Return why no step of a module is recorded; "" if one can be."""
     if "training_step" in vars(module) or any("_orig_mod" in m._modules for m in module.modules()):
         return COMPILED
     return ""
 
 
-def keep_loss(step: RecordedStep) -> str:
+def keep_only_loss_calls(step: RecordedStep) -> str:
     """Keep only the calls that lead to the loss of a step; return why there is none, or ""."""
     if step.loss is None:
         return NO_LOSS
@@ -290,7 +294,7 @@ def keep_loss(step: RecordedStep) -> str:
     return step.unseen and f"tensors of the network {step.unseen}"
 
 
-def why_opaque(step: RecordedStep) -> str:
+def why_not_replayable(step: RecordedStep) -> str:
     """Return why the loss of a step cannot be computed again; "" if it can."""
     opaque: RecordedCall | None = next((call for call in step.calls if call.is_opaque), None)
     return "" if opaque is None else f"the loss cannot be computed again: {opaque.failure}"

@@ -15,7 +15,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.image_class import MAX_WRAPPERS
 from revacnn_lightning.telemetry.inspection.side_effects import dataset_state_restored
 
-__all__ = ["Preprocessing", "dataset_preprocessing", "fill_color", "fit_picture"]
+__all__ = ["Preprocessing", "dataset_preprocessing", "fit_picture", "preprocess_color"]
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ class Preprocessing:
     """What prepares the images of the validation data.
 
     Attributes:
-        name: what it is called, for the user.
-        run: picture uint8 (H, W, 3), channels -> image (channels, h, w).
+        name: the name that the user sees.
+        run: (picture uint8 (H, W, 3), number of channels) -> image (channels, h, w).
     """
 
     name: str
@@ -38,11 +38,13 @@ class Preprocessing:
 
 
 def dataset_preprocessing(dataset: Any, device: torch.device) -> Preprocessing | None:
-    """Return the ``transform`` of a dataset as torchvision's have it, also of subsets; or None.
+    """Return the preprocessing by the ``transform`` of a dataset; None if it has no transform.
+
+    Datasets of torchvision have this attribute. Subsets and other wrappers are looked through.
 
     Args:
-        dataset: of the validation data; its state and all random states are restored.
-        device: whose random state is restored.
+        dataset: the validation dataset. Its state and all random states are restored after a run.
+        device: the device whose random state is restored, too.
     """
     inner = dataset
     for _ in range(MAX_WRAPPERS):
@@ -75,7 +77,7 @@ def fit_picture(
     Args:
         picture: uint8 (H, W, 3).
         like: images of the data, (channels, H, W) each, at least one.
-        preprocessing: of the data, if it is known.
+        preprocessing: the preprocessing of the data, if it is known.
 
     Raises:
         EditRefusedError: a picture has not as many channels as these images.
@@ -93,21 +95,26 @@ def fit_picture(
     return _fit_by_range(picture, like), BY_RANGE + reason
 
 
-def fill_color(
-    color: Sequence[int], like: Tensor, known: Sequence[Tensor], preprocessing: Preprocessing | None
+def preprocess_color(
+    color: Sequence[int],
+    image: Tensor,
+    data_images: Sequence[Tensor],
+    preprocessing: Preprocessing | None,
 ) -> Tensor:
-    """Return a color as the network sees it, (channels, 1, 1), by what `fit_picture` makes of it.
+    """Return a color as values of the network's input, (channels, 1, 1).
+
+    The values are those that `fit_picture` makes of a picture in this color.
 
     Args:
         color: red, green and blue, 0 to 255.
-        like: the image to be painted, (channels, H, W).
-        known: images of the data.
-        preprocessing: of the data, if it is known.
+        image: the image to be painted, (channels, H, W).
+        data_images: images of the data.
+        preprocessing: the preprocessing of the data, if it is known.
     """
-    plain = np.broadcast_to(np.array(color, np.uint8), (*like.shape[1:], 3))
-    image, _ = fit_picture(np.ascontiguousarray(plain), known, preprocessing)
-    _, height, width = image.shape
-    return image[:, height // 2, width // 2, None, None]
+    plain = np.broadcast_to(np.array(color, np.uint8), (*image.shape[1:], 3))
+    fitted, _ = fit_picture(np.ascontiguousarray(plain), data_images, preprocessing)
+    _, height, width = fitted.shape
+    return fitted[:, height // 2, width // 2, None, None]
 
 
 def _fit_by_range(picture: np.ndarray, like: Sequence[Tensor] | Tensor) -> Tensor:

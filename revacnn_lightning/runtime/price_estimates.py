@@ -21,7 +21,7 @@ class PriceWindow:
     A single batch is noisy, and many batches are those of other weights.
 
     Attributes:
-        batches: how many were added so far.
+        batches: the number of batches that were added so far.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class PriceWindow:
         self.batches += batches
         self._squares = [*self._squares[1 - WINDOW :], np.square(prices, dtype=np.float64)]
 
-    def mean(self) -> np.ndarray:
+    def root_mean_square(self) -> np.ndarray:
         """Return the root of the mean square of each filter, (N,); NaN if it was never measured."""
         squares = np.array(self._squares)
         measured = np.isfinite(squares)
@@ -55,16 +55,16 @@ def add_up_coupled(
     groups: ChannelGroups,
     model: nn.Module,
 ) -> np.ndarray:
-    """Return the price of each filter with all that is removed together with it, (N,).
+    """Return the price of removing each filter with all filters that are coupled with it, (N,).
 
     It is the root of the sum of the squared prices of the coupled filters, as if what they
     contribute to the loss of an image were independent. A layer that is only read by a depthwise
     conv contributes nothing of its own: the maps behind that conv are what the next layer loses.
 
     Args:
-        prices: of the filters of all layers, (N,); NaN is unknown.
-        layers: their names.
-        widths: the number of filters of each.
+        prices: the prices of the filters of all layers on their own, (N,); NaN if unknown.
+        layers: the names of the layers.
+        widths: the number of filters of each layer.
         groups: the channel groups of ``model``.
         model: the network.
     """

@@ -26,7 +26,7 @@ from revacnn_lightning.runtime.pruning_choice import (
     Removal,
     find_candidates,
     group_by_layer,
-    size_of,
+    size_before_and_after,
     take_cheapest,
 )
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
@@ -255,7 +255,7 @@ class Pruning:
             return
         self._has_progressed = True
         n_removed = sum(len(one.filters) for one in reply.plan.filter_changes)
-        before, now = size_of(entry.plan, state.measure)
+        before, now = size_before_and_after(entry.plan, state.measure)
         self._edits.append(_Edit(entry, n_removed, removal.cost, before))
         self._note_edits(now)
         if now <= state.target:

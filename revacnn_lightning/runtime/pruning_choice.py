@@ -19,7 +19,7 @@ __all__ = [
     "Removal",
     "find_candidates",
     "group_by_layer",
-    "size_of",
+    "size_before_and_after",
     "take_cheapest",
 ]
 
@@ -37,8 +37,8 @@ class Candidate:
     Attributes:
         key: layer and index of the filter.
         removed: all filters that its removal removes.
-        size: of the network at present.
-        saved: by how much the network would be smaller.
+        size: the present size of the network.
+        saved: by how much the network would be smaller without the filter.
         change: the predicted change of the loss; NaN if it was not measured.
     """
 
@@ -58,7 +58,7 @@ class Removal:
     cost: float  # sum of the predicted changes
 
 
-def size_of(plan: EditPlan, measure: Measure) -> tuple[int, int]:
+def size_before_and_after(plan: EditPlan, measure: Measure) -> tuple[int, int]:
     """Return the size of the network before and after an edit."""
     if measure == "macs":
         return plan.macs_before, plan.macs_after
@@ -70,7 +70,7 @@ def find_candidates(
     layers: Sequence[str],
     measure: Measure,
     count: int,
-    weights: object,
+    weights_key: object,
     editor: Editor,
     probe: ForwardProbe,
     prices: RemovalPrices,
@@ -83,13 +83,13 @@ def find_candidates(
 
     Args:
         ranking: all filters, cheapest first, by an estimate.
-        layers: their names.
-        measure: of the size of the network.
+        layers: the names of all layers.
+        measure: what the size of the network counts.
         count: how many filters are to be removed.
-        weights: anything that is the same as long as the weights are.
+        weights_key: a value that is equal as long as the weights have not changed.
         editor: makes the plans.
-        probe: forwards of the network.
-        prices: measure the changes.
+        probe: runs forwards of the network to trace it.
+        prices: measures the changes of the loss.
     """
     limit = max(MIN_MEASURED, MEASURED_EACH * count)
     found: list[Candidate] = []
@@ -103,12 +103,12 @@ def find_candidates(
             plan = editor.plan(RemoveFilters(layers[layer], [index]), probe)
         except RevacnnError:  # this filter cannot be removed
             continue
-        before, after = size_of(plan, measure)
+        before, after = size_before_and_after(plan, measure)
         removed = frozenset((one.layer, i) for one in plan.filter_changes for i in one.filters)
         covered |= removed
         if plan.confirmation or after >= before:
             continue
-        price = prices.of_plan(plan, weights, SECONDS_EACH)
+        price = prices.of_plan(plan, weights_key, SECONDS_EACH)
         change = math.nan if isinstance(price, str) else price.change
         found.append(Candidate((layer, index), removed, before, before - after, change))
     if any(math.isnan(one.change) for one in found):
@@ -117,23 +117,23 @@ def find_candidates(
 
 
 def take_cheapest(
-    candidates: Sequence[Candidate], widths: dict[str, int], count: int, target: int
+    candidates: Sequence[Candidate], widths: dict[str, int], max_count: int, target: int
 ) -> list[Candidate]:
     """Return the first candidates, as many as are needed to reach the target size.
 
-    What each saves is added up, as if the others stayed. Each layer keeps a filter.
+    What each candidate saves is added up, as if the others stayed. Each layer keeps a filter.
 
     Args:
         candidates: cheapest first.
         widths: the number of filters by layer.
-        count: how many at most.
-        target: size of the network that is enough.
+        max_count: the largest number of candidates to take.
+        target: the size of the network to reach.
     """
     left = dict(widths)
     chosen: list[Candidate] = []
     size = candidates[0].size if candidates else 0
     for one in candidates:
-        if len(chosen) == count or size <= target:
+        if len(chosen) == max_count or size <= target:
             break
         removed: dict[str, int] = {}
         for layer, _ in one.removed:

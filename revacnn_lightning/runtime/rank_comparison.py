@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import InspectRanks
 from revacnn_lightning.protocol.snapshot import Snapshot
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics, Reduction
+from revacnn_lightning.runtime.ranks.rank_statistics import PendingReduction, RankStatistics
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["RankComparison"]
@@ -65,9 +65,9 @@ class RankComparison:
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    def receive(self, reduction: Reduction, snapshot: Snapshot) -> None:
+    def receive(self, reduction: PendingReduction, snapshot: Snapshot) -> None:
         """Receive a sum over all ranks that has arrived."""
-        each = reduction.of_each_rank()
+        each = reduction.layer_values_by_rank()
         if each is None:
             return
         self._arrived.append(

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from revacnn_lightning.protocol.messages import Snapshot
-from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics, Reduction
+from revacnn_lightning.runtime.ranks.rank_statistics import PendingReduction, RankStatistics
 from revacnn_lightning.runtime.ranks.statistic_sums import StatisticSums
 from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger, SnapshotSums
 from revacnn_lightning.telemetry import Recorder
@@ -34,7 +34,7 @@ class RankMerger:
         statistics: RankStatistics,
         get_layout: Callable[[], tuple[Sequence[str], Sequence[int]]],
         interval: float = 0.0,
-        on_reduction: Callable[[Reduction, Snapshot], None] = lambda *_: None,
+        on_reduction: Callable[[PendingReduction, Snapshot], None] = lambda *_: None,
     ) -> None:
         self._statistics = statistics
         self._get_layout = get_layout
@@ -96,7 +96,7 @@ def make_merger(
     statistics: RankStatistics | None,
     recorder: Recorder,
     interval: float,
-    on_reduction: Callable[[Reduction, Snapshot], None],
+    on_reduction: Callable[[PendingReduction, Snapshot], None],
 ) -> SnapshotMerger | RankMerger:
     """Return what merges the snapshots of a run; ``statistics`` None: it has one rank."""
     if statistics is None:
@@ -106,7 +106,7 @@ def make_merger(
     )
 
 
-def _of_all_ranks(own: Snapshot, reduction: Reduction) -> Snapshot:
+def _of_all_ranks(own: Snapshot, reduction: PendingReduction) -> Snapshot:
     """Return a snapshot of rank 0 with the means over all ranks."""
     means = reduction.means()
     if reduction.order is None or means.ranks <= 1:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from revacnn_lightning.runtime.module_modes import modes_of, modes_set
 from revacnn_lightning.runtime.nested import map_leaves, tensors_in
 from revacnn_lightning.runtime.recorded_call import RecordedCall, Reference
-from revacnn_lightning.runtime.sample_sizes import map_sizes
+from revacnn_lightning.runtime.sample_sizes import replace_sample_counts
 from revacnn_lightning.steering.tracing.forward_probe import ForwardOutput
 
 __all__ = ["TRANSFORMED", "RecordedStep"]
@@ -227,7 +227,7 @@ class RecordedStep:
         except Exception:
             if call.has_modules and not model.training and any(self.training_modes.values()):
                 return self._try_in_training(call, model, tensors)
-            arguments = map_sizes(call.arguments, self.batch_size, self.samples)
+            arguments = replace_sample_counts(call.arguments, self.batch_size, self.samples)
             if call.has_modules or arguments is None:
                 raise
             call.arguments = arguments

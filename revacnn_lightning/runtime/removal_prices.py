@@ -21,7 +21,7 @@ from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 
-__all__ = ["PRICED", "RemovalPrices", "is_priced"]
+__all__ = ["PRICED", "RemovalPrices", "can_be_priced"]
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ NOT_TRACED = "the network has not been traced yet"
 NORMALIZED = "a norm mixes these filters with others, which change as well"
 
 
-def is_priced(request: object) -> bool:
+def can_be_priced(request: object) -> bool:
     """Return whether an edit is one whose effect on the loss can be measured beforehand."""
     return isinstance(request, PRICED)
 
@@ -72,13 +72,13 @@ class RemovalPrices:
         return self._replay.note
 
     def of_plan(
-        self, plan: EditPlan, weights: object, seconds: float = MAX_SECONDS
+        self, plan: EditPlan, weights_key: object, seconds: float = MAX_SECONDS
     ) -> RemovalPrice | str:
         """Return the price of a plan, or the reason why it cannot be measured.
 
         Args:
             plan: of one of `PRICED`, for the present network.
-            weights: anything that is the same as long as the weights are.
+            weights_key: a value that is equal as long as the weights have not changed.
             seconds: for the forwards before the edit; the number of images follows from it.
         """
         groups = self._editor.traced_groups
@@ -87,16 +87,16 @@ class RemovalPrices:
         if are_normalized_together(groups, plan):
             return NORMALIZED
         try:
-            before = self._losses_before(weights, seconds)
+            before = self._losses_before(weights_key, seconds)
             after = self._losses_after(plan, len(before))
         except ForwardFailedError as error:
             log.info("Cannot measure the price of %s", plan.title, exc_info=True)
             return str(error)
         return _price(before, after, self._replay)
 
-    def _losses_before(self, weights: object, seconds: float) -> Sequence[float]:
+    def _losses_before(self, weights_key: object, seconds: float) -> Sequence[float]:
         """Return the loss of as many groups of images as there is time for."""
-        key = (weights, seconds, self._replay.step, self._replay.group_count)
+        key = (weights_key, seconds, self._replay.step, self._replay.group_count)
         if key == self._before_key:
             return self._before
         self._objects = ObjectState(self._model)

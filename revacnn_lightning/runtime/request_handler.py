@@ -41,10 +41,10 @@ from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
-from revacnn_lightning.runtime.growth_planting import GrowthPlanting
+from revacnn_lightning.runtime.directed_initializer import DirectedInitializer
 from revacnn_lightning.runtime.image_predictions import ImagePredictions
 from revacnn_lightning.runtime.plan_budget import PlanBudget
-from revacnn_lightning.runtime.removal_prices import RemovalPrices, is_priced
+from revacnn_lightning.runtime.removal_prices import RemovalPrices, can_be_priced
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.trial.edit_trial import EditTrial
 from revacnn_lightning.runtime.trial.trial_handler import TrialHandler
@@ -78,7 +78,7 @@ class RequestHandler:
         recordings: of the run; None if it cannot be recorded.
         prices: measures the prices of removals; None: nothing can.
         automatic: what the run does by itself; None: it does nothing.
-        planting: gives new filters a direction; None: nothing does.
+        directed_initializer: gives new filters a direction; None: nothing does.
         trial: of edits; None: there can be none.
     """
 
@@ -94,7 +94,7 @@ class RequestHandler:
         recordings: RunRecordings | None = None,
         prices: RemovalPrices | None = None,
         automatic: AutomaticSteering | None = None,
-        planting: GrowthPlanting | None = None,
+        directed_initializer: DirectedInitializer | None = None,
         trial: EditTrial | None = None,
     ) -> None:
         self._editor = editor
@@ -107,7 +107,7 @@ class RequestHandler:
         self._recordings = recordings
         self._prices = prices
         self._automatic = automatic
-        self._planting = planting
+        self._initializer = directed_initializer
         self._trials = TrialHandler(trial, status, automatic)
         # Requests of the newest plans, with structure version, batch and summary
         self._priced_plans: deque[tuple[Edit, int, int, PlanSummary]] = deque(maxlen=PRICED_PLANS)
@@ -177,10 +177,10 @@ class RequestHandler:
 
     def _priced(self, plan: EditPlan, batch: TrainingBatch) -> PlanSummary:
         """Return the summary of a plan with its price, if it can have one."""
-        if self._planting is not None:
-            self._planting.directions(plan.request, plan)
+        if self._initializer is not None:
+            self._initializer.directions(plan.request, plan)
         summary = plan.summary()
-        if self._prices is None or not is_priced(plan.request):
+        if self._prices is None or not can_be_priced(plan.request):
             return summary
         price = self._prices.of_plan(plan, (batch.step, self._status.version))
         if isinstance(price, str):
@@ -193,11 +193,11 @@ class RequestHandler:
         predictions, step = self._predictions, batch.step
         before = None if predictions is None else predictions.predict(step, self._status.version)
         planned = self._price_before(edit, batch)
-        directions = None if self._planting is None else self._planting.directions(edit)
+        directions = None if self._initializer is None else self._initializer.directions(edit)
         with self._recorder.modules_released():
             outcome = self._editor.apply(edit, batch.make_probe())
-        if self._planting is not None and directions is not None:
-            self._planting.plant(outcome.plan, directions)
+        if self._initializer is not None and directions is not None:
+            self._initializer.initialize(outcome.plan, directions)
         summary = replace(
             outcome.plan.summary(), price=planned.price, price_note=planned.price_note
         )
@@ -225,7 +225,7 @@ class RequestHandler:
 
     def _price_before(self, edit: Edit, batch: TrainingBatch) -> PlanSummary:
         """Return a plan with the price of an edit that is about to be applied, or without any."""
-        if self._prices is None or not is_priced(edit):
+        if self._prices is None or not can_be_priced(edit):
             return PlanSummary("")
         for known, version, step, summary in reversed(self._priced_plans):
             is_recent = version == self._status.version and batch.step - step <= PRICE_BATCHES

@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.protocol.sockets import RequestServer
 from revacnn_lightning.protocol.validation import validate_request
-from revacnn_lightning.runtime.key_commands import KeyCommands
+from revacnn_lightning.runtime.key_commands import AccessKeyCommands
 from revacnn_lightning.runtime.repeated_requests import RepeatedRequests
 
 __all__ = ["PendingRequest", "RequestQueue"]
@@ -89,7 +89,7 @@ class RequestQueue:
     def __init__(
         self,
         server: RequestServer | None = None,
-        key_commands: KeyCommands | None = None,
+        key_commands: AccessKeyCommands | None = None,
         on_reply: Callable[[RequestSender, Request, Reply], None] = lambda *_: None,
     ) -> None:
         self._server = server

@@ -10,7 +10,7 @@ from revacnn_lightning.runtime.alert_delivery import AlertDelivery, AlertTarget
 from revacnn_lightning.runtime.alert_monitor import AlertMonitor, AlertReceiver
 from revacnn_lightning.runtime.logger_summaries import LoggerSummaries
 from revacnn_lightning.runtime.message_observers import MessageObserver
-from revacnn_lightning.runtime.trainer_adapter import logging_step
+from revacnn_lightning.runtime.trainer_adapter import next_logging_step
 
 __all__ = ["RunDiagnostics"]
 
@@ -36,7 +36,7 @@ class RunDiagnostics:
         self.observers: list[MessageObserver] = []
         if trainer is not None:
             summaries = LoggerSummaries(
-                lambda: trainer.loggers, lambda: logging_step(trainer), self.alerts.network
+                lambda: trainer.loggers, lambda: next_logging_step(trainer), self.alerts.network
             )
             self.observers.append(summaries)
             receivers.append(summaries.receive_alert)

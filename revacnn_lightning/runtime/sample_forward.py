@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples, is_empty
-from revacnn_lightning.runtime.cuda_graphs import UnseenChanges, graphed_module_refusal
+from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_refusal
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
-from revacnn_lightning.runtime.step_images import StepImages, replay_images
+from revacnn_lightning.runtime.step_images import StepImageFlow, trace_step_images
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import (
@@ -78,10 +78,10 @@ class SampleForwards:
         self._make_context = make_context
         self._user_forward = user_forward
         self._refusal = refusal
-        self._find_images = functools.partial(find_images, images=images)
-        self._copy = functools.partial(first_samples, count=SAMPLES, images=images)
-        self._batch_size = functools.partial(batch_size, images=images)
-        self._holds_no_sample = functools.partial(is_empty, images=images)
+        self._find_images = functools.partial(find_images, get_images=images)
+        self._copy = functools.partial(first_samples, count=SAMPLES, get_images=images)
+        self._batch_size = functools.partial(batch_size, get_images=images)
+        self._holds_no_sample = functools.partial(is_empty, get_images=images)
         self._keeps_whole_batch = False  # in recorded steps
         self._pending: RecordedStep | None = None  # recorded, not prepared yet
         self._step: RecordedStep | None = None
@@ -89,7 +89,7 @@ class SampleForwards:
         self._version = -1  # structure version of the last recorded step
         self._images_failure = ""  # why forward cannot be run on images alone
         self._step_failure = ""  # why no step can be recorded
-        self._changes: UnseenChanges | None = None  # by the step that is being recorded
+        self._changes: GraphReplayDetector | None = None  # by the step that is being recorded
         self._replayed_graph = ""  # why the network cannot be edited, as the last step shows
 
     @property
@@ -138,7 +138,7 @@ class SampleForwards:
         return recording_step(lambda: self._make_recorder(batch), finish)
 
     def _make_recorder(self, batch: Any) -> StepRecorder:
-        self._changes = UnseenChanges(self._module)
+        self._changes = GraphReplayDetector(self._module)
         try:
             images = self._find_images(batch)
             self._pending_images = self._find_images(self._copy(batch))
@@ -227,7 +227,7 @@ class SampleForwards:
 
     def step_images(
         self, layers: Mapping[str, nn.Module], shape: Sequence[int]
-    ) -> StepImages | None:
+    ) -> StepImageFlow | None:
         """Replay the recorded step, and return who reads images of this shape in it, if known.
 
         Call it inside `side_effect_free`. It raises what the called modules raise.
@@ -236,7 +236,7 @@ class SampleForwards:
         if step is None or not step.runs_modules:
             return None
         with self._make_context():
-            return replay_images(step, self._module, layers, shape)
+            return trace_step_images(step, self._module, layers, shape)
 
     def _why_unknown(self) -> str:
         if self._step_failure:

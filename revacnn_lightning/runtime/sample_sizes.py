@@ -9,18 +9,18 @@ from torch import Tensor
 
 from revacnn_lightning.runtime.nested import map_leaves
 
-__all__ = ["count_batches", "cut", "map_sizes"]
+__all__ = ["count_batches", "cut", "replace_sample_counts"]
 
 MAX_BATCHES = 4
 
 
-def cut(tensor: Tensor, batch_size: int, samples: int) -> Tensor:
-    """Return a copy of the first samples of a tensor, of each batch if it holds several."""
+def cut(tensor: Tensor, batch_size: int, sample_count: int) -> Tensor:
+    """Return a copy of the first ``sample_count`` samples of a tensor, of each batch in it."""
     tensor = tensor.detach()
     batches = count_batches(tensor.shape, batch_size)
-    if not batches or samples >= batch_size:
+    if not batches or sample_count >= batch_size:
         return tensor.clone()
-    return tensor.unflatten(0, (batches, batch_size))[:, :samples].flatten(0, 1).clone()
+    return tensor.unflatten(0, (batches, batch_size))[:, :sample_count].flatten(0, 1).clone()
 
 
 def count_batches(shape: torch.Size, batch_size: int) -> int:
@@ -34,8 +34,12 @@ def count_batches(shape: torch.Size, batch_size: int) -> int:
     return batches if batches <= MAX_BATCHES else 0
 
 
-def map_sizes(arguments: Any, batch_size: int, samples: int) -> Any:
-    """Return the arguments with numbers that count samples changed; None if there are none."""
+def replace_sample_counts(arguments: Any, batch_size: int, sample_count: int) -> Any:
+    """Return the arguments with each integer that counts samples replaced; None if there is none.
+
+    An integer counts samples if it is a multiple of ``batch_size``. ``batch_size`` becomes
+    ``sample_count`` in it.
+    """
     found = False
 
     def map_size(leaf: Any) -> Any:
@@ -44,7 +48,7 @@ def map_sizes(arguments: Any, batch_size: int, samples: int) -> Any:
             return tuple(map_size(each) for each in leaf)
         counts = type(leaf) is int and leaf > 0 and leaf % batch_size == 0
         found = found or counts
-        return leaf // batch_size * samples if counts else leaf
+        return leaf // batch_size * sample_count if counts else leaf
 
-    mapped = map_leaves(arguments, map_size) if 0 < samples < batch_size else None
+    mapped = map_leaves(arguments, map_size) if 0 < sample_count < batch_size else None
     return mapped if found else None

@@ -52,28 +52,33 @@ from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.compilations import Compilations
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
-from revacnn_lightning.runtime.filter_certificates import FilterCertificates
-from revacnn_lightning.runtime.growth_planting import GrowthPlanting
+from revacnn_lightning.runtime.directed_initializer import DirectedInitializer
 from revacnn_lightning.runtime.idle_polling import IdlePolling
 from revacnn_lightning.runtime.inspection_collectors import (
     InspectionCollectors,
     InspectionSources,
 )
-from revacnn_lightning.runtime.key_commands import KeyCommands
+from revacnn_lightning.runtime.key_commands import AccessKeyCommands
 from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
 from revacnn_lightning.runtime.pause import is_pause
+from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.pruning import Pruning
 from revacnn_lightning.runtime.rank_comparison import RankComparison
 from revacnn_lightning.runtime.rank_merger import make_merger
-from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds, needs_all
-from revacnn_lightning.runtime.removal_prices import is_priced
+from revacnn_lightning.runtime.ranks.all_ranks import (
+    Ranks,
+    SingleRank,
+    StopReasons,
+    changes_all_ranks,
+)
+from revacnn_lightning.runtime.removal_prices import can_be_priced
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
-from revacnn_lightning.runtime.steering_policy import SteeringPolicy
+from revacnn_lightning.runtime.steering_policy import SteeringPolicyExecutor
 from revacnn_lightning.runtime.trial.edit_trial import EditTrial
 from revacnn_lightning.runtime.trial.trial_loop import TrialLoop
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
@@ -183,7 +188,7 @@ class Session:
         )
         self.server = RunServer(self.run, name, endpoints, lineage)
         self._status = self._make_status(model)
-        self._key_commands = KeyCommands(self.server.keys, self.server.publisher)
+        self._key_commands = AccessKeyCommands(self.server.keys, self.server.publisher)
         outcomes = OutcomeRecorder(
             self.run, lambda: editor.journal, self._publish, lambda: self._status.step
         )
@@ -195,11 +200,11 @@ class Session:
 
     def _make_automatic(
         self, recorder: Recorder, editor: Editor
-    ) -> tuple[AutomaticSteering, SteeringPolicy]:
+    ) -> tuple[AutomaticSteering, SteeringPolicyExecutor]:
         """Return what the run changes by itself, and the policy that it observes."""
         inspections, controls = self.inspections, self._controls
-        certificates = FilterCertificates(recorder, editor, lambda: controls.optimizers)
-        policy = SteeringPolicy(
+        certificates = ProvablyDeadFilters(recorder, editor, lambda: controls.optimizers)
+        policy = SteeringPolicyExecutor(
             inspections.evidence,
             certificates,
             self._alerts.network.dead_mask,
@@ -245,7 +250,7 @@ class Session:
             self._recordings,
             inspections.prices,
             self._automatic,
-            GrowthPlanting(self._editor, inspections.growth),
+            DirectedInitializer(self._editor, inspections.growth),
             self.trial,
         )
 
@@ -353,14 +358,14 @@ class Session:
         )
 
     @property
-    def stop_needs(self) -> StopNeeds:
+    def stop_reasons(self) -> StopReasons:
         """Why all processes of the training have to stop before one of the next batches."""
 
         def is_edit(request: Request) -> bool:
             return not request.dry_run and not isinstance(request.body, Command)
 
-        return StopNeeds(
-            is_wanted=self._queue.holds(lambda r: needs_all(r.body, dry_run=r.dry_run)),
+        return StopReasons(
+            is_wanted=self._queue.holds(lambda r: changes_all_ranks(r.body, dry_run=r.dry_run)),
             is_edit=self._queue.holds(is_edit),
             is_pausing=self._controller.is_pausing,
             statistics=tuple(self.recorder.statistics) if self._is_needed else (),
@@ -383,13 +388,13 @@ class Session:
 
         def can_handle(request: Request) -> bool:
             can_change = self._ranks.is_stopped or self._ranks.refusal
-            if not can_change and needs_all(request.body, dry_run=request.dry_run):
+            if not can_change and changes_all_ranks(request.body, dry_run=request.dry_run):
                 is_refused = bool(batch.refusal_of(request.body))
                 return is_refused and not isinstance(request.body, Command)
             if isinstance(request.body, Command) and not isinstance(request.body, TryEdits):
                 return not (is_pause(request.body) and self._trains_first(batch))
             is_known = batch.is_probe_ready() or is_paused
-            if request.dry_run and is_priced(request.body) and not is_paused:
+            if request.dry_run and can_be_priced(request.body) and not is_paused:
                 self._replay.want()
                 is_known = is_known and batch.is_loss_ready()
             return is_known and (batch.can_edit or request.dry_run)

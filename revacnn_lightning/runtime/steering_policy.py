@@ -15,12 +15,12 @@ from revacnn_lightning.protocol.automatic_state import Proposal
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.messages import LayerInfo, Message, Snapshot, Structure
 from revacnn_lightning.protocol.requests import InspectEvidence, RemoveFilters
-from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.layer_evidence import LayerEvidenceCollector
+from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.pruning import Submit
 from revacnn_lightning.runtime.request_queue import PendingRequest
 
-__all__ = ["SteeringPolicy"]
+__all__ = ["SteeringPolicyExecutor"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ MAX_PROPOSALS = 32
 UPDATE_BATCHES = 20  # between two updates of the proposals
 
 
-class SteeringPolicy:
+class SteeringPolicyExecutor:
     """Executes `SetPolicy`. It observes the messages of the run.
 
     Args:
@@ -45,7 +45,7 @@ class SteeringPolicy:
     def __init__(
         self,
         evidence: LayerEvidenceCollector,
-        certificates: FilterCertificates,
+        certificates: ProvablyDeadFilters,
         get_dead: Callable[[], np.ndarray | None],
         submit: Submit,
     ) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.telemetry.inspection.module_flow import INPUT, FlowResult, ModuleFlow
 
-__all__ = ["FindStepImages", "StepImages", "find_no_images", "replay_images"]
+__all__ = ["FindStepImages", "StepImageFlow", "trace_step_images", "unknown_step_images"]
 
 
-class StepImages(NamedTuple):
+class StepImageFlow(NamedTuple):
     """What a replay shows.
 
     Attributes:
@@ -32,17 +32,19 @@ class StepImages(NamedTuple):
 
 
 # (layers by name, shape of an image) -> what is shown; None if no layer reads such images
-FindStepImages = Callable[[Mapping[str, nn.Module], Sequence[int]], StepImages | None]
+FindStepImages = Callable[[Mapping[str, nn.Module], Sequence[int]], StepImageFlow | None]
 
 
-def find_no_images(layers: Mapping[str, nn.Module], shape: Sequence[int]) -> StepImages | None:
+def unknown_step_images(
+    layers: Mapping[str, nn.Module], shape: Sequence[int]
+) -> StepImageFlow | None:
     """Return that nothing is known: the `FindStepImages` where no step is recorded."""
     return None
 
 
-def replay_images(
+def trace_step_images(
     step: RecordedStep, model: nn.Module, layers: Mapping[str, nn.Module], shape: Sequence[int]
-) -> StepImages | None:
+) -> StepImageFlow | None:
     """Replay a step, and observe its images of this shape. Call it inside `side_effect_free`.
 
     Returns:
@@ -64,7 +66,7 @@ def replay_images(
         return None
     # A network that reads two kinds of images is called twice.
     passed = list({(one.name, one.sources): one for one in result.passed}.values())
-    return StepImages(replace(result, passed=passed), generated[-1][0] if generated else None)
+    return StepImageFlow(replace(result, passed=passed), generated[-1][0] if generated else None)
 
 
 def _is_image(tensor: Tensor, shape: Sequence[int]) -> bool:

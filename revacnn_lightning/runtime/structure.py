@@ -25,7 +25,7 @@ from revacnn_lightning.telemetry.unit_layers import (
     named_unit_layers,
 )
 
-__all__ = ["TracedTopology", "build_structure", "edges_between"]
+__all__ = ["TracedTopology", "build_structure", "contract_edges"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def build_structure(
             )
             for name in names
         ],
-        edges=[(index[a], index[b]) for a, b in edges_between(names, topology.edges)],
+        edges=[(index[a], index[b]) for a, b in contract_edges(names, topology.edges)],
         parameter_count=sum(parameter.numel() for parameter in model.parameters()),
         undoable=editor.journal.undoable,
         redoable=len(editor.journal.undone),
@@ -130,7 +130,7 @@ def _own_parameters(conv: nn.Module) -> Iterator[nn.Parameter]:
         yield from parametrizations.parameters()
 
 
-def edges_between(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def contract_edges(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the edges between these layers: one leads from a layer over those that are not listed.
 
     An edge is (from, to). The result is sorted.

@@ -1,17 +1,19 @@
-"""Which share of the time something has taken lately."""
+"""The share of the recent time that some activity has taken."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-__all__ = ["TimeShare"]
+__all__ = ["RecentTimeShare"]
 
 AVERAGING_SECONDS = 20.0
 
 
-class TimeShare:
-    """Averages the seconds that were spent over about the last `AVERAGING_SECONDS`.
+class RecentTimeShare:
+    """Computes which share of about the last `AVERAGING_SECONDS` was spent on one activity.
+
+    The caller measures how long each piece of the activity took, and adds it.
 
     Args:
         clock: returns monotonic seconds.
@@ -23,7 +25,7 @@ class TimeShare:
         self._spent_at = clock()
 
     def add(self, seconds: float) -> float:
-        """Add seconds that were spent until now; return the share of the time, at most 1."""
+        """Add seconds that were just spent; return the share of the recent time, at most 1."""
         now = self._clock()
         elapsed, self._spent_at = now - self._spent_at, now
         self._spent = self._spent * math.exp(-elapsed / AVERAGING_SECONDS) + seconds

@@ -17,16 +17,16 @@ from revacnn_lightning.runtime.loss_scale import scale_of
 from revacnn_lightning.runtime.metric_reader import is_scalar
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.runtime.step_recording import AddResult
-from revacnn_lightning.runtime.validation_data import ValidationData, names_in_data
+from revacnn_lightning.runtime.validation_data import ValidationData, find_class_names
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
 
 __all__ = [
     "TrainerControls",
     "data_class_names",
-    "loads_late",
-    "logging_step",
+    "loads_after_fit_start",
     "loss_scale",
-    "model_holders",
+    "next_logging_step",
+    "other_callbacks",
     "progress_of",
     "record_next_step",
     "scalar_metrics",
@@ -82,20 +82,21 @@ def _no_barrier(strategy: Any) -> Iterator[None]:
 
 
 def validation_data(
-    trainer: Any, images: ImagesOfBatch | None = None, names: Sequence[str] = ()
+    trainer: Any, get_images: ImagesOfBatch | None = None, class_names: Sequence[str] = ()
 ) -> ValidationData:
     """Return the (first) validation dataset of a Trainer, as a page shows it.
 
     Args:
         trainer: a Trainer.
-        images: the user's function that returns the images of a batch; None: they are searched for.
-        names: of all classes, as the user says; (): those of the data.
+        get_images: the user's function that returns the images of a batch; None: they are searched
+            for.
+        class_names: of all classes, as the user says; (): those of the data.
     """
     return ValidationData(
         lambda: _validation_loader(trainer),
         lambda: trainer.strategy.root_device,
-        images=images,
-        get_class_names=lambda: names or data_class_names(trainer),
+        images=get_images,
+        get_class_names=lambda: class_names or data_class_names(trainer),
         convert=lambda image: trainer.precision_plugin.convert_input(image),
         is_expected=lambda: bool(getattr(trainer, "enable_validation", False)),
     )
@@ -104,7 +105,7 @@ def validation_data(
 def data_class_names(trainer: Any) -> Sequence[str]:
     """Return the names of the classes as the datasets or the data module have them; or ()."""
     loaders = (_validation_loader(trainer), _first(getattr(trainer, "train_dataloader", None)))
-    return names_in_data(loaders, getattr(trainer, "datamodule", None))
+    return find_class_names(loaders, getattr(trainer, "datamodule", None))
 
 
 def _validation_loader(trainer: Any) -> Any:
@@ -115,7 +116,7 @@ def _first(loaders: Any) -> Any:
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
 
 
-def logging_step(trainer: Any) -> tuple[int, bool]:
+def next_logging_step(trainer: Any) -> tuple[int, bool]:
     """Return the step by which Lightning logs the next batch, and whether it logs that step."""
     step = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
     interval = trainer.log_every_n_steps
@@ -142,7 +143,7 @@ def record_next_step(trainer: Any, recording: AbstractContextManager[AddResult])
     attributes["training_step"] = recorded_step
 
 
-def model_holders(trainer: Any) -> list[CopyHolder]:
+def other_callbacks(trainer: Any) -> list[CopyHolder]:
     """Return the other callbacks: they may hold copies of the model, or optimizers."""
     return [
         CopyHolder(
@@ -172,7 +173,7 @@ def _known_pairs(trainer: Any, callback: Any) -> Iterator[tuple[nn.Module, nn.Mo
         yield pruned[position][0], original["data"]
 
 
-def loads_late(trainer: Any) -> bool:
+def loads_after_fit_start(trainer: Any) -> bool:
     """Return whether a checkpoint is loaded after ``on_fit_start``, its weights first.
 
     Strategies that split the parameters among the processes do so, such as FSDP2.

@@ -8,7 +8,7 @@ from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
 from revacnn_lightning.protocol.prices import RemovalPrice
 from revacnn_lightning.protocol.requests import MergeFilters
-from revacnn_lightning.runtime.batch import no_probe
+from revacnn_lightning.runtime.batch import make_empty_probe
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
 from revacnn_lightning.steering import Editor
@@ -40,25 +40,27 @@ class TwinPrices:
             self._replay.want()
         return is_ready
 
-    def add(self, evidence: LayerEvidence, weights: object) -> LayerEvidence:
+    def add(self, evidence: LayerEvidence, weights_key: object) -> LayerEvidence:
         """Return the evidence with the prices of the first few groups of twins.
 
         Args:
             evidence: of the present network.
-            weights: anything that is the same as long as the weights are.
+            weights_key: a value that is equal as long as the weights have not changed.
         """
-        first = [self._priced(evidence.layer, twins, weights) for twins in
+        first = [self._priced(evidence.layer, twins, weights_key) for twins in
                  evidence.twins[:MAX_GROUPS]]  # fmt: skip
         return replace(evidence, twins=[*first, *evidence.twins[MAX_GROUPS:]])
 
-    def _priced(self, layer: str, twins: TwinEvidence, weights: object) -> TwinEvidence:
+    def _priced(self, layer: str, twins: TwinEvidence, weights_key: object) -> TwinEvidence:
         if not self._editor.is_traced:
             return twins
         try:
-            plan = self._editor.plan(MergeFilters(layer, twins.filters, twins.scales), no_probe())
+            plan = self._editor.plan(
+                MergeFilters(layer, twins.filters, twins.scales), make_empty_probe()
+            )
         except RevacnnError:  # they cannot be merged
             return twins
-        price = self._prices.of_plan(plan, weights, SECONDS_EACH)
+        price = self._prices.of_plan(plan, weights_key, SECONDS_EACH)
         if not isinstance(price, RemovalPrice):
             return twins
         return replace(twins, change=price.change, error=price.error)

@@ -12,12 +12,12 @@ from torch import Tensor
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images, find_input
 from revacnn_lightning.runtime.image_class import class_names, find_class
-from revacnn_lightning.runtime.image_predictions import ImageTruth
+from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
 from revacnn_lightning.runtime.input_images import refuse_image
 from revacnn_lightning.runtime.picture_fitting import Preprocessing, dataset_preprocessing
 from revacnn_lightning.telemetry.inspection.side_effects import dataset_state_restored
 
-__all__ = ["ValidationData", "names_in_data"]
+__all__ = ["ValidationData", "find_class_names"]
 
 log = logging.getLogger(__name__)
 
@@ -102,17 +102,17 @@ class ValidationData:
                 "one"
             ) from error
 
-    def truth(self, index: int) -> ImageTruth:
+    def truth(self, index: int) -> LabelAndClassNames:
         """Return the class of item ``index``, as far as known."""
         dataset: Any = getattr(self._get_loader(), "dataset", None)
         try:
             with dataset_state_restored(dataset, self._get_device()):
-                return ImageTruth(find_class(dataset[index]), self._get_class_names())
+                return LabelAndClassNames(find_class(dataset[index]), self._get_class_names())
         except Exception:  # the user's dataset may raise anything
             log.info(
                 "Cannot read the class of item %d of the validation data", index, exc_info=True
             )
-            return ImageTruth()
+            return LabelAndClassNames()
 
     def preprocessing(self) -> Preprocessing | None:
         """Return what prepares the images, if it is known."""
@@ -120,7 +120,7 @@ class ValidationData:
         return dataset_preprocessing(dataset, self._get_device())
 
 
-def names_in_data(loaders: Iterable[Any], *others: Any) -> Sequence[str]:
+def find_class_names(loaders: Iterable[Any], *others: Any) -> Sequence[str]:
     """Return the names of the classes in the datasets of loaders or in other objects; or ()."""
     datasets = [getattr(loader, "dataset", None) for loader in loaders]
     return next((names for names in map(class_names, (*datasets, *others)) if names), ())

@@ -8,7 +8,7 @@ import time
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.messages import Done, Planned, PlanSummary, Reply, Request
 from revacnn_lightning.protocol.senders import RequestSender
-from revacnn_lightning.runtime.key_commands import KeyCommands
+from revacnn_lightning.runtime.key_commands import AccessKeyCommands
 from revacnn_lightning.runtime.request_queue import RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
 from tests.client.simulated_run import status, structure
@@ -25,7 +25,7 @@ class KeyedRun:
         self.server = RunServer("run", "Net", endpoints or Endpoints())
         self.connection = self.server.connection
         self.replies: list[tuple[str, Request, Reply]] = []
-        self._commands = KeyCommands(self.server.keys, self.server.publisher)
+        self._commands = AccessKeyCommands(self.server.keys, self.server.publisher)
         self._queue = RequestQueue(self.server.request_server, self._commands, self._record)
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._serve)

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 from revacnn_lightning.runtime import class_lens
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.batch_classes import NUMBERS, BatchClasses
-from revacnn_lightning.runtime.class_lens import NO_MATCH, TOO_MANY, ClassLensCollector
+from revacnn_lightning.runtime.class_lens import NO_MATCH, TOO_MANY, ClassResponseCollector
 from revacnn_lightning.runtime.class_sums import HALF_LIFE
 from revacnn_lightning.telemetry import Recorder
 from tests.manual_clock import ManualClock
@@ -35,7 +35,7 @@ class Run:
         )  # fmt: skip
         self.recorder = Recorder(self.model)
         self.recorder.attach()
-        self.collector = ClassLensCollector(self.recorder, ["a", "b", "c"], self.clock)
+        self.collector = ClassResponseCollector(self.recorder, ["a", "b", "c"], self.clock)
         self.batches: list[tuple[Tensor, Tensor]] = []
         self.train_batch()  # finds the modules that return the maps
         self.batches.clear()
@@ -262,7 +262,7 @@ def test_a_viewer_that_opens_in_a_pause_gets_the_last_message(run: Run) -> None:
 def test_the_number_of_layers_is_limited() -> None:
     model = nn.Sequential(*(nn.Conv2d(1, 1, 1) for _ in range(class_lens.MAX_LAYERS + 1)))
     recorder = Recorder(model)
-    collector = ClassLensCollector(recorder)
+    collector = ClassResponseCollector(recorder)
     for index in range(class_lens.MAX_LAYERS + 1):
         collector.select(InspectClasses(str(index)))
     assert recorder.pooled_maps.layers == {str(i + 1) for i in range(class_lens.MAX_LAYERS)}
@@ -290,7 +290,7 @@ def test_answers_to_a_class_that_does_not_exist_were_waited_for(run):
 
 
 def test_without_names_a_class_is_missing_once_enough_images_were_without_it(run):
-    run.collector = ClassLensCollector(run.recorder, (), run.clock)
+    run.collector = ClassResponseCollector(run.recorder, (), run.clock)
     notes = []
     for _ in range(3 * 50 // 8 + 1):
         run.collector.select(InspectClass(99))

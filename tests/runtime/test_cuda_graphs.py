@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning import AddFilters, EditRefusedError, Freeze, monitor
 from revacnn_lightning.runtime import cuda_graphs
-from revacnn_lightning.runtime.cuda_graphs import UnseenChanges, graphed_module_refusal
+from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_refusal
 
 
 def make_graphed_callables(module: nn.Module) -> None:
@@ -59,14 +59,14 @@ def linear() -> nn.Linear:
 
 
 def test_a_parameter_that_no_operation_has_changed_shows_a_graph(linear: nn.Linear) -> None:
-    changes = UnseenChanges(linear)
+    changes = GraphReplayDetector(linear)
     assert changes.refusal() == ""
     linear.weight.detach().numpy()[0] = 2  # as a kernel of a graph writes
     assert changes.refusal() == cuda_graphs.REPLAYED
 
 
 def test_a_gradient_that_no_operation_has_changed_shows_a_graph(linear: nn.Linear) -> None:
-    changes = UnseenChanges(linear)
+    changes = GraphReplayDetector(linear)
     assert linear.weight.grad is not None
     linear.weight.grad.numpy()[0] = 2
     assert changes.refusal() == cuda_graphs.REPLAYED
@@ -75,11 +75,11 @@ def test_a_gradient_that_no_operation_has_changed_shows_a_graph(linear: nn.Linea
 def test_sparse_gradients_are_left_out(linear: nn.Linear) -> None:
     """A norm of them raises, which must not reach the training."""
     linear.weight.grad = torch.ones(2, 3).to_sparse()
-    assert UnseenChanges(linear).refusal() == ""
+    assert GraphReplayDetector(linear).refusal() == ""
 
 
 def test_an_eager_step_shows_no_graph(linear: nn.Linear) -> None:
-    changes = UnseenChanges(linear)
+    changes = GraphReplayDetector(linear)
     linear(torch.ones(1, 3)).sum().backward()
     torch.optim.SGD(linear.parameters(), lr=0.1).step()
     assert changes.refusal() == ""

@@ -25,7 +25,7 @@ from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatc
 from revacnn_lightning.runtime.filter_inspection import (
     MAX_INSPECTED,
     OVERHEAD,
-    InspectionCollector,
+    FilterInspectionCollector,
 )
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import Recorder
@@ -54,7 +54,9 @@ class InspectedRun:
         self.recorder.attach()
         images = InputImages(self.validation_image)
         options = {"forward": self.model, "images": images, **options}
-        self.collector = InspectionCollector(self.recorder, self.model, clock=self.clock, **options)
+        self.collector = FilterInspectionCollector(
+            self.recorder, self.model, clock=self.clock, **options
+        )
         self.step = 0
 
     def validation_image(self, index: int) -> Tensor:

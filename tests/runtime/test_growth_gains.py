@@ -10,8 +10,8 @@ from revacnn_lightning import AddFilters, EditRefusedError
 from revacnn_lightning.protocol.messages import Request
 from revacnn_lightning.protocol.requests import InspectGrowth, RemoveFilters
 from revacnn_lightning.runtime.batch import BatchContext
+from revacnn_lightning.runtime.directed_initializer import UNKNOWN, DirectedInitializer
 from revacnn_lightning.runtime.growth_gains import NOT_READ, PAUSED, GrowthGainCollector
-from revacnn_lightning.runtime.growth_planting import UNKNOWN, GrowthPlanting
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from tests.runtime.test_pruning import IMAGES, PrunedRun
 
@@ -22,14 +22,14 @@ class GrowingRun(PrunedRun):
     def __init__(self, *, has_loss: bool = True) -> None:
         super().__init__(has_loss=has_loss)
         self.gains = GrowthGainCollector(self.model, self.recorder, self.editor, self.replay)
-        planting = GrowthPlanting(self.editor, self.gains)
+        initializer = DirectedInitializer(self.editor, self.gains)
         self.handler = RequestHandler(
             self.editor,
             self.recorder,
             self.status,
             None,
             {InspectGrowth: self.gains},
-            planting=planting,
+            directed_initializer=initializer,
         )  # type: ignore[arg-type]
 
     def compute(self):
@@ -119,7 +119,7 @@ def test_the_request_is_refused_by_nobody(run: GrowingRun) -> None:
     reply = run.handler.handle(Request("r", InspectGrowth()), run.batch())
     assert reply.detail == ""
     with pytest.raises(EditRefusedError):
-        GrowthPlanting(run.editor, run.gains).directions(AddFilters("2", directed=True))
+        DirectedInitializer(run.editor, run.gains).directions(AddFilters("2", directed=True))
 
 
 def test_a_paused_run_let_the_request_wait_for_its_timeout(run: GrowingRun) -> None:

@@ -24,7 +24,7 @@ from revacnn_lightning.protocol.requests import InspectImage
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.batch_classes import NO_CLASSES, PIXELS, BatchClasses
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
-from revacnn_lightning.runtime.image_predictions import ImageTruth, no_truth
+from revacnn_lightning.runtime.image_predictions import LabelAndClassNames, unknown_label
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.telemetry import Recorder
 from tests.runtime.live_run import collect_until, train_with
@@ -50,11 +50,11 @@ class World:
         self.model = Net() if model is None else model
         self.now = 100.0
         recorder = Recorder(self.model)
-        self.images = InputImages(self.image, options.pop("get_truth", no_truth))
+        self.images = InputImages(self.image, options.pop("get_truth", unknown_label))
         options = {"forward": self.model, "images": self.images, **options}
         self.collector = ImagePassCollector(recorder, self.model, clock=lambda: self.now, **options)
         self.input: Tensor | None = torch.randn(3, 6, 6)
-        self.truth = ImageTruth(2, ("a", "b", "c", "d"))
+        self.truth = LabelAndClassNames(2, ("a", "b", "c", "d"))
         self.version = 0
 
     def image(self, index: int) -> Tensor:
@@ -163,7 +163,7 @@ def test_expensive_passes_are_rare() -> None:
 
 
 def test_a_chosen_image_is_shown_immediately_and_a_wrong_one_is_refused() -> None:
-    world = World(get_truth=lambda index: ImageTruth(index))
+    world = World(get_truth=lambda index: LabelAndClassNames(index))
     world.collector.select(InspectImage())
     world.collect()
     world.now += 0.9  # long before the next pass of the same input
@@ -234,7 +234,7 @@ def test_other_outputs_than_class_scores_are_sent_as_shapes() -> None:
 
 def test_of_many_classes_the_most_probable_ones_are_sent() -> None:
     world = World(Net(classes=1000))
-    world.truth = ImageTruth(999)
+    world.truth = LabelAndClassNames(999)
     world.collector.select(InspectImage())
     (sent,) = world.collect()
     assert sent.class_count == 1000
@@ -375,7 +375,7 @@ def test_maps_are_those_of_classes_only_where_names_or_targets_say_so(
     names: tuple[str, ...], note: str, expected: list[str] | None
 ) -> None:
     world = World(Segmentation())
-    world.truth = ImageTruth(None, names)
+    world.truth = LabelAndClassNames(None, names)
     sent = classes_of_maps(world, BatchClasses(note=note))
     assert sent.prediction is not None
     found = [score.name for score in sent.prediction.classes]

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from revacnn_lightning.runtime.image_predictions import ImagePredictions, ImageTruth
+from revacnn_lightning.runtime.image_predictions import ImagePredictions, LabelAndClassNames
 
 
 def predictions_of(model: nn.Module, *, is_active: bool = True) -> ImagePredictions:
     predictions = ImagePredictions(model, model, lambda: is_active)
-    predictions.choose(torch.ones(3, 4, 4), ImageTruth(1, ("cat", "dog")))
+    predictions.choose(torch.ones(3, 4, 4), LabelAndClassNames(1, ("cat", "dog")))
     return predictions
 
 
@@ -36,7 +36,7 @@ def test_a_prediction_is_that_of_the_model_in_evaluation() -> None:
 def test_nothing_is_predicted_while_no_viewer_shows_an_image() -> None:
     assert predictions_of(classifier(), is_active=False).predict(0, 0) is None
     predictions = predictions_of(classifier())
-    predictions.choose(None, ImageTruth())
+    predictions.choose(None, LabelAndClassNames())
     assert predictions.predict(0, 0) is None
     assert predictions.newest(0, 0) is None
 
@@ -68,7 +68,7 @@ def test_an_edit_is_compared_once_it_is_applied_and_another_image_forgets_it() -
     assert predictions.after_edit is not None
     assert predictions.after_edit.version == 1
     assert predictions.after_edit.classes != predictions.before_edit.classes
-    predictions.choose(torch.zeros(3, 4, 4), ImageTruth())
+    predictions.choose(torch.zeros(3, 4, 4), LabelAndClassNames())
     assert predictions.before_edit is predictions.after_edit is None
 
 

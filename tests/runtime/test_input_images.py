@@ -13,7 +13,7 @@ from revacnn_lightning import EditRefusedError, Patch
 from revacnn_lightning.protocol.inspection_requests import PaintImage, ShowPicture
 from revacnn_lightning.protocol.pictures import picture_requests
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.image_predictions import ImageTruth
+from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
 from revacnn_lightning.runtime.input_images import KEPT, InputImages
 
 RED = np.full((6, 6, 3), (255, 0, 0), np.uint8)
@@ -26,7 +26,7 @@ class World:
         if images is None:
             images = torch.tensor([-1.0, 3.0]).repeat_interleave(3)[None, None, :, None]
             images = images.expand(1, 3, 6, 6)
-        truth = ImageTruth(1, ("a", "b"))
+        truth = LabelAndClassNames(1, ("a", "b"))
         self.batch = TrainingBatch(
             get_images=lambda: images, get_input=lambda: images[0], get_truth=lambda: truth
         )
@@ -52,7 +52,7 @@ def test_a_picture_has_the_range_and_the_size_of_the_images_of_the_batch(world: 
     assert image[0].unique().tolist() == pytest.approx([3.0])
     assert image[1:].unique().tolist() == pytest.approx([-1.0])
     assert "range of those in the images of the batch" in world.images.note(-5)
-    assert world.images.truth(-5) == ImageTruth(None, ("a", "b"))
+    assert world.images.truth(-5) == LabelAndClassNames(None, ("a", "b"))
 
 
 def test_the_middle_of_a_wide_picture_is_shown(world: World) -> None:
@@ -149,7 +149,9 @@ def test_an_erased_patch_is_the_mean_of_the_image(world: World) -> None:
     assert image[:, :3, 3:].unique().tolist() == [1.0]
     assert image[:, :3, :3].unique().tolist() == [-1.0]
     assert image[:, 3:].unique().tolist() == [3.0]
-    assert world.images.truth(-2) == ImageTruth(1, ("a", "b"))  # it is still the same sample
+    assert world.images.truth(-2) == LabelAndClassNames(
+        1, ("a", "b")
+    )  # it is still the same sample
 
 
 def test_a_painted_patch_has_the_color_that_a_picture_would_have(world: World) -> None:
@@ -163,11 +165,11 @@ def test_a_painted_patch_has_the_color_that_a_picture_would_have(world: World) -
 
 def test_the_input_that_was_shown_is_painted_not_the_one_of_now(world: World) -> None:
     shown = torch.full((3, 6, 6), 7.0)
-    world.images.remember_shown_input(shown, ImageTruth(0))
+    world.images.remember_shown_input(shown, LabelAndClassNames(0))
     shown.zero_()  # the loader reuses its memory
     world.images.select(PaintImage(-1))
     assert world.images.image(-1).unique().tolist() == [7.0]
-    assert world.images.truth(-1) == ImageTruth(0)
+    assert world.images.truth(-1) == LabelAndClassNames(0)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_wrong_patches_are_refused(world: World, patch: Patch, reason: str) -> N
 
 
 def test_features_cannot_be_painted(world: World) -> None:
-    world.images.remember_shown_input(torch.zeros(5), ImageTruth())
+    world.images.remember_shown_input(torch.zeros(5), LabelAndClassNames())
     with pytest.raises(EditRefusedError, match="inputs are images"):
         world.images.select(PaintImage(-1))
 

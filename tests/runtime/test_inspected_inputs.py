@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.inspections import FilterInspection, VolumeSlice
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.inspected_input import (
     encode_crop,
-    encode_input,
+    encode_inspected_input,
     encode_response_map,
     input_size,
 )
@@ -168,7 +168,7 @@ def test_a_row_of_numbers_has_no_parts_to_show() -> None:
 def test_a_long_signal_is_sent_shortened_with_its_extremes() -> None:
     signal = torch.zeros(1, 300_000)
     signal[0, 123_456], signal[0, 123_457] = 1.0, -0.5
-    sent = encode_input(signal, None)
+    sent = encode_inspected_input(signal, None)
     assert sent.shape[:2] == (1, 1)
     assert sent.shape[2] <= 2**16
     assert (sent.max(), sent.min()) == (1.0, -0.5)

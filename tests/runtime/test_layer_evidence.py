@@ -13,8 +13,8 @@ from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectEvidence
 from revacnn_lightning.runtime import layer_evidence
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
-from revacnn_lightning.runtime.filter_certificates import FilterCertificates
 from revacnn_lightning.runtime.loss_replay import LossReplay
+from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.removal_prices import RemovalPrices
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
@@ -39,7 +39,7 @@ class Run:
         self.recorder.attach()
         self.editor.channel_groups(ForwardProbe([lambda: self.model(IMAGES[:2])]))
         self.replay, self.step, self.seconds = LossReplay(self.model), 0, 0.0
-        self.collector = layer_evidence.collect_evidence_of(
+        self.collector = layer_evidence.make_evidence_collector(
             self.model, self.recorder, self.editor, lambda: [self.optimizer],
             RemovalPrices(self.editor, self.replay), self.replay,
         )  # fmt: skip
@@ -73,7 +73,7 @@ class Run:
         raise AssertionError(f"{layer} was not examined")
 
     def certified(self, layer="0"):
-        return FilterCertificates(self.recorder, self.editor, lambda: [self.optimizer]).of_layer(
+        return ProvablyDeadFilters(self.recorder, self.editor, lambda: [self.optimizer]).of_layer(
             layer
         )
 

@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import InspectLayer, SendHistory, ShareKey
 from revacnn_lightning.protocol.senders import RequestSender
 from revacnn_lightning.runtime import request_queue
-from revacnn_lightning.runtime.key_commands import KeyCommands
+from revacnn_lightning.runtime.key_commands import AccessKeyCommands
 from revacnn_lightning.runtime.request_queue import RequestQueue
 
 OWNER = RequestSender(b"client", AccessKey("owner", "owner", "k" * 40))
@@ -178,7 +178,7 @@ def test_a_pending_request_of_a_revoked_key_is_not_carried_out() -> None:
     ring = KeyRing("k" * 40)
     ring.add(bob)
     server = Server(Request("id", AddFilters("conv1")), sender=RequestSender(b"client", bob))
-    queue = RequestQueue(server, KeyCommands(ring, publisher=None))  # type: ignore[arg-type]
+    queue = RequestQueue(server, AccessKeyCommands(ring, publisher=None))  # type: ignore[arg-type]
     queue.receive(lambda _: None)
     ring.revoke("bob")
     own = queue.submit(AddFilters("conv2"))

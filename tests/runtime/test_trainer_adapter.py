@@ -11,7 +11,7 @@ from pytorch_lightning.plugins.precision import HalfPrecision, Precision
 from torch import Tensor
 
 from revacnn_lightning import EditRefusedError
-from revacnn_lightning.runtime.image_predictions import ImageTruth
+from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
 from revacnn_lightning.runtime.trainer_adapter import (
     loss_scale,
     scalar_metrics,
@@ -86,10 +86,10 @@ def test_the_class_of_a_validation_image_is_read_and_a_failing_dataset_has_none(
             return torch.rand(3, 4, 4), index
 
     before = torch.get_rng_state()
-    assert validation_data(trainer(Named())).truth(1) == ImageTruth(1, ("cat", "dog"))
+    assert validation_data(trainer(Named())).truth(1) == LabelAndClassNames(1, ("cat", "dog"))
     assert torch.equal(torch.get_rng_state(), before)
-    assert validation_data(trainer(RandomImages())).truth(1) == ImageTruth()
-    assert validation_data(SimpleNamespace(val_dataloaders=None)).truth(0) == ImageTruth()
+    assert validation_data(trainer(RandomImages())).truth(1) == LabelAndClassNames()
+    assert validation_data(SimpleNamespace(val_dataloaders=None)).truth(0) == LabelAndClassNames()
 
 
 def test_the_loss_scale_is_the_tensor_of_the_scaler_or_one():

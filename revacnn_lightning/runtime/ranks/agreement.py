@@ -17,17 +17,18 @@ from typing import Any
 
 import torch
 
-from revacnn_lightning.runtime.ranks.sharing import Sharing
+from revacnn_lightning.runtime.ranks.sharing import StatisticsSharing
 from revacnn_lightning.runtime.ranks.side_group import SideGroup
 
-__all__ = ["Agreement", "Signal"]
+__all__ = ["DecisionBroadcast", "RankAction"]
 
 
-class Signal(IntEnum):
-    """What the processes do before the batch at which they wait for an exchange.
+class RankAction(IntEnum):
+    """What all processes do before the batch at which they wait for a broadcast of rank 0.
 
-    To prepare is to record how the next training step uses the network, without which no forward
-    verifies an edit.
+    ``NOTHING``: train on. ``STOP``: stop before the batch, to be changed together. ``PREPARE``:
+    record how the next training step uses the network, because forwards that verify an edit need
+    this.
     """
 
     NOTHING = 0
@@ -51,27 +52,27 @@ SMOOTHING = 0.1  # weight of the newest exchange in their mean duration
 LONGEST_MEASURED = 0.01
 
 
-class Agreement:
-    """Exchanges what rank 0 decides.
+class DecisionBroadcast:
+    """Broadcasts from rank 0 what all processes do before one of the next batches.
 
-    Every process calls `arrive` before every batch and, where that returns a signal, `start`
-    afterwards.
+    Each broadcast is an *exchange*: it starts at one batch and is waited for at a later one. Every
+    process calls `arrive` before every batch and, where that returns an action, `start` afterwards.
 
     Args:
-        group: of all ranks.
+        group: the process group of all ranks.
         clock: returns monotonic seconds.
 
     Attributes:
-        sharing: what was exchanged about statistics when `arrive` last returned a signal.
+        sharing: what rank 0 has broadcast about statistics when `arrive` last returned an action.
     """
 
     def __init__(self, group: SideGroup, clock: Callable[[], float] = time.monotonic) -> None:
         self._group = group
         self._clock = clock
-        # Signal, batches to the exchange after it, and what is shared
-        self._values = torch.zeros(2 + len(Sharing()), dtype=torch.int64)
+        # Action, batches to the exchange after it, and what is shared
+        self._values = torch.zeros(2 + len(StatisticsSharing()), dtype=torch.int64)
         self._numbers = self._values.numpy()  # the same memory, which is faster to read and write
-        self.sharing = Sharing()
+        self.sharing = StatisticsSharing()
         self._work: Any = None
         self._batches_left = 0  # until the exchange that has begun is waited for
         self._batches = 0  # since the last exchange
@@ -79,7 +80,7 @@ class Agreement:
         self._start_seconds = 0.0  # that it took to start the last exchange
         self._cost = USUAL_SECONDS  # mean duration of an exchange
 
-    def arrive(self) -> Signal | None:
+    def arrive(self) -> RankAction | None:
         """Return what all processes do before this batch; None: no exchange is due."""
         self._batches += 1
         self._batches_left -= 1
@@ -87,34 +88,35 @@ class Agreement:
             return None
         self._batches_left = 1
         if self._work is None:
-            return Signal.NOTHING
+            return RankAction.NOTHING
         begun = self._clock()
         self._group.wait(self._work)
         self._add_cost(self._clock() - begun)
-        signal, self._batches_left, *shared = self._numbers.tolist()
-        self.sharing = Sharing(*shared)
-        return Signal(signal)
+        action, self._batches_left, *shared = self._numbers.tolist()
+        self.sharing = StatisticsSharing(*shared)
+        return RankAction(action)
 
     def start(
         self,
-        next_signal: Signal,
+        next_action: RankAction,
         *,
         is_urgent: bool = False,
         is_idle: bool = False,
-        sharing: Sharing | None = None,
+        sharing: StatisticsSharing | None = None,
     ) -> None:
         """Start the next exchange.
 
         Args:
-            next_signal: of rank 0; others pass any.
-            is_urgent: of rank 0: whether another exchange is due a batch after this one.
-            is_idle: of rank 0: whether no request is expected.
-            sharing: of rank 0: what all ranks do with their statistics.
+            next_action: what all processes do then. Only that of rank 0 counts, as for all
+                arguments.
+            is_urgent: whether another exchange is due a batch after this one.
+            is_idle: whether no request is expected.
+            sharing: what all ranks do with their statistics.
         """
         begun = self._clock()
         gap = 1 if is_urgent else self._gap(is_idle=is_idle)
         self._batches, self._last = 0, begun
-        self._numbers[:] = (next_signal, gap, *(sharing or Sharing()))
+        self._numbers[:] = (next_action, gap, *(sharing or StatisticsSharing()))
         self._work = self._group.start_broadcast(self._values)
         self._start_seconds = self._clock() - begun
 

@@ -9,18 +9,18 @@ from typing import Protocol
 from revacnn_lightning.protocol.requests import Command, ControlRun, RequestBody, SetHyperparameter
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 
-__all__ = ["Ranks", "SingleRank", "StopNeeds", "needs_all"]
+__all__ = ["Ranks", "SingleRank", "StopReasons", "changes_all_ranks"]
 
 
 @dataclass(frozen=True)
-class StopNeeds:
+class StopReasons:
     """Why all processes have to stop before one of the next batches.
 
     Attributes:
-        is_wanted: a request waits for it.
-        is_edit: it is an edit, which forwards in all processes verify.
-        is_pausing: the run pauses.
-        statistics: that all ranks record for the viewers; empty: there is none.
+        is_wanted: whether a request waits for the stop.
+        is_edit: whether this request is an edit. Forwards in all processes verify an edit.
+        is_pausing: whether the run pauses.
+        statistics: the statistics that all ranks record for the viewers; empty without a viewer.
     """
 
     is_wanted: bool = False
@@ -36,7 +36,7 @@ class Ranks(Protocol):
         size: the number of processes.
         is_stopped: whether all of them have stopped before this batch, to be changed together.
         refusal: why they cannot be changed together; "" if they can.
-        statistics: summed up over all ranks; None: this one is the only one.
+        statistics: the statistics summed up over all ranks; None if there is only one rank.
     """
 
     size: int
@@ -69,7 +69,7 @@ class Ranks(Protocol):
         """Return the internal errors of the others since the last call, in words."""
 
 
-def needs_all(body: RequestBody, *, dry_run: bool) -> bool:
+def changes_all_ranks(body: RequestBody, *, dry_run: bool) -> bool:
     """Return whether a request changes all processes, so that they have to stop before a batch."""
     if isinstance(body, ControlRun):
         return body.action != "send_state"

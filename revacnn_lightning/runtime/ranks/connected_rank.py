@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.ranks.agreement import Agreement, Signal
+from revacnn_lightning.runtime.ranks.agreement import DecisionBroadcast, RankAction
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
 
@@ -21,17 +21,18 @@ class ConnectedRank:
     """One rank, its process group, and the exchanges in it. It is the editor's `Peers`.
 
     Args:
-        group: of all ranks; None: they cannot reach each other.
-        refusal: why that is so.
+        group: the process group of all ranks; None if the ranks cannot reach each other.
+        refusal: the reason why they cannot.
 
     Attributes:
         refusal: why the ranks cannot be changed together; "" if they can.
-        statistics: of this rank, and summed up over all; None: they cannot reach each other.
+        statistics: the statistics of this rank, and summed up over all ranks. None if the ranks
+            cannot reach each other.
     """
 
     def __init__(self, group: SideGroup | None, refusal: str = "") -> None:
         self._group = group
-        self._agreement = None if group is None else Agreement(group)
+        self._agreement = None if group is None else DecisionBroadcast(group)
         self.statistics = None if group is None else RankStatistics(group)
         self.refusal = refusal
 
@@ -58,12 +59,12 @@ class ConnectedRank:
             )
             log.warning("%s", self.refusal)
 
-    def _arrive(self, agreement: Agreement) -> Signal | None:
+    def _arrive(self, agreement: DecisionBroadcast) -> RankAction | None:
         """Return what all ranks do before this batch, and do what is shared about statistics."""
-        signal = agreement.arrive()
-        if signal is not None and self.statistics is not None:
+        action = agreement.arrive()
+        if action is not None and self.statistics is not None:
             self.statistics.arrive(agreement.sharing)
-        return signal
+        return action
 
     @property
     def _reached(self) -> SideGroup:

@@ -21,9 +21,9 @@ __all__ = [
 
 
 class Perform(Struct, frozen=True, tag=True):
-    """Perform a plan, which rank 0 has performed and verified.
+    """Perform an edit plan, which rank 0 has performed and verified.
 
-    ``adopts_replaced``: adopt the layers that the model's code has replaced before.
+    ``adopts_replaced``: first adopt the layers that the model's code has replaced.
     """
 
     plan: EditPlan
@@ -47,14 +47,14 @@ class StopTraining(Struct, frozen=True, tag=True):
 
 
 class Wait(Struct, frozen=True, tag=True):
-    """Wait for another instruction: the run is paused."""
+    """Keep waiting for the next instruction: the run is paused."""
 
 
 class Proceed(Struct, frozen=True, tag=True):
-    """Train the batch.
+    """End the stop and train the batch.
 
-    ``is_urgent``: the next exchange is due at the next batch. ``is_last``: there is none, because
-    rank 0 serves no more requests.
+    ``is_urgent``: the next broadcast of `DecisionBroadcast` is due at the next batch. ``is_last``:
+    no broadcast follows, because rank 0 serves no more requests.
     """
 
     is_urgent: bool = False

@@ -11,7 +11,8 @@ from torch import distributed as dist
 from revacnn_lightning.protocol.rank_messages import RankState
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.controls import TrainingControls
-from revacnn_lightning.runtime.ranks.all_ranks import SingleRank, StopNeeds
+from revacnn_lightning.runtime.ranks.all_ranks import SingleRank, StopReasons
+from revacnn_lightning.runtime.ranks.data_parallel_rewrapper import DataParallelRewrapper
 from revacnn_lightning.runtime.ranks.rank_heartbeats import (
     HeartbeatAddress,
     HeartbeatReceiver,
@@ -19,7 +20,6 @@ from revacnn_lightning.runtime.ranks.rank_heartbeats import (
 )
 from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
 from revacnn_lightning.runtime.ranks.rank_zero import RankZero
-from revacnn_lightning.runtime.ranks.replicated_model import ReplicatedModel
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
 from revacnn_lightning.runtime.ranks.worker_rank import WorkerRank
 from revacnn_lightning.runtime.ranks.worker_recording import WorkerRecording
@@ -49,7 +49,7 @@ class Processes:
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self._is_first = trainer.is_global_zero
-        self._model: ReplicatedModel | None = None
+        self._model: DataParallelRewrapper | None = None
         self._worker: WorkerRank | None = None
         self._worker_editor: Editor | None = None
         self._group: SideGroup | None = None
@@ -135,7 +135,7 @@ class Processes:
         self, editor: Editor, controls: TrainingControls, make_recorder: Callable[[], Recorder]
     ) -> None:
         """Edit with ``editor``, control with ``controls`` and record in this process."""
-        self._model = ReplicatedModel(self._trainer, editor.version)
+        self._model = DataParallelRewrapper(self._trainer, editor.version)
         if self._rank_zero is not None:
             editor.peers = self._rank_zero
         elif self._group is not None:
@@ -167,15 +167,15 @@ class Processes:
         """What a rank other than 0 records; None in rank 0."""
         return None if self._worker is None else self._worker.recording
 
-    def end_stop(self, get_needs: Callable[[], StopNeeds] | None) -> None:
+    def end_stop(self, get_reasons: Callable[[], StopReasons] | None) -> None:
         """Let all processes train this batch.
 
         Args:
-            get_needs: in the first process: returns why to stop again; None: no requests are served
-                any more.
+            get_reasons: returns why to stop again. None if no requests are served any more. Only
+                the first process calls it.
         """
         if self._rank_zero is not None:
-            self._rank_zero.end_stop(get_needs)
+            self._rank_zero.end_stop(get_reasons)
 
     def update_model(self, editor: Editor | None) -> None:
         """Wrap the edited model again, in all processes together."""

@@ -18,29 +18,29 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.runtime.ranks.sharing import (
-    ColumnOrder,
-    Sharing,
+    SharedColumnOrder,
+    StatisticsSharing,
     bits_of,
     statistics_of,
 )
 from revacnn_lightning.runtime.ranks.side_group import SideGroup
 from revacnn_lightning.runtime.ranks.statistic_sums import RankMeans, StatisticSums
 
-__all__ = ["OfEachRank", "RankStatistics", "Reduction"]
+__all__ = ["LayerValuesByRank", "PendingReduction", "RankStatistics"]
 
 SECONDS_BETWEEN = 0.1  # between two sums, which the page shows
 
 
 @dataclass(frozen=True)
-class OfEachRank:
+class LayerValuesByRank:
     """What each rank has recorded of one layer.
 
     Attributes:
-        statistics: the S names.
+        statistics: the names of the S statistics.
         values: float32 (ranks, S, filters): means over the same batches.
-        losses: mean of each rank; None if unknown.
-        checksums: of its weights and optimizer state.
-        nonfinite_weights: how many of its weights are infinite or NaN.
+        losses: the mean loss of each rank; None if unknown.
+        checksums: of each rank, a checksum of the layer's weights and optimizer state.
+        nonfinite_weights: of each rank, how many weights of the layer are infinite or NaN.
     """
 
     statistics: list[str]
@@ -51,18 +51,19 @@ class OfEachRank:
 
 
 @dataclass
-class Reduction:
-    """A sum over all ranks that has begun.
+class PendingReduction:
+    """An all-reduce of the recorded statistics that was started and may not be complete.
 
     Attributes:
-        statistics: the S names.
-        order: of the columns of this rank; None: it has recorded others than rank 0.
+        statistics: the names of the S statistics.
+        order: the order of the columns of this rank; None if it has recorded other filters than
+            rank 0.
         template: what rank 0 knows of the batches.
-        layer: in rank 0, the one whose values each rank sends; "" for none.
+        layer: in rank 0, the layer whose values each rank sends; "" for none.
     """
 
     statistics: list[str]
-    order: ColumnOrder | None
+    order: SharedColumnOrder | None
     template: Any
     layer: str
     _works: list[Any]
@@ -84,13 +85,13 @@ class Reduction:
                 table[:, self.order.indices] = table.copy()
         return found
 
-    def of_each_rank(self) -> OfEachRank | None:
+    def layer_values_by_rank(self) -> LayerValuesByRank | None:
         """Return the values of one layer in each rank; None if they were not requested."""
         if not self._gathered:
             return None
         tables = [each.numpy() for each in self._gathered]
         rows = len(self.statistics)
-        return OfEachRank(
+        return LayerValuesByRank(
             self.statistics,
             np.stack([table[:-2].reshape(rows, -1) for table in tables]),
             [float(table[-2] / table[-1]) if table[-1] else None for table in tables],
@@ -100,10 +101,10 @@ class Reduction:
 
 
 class RankStatistics:
-    """Sums up the statistics of one rank, and over all ranks.
+    """Sums up the statistics of one rank over its batches, then over all ranks.
 
     Args:
-        group: of all ranks.
+        group: the process group of all ranks.
         clock: returns monotonic seconds.
 
     Attributes:
@@ -122,14 +123,14 @@ class RankStatistics:
         self.get_facts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.wanted_layer = ""
         self._sent_layer = ""  # of the sum that is exchanged to begin
-        self._order = ColumnOrder((), ())
+        self._order = SharedColumnOrder((), ())
         self._sums: StatisticSums | None = None
-        self._reductions: deque[Reduction] = deque()
+        self._reductions: deque[PendingReduction] = deque()
         self._next_time = 0.0
 
     # ------------------------------------------------------------------ all ranks, in step
 
-    def arrive(self, sharing: Sharing) -> None:
+    def arrive(self, sharing: StatisticsSharing) -> None:
         """Do what rank 0 has exchanged: begin a sum, and record from this batch on.
 
         Raises:
@@ -141,7 +142,7 @@ class RankStatistics:
         if names != self.recorded:
             self.recorded, self._sums = names, None
 
-    def _reduce(self, sharing: Sharing) -> None:
+    def _reduce(self, sharing: StatisticsSharing) -> None:
         sums, self._sums = self._sums, None
         names, order = self.recorded, self._order
         is_same = (order.columns, order.checksum) == (sharing.columns, sharing.checksum)
@@ -159,7 +160,7 @@ class RankStatistics:
             another, facts = self._group.start_gather(torch.tensor(self.get_facts()))
             works += [work, another]
         self._reductions.append(
-            Reduction(
+            PendingReduction(
                 names, order if is_same else None, self.take_template(), self._sent_layer, works,
                 added, maxima, gathered, facts,
             )
@@ -179,13 +180,13 @@ class RankStatistics:
     ) -> None:
         """Add the recording of a batch; see `Recording`."""
         if list(layers) != self._order.layers or list(widths) != self._order.widths:
-            self._order, self._sums = ColumnOrder(layers, widths), None
+            self._order, self._sums = SharedColumnOrder(layers, widths), None
         if self._sums is None:
             self._sums = StatisticSums(len(self.recorded), self._order.columns)
         rows = StatisticSums.select_rows(names, values, self.recorded)
         self._sums.add(rows[:, self._order.indices], loss, nonfinite=nonfinite)
 
-    def next_sharing(self, statistics: Sequence[str], *, is_stopping: bool) -> Sharing:
+    def next_sharing(self, statistics: Sequence[str], *, is_stopping: bool) -> StatisticsSharing:
         """Return what rank 0 exchanges next.
 
         Args:
@@ -194,7 +195,7 @@ class RankStatistics:
                 summed up before.
         """
         if not statistics:
-            return Sharing()
+            return StatisticsSharing()
         is_due = bool(self.recorded) and (is_stopping or self._clock() >= self._next_time)
         if is_due:
             self._next_time = self._clock() + SECONDS_BETWEEN
@@ -202,11 +203,11 @@ class RankStatistics:
         first, count = order.slice_of(self.wanted_layer) if is_due else (0, 0)
         if is_due:
             self._sent_layer, self.wanted_layer = self.wanted_layer if count else "", ""
-        return Sharing(
+        return StatisticsSharing(
             bits_of(statistics), int(is_due), order.columns, order.checksum, first, count
         )
 
-    def completed(self) -> list[Reduction]:
+    def completed(self) -> list[PendingReduction]:
         """Return the sums that have arrived, oldest first, without waiting."""
         found = []
         while self._reductions and self._reductions[0].is_complete:

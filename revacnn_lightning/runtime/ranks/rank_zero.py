@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol.requests import SetHyperparameter
-from revacnn_lightning.runtime.ranks.agreement import Signal
-from revacnn_lightning.runtime.ranks.all_ranks import StopNeeds
+from revacnn_lightning.runtime.ranks.agreement import RankAction
+from revacnn_lightning.runtime.ranks.all_ranks import StopReasons
 from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
 from revacnn_lightning.runtime.ranks.instructions import (
     Instruction,
@@ -68,13 +68,13 @@ class RankZero(ConnectedRank):
         self.is_stopped = self._has_arrived = False
         if self._agreement is not None:
             try:
-                signal = self._arrive(self._agreement)
+                action = self._arrive(self._agreement)
             except LostRankError as error:
                 self._lose(error)
                 return
-            self._has_arrived = signal is not None
-            self.is_stopped = signal == Signal.STOP
-            self._are_prepared |= signal == Signal.PREPARE
+            self._has_arrived = action is not None
+            self.is_stopped = action == RankAction.STOP
+            self._are_prepared |= action == RankAction.PREPARE
 
     def wait(self) -> None:
         try:
@@ -83,40 +83,42 @@ class RankZero(ConnectedRank):
         except LostRankError as error:
             self._lose(error)
 
-    def end_stop(self, get_needs: Callable[[], StopNeeds] | None) -> None:
+    def end_stop(self, get_reasons: Callable[[], StopReasons] | None) -> None:
         """Let all ranks train the batch. Call it once before every batch, whatever happens.
 
         Args:
-            get_needs: returns why to stop again, and is called before few batches; None: they
-                never do, because no requests are served any more.
+            get_reasons: returns why to stop again. It is called before few batches. None: the ranks
+                never stop again, because no requests are served any more.
         """
         try:
-            if get_needs is None:
+            if get_reasons is None:
                 self._retire()
             elif self.is_stopped or self._has_arrived:
-                self._agree_on_next(get_needs())
+                self._agree_on_next(get_reasons())
         except LostRankError as error:
             self._lose(error)
 
-    def _agree_on_next(self, needs: StopNeeds) -> None:
+    def _agree_on_next(self, reasons: StopReasons) -> None:
         agreement = self._agreement
         if self.is_stopped:
-            self._instruct(Proceed(is_urgent=needs.is_pausing))
+            self._instruct(Proceed(is_urgent=reasons.is_pausing))
             self.is_stopped = False
-            if needs.is_pausing and agreement is not None:
+            if reasons.is_pausing and agreement is not None:
                 agreement.hurry()
         if self._has_arrived and agreement is not None:
-            signal = Signal.STOP if needs.is_wanted or needs.is_pausing else Signal.NOTHING
-            if needs.is_edit and not self._are_prepared:
-                signal = Signal.PREPARE
+            action = (
+                RankAction.STOP if reasons.is_wanted or reasons.is_pausing else RankAction.NOTHING
+            )
+            if reasons.is_edit and not self._are_prepared:
+                action = RankAction.PREPARE
             sharing = None
             if self.statistics is not None:
-                is_stopping = signal == Signal.STOP
-                sharing = self.statistics.next_sharing(needs.statistics, is_stopping=is_stopping)
+                is_stopping = action == RankAction.STOP
+                sharing = self.statistics.next_sharing(reasons.statistics, is_stopping=is_stopping)
             agreement.start(
-                signal,
-                is_urgent=signal != Signal.NOTHING,
-                is_idle=not needs.statistics,
+                action,
+                is_urgent=action != RankAction.NOTHING,
+                is_idle=not reasons.statistics,
                 sharing=sharing,
             )
 
@@ -125,7 +127,7 @@ class RankZero(ConnectedRank):
             self._instruct(Proceed(is_last=True))
             self._agreement, self.is_stopped = None, False
         elif self._has_arrived and self._agreement is not None:
-            self._agreement.start(Signal.STOP, is_urgent=True)
+            self._agreement.start(RankAction.STOP, is_urgent=True)
 
     def _lose(self, error: LostRankError) -> None:
         super()._lose(self._explain(error))

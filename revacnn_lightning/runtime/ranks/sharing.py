@@ -10,21 +10,22 @@ import numpy as np
 
 from revacnn_lightning.telemetry.statistics import REQUESTED_STATISTICS, STATISTICS
 
-__all__ = ["ColumnOrder", "Sharing", "bits_of", "statistics_of"]
+__all__ = ["SharedColumnOrder", "StatisticsSharing", "bits_of", "statistics_of"]
 
 NAMES = (*STATISTICS, *REQUESTED_STATISTICS)
 
 
-class Sharing(NamedTuple):
+class StatisticsSharing(NamedTuple):
     """Which statistics the ranks record from this batch on, and what they do with the last ones.
 
     Attributes:
-        statistics: a bit for each of them; 0: none is recorded.
+        statistics: one bit per recorded statistic; 0 if none is recorded.
         is_due: 1 if what was recorded since the last time is summed up over all ranks now.
-        columns: how many filters rank 0 has recorded.
-        checksum: of the names and widths of their layers.
-        first_column: of the first filter of the layer whose values rank 0 gets from each rank.
-        width: how many filters this layer has; 0: there is no such layer.
+        columns: the number of filters that rank 0 has recorded.
+        checksum: a checksum of the names and widths of their layers.
+        first_column: the column of the first filter of the layer whose values rank 0 gets from
+            each rank.
+        width: the number of filters of that layer; 0 if there is no such layer.
     """
 
     statistics: int = 0
@@ -45,19 +46,19 @@ def statistics_of(bits: int) -> list[str]:
     return [name for i, name in enumerate(NAMES) if bits >> i & 1]
 
 
-class ColumnOrder:
-    """The filters of all layers in an order that all ranks share: that of the layers' names.
+class SharedColumnOrder:
+    """The order of the filters (columns) that all ranks share: sorted by the names of the layers.
 
     The order of their forwards, in which a rank records them, may differ between ranks.
 
     Args:
-        layers: names, in the order in which this rank records them.
+        layers: the names of the layers, in the order in which this rank records them.
         widths: the number of filters of each layer.
 
     Attributes:
-        indices: of the shared columns among those of this rank.
+        indices: for each shared column, its index among the columns of this rank.
         columns: the number of filters.
-        checksum: of the names and widths.
+        checksum: a checksum of the names and widths.
     """
 
     def __init__(self, layers: Sequence[str], widths: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.checkpoint import STATE_KEY, adopt_structure
 from revacnn_lightning.steering.edited_models import find_journal
 
-__all__ = ["adopt_edits_when_loaded", "adopts_edits", "carry_edits", "was_started"]
+__all__ = ["add_edits_to_state_dict", "adopt_edits_when_loaded", "adopts_edits", "was_started"]
 
 KEY = "revacnn_edits"  # among the weights
 MARK = "adopts_edits_of_ReVACNN"  # an attribute, which a pickled network keeps
@@ -41,8 +41,8 @@ def adopt_edits_when_loaded(module: nn.Module) -> None:
         vars(module)[MARK] = True
 
 
-def carry_edits(module: nn.Module) -> None:
-    """Add the edits of a network to the weights that `nn.Module.state_dict` returns from now on."""
+def add_edits_to_state_dict(module: nn.Module) -> None:
+    """Add the edits of a network to what its `nn.Module.state_dict` returns from now on."""
     module.register_state_dict_post_hook(_add)
 
 

@@ -19,12 +19,12 @@ class RankMeans:
     """The statistics of all ranks, over the batches since the last ones.
 
     Attributes:
-        values: float32 (S, N): means; NaN where no rank has recorded one.
-        maxima: in the shape of ``values``.
-        loss: the mean; None if unknown.
+        values: the means, float32 (S, N); NaN where no rank has recorded a value.
+        maxima: the maxima, in the shape of ``values``.
+        loss: the mean loss; None if unknown.
         max_loss: the largest loss of a batch and rank; None if unknown.
         nonfinite: whether a gradient of a rank was infinite or NaN.
-        ranks: how many ranks they are of.
+        ranks: the number of ranks that have recorded these statistics.
     """
 
     values: np.ndarray
@@ -41,7 +41,7 @@ class StatisticSums:
     Args:
         rows: the number of statistics, S.
         columns: the number of filters, N.
-        is_valid: False for a rank that has recorded none of these: it adds nothing.
+        is_valid: False for a rank that has recorded none of these statistics and adds nothing.
     """
 
     def __init__(self, rows: int, columns: int, *, is_valid: bool = True) -> None:

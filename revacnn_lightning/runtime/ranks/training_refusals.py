@@ -10,7 +10,7 @@ from revacnn_lightning.runtime.ranks.started_processes import adopts_edits, was_
 from revacnn_lightning.telemetry.inspection.norm_sync import find_unsupported_sync_norm
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
-__all__ = ["SPLIT", "edit_refusal", "forward_refusal", "inspection_refusal", "is_split"]
+__all__ = ["SPLIT", "backward_refusal", "edit_refusal", "forward_refusal", "is_split"]
 
 # FSDP2 gathers parameters by hooks of its own, which another forward in between would confuse.
 SPLIT = (
@@ -95,10 +95,10 @@ def forward_refusal(trainer: Any, module: nn.Module) -> str:
     is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
     if is_replicated and not find_unsupported_sync_norm(module):
         return ""
-    return inspection_refusal(trainer, module)
+    return backward_refusal(trainer, module)
 
 
-def inspection_refusal(trainer: Any, module: nn.Module) -> str:
+def backward_refusal(trainer: Any, module: nn.Module) -> str:
     """Return why this process must not run a backward between two batches; "" if it may."""
     if trainer.world_size > 1:
         count = trainer.world_size

@@ -9,7 +9,7 @@ from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.controls import TrainingControls
 from revacnn_lightning.runtime.hyperparameters import set_revertibly
-from revacnn_lightning.runtime.ranks.agreement import Signal
+from revacnn_lightning.runtime.ranks.agreement import RankAction
 from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
 from revacnn_lightning.runtime.ranks.instructions import (
     Instruction,
@@ -67,14 +67,14 @@ class WorkerRank(ConnectedRank):
         if self._agreement is None:
             return
         try:
-            signal = self._arrive(self._agreement)
-            if signal is None:
+            action = self._arrive(self._agreement)
+            if action is None:
                 return
-            self._is_preparing |= signal in (Signal.PREPARE, Signal.STOP)
-            if signal == Signal.STOP:
+            self._is_preparing |= action in (RankAction.PREPARE, RankAction.STOP)
+            if action == RankAction.STOP:
                 self._execute_instructions(make_batch())
             if self._agreement is not None:
-                self._agreement.start(Signal.NOTHING)
+                self._agreement.start(RankAction.NOTHING)
         except LostRankError as error:
             self._lose(error)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
-from revacnn_lightning.runtime.loss_replay import why_unable
+from revacnn_lightning.runtime.loss_replay import why_not_recordable
 from revacnn_lightning.steering import Editor
 
 __all__ = ["NO_LOOP", "TrialLoop", "optimizer_refusal"]
@@ -46,7 +46,7 @@ def optimizer_refusal(model: nn.Module, editor: Editor) -> str:
 
     Call it while the editor has no hooks.
     """
-    if why_unable(model):
+    if why_not_recordable(model):
         return "part of the network is compiled, and compiled steps cannot be repeated"
     optimizers = editor.all_optimizers
     if len(optimizers) != 1:

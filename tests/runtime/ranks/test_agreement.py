@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from revacnn_lightning.runtime.ranks.agreement import Agreement, Signal
+from revacnn_lightning.runtime.ranks.agreement import DecisionBroadcast, RankAction
 
 
 class Group:
@@ -31,12 +31,12 @@ class Group:
 
 def gaps_of(group: Group, seconds: float, is_idle: bool) -> set[int]:
     """Return the batches between exchanges once these have been measured."""
-    agreement = Agreement(group, lambda: group.now[0])  # type: ignore[arg-type]
+    agreement = DecisionBroadcast(group, lambda: group.now[0])  # type: ignore[arg-type]
     exchanged = []
     for batch in range(4000):
         if agreement.arrive() is not None:
             exchanged.append(batch)
-            agreement.start(Signal.NOTHING, is_idle=is_idle)
+            agreement.start(RankAction.NOTHING, is_idle=is_idle)
         group.now[0] += seconds
     return {b - a for a, b in itertools.pairwise(exchanged[len(exchanged) // 2 :])}
 

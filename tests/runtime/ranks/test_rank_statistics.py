@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.snapshot import Snapshot
 from revacnn_lightning.runtime.rank_comparison import RankComparison
 from revacnn_lightning.runtime.rank_merger import RankMerger
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
-from revacnn_lightning.runtime.ranks.sharing import Sharing, bits_of, statistics_of
+from revacnn_lightning.runtime.ranks.sharing import StatisticsSharing, bits_of, statistics_of
 
 NAMES = ["gradient", "activation"]
 NAN = float("nan")
@@ -85,7 +85,7 @@ def ranks() -> list[RankStatistics]:
 
 def begin(ranks: list[RankStatistics]) -> None:
     for rank in ranks:
-        rank.arrive(Sharing(bits_of(NAMES)))
+        rank.arrive(StatisticsSharing(bits_of(NAMES)))
 
 
 def record(
@@ -141,10 +141,10 @@ def test_a_loss_that_is_not_a_number_stays_one(ranks: list[RankStatistics]):
 
 
 def test_nothing_is_shared_without_a_viewer(ranks: list[RankStatistics]):
-    assert ranks[0].next_sharing([], is_stopping=True) == Sharing()
+    assert ranks[0].next_sharing([], is_stopping=True) == StatisticsSharing()
     begin(ranks)
     for rank in ranks:
-        rank.arrive(Sharing())
+        rank.arrive(StatisticsSharing())
     assert [rank.recorded for rank in ranks] == [[], []]
 
 

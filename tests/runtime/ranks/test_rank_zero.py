@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from revacnn_lightning.runtime.ranks import rank_zero
-from revacnn_lightning.runtime.ranks.all_ranks import StopNeeds
+from revacnn_lightning.runtime.ranks.all_ranks import StopReasons
 from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
 from revacnn_lightning.runtime.ranks.rank_zero import RankZero
 from revacnn_lightning.runtime.ranks.side_group import LostRankError
@@ -40,6 +40,6 @@ def test_the_reason_is_the_error_of_the_other_rank(
         watch.report_error(1, error)
     for _ in range(2):
         ranks.begin_batch()
-        ranks.end_stop(StopNeeds)
+        ranks.end_stop(StopReasons)
     assert reason in ranks.refusal
     assert not ranks.is_stopped

@@ -10,11 +10,11 @@ from torch import nn
 
 from revacnn_lightning.runtime.ranks.training_refusals import (
     SHARDING,
+    backward_refusal,
     edit_refusal,
     forward_refusal,
-    inspection_refusal,
 )
-from revacnn_lightning.runtime.trainer_adapter import loads_late
+from revacnn_lightning.runtime.trainer_adapter import loads_after_fit_start
 
 
 def trainer(
@@ -79,13 +79,13 @@ def test_strategies_are_known_by_the_names_that_lightning_gives_them(name: str):
     network = nn.Sequential(nn.Conv2d(3, 4, 3))
     assert f"{name} splits the parameters" in edit_refusal(training, network)
     assert forward_refusal(training, network)
-    assert loads_late(training)  # so that a resumed run has its edits
+    assert loads_after_fit_start(training)  # so that a resumed run has its edits
 
 
 def test_a_backward_of_one_process_is_refused():
     network = nn.Linear(2, 2)
-    assert inspection_refusal(SimpleNamespace(world_size=1), network) == ""
-    assert "2 processes" in inspection_refusal(SimpleNamespace(world_size=2), network)
+    assert backward_refusal(SimpleNamespace(world_size=1), network) == ""
+    assert "2 processes" in backward_refusal(SimpleNamespace(world_size=2), network)
 
 
 @pytest.mark.parametrize(

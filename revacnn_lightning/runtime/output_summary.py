@@ -1,4 +1,4 @@
-"""What a forward of one input shows: the classes, the loss, and the shapes of the outputs."""
+"""Summarizes the output of the network for one input: classes, loss, and shapes of the outputs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_classes import PIXELS
 from revacnn_lightning.runtime.batch_nesting import leaves
 from revacnn_lightning.runtime.image_class import (
-    class_map_probabilities,
+    all_or_top_classes,
     class_probabilities,
-    listed_classes,
+    mean_class_probabilities,
 )
-from revacnn_lightning.runtime.image_predictions import ImageTruth
+from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
 
-__all__ = ["Outcome", "OutcomeReader"]
+__all__ = ["OutputSummarizer", "OutputSummary"]
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ MAX_OUTPUTS = 4  # tensors whose shapes are sent
 
 
 @dataclass
-class Outcome:
-    """What a forward has shown; see `ImagePass`."""
+class OutputSummary:
+    """What `ImagePass` sends of the output for one input: classes, loss, and output shapes."""
 
     prediction: ImagePrediction | None = None
     class_count: int = 0
@@ -43,11 +43,11 @@ class Outcome:
     class_map_shape: Sequence[int] = ()
 
 
-class OutcomeReader:
-    """Reads the outputs of a network for one input.
+class OutputSummarizer:
+    """Summarizes the output of a network for one input.
 
     Args:
-        class_names: of the user; () for those of the data.
+        class_names: the class names that the user has given; () uses those of the data.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -55,27 +55,35 @@ class OutcomeReader:
         self._has_warned = False
         self._has_class_maps = False  # as the targets of a batch have shown
 
-    def read(self, output: Any, truth: ImageTruth, context: BatchContext) -> Outcome:
-        """Return what an output shows; ``truth`` is that of its input."""
+    def summarize(
+        self, output: Any, truth: LabelAndClassNames, context: BatchContext
+    ) -> OutputSummary:
+        """Return the summary of an output.
+
+        Args:
+            output: what the network has returned for a batch of one input.
+            truth: the class of the input, and the names of all classes.
+            context: the batch that the summary describes.
+        """
         step, version = context.step, context.version
         tensors = [leaf for leaf in leaves(output) if isinstance(leaf, Tensor)]
-        outcome = Outcome(shapes=[list(each.shape[1:]) for each in tensors[:MAX_OUTPUTS]])
+        summary = OutputSummary(shapes=[list(each.shape[1:]) for each in tensors[:MAX_OUTPUTS]])
         probabilities, note = class_probabilities(output)
         if probabilities is None:
-            truth = ImageTruth(None, truth.names)  # that of an image, not of a pixel
-            probabilities, outcome.class_map_shape = self._class_maps(output, truth, context)
+            truth = LabelAndClassNames(None, truth.names)  # that of an image, not of a pixel
+            probabilities, summary.class_map_shape = self._class_maps(output, truth, context)
         if probabilities is None:
-            outcome.prediction = ImagePrediction(step, version, note=note)
-            return outcome
-        outcome.class_count = len(probabilities)
-        names, outcome.names_note = self._names(truth, len(probabilities))
-        classes, true_class = listed_classes(probabilities, truth.index, names)
-        outcome.prediction = ImagePrediction(step, version, classes, true_class)
-        outcome.loss = _cross_entropy(true_class)
-        return outcome
+            summary.prediction = ImagePrediction(step, version, note=note)
+            return summary
+        summary.class_count = len(probabilities)
+        names, summary.names_note = self._names(truth, len(probabilities))
+        classes, true_class = all_or_top_classes(probabilities, truth.index, names)
+        summary.prediction = ImagePrediction(step, version, classes, true_class)
+        summary.loss = _cross_entropy(true_class)
+        return summary
 
     def _class_maps(
-        self, output: Any, truth: ImageTruth, context: BatchContext
+        self, output: Any, truth: LabelAndClassNames, context: BatchContext
     ) -> tuple[Tensor | None, Sequence[int]]:
         """Return the probabilities of classes that have a map each, and the shape of a map.
 
@@ -88,12 +96,12 @@ class OutcomeReader:
             return None, ()
         self._has_class_maps = self._has_class_maps or targets.note == PIXELS
         if names:
-            found = class_map_probabilities(output, len(names))
+            found = mean_class_probabilities(output, len(names))
             if found[0] is not None:
                 return found
-        return class_map_probabilities(output, None) if self._has_class_maps else (None, ())
+        return mean_class_probabilities(output, None) if self._has_class_maps else (None, ())
 
-    def _names(self, truth: ImageTruth, count: int) -> tuple[Sequence[str], str]:
+    def _names(self, truth: LabelAndClassNames, count: int) -> tuple[Sequence[str], str]:
         """Return the names of the classes, and why those of the user are not used."""
         if not self._class_names or len(self._class_names) == count:
             return self._class_names or truth.names, ""

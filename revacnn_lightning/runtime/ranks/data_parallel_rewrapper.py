@@ -12,15 +12,17 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["ReplicatedModel"]
+__all__ = ["DataParallelRewrapper"]
 
 
-class ReplicatedModel:
-    """The model of a Trainer whose strategy wraps it in DistributedDataParallel; or does not.
+class DataParallelRewrapper:
+    """Wraps the model of a Trainer in DistributedDataParallel again after it was edited.
+
+    With a strategy that does not use DistributedDataParallel, it does nothing.
 
     Args:
         trainer: a Trainer during a fit.
-        version: of the network that is wrapped.
+        version: the structure version of the network that is wrapped now.
     """
 
     def __init__(self, trainer: Any, version: int) -> None:

@@ -12,13 +12,13 @@ from revacnn_lightning.diagnostics.findings import (
 from revacnn_lightning.history.network_statistics import NetworkStatistics
 from revacnn_lightning.protocol.messages import Snapshot
 
-__all__ = ["LoggedFindings"]
+__all__ = ["LoggableFindings"]
 
 NORM = "weight_norm"
 NONE_LEFT = "no dead, zero or non-finite filters"
 
 
-class LoggedFindings:
+class LoggableFindings:
     """Determines what to log of the findings at a batch.
 
     A finding is logged as the number of filters it affects, and as 0 once it is gone. Layers

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
+from revacnn_lightning.runtime.batch_reader import BatchReader, make_image_forward
 from tests.small import TwoConvs, batches
 
 
@@ -20,7 +20,7 @@ def test_the_users_forward_received_images_where_it_expects_a_batch():
         return module(batch[0])
 
     batch = next(iter(batches()))
-    run = forward_of_images(TwoConvs(), lambda: batch, forward, None)
+    run = make_image_forward(TwoConvs(), lambda: batch, forward, None)
     assert run is not None
     image = torch.rand(1, 1, 6, 6, dtype=torch.float64)
     assert run(image).shape == (1, 2)
@@ -30,7 +30,7 @@ def test_the_users_forward_received_images_where_it_expects_a_batch():
 
 
 def test_a_failing_function_of_images_is_reported_once(caplog: pytest.LogCaptureFixture):
-    shown = ShownImages(lambda batch: batch["pixels"])
+    shown = BatchReader(lambda batch: batch["pixels"])
     for batch in batches(3):
         assert shown.of(batch) is None
     assert caplog.text.count("the option images=... raised TypeError") == 1

@@ -15,15 +15,15 @@ from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_i
 from revacnn_lightning.runtime.batch_input import first_input
 from revacnn_lightning.runtime.batch_samples import batch_of_image, first_samples
 from revacnn_lightning.runtime.image_class import find_class
-from revacnn_lightning.runtime.image_predictions import Forward, ImageTruth
+from revacnn_lightning.runtime.image_predictions import Forward, LabelAndClassNames
 from revacnn_lightning.runtime.sample_forward import UserForward, accepts_images
 
-__all__ = ["ShownImages", "forward_of_images"]
+__all__ = ["BatchReader", "make_image_forward"]
 
 log = logging.getLogger(__name__)
 
 
-class ShownImages:
+class BatchReader:
     """Finds the images of batches; a failing function of the user is reported once.
 
     Args:
@@ -48,17 +48,17 @@ class ShownImages:
         """Return the first sample, (channels, ...) or (features,); None if there is none."""
         return first_input(batch, self.of(batch))
 
-    def first_truth(self, batch: Any, names: Sequence[str]) -> ImageTruth:
+    def first_truth(self, batch: Any, names: Sequence[str]) -> LabelAndClassNames:
         """Return the class of that sample, as far as the batch says.
 
         Args:
             names: of all classes.
         """
         try:
-            return ImageTruth(find_class(first_samples(batch, 1, self._images)), names)
+            return LabelAndClassNames(find_class(first_samples(batch, 1, self._images)), names)
         except Exception:  # of the user's own type of batch
             log.info("Cannot read the class of the first sample of a batch", exc_info=True)
-            return ImageTruth(names=names)
+            return LabelAndClassNames(names=names)
 
     def classes(self, batch: Any, names: Sequence[str]) -> BatchClasses:
         """Return the classes of all samples, as far as the batch says.
@@ -73,29 +73,29 @@ class ShownImages:
             return BatchClasses(names=names)
 
 
-def forward_of_images(
+def make_image_forward(
     module: nn.Module,
     get_batch: Callable[[], Any],
-    forward: UserForward | None,
-    images: ImagesOfBatch | None,
+    user_forward: UserForward | None,
+    get_images: ImagesOfBatch | None,
 ) -> Forward | None:
     """Return a function that runs the module on a batch of images; None if there is none.
 
     Args:
         module: the user's module.
         get_batch: returns the batch of this step; None between steps.
-        forward: the user's function that runs the module on a batch.
-        images: the user's function that returns the images of a batch.
+        user_forward: the user's function that runs the module on a batch.
+        get_images: the user's function that returns the images of a batch.
     """
-    if forward is None and not accepts_images(module):
+    if user_forward is None and not accepts_images(module):
         return None
 
     def run(batch_of_images: Tensor) -> Any:
         """Run the module as on a batch of one image: it may expect a list, or targets."""
-        batch = batch_of_image(get_batch(), batch_of_images, images)
-        if forward is not None:
-            return forward(module, batch_of_images if batch is None else batch)
-        found = None if batch is None else find_images(batch, images)
+        batch = batch_of_image(get_batch(), batch_of_images, get_images)
+        if user_forward is not None:
+            return user_forward(module, batch_of_images if batch is None else batch)
+        found = None if batch is None else find_images(batch, get_images)
         return module(found if isinstance(found, (list, tuple)) else batch_of_images)
 
     return run

@@ -12,16 +12,16 @@ from revacnn_lightning.errors import EditRefusedError, RevacnnError
 from revacnn_lightning.protocol.messages import Applied, Planned, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import Edit, Redo, RequestBody, Undo
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopNeeds
+from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopReasons
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.steering import Editor
 
-__all__ = ["UndoAfterError"]
+__all__ = ["UndoAfterFailure"]
 
 log = logging.getLogger(__name__)
 
 
-class UndoAfterError:
+class UndoAfterFailure:
     """Handles requests from inside the process to undo or redo edits, and refuses all others.
 
     Args:
@@ -42,10 +42,10 @@ class UndoAfterError:
         return not self._queue.is_empty
 
     @property
-    def stop_needs(self) -> StopNeeds:
+    def stop_reasons(self) -> StopReasons:
         """Why all ranks have to stop before one of the next batches."""
         is_wanted = not self._queue.is_empty
-        return StopNeeds(is_wanted=is_wanted, is_edit=is_wanted)
+        return StopReasons(is_wanted=is_wanted, is_edit=is_wanted)
 
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request, from any thread."""

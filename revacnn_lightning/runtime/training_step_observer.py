@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.batch_classes import BatchClasses
+from revacnn_lightning.runtime.batch_reader import BatchReader, make_image_forward
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.nested import tensors_in
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import SampleForwards
-from revacnn_lightning.runtime.shown_images import ShownImages, forward_of_images
 from revacnn_lightning.runtime.split_forwards import SplitForwards
-from revacnn_lightning.runtime.step_images import FindStepImages, find_no_images
+from revacnn_lightning.runtime.step_images import FindStepImages, unknown_step_images
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.steering import Editor
 
-__all__ = ["StepForwards"]
+__all__ = ["TrainingStepObserver"]
 
 
-class StepForwards:
+class TrainingStepObserver:
     """Describes each batch of a run, and records training steps for it.
 
     Args:
@@ -58,9 +58,9 @@ class StepForwards:
         self._editor = editor
         self._get_class_names = get_class_names
         self._prepare = prepare
-        self._shown_images = ShownImages(options.images)
+        self._batch_reader = BatchReader(options.images)
         self._samples: SampleForwards | SplitForwards
-        self.find_step_images: FindStepImages = find_no_images
+        self.find_step_images: FindStepImages = unknown_step_images
         if is_split:
             self._samples = SplitForwards(model)
         else:
@@ -70,7 +70,7 @@ class StepForwards:
         self.replay = LossReplay(model, make_context, options.images, refusal)
         self.forward: Forward | None = None
         if not refusal:
-            self.forward = forward_of_images(
+            self.forward = make_image_forward(
                 model, lambda: prepare(self._batch), options.forward, options.images
             )
 
@@ -97,15 +97,15 @@ class StepForwards:
         self._samples.finish_recording()
         self.replay.finish_recording()
         self._batch = batch
-        prepare, shown = self._prepare, self._shown_images
+        prepare, reader = self._prepare, self._batch_reader
         return TrainingBatch(
             progress=progress,
             make_probe=lambda: self._samples.make_probe(prepare(batch)),
             is_probe_ready=lambda: self._samples.is_ready,
             is_loss_ready=lambda: self.replay.is_ready(self._editor.version),
-            get_images=lambda: shown.of(prepare(batch)),
-            get_input=lambda: shown.first_input(prepare(batch)),
-            get_truth=lambda: shown.first_truth(batch, self._get_class_names()),
+            get_images=lambda: reader.of(prepare(batch)),
+            get_input=lambda: reader.first_input(prepare(batch)),
+            get_truth=lambda: reader.first_truth(batch, self._get_class_names()),
             get_classes=lambda: self.classes_of(batch),
             get_nbytes=lambda: sum(each.nbytes for each in tensors_in(batch)),
             can_edit=can_edit,
@@ -116,7 +116,7 @@ class StepForwards:
 
     def classes_of(self, batch: Any) -> BatchClasses:
         """Return the classes of the samples of a batch, as far as the batch says."""
-        return self._shown_images.classes(batch, self._get_class_names())
+        return self._batch_reader.classes(batch, self._get_class_names())
 
     def end_batch(self) -> None:
         """Release the batch."""

@@ -11,14 +11,14 @@ from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.messages import Message, Snapshot, Structure
 
-__all__ = ["LoggedVerdicts"]
+__all__ = ["LoggableVerdicts"]
 
 # Not trained yet is what every network is at first, and silent filters are logged as findings.
 UNLOGGED: tuple[VerdictKind, ...] = ("untrained", "dead")
 NONE_LEFT = "no verdicts"
 
 
-class LoggedVerdicts:
+class LoggableVerdicts:
     """Determines what to log of the verdicts.
 
     A verdict is logged as the number of filters that it concerns, or as 1 if it concerns a layer as

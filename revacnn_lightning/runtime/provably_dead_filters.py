@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.diagnostics.provably_dead import FilterParameters, find_provably_dead
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.requests import RemoveFilters
-from revacnn_lightning.runtime.batch import no_probe
+from revacnn_lightning.runtime.batch import make_empty_probe
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.execution.optimizer_state import param_groups_of
 from revacnn_lightning.steering.execution.plan_queries import are_normalized_together
@@ -21,7 +21,7 @@ from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
-__all__ = ["FilterCertificates"]
+__all__ = ["ProvablyDeadFilters"]
 
 # Their update is zero where the gradient, the first moments and the weight decay are zero.
 KNOWN_OPTIMIZERS = (
@@ -36,7 +36,7 @@ NO_RELU = "no ReLU module follows the layer, or not alone"
 COMPUTED = "its coefficients are computed from others in each forward"
 
 
-class FilterCertificates:
+class ProvablyDeadFilters:
     """Certifies filters whose removal costs nothing.
 
     Args:
@@ -76,7 +76,7 @@ class FilterCertificates:
         """Return whether a removal concerns only filters that are dead for good."""
         groups = self._editor.traced_groups
         try:
-            plan = self._editor.plan(RemoveFilters(layer, [index]), no_probe())
+            plan = self._editor.plan(RemoveFilters(layer, [index]), make_empty_probe())
         except RevacnnError:  # it cannot be removed alone; the certificate holds for the value
             return True
         if groups is None or are_normalized_together(groups, plan):

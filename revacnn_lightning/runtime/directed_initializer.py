@@ -14,7 +14,7 @@ from revacnn_lightning.steering import Editor, EditPlan
 from revacnn_lightning.steering.planning.plan import old_indices
 from revacnn_lightning.telemetry.unit_layers import is_transposed
 
-__all__ = ["GrowthPlanting"]
+__all__ = ["DirectedInitializer"]
 
 UNKNOWN = "its growth gain is not known for the present network; request the growth gains first"
 SEVERAL = "in several processes, new filters cannot be given a direction"
@@ -23,7 +23,7 @@ SPLIT = "a filter that is split from another one keeps the direction of that one
 MIXED = "a norm mixes the new filters with others"
 
 
-class GrowthPlanting:
+class DirectedInitializer:
     """Carries out ``AddFilters(directed=True)`` before and after the edit.
 
     The new filters have outgoing weights of zero, so their own coefficients do not change what the
@@ -62,7 +62,7 @@ class GrowthPlanting:
         return known
 
     @torch.no_grad()
-    def plant(self, plan: EditPlan, directions: Tensor) -> None:
+    def initialize(self, plan: EditPlan, directions: Tensor) -> None:
         """Turn the new filters of an applied plan; those without a known direction stay random."""
         assert isinstance(plan.request, AddFilters)
         layer = plan.request.layer
