@@ -294,7 +294,7 @@ class ReVACNN(FreshCopyMixin, Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if find_journal(pl_module) is None:  # an edit may have removed what a pattern selects
             self._options.selection.check(pl_module)  # not guarded: a wrong argument
-        hooks = CheckpointHooks.of(pl_module)
+        hooks = CheckpointHooks.installed_on(pl_module)
         if hooks is not None:
             # Not guarded: in the wrong order, the optimizer would train with the state of others.
             hooks.start(trainer.optimizers)
@@ -324,7 +324,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         return self._monitored is trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        hooks = CheckpointHooks.of(pl_module)
+        hooks = CheckpointHooks.installed_on(pl_module)
         if hooks is not None:
             hooks.finish_loading()
         self._open_after_loading(trainer, pl_module)
@@ -358,7 +358,7 @@ class ReVACNN(FreshCopyMixin, Callback):
 
     def _release(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave nothing on the module, whichever trainer ran it."""
-        hooks = CheckpointHooks.of(pl_module)
+        hooks = CheckpointHooks.installed_on(pl_module)
         if hooks is not None and hooks.trainer is trainer:
             hooks.remove()
         if trainer is self._monitored:
@@ -419,7 +419,7 @@ class ReVACNN(FreshCopyMixin, Callback):
     ) -> None:
         """Connect the session with the parts of the training, and log how to attach."""
         self._session = session
-        hooks = CheckpointHooks.of(pl_module)
+        hooks = CheckpointHooks.installed_on(pl_module)
         if hooks is not None:
             hooks.check_can_save = session.trial.check_can_save
         processes.publish_states(session.publish_rank_states)
@@ -636,7 +636,9 @@ class ReVACNN(FreshCopyMixin, Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # Also when monitoring has stopped: without the edits, the weights could not be loaded.
-        if CheckpointHooks.of(pl_module) is None:  # they add the edits later, after all callbacks
+        if (
+            CheckpointHooks.installed_on(pl_module) is None
+        ):  # they add the edits later, after all callbacks
             add_edits(checkpoint, pl_module, trainer.optimizers)
 
 

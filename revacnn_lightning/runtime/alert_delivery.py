@@ -32,8 +32,8 @@ class AlertDelivery:
     """Sends alerts to the target that the user has chosen. Training does not wait for it.
 
     Args:
-        target: the address of a webhook, a command, or a function; see `ReVACNN`.
-        about: describes the run, in what is sent.
+        target: the URL of a webhook, a command, or a function; see `ReVACNN`.
+        about: a description of the run, which is sent with each alert.
     """
 
     def __init__(self, target: AlertTarget, about: Mapping[str, str]) -> None:
@@ -101,7 +101,7 @@ class AlertDelivery:
 
 
 def check_target(target: Any) -> None:
-    """Raise ValueError if alerts cannot be passed on to this."""
+    """Raise ValueError if alerts cannot be delivered to this target."""
     if target is None or callable(target):
         return
     if isinstance(target, str) and target.startswith(WEB):

@@ -31,10 +31,10 @@ AlertReceiver = Callable[[Alert], None]
 
 
 class AlertMonitor:
-    """Applies the rules of `diagnostics.alert_rules` to the recorded batches of a run.
+    """Raises an alert when a recorded batch of a run breaks a rule of `diagnostics.alert_rules`.
 
     Args:
-        receivers: called with each alert. An exception of one is logged.
+        receivers: functions that are called with each alert. Their exceptions are logged.
 
     Attributes:
         shown: the last alerts, oldest first.
@@ -57,7 +57,7 @@ class AlertMonitor:
         return False
 
     def receive(self, message: Message, frames: Sequence[Any] = ()) -> None:
-        """Check what a message says."""
+        """Apply the rules to a message of the run."""
         if isinstance(message, Structure):
             self.network.update_structure(message)
         elif isinstance(message, Snapshot):
@@ -70,7 +70,7 @@ class AlertMonitor:
         self._raise(kind, step, text)
 
     def close(self, state: str, detail: str) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: this observer holds no resources."""
 
     # ------------------------------------------------------------------ rules
 

@@ -27,7 +27,7 @@ def check_arguments(
     layers: LayerChoice = None,
     publish: str = EVERY_BATCH,
 ) -> None:
-    """Raise ValueError if one of these arguments cannot be used."""
+    """Raise ValueError if one of these arguments of `ReVACNN` or `monitor` is invalid."""
     for port in ports:
         if not 0 <= port <= 65535:
             raise ValueError(f"port {port} is out of range 0 to 65535; 0 picks a free port")

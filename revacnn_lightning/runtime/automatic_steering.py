@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 
 class AutomaticSteering:
-    """Executes `PruneTo`, `ControlPruning` and `SetPolicy`.
+    """Edits the network by itself: prunes it to a budget, and applies the policy on verdicts.
+
+    It executes the commands `PruneTo`, `ControlPruning` and `SetPolicy`.
 
     Every edit goes through the queue of requests, so that it is planned, verified, journaled and
     agreed on by all processes like any other.
@@ -30,7 +32,7 @@ class AutomaticSteering:
     Args:
         pruning: removes filters to reach a budget.
         policy: acts on the verdicts.
-        on_change: is called when `state` has changed.
+        on_change: called when `state` has changed.
     """
 
     def __init__(
@@ -43,12 +45,12 @@ class AutomaticSteering:
 
     @property
     def state(self) -> AutomaticState:
-        """What the run does by itself."""
+        """The state of the automatic steering, as it is published."""
         return AutomaticState(self._policy.policy, self._policy.proposals, self._pruning.state)
 
     @property
     def is_active(self) -> bool:
-        """Whether plans of edits are needed, though nobody requests one."""
+        """Whether edits must be planned though no client requests any."""
         return self._pruning.is_running or self._policy.policy != "off"
 
     def needs_statistics(self, step: int) -> bool:

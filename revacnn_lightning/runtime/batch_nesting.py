@@ -42,7 +42,7 @@ def contents(node: Any) -> dict[Any, Any] | None:
 
 
 def is_sequence(node: Any) -> bool:
-    """Return whether a container's elements have positions only: a list or a plain tuple."""
+    """Return whether a container is a list or a tuple, but not a named tuple."""
     return (
         isinstance(node, (list, tuple))
         and not _is_named_tuple(node)
@@ -93,7 +93,7 @@ def with_contents(node: Any, values: dict[Any, Any]) -> Any:
 
 
 def copy_of(leaf: Any) -> Any:
-    """Return a copy of a leaf that shares no values with it; the leaf if it cannot be copied.
+    """Return a copy of a leaf that shares no memory with it; the leaf if it cannot be copied.
 
     A tensor keeps its type, and its copy belongs to no graph.
     """

@@ -40,7 +40,7 @@ class BatchPublisher:
         publish: sends a message to all viewers.
         update_structure: publishes the structure if the batch that just ended has changed it, and
             returns its version.
-        history: keeps a sample of the batches; None: no history is kept.
+        history: keeps a sample of the batches; None if no history is kept.
         merger: merges the snapshots of several batches, or of several ranks; None: every batch has
             a snapshot.
 

@@ -1,4 +1,4 @@
-"""The images of a batch that viewers see, and the forward that explains them."""
+"""Reads from a batch what viewers see of it, and runs the module on other images."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ log = logging.getLogger(__name__)
 
 
 class BatchReader:
-    """Finds the images of batches; a failing function of the user is reported once.
+    """Reads the images, the first input and the classes of batches.
+
+    An exception of the user's function ``images`` is logged once.
 
     Args:
-        images: the user's function that returns the images of a batch, None to search for them.
+        images: the user's function that returns the images of a batch. None searches for them.
     """
 
     def __init__(self, images: ImagesOfBatch | None) -> None:
         self._images = images
         self._has_warned = False
 
-    def of(self, batch: Any) -> Images | None:
+    def find_images(self, batch: Any) -> Images | None:
         """Return the images of a batch; None if there are none or the user's function fails."""
         try:
             return find_images(batch, self._images)
@@ -46,13 +48,13 @@ class BatchReader:
 
     def first_input(self, batch: Any) -> Tensor | None:
         """Return the first sample, (channels, ...) or (features,); None if there is none."""
-        return first_input(batch, self.of(batch))
+        return first_input(batch, self.find_images(batch))
 
     def first_truth(self, batch: Any, names: Sequence[str]) -> LabelAndClassNames:
         """Return the class of that sample, as far as the batch says.
 
         Args:
-            names: of all classes.
+            names: the names of all classes.
         """
         try:
             return LabelAndClassNames(find_class(first_samples(batch, 1, self._images)), names)
@@ -64,7 +66,7 @@ class BatchReader:
         """Return the classes of all samples, as far as the batch says.
 
         Args:
-            names: of all classes.
+            names: the names of all classes.
         """
         try:
             return replace(find_classes(batch, self._images), names=names)

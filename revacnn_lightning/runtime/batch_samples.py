@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def batch_size(batch: Any, get_images: ImagesOfBatch | None = None) -> int:
-    """Return the number of the batch's images, else of samples in its first array, else 0."""
+    """Return the number of images of a batch, else the length of its first array, else 0."""
     found = find_images(batch, get_images)
     if found is not None:
         return len(found)
@@ -33,7 +33,7 @@ def batch_size(batch: Any, get_images: ImagesOfBatch | None = None) -> int:
 
 
 def is_empty(batch: Any, get_images: ImagesOfBatch | None = None) -> bool:
-    """Return whether a batch holds images or arrays, but not one sample."""
+    """Return whether a batch has images or arrays, but no sample in them."""
     found = find_images(batch, get_images)
     if found is not None:
         return not len(found)

@@ -45,7 +45,7 @@ class CheckpointHooks:
     Args:
         module: the module that a trainer runs.
         trainer: the trainer, whose optimizers are saved.
-        copies: the argument ``copies`` of `ReVACNN`.
+        copies: the argument ``copies`` of `ReVACNN`: module -> the module that it is a copy of.
 
     Attributes:
         check_can_save: raises an exception if the module must not be saved at this moment.
@@ -65,14 +65,14 @@ class CheckpointHooks:
         self.check_can_save: Callable[[], None] = _do_nothing
 
     @classmethod
-    def of(cls, module: nn.Module) -> CheckpointHooks | None:
-        """Return the hooks that are installed on a module, if any."""
+    def installed_on(cls, module: nn.Module) -> CheckpointHooks | None:
+        """Return the `CheckpointHooks` that are installed on a module; None if there are none."""
         hook = vars(module).get(LOAD)
         return hook.hooks if isinstance(hook, WrappedHook) else None
 
     def install(self) -> None:
         """Wrap the hooks of the module. Does nothing if they are wrapped already."""
-        if self.of(self._module) is None:
+        if self.installed_on(self._module) is None:
             for name, call in ((LOAD, self._load), (SAVE, self._save)):
                 vars(self._module)[name] = WrappedHook(self, self._module, name, call)
 

@@ -1,4 +1,4 @@
-"""Collects how filters answer to classes: `ClassLens` and `ClassAnswers` messages."""
+"""Collects how filters respond to classes: `ClassLens` and `ClassAnswers` messages."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ ClassMessage = ClassLens | ClassAnswers | Confusion
 
 
 class ClassResponseCollector:
-    """Adds up pooled maps and their gradients per class, while a viewer shows them.
+    """Adds up pooled activation maps and their gradients per class, while a viewer shows classes.
 
-    Of opened layers there is a sum for each class. Of all others there are two while a viewer shows
-    the answers to one class: of its images, and of all images. The recorder pools the maps on as
-    many batches as ``max_overhead`` allows.
+    An opened layer has a sum for each class. While a viewer shows how all filters respond to one
+    class, each other layer has two sums: over the images of this class, and over all images. The
+    recorder pools the maps on as many batches as ``max_overhead`` allows.
 
     Args:
         recorder: pools the maps of the layers.
-        class_names: of the user; () for those of the data.
+        class_names: the class names that the user has given; () uses those of the data.
         clock: returns monotonic seconds.
     """
 

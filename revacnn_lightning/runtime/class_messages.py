@@ -1,4 +1,4 @@
-"""From sums per class on the device to what viewers receive."""
+"""Makes the messages about classes from sums per class on the device."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ MAX_SENT = 128  # classes of a message
 def make_empty_class_lens(
     layer: str, filter_count: int, note: str, context: BatchContext
 ) -> ClassLens:
-    """Return the message about a layer before the first image with a class, or why there is none.
+    """Return the `ClassLens` message of a layer without statistics of any class.
+
+    It is sent before the first image with a class, or with the reason why there are no classes.
 
     Args:
-        layer: its name.
-        filter_count: how many it has.
-        note: why there are no classes; "" if there are some.
-        context: of the message.
+        layer: the name of the layer.
+        filter_count: the number of filters of the layer.
+        note: the reason why there are no classes; "" if there are some.
+        context: the batch that the message describes.
     """
     matrix, row = np.zeros((filter_count, 0), np.float32), np.zeros(filter_count, np.float32)
     return ClassLens(
@@ -49,13 +51,13 @@ def make_empty_class_lens(
 def make_class_lens(
     layer: str, sums: ClassSums, names: Sequence[str], context: BatchContext
 ) -> ClassLens:
-    """Return the message about a layer.
+    """Return the `ClassLens` message of a layer: the mean response of each filter to each class.
 
     Args:
-        layer: its name.
-        sums: of its filters.
-        names: of all classes; () if they are unknown.
-        context: of the message.
+        layer: the name of the layer.
+        sums: the sums over the images of each class, for the filters of the layer.
+        names: the names of all classes; () if they are unknown.
+        context: the batch that the message describes.
     """
     columns = _largest(sums.counts()[0])
     at = torch.from_numpy(columns).to(sums.counts().device)
@@ -86,15 +88,15 @@ def make_class_answers(
     names: Sequence[str],
     context: BatchContext,
 ) -> ClassAnswers:
-    """Return how much all filters answer to a class.
+    """Return the `ClassAnswers` message: how much each filter of the network responds to a class.
 
     Args:
-        class_index: of it.
+        class_index: the index of the class.
         widths: how many filters each layer has, in the order of the filters.
         sums_by_layer: per layer, the sums of images of this class, number 0, and of others, number
             1.
-        names: of all classes; () if they are unknown.
-        context: of the message.
+        names: the names of all classes; () if they are unknown.
+        context: the batch that the message describes.
     """
     effects, images = [], 0.0
     for layer, width in widths.items():

@@ -20,12 +20,12 @@ class ClassSums:
     are not finite do not count. The memory is 4·(2·K·C + 2·C + 2·K) bytes.
 
     Args:
-        filters: C.
-        device: of the training.
+        filters: the number of filters, C.
+        device: the device of the training.
 
     Attributes:
-        filters: C.
-        batches: how many batches were added.
+        filters: the number of filters, C.
+        batches: the number of batches that were added.
     """
 
     def __init__(self, filters: int, device: torch.device) -> None:
@@ -37,7 +37,7 @@ class ClassSums:
 
     @property
     def classes(self) -> int:
-        """K: one more than the largest class so far."""
+        """The number of classes K: one more than the largest class index so far."""
         return self._counts.shape[1]
 
     def add(self, labels: Tensor, pooled: PooledMaps) -> None:
@@ -45,7 +45,7 @@ class ClassSums:
 
         Args:
             labels: int64 (B,) on the CPU, the class of each image; negative: none.
-            pooled: of the same images.
+            pooled: the pooled maps and gradients of the same images.
         """
         missing = max(0, int(labels.max())) + 1 - self.classes
         if missing > 0:

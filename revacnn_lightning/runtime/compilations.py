@@ -26,8 +26,8 @@ class Compilations:
         clock: returns seconds.
 
     Attributes:
-        count: of functions that were compiled, those that are compiled again included.
-        seconds: that compiling has taken, backward passes included.
+        count: how many functions were compiled. Each repeated compilation counts, too.
+        seconds: how long compilations have taken, those of backward passes included.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -40,7 +40,9 @@ class Compilations:
         logging.getLogger(LOGGER).addHandler(self._warnings)
 
     def watch(self) -> None:
-        """Have the compiler call this object. Call it again now and then: a reset ends that.
+        """Register this object with the compiler.
+
+        Call it again now and then, because a reset of the compiler unregisters it.
 
         Where nothing has been compiled yet, the compiler is not imported for it.
         """
@@ -50,7 +52,7 @@ class Compilations:
             handler.register_end_callback(self._end)
 
     def close(self) -> None:
-        """Have the compiler call this object no longer."""
+        """Unregister this object from the compiler."""
         logging.getLogger(LOGGER).removeHandler(self._warnings)
         handler = _handler()
         if handler is not None and self._start in handler.start_callbacks:
@@ -58,7 +60,7 @@ class Compilations:
             handler.remove_end_callback(self._end)
 
     def take_given_up(self) -> list[str]:
-        """Return what runs without compiled code since the last call: sentences for a person."""
+        """Return which functions torch.compile has given up since the last call, as sentences."""
         texts = self._given_up[:]
         self._given_up.clear()
         return texts

@@ -24,14 +24,16 @@ MIXED = "a norm mixes the new filters with others"
 
 
 class DirectedInitializer:
-    """Carries out ``AddFilters(directed=True)`` before and after the edit.
+    """Initializes the filters that ``AddFilters(directed=True)`` adds.
+
+    Each new filter gets the direction in which it lowers the loss fastest.
 
     The new filters have outgoing weights of zero, so their own coefficients do not change what the
     network computes. Each keeps the length that it was drawn with, and its bias.
 
     Args:
-        editor: of the network.
-        gains: know the directions.
+        editor: edits the network.
+        gains: computes the directions.
     """
 
     def __init__(self, editor: Editor, gains: GrowthGainCollector) -> None:
@@ -63,7 +65,7 @@ class DirectedInitializer:
 
     @torch.no_grad()
     def initialize(self, plan: EditPlan, directions: Tensor) -> None:
-        """Turn the new filters of an applied plan; those without a known direction stay random."""
+        """Give the new filters of an applied plan these directions. Surplus filters stay random."""
         assert isinstance(plan.request, AddFilters)
         layer = plan.request.layer
         module: Any = self._editor.model.get_submodule(layer)

@@ -70,8 +70,8 @@ class FilterInspectionCollector:
     Args:
         recorder: observes the responses of the filters.
         model: the network.
-        images: that can be chosen.
-        forward: runs the model on a batch of one image; None: this is not possible.
+        images: the images that viewers can choose.
+        forward: runs the model on a batch of one image; None if this is not possible.
         refusal: why the model must not be run between two batches; "" if it may be.
         clock: returns monotonic seconds.
     """

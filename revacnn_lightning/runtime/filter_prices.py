@@ -156,7 +156,7 @@ class FilterPriceCollector:
                 self._ranked.add(values, message.batch_count)
 
     def close(self, state: str, detail: str) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: this observer holds no resources."""
 
     # ---------------------------------------------------------------- measuring
 

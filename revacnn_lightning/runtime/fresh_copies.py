@@ -1,4 +1,4 @@
-"""Copies and pickles of the callback: fresh ones with the same settings.
+"""Copies and pickles of the callback have the same settings, and no run.
 
 Trainers are copied during a run more often than one thinks: a data loader that starts its workers
 with "spawn" pickles its dataset, which may hold the data module, the trainer and its callbacks.
@@ -28,7 +28,7 @@ T = TypeVar("T", bound="FreshCopyMixin")
 
 
 class FreshCopyMixin:
-    """Makes each copy of an object begin without what belongs to a run.
+    """Mixin of a callback whose copies and pickles have its settings, but not the state of its run.
 
     Attributes:
         RUN_STATE: the names of the attributes that copies do not have.
@@ -70,7 +70,7 @@ class FreshCopyMixin:
 
 
 def picklable(user_function: Any, replacement: Callable[..., Any]) -> Any:
-    """Return the user's function, or one that explains its absence if it cannot be pickled.
+    """Return the user's function if it can be pickled, else the replacement.
 
     A lambda in the callback must not stop a training whose workers are pickled.
     """
@@ -91,7 +91,7 @@ def _is_found_by_name(function: types.FunctionType) -> bool:
 
 
 def refuse_missing_forward(module: Any, batch: Any) -> Any:
-    """Take the place of a function that could not be pickled.
+    """Replace the function of the option ``forward``, which could not be pickled.
 
     Raises:
         EditRefusedError: always.
@@ -100,7 +100,7 @@ def refuse_missing_forward(module: Any, batch: Any) -> Any:
 
 
 def refuse_missing_images(batch: Any) -> Any:
-    """Take the place of a function that could not be pickled.
+    """Replace the function of the option ``images``, which could not be pickled.
 
     Raises:
         EditRefusedError: always.
@@ -109,7 +109,7 @@ def refuse_missing_images(batch: Any) -> Any:
 
 
 def refuse_missing_alert(alert: Any) -> None:
-    """Take the place of a function that could not be pickled.
+    """Replace the function of the option ``alert``, which could not be pickled.
 
     Raises:
         EditRefusedError: always.

@@ -30,7 +30,7 @@ class FunctionCallMode(TorchFunctionMode):
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Remove the mode meanwhile, unless a mode of the user was entered after it.
+        """Return a context without the mode, unless a mode of the user was entered after it.
 
         Under any mode, some modules take another code path than without one.
         """

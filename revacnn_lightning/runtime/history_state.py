@@ -27,7 +27,7 @@ KEY = "history"
 
 
 def pack_history(history: HistoryRecorder | None) -> dict[str, Any]:
-    """Return the state of a history; an empty one without, or if it cannot be stored."""
+    """Return a history as the state of the callback; {} without a history or if storing fails."""
     if history is None:
         return {}
     try:
@@ -40,7 +40,7 @@ def pack_history(history: HistoryRecorder | None) -> dict[str, Any]:
 
 
 def unpack_history(state: Mapping[str, Any]) -> HistoryRecorder | None:
-    """Return the history in the state of a callback; None without, or if it is damaged."""
+    """Return the history from the state of a callback; None if it has none or it is damaged."""
     packed = state.get(KEY)
     if packed is None:
         return None

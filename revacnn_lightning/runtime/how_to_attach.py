@@ -11,7 +11,7 @@ __all__ = ["how_to_attach"]
 
 
 def how_to_attach(session: Session) -> Iterator[str]:
-    """Yield how viewers attach to a run, and what they do not see."""
+    """Yield the lines to log: how viewers attach to a run, and what they cannot see."""
     if not session.recorder.layers:
         yield (f"ReVACNN: only the loss and the metrics of the model are shown: {NOTHING_WATCHED}.")
     yield (

@@ -37,7 +37,7 @@ def describe_parameter_groups(
 ) -> list[ParameterGroup]:
     """Return the current hyperparameters of all parameter groups of all optimizers.
 
-    ``notes`` holds what to say of a group: (optimizer, group) -> text.
+    ``notes`` holds a text for some of the groups, by (optimizer, group).
     """
     return [
         ParameterGroup(

@@ -26,7 +26,7 @@ class IdlePolling:
         self._next_poll = self._active_until = 0.0
 
     def note_client(self) -> None:
-        """Poll before each batch for a while: there is a client."""
+        """Note that a client is attached: poll before each batch for a while."""
         self._active_until = self._clock() + ACTIVE_SECONDS
 
     def is_due(self) -> bool:

@@ -41,7 +41,7 @@ COMPILED = "part of the network is compiled and must not be run in another way m
 
 
 def why_unsupported(values: Tensor | None) -> str:
-    """Say why nothing is shown in an input; "" if it is an image, a signal or a volume."""
+    """Return why attributions cannot be shown on an input; "" for images, signals and volumes."""
     if values is None:
         return NO_IMAGES
     if values.dim() < 2:
@@ -52,11 +52,13 @@ def why_unsupported(values: Tensor | None) -> str:
 
 
 class ImageAttributor:
-    """Runs the model on single inputs. All results may be a refusal in words instead.
+    """Computes what of an input activates a filter, and receptive fields.
+
+    Each method may return the reason of a refusal, a str, instead of its result.
 
     Args:
         model: the network.
-        forward: runs it on a batch of one input; None: this is not possible.
+        forward: runs it on a batch of one input; None if this is not possible.
         refusal: why the model must not be run between two batches; "" if it may be.
     """
 

@@ -1,4 +1,4 @@
-"""Sends an input on its way through the network, and what comes out: `ImagePass` messages."""
+"""Runs the network on an input that viewers show: `ImagePass` messages."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class ImagePassCollector:
     Args:
         recorder: knows the layers.
         model: the network.
-        images: that can be chosen.
-        forward: runs the model on a batch of one; None: this is not possible.
-        class_names: of the user; () for those of the data.
+        images: the images that viewers can choose.
+        forward: runs the model on a batch of one; None if this is not possible.
+        class_names: the class names that the user has given; () uses those of the data.
         clock: returns monotonic seconds.
         find_step_images: returns who reads images in a training step, where the model cannot be run
             on an input alone.
@@ -95,7 +95,7 @@ class ImagePassCollector:
         self._shown_paused: tuple[Any, ...] = ()
 
     def select(self, request: InspectImage) -> None:
-        """Send an input through the network for the next few seconds.
+        """Run the network on an input for the next few seconds.
 
         Raises:
             EditRefusedError: there is no such image.

@@ -32,7 +32,7 @@ GetTruth = Callable[[int], LabelAndClassNames]  # of a validation image
 
 
 def unknown_label(index: int) -> LabelAndClassNames:
-    """Return that nothing is known: the `GetTruth` of a training without validation data."""
+    """Return an unknown class: the `GetTruth` of a training without validation data."""
     return LabelAndClassNames()
 
 
@@ -49,12 +49,12 @@ class ImagePredictions:
 
     Args:
         model: the network.
-        forward: runs the model on a batch of one image; None: no image can be chosen.
+        forward: runs the model on a batch of one image; None if no image can be chosen.
         is_active: returns whether a viewer shows the image.
 
     Attributes:
-        before_edit, after_edit: directly before and after the newest edit since the image was
-            chosen.
+        before_edit, after_edit: the predictions directly before and after the newest edit since
+            the image was chosen.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ImagePredictions:
         self.after_edit: ImagePrediction | None = None
 
     def choose(self, image: Tensor | None, truth: LabelAndClassNames) -> None:
-        """Predict this image (channels, H, W) from now on; None: no image."""
+        """Choose the image (channels, H, W) to predict from now on. None chooses no image."""
         self._image, self._truth, self._scores = image, truth, None
         self.before_edit = self.after_edit = None
 

@@ -59,7 +59,9 @@ class _Made:
 
 
 class InputImages:
-    """Returns all images by their index, and makes those with a negative one.
+    """Returns images by their index: those of the validation data, and those that viewers make.
+
+    Images that viewers make have a negative index.
 
     It is the `Collector` of the requests that make images; it sends nothing itself.
 
@@ -103,7 +105,7 @@ class InputImages:
         return self._get_truth(index) if index >= 0 else self._find(index).truth
 
     def note(self, index: int | None) -> str:
-        """Return how the picture of an image was prepared; "" of one that is no picture."""
+        """Return how a picture became this image; "" if the image was made of no picture."""
         made = None if index is None else self._made.get(index)
         return "" if made is None else made.note
 

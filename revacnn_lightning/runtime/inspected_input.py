@@ -34,7 +34,7 @@ Edges = tuple[int, int, int, int]
 
 
 def edges(box: PixelBox) -> Edges:
-    """Return top, left, bottom and right of a box."""
+    """Return the edges of a box: top, left, bottom and right."""
     return box.top, box.left, box.bottom, box.right
 
 
@@ -53,7 +53,7 @@ def _shown_slice(box: PixelBox, count: int, depth: float) -> VolumeSlice:
 
 
 def encode_inspected_input(image: Tensor | None, volume: VolumeSlice | None) -> np.ndarray:
-    """Return an input as it is sent, (channels, h, w); of a volume, the shown slice."""
+    """Return an input as messages hold it, (channels, h, w); the shown slice of a volume."""
     if image is None:
         return EMPTY
     if image.dim() == 2:
@@ -65,21 +65,21 @@ def encode_inspected_input(image: Tensor | None, volume: VolumeSlice | None) -> 
 
 
 def encode_crop(values: Tensor | None, depth: float) -> np.ndarray:
-    """Return what lies in a box, (channels, d, h, w), as its slice at this depth is sent."""
+    """Return a crop (channels, d, h, w) as messages hold it: its slice at this depth."""
     if values is None:
         return EMPTY
     return normalized_half(values)[:, slice_index(values.shape[1], depth)]
 
 
 def encode_response_map(image: Tensor | None, response_map: Tensor | None) -> np.ndarray:
-    """Return a filter's map (1, L) of a signal as it is sent, (l,); of other inputs (0,)."""
+    """Return a filter's map (1, L) of a signal as messages hold it, (l,); (0,) for others."""
     if image is None or image.dim() != 2 or response_map is None or len(response_map) != 1:
         return EMPTY
     return normalized_half(reduce_signal(torch.nan_to_num(response_map[0].float()), MAX_MAP_LENGTH))
 
 
 def encode_top_image(found: RankedImage, depth: float) -> TopImage:
-    """Return a top image as it is sent; of a volume, the slice of its box at this depth."""
+    """Return a top image as messages hold it; of a volume, the slice at this depth."""
     count, *size = found.image_size
     crop = found.crop[:, slice_index(found.crop.shape[1], depth)]
     volume = _shown_slice(found.box, count, depth) if found.is_volume else None
@@ -87,7 +87,7 @@ def encode_top_image(found: RankedImage, depth: float) -> TopImage:
 
 
 def volume_slice(shape: Sequence[int], box: PixelBox | None, depth: float) -> VolumeSlice | None:
-    """Return which slice of an input of this shape is sent; None if it is no volume."""
+    """Return which slice of a volume of this shape is sent; None if it is no volume."""
     if len(shape) != 4:
         return None
     _, count, height, width = shape
@@ -95,6 +95,6 @@ def volume_slice(shape: Sequence[int], box: PixelBox | None, depth: float) -> Vo
 
 
 def whole_box(image: Tensor) -> PixelBox:
-    """Return the box of the whole input."""
+    """Return the box that covers the whole input."""
     _, depth, height, width = as_volume(image).shape
     return PixelBox(0, 0, height, width, 0, depth)

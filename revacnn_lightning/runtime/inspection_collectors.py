@@ -46,7 +46,7 @@ __all__ = ["InspectionCollectors", "InspectionSources"]
 
 
 def unknown_preprocessing() -> Preprocessing | None:
-    """Return that it is unknown what prepares the validation data."""
+    """Return None: the preprocessing of the validation data is unknown."""
     return None
 
 
@@ -57,9 +57,9 @@ class InspectionSources:
     Attributes:
         get_image: returns an image of the validation data by its index.
         get_truth: returns the class of such an image.
-        class_names: of the user; () for those of the data.
+        class_names: the class names that the user has given; () uses those of the data.
         find_preprocessing: returns what prepares the validation data, if it is known.
-        forward: runs the model on a batch of one image; None: this is not possible.
+        forward: runs the model on a batch of one image; None if this is not possible.
         find_step_images: returns who reads images in a training step, as far as known.
         refusal: why the model must not be run between two batches; "" if it may be.
     """

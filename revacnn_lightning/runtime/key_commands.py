@@ -1,4 +1,4 @@
-"""Hand out keys, take them back, and list them, on request of the owner."""
+"""Executes the commands of the owner about access keys: share, revoke and list them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CHECK_SECONDS = 1.0  # between checks whether keys have expired
 
 
 class AccessKeyCommands:
-    """Changes the keys of a run.
+    """Executes the commands that share, revoke and list the access keys of a run.
 
     Args:
-        ring: the keys.
+        ring: the access keys.
         publisher: ends the telemetry of keys that are not valid any more.
     """
 

@@ -43,8 +43,8 @@ class LayerDetailCollector:
     Args:
         recorder: samples the layers.
         model: the network.
-        images: that can be chosen.
-        forward: runs the model on a batch of one image; None: this is not possible.
+        images: the images that viewers can choose.
+        forward: runs the model on a batch of one image; None if this is not possible.
 
     Attributes:
         predictions: for the chosen image.
@@ -244,7 +244,7 @@ def _map_view(maps: np.ndarray | None) -> FilterView:
 
 
 def encode_image(image: Tensor) -> np.ndarray:
-    """Return an input (channels, H, W) as it is sent: float16, downsampled if it is large.
+    """Return an input (channels, H, W) as messages hold it: float16, downsampled if it is large.
 
     A signal (channels, L) is an image with one row per channel, a row of numbers (n,) is one with
     a single row. Of a volume (channels, D, H, W) it is the middle slice.

@@ -38,7 +38,7 @@ TRACE_BATCHES = 20  # to wait for a trace, which certificates need
 
 
 class LayerEvidenceCollector:
-    """Gathers activations of a layer over a few batches, examines it, and goes on to the next one.
+    """Collects a layer's evidence for verdicts, over a few batches per layer, one layer at a time.
 
     Args:
         recorder: samples the activations.
@@ -97,7 +97,7 @@ class LayerEvidenceCollector:
         self._clear()
 
     def collect(self, context: BatchContext) -> Sequence[LayerEvidence]:
-        """Gather the sample of this batch; return what is known of a layer, if that is all."""
+        """Add the activations of this batch; return the evidence of a layer once it is complete."""
         if self._is_first_batch and not context.is_paused:
             self._is_first_batch = False
             if context.step == 0:
@@ -172,7 +172,7 @@ def make_evidence_collector(
     prices: RemovalPrices,
     replay: LossReplay,
 ) -> LayerEvidenceCollector:
-    """Return the collector of a run, made of what the run has."""
+    """Return the `LayerEvidenceCollector` of a run, made of the objects of the run."""
     start = StartingWeights(model, recorder, lambda: editor.journal)
     certificates = ProvablyDeadFilters(recorder, editor, get_optimizers)
     examiner = LayerExaminer(model, recorder, certificates, start)

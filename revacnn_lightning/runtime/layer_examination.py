@@ -24,13 +24,15 @@ MIN_SAMPLES = 64  # fewer activations say nothing about twins
 
 
 def evenly_spaced_filters(filter_count: int) -> Tensor:
-    """Return the filters that are compared, evenly spread, at most `MAX_UNITS`, int64."""
+    """Return the indices of at most `MAX_UNITS` evenly spaced filters of a layer, int64."""
     count = min(MAX_UNITS, filter_count)
     return torch.arange(count) * filter_count // max(1, count)
 
 
 class LayerExaminer:
-    """Examines layers between two batches.
+    """Finds out which filters of a layer are dead for good, twins, redundant or clustered.
+
+    It runs between two batches.
 
     Cost for C filters and n samples: about n·C² + C³ multiplications, at most 0.1 s on one core.
 
@@ -59,10 +61,10 @@ class LayerExaminer:
         return self._certificates.is_traced
 
     def examine(self, layer: str, samples: np.ndarray, context: BatchContext) -> LayerEvidence:
-        """Return what is found.
+        """Return which filters of a layer are dead for good, twins, redundant or clustered.
 
         Args:
-            layer: its name.
+            layer: the name of the layer.
             samples: activations of the filters of `evenly_spaced_filters` at n positions, (n,
                 units); of shape (0, 0) if the layer is not observed.
             context: the batch that was trained last.

@@ -19,7 +19,7 @@ NONE_LEFT = "no dead, zero or non-finite filters"
 
 
 class LoggableFindings:
-    """Determines what to log of the findings at a batch.
+    """Converts the findings at a batch to metrics and text for the loggers.
 
     A finding is logged as the number of filters it affects, and as 0 once it is gone. Layers
     without findings are not logged, so that they do not fill the user's dashboard.
@@ -31,10 +31,11 @@ class LoggableFindings:
         self._text = NONE_LEFT
 
     def update(self, batch: Snapshot, network: NetworkStatistics) -> tuple[dict[str, float], str]:
-        """Return the figures by ``layer/kind``, and the findings as text; "" if it is as before.
+        """Return metrics by ``layer/kind``, and the findings as text; "" if the text is unchanged.
 
         Args:
-            batch: fits ``network``. Findings that need a statistic it lacks stay as they are.
+            batch: the batch that ``network`` was updated with. Findings that need a statistic that
+                the batch lacks stay as they are.
         """
         norms = batch.values[batch.statistics.index(NORM)] if NORM in batch.statistics else None
         present = self._statistic_findings.count(

@@ -19,7 +19,7 @@ NONE_LEFT = "no verdicts"
 
 
 class LoggableVerdicts:
-    """Determines what to log of the verdicts.
+    """Converts the verdicts on a run to metrics and text for the loggers.
 
     A verdict is logged as the number of filters that it concerns, or as 1 if it concerns a layer as
     a whole, and as 0 once it is gone. It rests on the batches that the run has published: without a
@@ -45,7 +45,7 @@ class LoggableVerdicts:
             self._verdicts.add_evidence(message)
 
     def update(self, dead: np.ndarray | None) -> tuple[dict[str, float], str]:
-        """Return the figures by ``layer/kind``, and the evidence as text; "" if it is as before.
+        """Return metrics by ``layer/kind``, and the evidence as text; "" if the text is unchanged.
 
         Args:
             dead: which filters are dead, bool (filters,); None while this is unknown.

@@ -51,11 +51,11 @@ MANY_PROCESSES = (
 
 @dataclass
 class LoopControls:
-    """The `controls.TrainingControls` of a training loop.
+    """The `controls.TrainingControls` of a training loop that is no Lightning Trainer.
 
     Attributes:
-        state: of the loop.
-        directory: of checkpoints.
+        state: the objects of the loop.
+        directory: the folder of checkpoints.
         describe: returns where the training is, for checkpoints.
         stop: ends the loop after the current batch.
     """
@@ -83,10 +83,10 @@ class LoopMonitor:
     """Monitors one loop from `open` to `close`. An error in it never interrupts the loop.
 
     Args:
-        state: of the loop.
-        options: of the run.
-        controls: of the loop.
-        validation: the loader of the validation data; None: there is none.
+        state: the objects of the loop.
+        options: the options of the run.
+        controls: controls the loop.
+        validation: the loader of the validation data; None if there is none.
     """
 
     def __init__(

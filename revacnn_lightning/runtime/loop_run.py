@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """The arguments of `monitor` with these names, which `ReVACNN` does not have."""
+    """Settings of a training loop: the arguments of `monitor` that `ReVACNN` does not have."""
 
     validation: Any = None
     accumulate_grad_batches: int = 1
@@ -144,8 +144,8 @@ class LoopRun:
         """Iterate over the numbers of the epochs, from the present one to ``count`` - 1.
 
         Args:
-            count: of all epochs of the training. A resumed training begins with the epoch in which
-                the checkpoint was saved.
+            count: the number of all epochs of the training. A resumed training begins with the
+                epoch in which the checkpoint was saved.
         """
         self._max_epochs, self._is_in_epochs = count, True
         try:

@@ -105,7 +105,7 @@ class LoopState:
         """Save a checkpoint that `load`, `load_edited` and ``torch.load`` read.
 
         Args:
-            path: of the file; its folder is made.
+            path: the path of the file. Its folder is created.
             run: where the training is.
         """
         checkpoint: dict[str, Any] = {

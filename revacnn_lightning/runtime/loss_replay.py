@@ -67,7 +67,7 @@ class LossReplay:
     Args:
         module: a LightningModule, or any module.
         make_context: makes the context of a forward, such as autocast.
-        images: the user's function that returns the images of a batch; None: they are searched for.
+        images: the user's function that returns the images of a batch. None searches for them.
         refusal: why this process must not run the module between two batches; "" if it may.
         clock: returns monotonic seconds.
 
@@ -220,8 +220,8 @@ class LossReplay:
         Nothing that the training depends on changes.
 
         Args:
-            count: of groups; None: all.
-            objects: of the module, if they are known; see `side_effect_free`.
+            count: the number of groups; None for all.
+            objects: the objects of the module, if they are known; see `side_effect_free`.
             seconds: after which no further group is computed, if there are `MIN_GROUPS`.
 
         Raises:
@@ -271,14 +271,14 @@ class LossReplay:
 
 
 def why_not_recordable(module: nn.Module) -> str:
-    """Return why no step of a module is recorded; "" if one can be."""
+    """Return why no training step of a module can be recorded; "" if it can."""
     if "training_step" in vars(module) or any("_orig_mod" in m._modules for m in module.modules()):
         return COMPILED
     return ""
 
 
 def keep_only_loss_calls(step: RecordedStep) -> str:
-    """Keep only the calls that lead to the loss of a step; return why there is none, or ""."""
+    """Drop all calls of a step that do not lead to its loss; return why it has no loss, or ""."""
     if step.loss is None:
         return NO_LOSS
     needed, calls = {step.loss}, []
@@ -295,6 +295,6 @@ def keep_only_loss_calls(step: RecordedStep) -> str:
 
 
 def why_not_replayable(step: RecordedStep) -> str:
-    """Return why the loss of a step cannot be computed again; "" if it can."""
+    """Return why the loss of a recorded step cannot be computed again; "" if it can."""
     opaque: RecordedCall | None = next((call for call in step.calls if call.is_opaque), None)
     return "" if opaque is None else f"the loss cannot be computed again: {opaque.failure}"

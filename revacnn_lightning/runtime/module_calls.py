@@ -15,7 +15,10 @@ __all__ = ["module_calls_replaced"]
 def module_calls_replaced(
     call: Callable[[Callable[..., Any], nn.Module, Any, Any], Any] | None,
 ) -> Iterator[None]:
-    """Let ``call`` run every module of the process; None: as if they were not replaced."""
+    """Return a context in which ``call`` runs every module of the process.
+
+    With None, modules run inside as if their calls were not replaced.
+    """
     current: Any = nn.Module.__call__
     original = getattr(current, "original", current)
 

@@ -21,12 +21,12 @@ DROPOUTS = (
 
 
 def modes_of(model: nn.Module) -> dict[str, bool]:
-    """Return whether each module is in training mode, by its name."""
+    """Return for each module, by name, whether it is in training mode."""
     return {name: module.training for name, module in model.named_modules()}
 
 
 def modes_without_noise(model: nn.Module) -> dict[str, bool]:
-    """Return the modes of all modules, but evaluation mode for norms of batches and for dropout."""
+    """Return the modes of all modules, with evaluation mode for batch norms and dropout."""
     modules = model.named_modules()
     return {
         name: module.training and not isinstance(module, (_NormBase, *DROPOUTS))
@@ -36,7 +36,7 @@ def modes_without_noise(model: nn.Module) -> dict[str, bool]:
 
 @contextmanager
 def modes_set(model: nn.Module, modes: Mapping[str, bool]) -> Iterator[None]:
-    """Give modules other modes inside; those without a name in ``modes`` keep theirs."""
+    """Return a context in which modules have these modes; unnamed modules keep theirs."""
     changed = [
         (module, module.training)
         for name, module in model.named_modules()

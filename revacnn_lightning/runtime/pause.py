@@ -25,7 +25,7 @@ class Pause:
 
         Args:
             command: the command.
-            epoch: of the next batch, or of the last one during validation.
+            epoch: the epoch of the next batch, or of the last one during validation.
         """
         self._is_paused = command.action != "resume"
         self._batches_left = command.batches if command.action == "step" else 0

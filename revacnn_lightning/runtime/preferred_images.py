@@ -58,7 +58,7 @@ class PreferredImages:
     Args:
         recorder: knows the weights, and what everything may cost.
         model: the network.
-        forward: runs it on a batch of one input; None: this is not possible.
+        forward: runs it on a batch of one input; None if this is not possible.
         attributor: traces the layers.
         clock: returns monotonic seconds.
     """

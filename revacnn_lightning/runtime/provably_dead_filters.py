@@ -37,7 +37,7 @@ COMPUTED = "its coefficients are computed from others in each forward"
 
 
 class ProvablyDeadFilters:
-    """Certifies filters whose removal costs nothing.
+    """Finds the filters that are provably dead for good: removing them changes no output.
 
     Args:
         recorder: knows what follows each layer.
@@ -61,7 +61,7 @@ class ProvablyDeadFilters:
         return self._editor.is_traced
 
     def of_layer(self, layer: str) -> tuple[list[int], str]:
-        """Return the filters that are dead for good, and why none can be certified, if so.
+        """Return a layer's filters that are provably dead, or [] and why none can be proven so.
 
         Filters that are coupled with others are certified only if all of them are.
         """

@@ -24,7 +24,7 @@ class RankComparison:
     """Requests the values of a layer from each rank, and makes messages of them.
 
     Args:
-        statistics: of all ranks; None: there is only one.
+        statistics: the statistics of all ranks; None if there is only one rank.
         recorder: knows the layers.
         clock: returns monotonic seconds.
     """

@@ -23,7 +23,7 @@ class RankMerger:
     one. Otherwise, it is that of rank 0.
 
     Args:
-        statistics: of rank 0, and summed up over all.
+        statistics: the statistics of rank 0, and summed up over all ranks.
         get_layout: returns the recorded layers and their widths.
         interval: seconds between two snapshots of rank 0.
         on_reduction: receives each sum that has arrived, and the snapshot that it belongs to.
@@ -98,7 +98,7 @@ def make_merger(
     interval: float,
     on_reduction: Callable[[PendingReduction, Snapshot], None],
 ) -> SnapshotMerger | RankMerger:
-    """Return what merges the snapshots of a run; ``statistics`` None: it has one rank."""
+    """Return the merger of the snapshots of a run. ``statistics`` is None if it has one rank."""
     if statistics is None:
         return SnapshotMerger(interval)
     return RankMerger(

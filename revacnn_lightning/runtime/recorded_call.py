@@ -51,14 +51,14 @@ class RecordedCall:
     """One call of a module or of a torch function.
 
     Attributes:
-        name: of what is called, for messages.
+        name: the name of the function or module that is called, for messages.
         function: called with the model, then with the arguments.
         arguments: (args, kwargs), with a `Reference` for every tensor but parameters and buffers;
             None: the call cannot be repeated.
         inputs: the tensors of the step that it reads, by index.
         outputs: index of each tensor that it returns; None for parameters and buffers.
         changed: the tensors that it changes, by index.
-        shapes: of the returned tensors, on the samples of the step.
+        shapes: the shapes of the returned tensors, on all samples of the step.
         values: copies of the returned tensors, on a few samples.
         autocast: the state of autocast.
         has_modules: whether it runs modules of the network.

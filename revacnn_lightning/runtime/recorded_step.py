@@ -45,10 +45,10 @@ class RecordedStep:
         of_parameters: index of the tensors that depend on nothing but parameters.
         returned: index of the tensors that training_step returned.
         loss: index of the loss among these; None if it is not known.
-        batch_size: of the step; 0 if its samples are a list.
-        samples: to which the batch dimension is cut.
+        batch_size: the batch size of the step; 0 if its samples are a list.
+        samples: the number of samples to which the batch dimension is cut.
         images: how many images that list has; 0 if that is unknown.
-        training_modes: of the modules in the step, by their name; see `modes_without_noise`.
+        training_modes: the modes of the modules in the step, by name; see `modes_without_noise`.
         transformed: index of the tensors that transforms of torch.func read.
         transforms_modules: whether a transform of torch.func has called modules of the network.
         unseen: why not all uses of the network's tensors are recorded; "" if they are.
@@ -135,7 +135,8 @@ class RecordedStep:
 
         Args:
             as_recorded: enable gradients for those calls only that had some in the step.
-            modes: of the modules, for calls that return other tensors in the present ones.
+            modes: the modes of the modules for calls that return other tensors in the present
+                modes.
         """
         tensors = dict(constants)
         for call in self.calls:

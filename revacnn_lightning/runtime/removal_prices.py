@@ -36,7 +36,7 @@ NORMALIZED = "a norm mixes these filters with others, which change as well"
 
 
 def can_be_priced(request: object) -> bool:
-    """Return whether an edit is one whose effect on the loss can be measured beforehand."""
+    """Return whether the effect of an edit on the loss can be measured before it is applied."""
     return isinstance(request, PRICED)
 
 
@@ -77,7 +77,7 @@ class RemovalPrices:
         """Return the price of a plan, or the reason why it cannot be measured.
 
         Args:
-            plan: of one of `PRICED`, for the present network.
+            plan: the plan of an edit of `PRICED`, for the present network.
             weights_key: a value that is equal as long as the weights have not changed.
             seconds: for the forwards before the edit; the number of images follows from it.
         """

@@ -23,7 +23,7 @@ def replay_of_submodule(name: str) -> Callable[..., Any]:
 
 
 def without_model(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the replay of a function that is not of the model."""
+    """Return the function with the model as an additional first argument, which it ignores."""
     return lambda model, *args, **kwargs: function(*args, **kwargs)
 
 
@@ -33,7 +33,7 @@ def _set_data(model: nn.Module, tensor: Tensor, data: Tensor) -> None:
 
 
 def replay_of(func: Any, name: str) -> Callable[..., Any]:
-    """Return the function to call in a replay; ``.data`` would hide operations from the trace."""
+    """Return the function that a replay calls for a torch function: without ``.data``."""
     if name == "data.__get__":
         return lambda model, tensor: tensor.detach()
     if name == "data.__set__":

@@ -74,12 +74,12 @@ class RequestHandler:
         controller: executes the commands that concern the run.
         collectors: per type of inspection request, what collects the messages it selects.
         predictions: compares the prediction for the chosen image before and after an edit.
-        history: of the run; None if none is kept.
-        recordings: of the run; None if it cannot be recorded.
-        prices: measures the prices of removals; None: nothing can.
-        automatic: what the run does by itself; None: it does nothing.
-        directed_initializer: gives new filters a direction; None: nothing does.
-        trial: of edits; None: there can be none.
+        history: the history of the run; None if none is kept.
+        recordings: the recordings of the run; None if it cannot be recorded.
+        prices: measures the prices of removals; None if this is not possible.
+        automatic: what the run does by itself; None if it does nothing.
+        directed_initializer: gives new filters a direction; None if this is not possible.
+        trial: the trial of edits of the run; None if the run allows none.
     """
 
     def __init__(

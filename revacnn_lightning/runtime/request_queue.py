@@ -81,7 +81,7 @@ class RequestQueue:
     """Receives requests without waiting and hands them to a handler when they can be handled.
 
     Args:
-        server: receives requests of viewers; None: requests come from inside the process only.
+        server: receives requests of viewers; None if requests come from inside the process only.
         key_commands: executes the commands about keys.
         on_reply: is called with every request, its sender, and the reply.
     """

@@ -25,7 +25,7 @@ class RunContinuation:
 
     Attributes:
         step: training batches so far, including those before a resume.
-        history: of the batches so far; None: there is none.
+        history: the history of the batches so far; None if there is none.
     """
 
     def __init__(self, *, keep_history: bool) -> None:

@@ -16,12 +16,13 @@ __all__ = ["RunDiagnostics"]
 
 
 class RunDiagnostics:
-    """The alerts of a run and those who receive them.
+    """Makes the observers of a run: alerts, and summaries for the Trainer's loggers.
 
     Args:
-        target: of the user; None: alerts are logged and shown only.
+        target: the target of alerts that the user has given. With None, alerts are logged and shown
+            only.
         about: describes the run.
-        trainer: whose loggers get summaries; None: they get none.
+        trainer: the Trainer whose loggers get summaries; None if no logger gets any.
 
     Attributes:
         alerts: raises the alerts.

@@ -97,7 +97,7 @@ class RunOptions:
 
     @property
     def snapshot_interval(self) -> float:
-        """Seconds between two snapshots; 0: every batch has one."""
+        """Seconds between two snapshots; 0 if every batch has one."""
         return snapshot_interval(self.publish)
 
     def recordings(self, directory: Path) -> RecordingSettings:

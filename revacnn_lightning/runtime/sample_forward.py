@@ -62,7 +62,7 @@ class SampleForwards:
         module: a LightningModule.
         make_context: makes the context of a forward, such as autocast.
         user_forward: ``(module, batch) -> output``, to be used instead of all others.
-        images: the user's function that returns the images of a batch; None: they are searched for.
+        images: the user's function that returns the images of a batch. None searches for them.
         refusal: why this process must not run the module between two batches; "" if it may.
     """
 

@@ -47,10 +47,10 @@ def find_rate_attributes(
     """Return the attributes to scale so that all later rates of group ``index`` are scaled.
 
     Args:
-        scheduler: of a class that torch does not define.
-        optimizer: whose rates it sets.
-        index: of the parameter group.
-        factor: by which the rates are to be scaled.
+        scheduler: a scheduler of a class that torch does not define.
+        optimizer: the optimizer whose rates the scheduler sets.
+        index: the index of the parameter group.
+        factor: the factor that is to scale the rates.
 
     Raises:
         EditRefusedError: the scheduler cannot be copied or stepped, or no attributes will do.

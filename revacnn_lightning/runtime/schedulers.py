@@ -81,7 +81,7 @@ def rate_attributes(scheduler: Any) -> list[str]:
 
 
 def why_not_per_group(scheduler: Any, groups: int) -> str:
-    """Return why one of torch's schedulers cannot scale one of several groups; "" if it can."""
+    """Return why a scheduler of torch cannot be scaled for one group alone; "" if it can be."""
     shared = [name for name in SHARED if float(getattr(scheduler, name, 0.0)) != 0.0]
     if groups == 1 or not shared:
         return ""

@@ -56,7 +56,7 @@ class RunServer:
     Attributes:
         publisher: sends telemetry to all viewers.
         request_server: receives requests and sends the replies.
-        keys: those that may connect.
+        keys: the access keys whose owners may connect.
         connection: what a viewer needs to attach.
         connection_file: path of the file that holds it.
 

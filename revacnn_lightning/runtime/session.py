@@ -104,16 +104,16 @@ class Session:
         recorder: records the statistics.
         controls: saves and ends the training.
         endpoints: where to listen.
-        sources: what inspections read besides the batches; None: nothing.
-        history: keeps a sample of the batches; None: no history is kept.
-        lineage: of the run; None: it continues no other one.
-        recordings: what is recorded; None: nothing can be.
+        sources: what inspections read besides the batches; None if nothing.
+        history: keeps a sample of the batches; None if no history is kept.
+        lineage: the lineage of the run; None if it continues no other run.
+        recordings: the recordings of the run; None if it cannot be recorded.
         alerts: observes the run for what goes wrong.
         observers: receive all that is published.
-        replay: computes the loss of a recorded step; None: it is not known.
-        snapshot_interval: seconds between two snapshots; 0: every batch has one.
-        ranks: all ranks of the training; None: this process is the only one.
-        trial_loop: how the loop trains a step; None: edits cannot be tried.
+        replay: computes the loss of a recorded step; None if this is not possible.
+        snapshot_interval: seconds between two snapshots; 0 if every batch has one.
+        ranks: all ranks of the training; None if this process is the only one.
+        trial_loop: how the loop trains a step; None if edits cannot be tried.
 
     Attributes:
         run: id of the run.

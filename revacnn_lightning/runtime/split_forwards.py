@@ -19,7 +19,7 @@ __all__ = ["SplitForwards"]
 
 
 class SplitForwards:
-    """Observes a training step, and makes probes that run no forward.
+    """Observes training steps of a module with split parameters; its probes run no forward.
 
     Args:
         module: a network whose parameters are split among the processes of the training.

@@ -1,4 +1,4 @@
-"""What a run does with its own verdicts, also while no viewer is attached."""
+"""Applies the verdicts on a run by a policy, also while no viewer is attached."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ UPDATE_BATCHES = 20  # between two updates of the proposals
 
 
 class SteeringPolicyExecutor:
-    """Executes `SetPolicy`. It observes the messages of the run.
+    """Proposes edits from the verdicts on a run, and applies those that the policy allows.
+
+    It executes the command `SetPolicy`, and observes the messages of the run.
 
     Args:
         evidence: examines the layers while it is asked to.
@@ -38,8 +40,8 @@ class SteeringPolicyExecutor:
         submit: queues an edit, for the present structure.
 
     Attributes:
-        policy: that is in force.
-        proposals: those of the present network, what is worth most first.
+        policy: the policy in force.
+        proposals: the proposed edits of the present network, the most valuable first.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class SteeringPolicyExecutor:
         self._updated_at = 0
 
     def set(self, policy: Policy) -> str:
-        """Set the policy; return what it means, in words."""
+        """Set the policy; return in words what it does."""
         self.policy = policy
         if policy == "off":
             self.proposals, self._free = [], []
@@ -128,7 +130,7 @@ class SteeringPolicyExecutor:
                 self._free.append(message.layer)
 
     def close(self, state: str, detail: str) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: this observer holds no resources."""
 
 
 def _proposal(verdict: Verdict) -> Proposal:

@@ -19,10 +19,10 @@ __all__ = ["FindStepImages", "StepImageFlow", "trace_step_images", "unknown_step
 
 
 class StepImageFlow(NamedTuple):
-    """What a replay shows.
+    """How the images of a batch flow through a training step, as a replay has shown it.
 
     Attributes:
-        flow: of the images of the batch.
+        flow: which layers read the images of the batch.
         generated: the last image (channels, H, W) that the networks compute and read again; None
             if there is none.
     """
@@ -38,14 +38,16 @@ FindStepImages = Callable[[Mapping[str, nn.Module], Sequence[int]], StepImageFlo
 def unknown_step_images(
     layers: Mapping[str, nn.Module], shape: Sequence[int]
 ) -> StepImageFlow | None:
-    """Return that nothing is known: the `FindStepImages` where no step is recorded."""
+    """Return None: the `FindStepImages` of a run that records no step."""
     return None
 
 
 def trace_step_images(
     step: RecordedStep, model: nn.Module, layers: Mapping[str, nn.Module], shape: Sequence[int]
 ) -> StepImageFlow | None:
-    """Replay a step, and observe its images of this shape. Call it inside `side_effect_free`.
+    """Replay a step, and return which layers read its images of this shape.
+
+    Call it inside `side_effect_free`.
 
     Returns:
         None if no layer reads images of the batch.

@@ -65,8 +65,8 @@ class StepRecorder:
 
     Args:
         model: the module whose training_step runs.
-        batch_size: of the step.
-        samples: how many of them to keep.
+        batch_size: the batch size of the step.
+        samples: the number of samples to keep.
 
     Attributes:
         step: what has been recorded.

@@ -131,7 +131,9 @@ def _own_parameters(conv: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def contract_edges(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the edges between these layers: one leads from a layer over those that are not listed.
+    """Return the edges between these layers, with all other layers contracted.
+
+    A path that leads from one of these layers to another only over other layers becomes one edge.
 
     An edge is (from, to). The result is sorted.
     """

@@ -88,9 +88,8 @@ def validation_data(
 
     Args:
         trainer: a Trainer.
-        get_images: the user's function that returns the images of a batch; None: they are searched
-            for.
-        class_names: of all classes, as the user says; (): those of the data.
+        get_images: the user's function that returns the images of a batch. None searches for them.
+        class_names: the class names that the user has given; () uses those of the data.
     """
     return ValidationData(
         lambda: _validation_loader(trainer),
@@ -117,7 +116,7 @@ def _first(loaders: Any) -> Any:
 
 
 def next_logging_step(trainer: Any) -> tuple[int, bool]:
-    """Return the step by which Lightning logs the next batch, and whether it logs that step."""
+    """Return the step at which Lightning logs the next batch, and whether it logs that batch."""
     step = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
     interval = trainer.log_every_n_steps
     return step, interval > 0 and (step + 1) % interval == 0
@@ -174,7 +173,7 @@ def _known_pairs(trainer: Any, callback: Any) -> Iterator[tuple[nn.Module, nn.Mo
 
 
 def loads_after_fit_start(trainer: Any) -> bool:
-    """Return whether a checkpoint is loaded after ``on_fit_start``, its weights first.
+    """Return whether this Trainer loads a checkpoint after ``on_fit_start``, not before.
 
     Strategies that split the parameters among the processes do so, such as FSDP2.
     """
@@ -199,7 +198,7 @@ def loss_scale(trainer: Any) -> Tensor | float:
 
 
 def scalar_metrics(trainer: Any) -> dict[str, Tensor | float]:
-    """Return those of the module's logged metrics that are single numbers, unread.
+    """Return the logged metrics that are single numbers, without reading them from a GPU.
 
     ``Trainer.callback_metrics`` updates what the Trainer keeps of them, and what it keeps is what
     remains after an exception. That is restored.

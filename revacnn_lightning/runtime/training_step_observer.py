@@ -1,4 +1,4 @@
-"""What a run knows of the use of its network in training steps: forwards and losses to repeat."""
+"""Observes how training steps use the network, to repeat their forwards and losses."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["TrainingStepObserver"]
 
 
 class TrainingStepObserver:
-    """Describes each batch of a run, and records training steps for it.
+    """Makes the `TrainingBatch` of each batch, and records training steps when they are needed.
 
     Args:
         model: the module whose training steps are recorded.
         editor: edits it.
-        options: of the run.
+        options: the options of the run.
         make_context: makes the context of a forward, such as autocast.
         get_class_names: returns the names of the classes as the data have them.
         refusal: why this process must not run the module between two batches; "" if it may.
@@ -39,7 +39,7 @@ class TrainingStepObserver:
 
     Attributes:
         replay: computes the loss of a recorded step.
-        forward: runs the model on a batch of one image; None: this is not possible.
+        forward: runs the model on a batch of one image; None if this is not possible.
         find_step_images: returns who reads images in a training step.
     """
 
@@ -103,7 +103,7 @@ class TrainingStepObserver:
             make_probe=lambda: self._samples.make_probe(prepare(batch)),
             is_probe_ready=lambda: self._samples.is_ready,
             is_loss_ready=lambda: self.replay.is_ready(self._editor.version),
-            get_images=lambda: reader.of(prepare(batch)),
+            get_images=lambda: reader.find_images(prepare(batch)),
             get_input=lambda: reader.first_input(prepare(batch)),
             get_truth=lambda: reader.first_truth(batch, self._get_class_names()),
             get_classes=lambda: self.classes_of(batch),

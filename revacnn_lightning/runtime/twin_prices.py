@@ -20,11 +20,11 @@ SECONDS_EACH = 0.01  # for the forwards of a measurement
 
 
 class TwinPrices:
-    """Measures the change of the loss on merging twins.
+    """Measures by how much the loss would change if twin filters were merged.
 
     Args:
         editor: makes the plans.
-        prices: measure them.
+        prices: measures the prices.
         replay: computes the loss.
     """
 
@@ -44,7 +44,7 @@ class TwinPrices:
         """Return the evidence with the prices of the first few groups of twins.
 
         Args:
-            evidence: of the present network.
+            evidence: the evidence of a layer of the present network.
             weights_key: a value that is equal as long as the weights have not changed.
         """
         first = [self._priced(evidence.layer, twins, weights_key) for twins in

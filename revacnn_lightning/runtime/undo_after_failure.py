@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class UndoAfterFailure:
-    """Handles requests from inside the process to undo or redo edits, and refuses all others.
+    """Takes the place of a `Session` that has failed: it only undoes and redoes edits.
+
+    Requests come from inside the process. All other requests are refused.
 
     Args:
-        editor: has applied the edits.
-        reason: what has stopped monitoring.
-        ranks: all ranks of the training; None: this process is the only one.
+        editor: the editor that has applied the edits.
+        reason: the error that has stopped monitoring.
+        ranks: all ranks of the training; None if this process is the only one.
     """
 
     def __init__(self, editor: Editor, reason: str, ranks: Ranks | None = None) -> None:

@@ -36,7 +36,7 @@ class ConfusionRecorder:
     Args:
         model: the network.
         is_wanted: returns whether a viewer shows classes.
-        class_names: of the user; () for those of the data.
+        class_names: the class names that the user has given; () uses those of the data.
     """
 
     def __init__(

@@ -31,9 +31,9 @@ class ValidationData:
     """Reads single items of the dataset of a loader, without changing random states.
 
     Args:
-        get_loader: returns the loader of the validation data; None: there is none.
+        get_loader: returns the loader of the validation data; None if there is none.
         get_device: returns the device of the model.
-        images: the user's function that returns the images of a batch; None: they are searched for.
+        images: the user's function that returns the images of a batch. None searches for them.
         get_class_names: returns the names of all classes; () if they are unknown.
         convert: gives an image the type of those in a batch.
         is_expected: whether a loader will be there later.
@@ -121,6 +121,6 @@ class ValidationData:
 
 
 def find_class_names(loaders: Iterable[Any], *others: Any) -> Sequence[str]:
-    """Return the names of the classes in the datasets of loaders or in other objects; or ()."""
+    """Return the class names from the datasets of loaders, or from other objects; () if none."""
     datasets = [getattr(loader, "dataset", None) for loader in loaders]
     return next((names for names in map(class_names, (*datasets, *others)) if names), ())

@@ -31,7 +31,7 @@ class WeightSample:
     coefficients an edit removes.
 
     Attributes:
-        shape: of the weight.
+        shape: the shape of the weight.
         places: index of each coefficient in the flattened weight, (n,).
         values: what they were, float32 (n,).
         rate: the share of a filter's coefficients that the sample holds.

@@ -30,7 +30,7 @@ def test_the_users_forward_received_images_where_it_expects_a_batch():
 
 
 def test_a_failing_function_of_images_is_reported_once(caplog: pytest.LogCaptureFixture):
-    shown = BatchReader(lambda batch: batch["pixels"])
+    reader = BatchReader(lambda batch: batch["pixels"])
     for batch in batches(3):
-        assert shown.of(batch) is None
+        assert reader.find_images(batch) is None
     assert caplog.text.count("the option images=... raised TypeError") == 1

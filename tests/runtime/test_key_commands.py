@@ -39,7 +39,9 @@ def commands(telemetry: Telemetry) -> AccessKeyCommands:
     return AccessKeyCommands(KeyRing(PUBLIC), telemetry)  # type: ignore[arg-type]
 
 
-def execute(commands: AccessKeyCommands, body: Any, sender: RequestSender = OWNER, **options: Any) -> Any:
+def execute(
+    commands: AccessKeyCommands, body: Any, sender: RequestSender = OWNER, **options: Any
+) -> Any:
     return commands.execute(sender, Request("id", body, **options))
 
 

@@ -187,7 +187,8 @@ class Processes:
 
         Args:
             is_clean: whether the others leave, too.
-            failure: the exception that has ended the training of this rank; None: it has finished.
+            failure: the exception that has ended the training of this rank; None if it has
+                finished.
         """
         if self._sender is not None:
             self._sender.close(failure)

@@ -162,7 +162,7 @@ class HeartbeatSender:
 
     Args:
         address: where rank 0 receives them.
-        rank: of this process.
+        rank: the rank of this process.
         get_step: returns how many batches it has begun.
 
     Raises:

@@ -190,7 +190,8 @@ class RankStatistics:
         """Return what rank 0 exchanges next.
 
         Args:
-            statistics: that all ranks record for the viewers; empty: there is none.
+            statistics: the statistics that all ranks record for the viewers; empty without a
+                viewer.
             is_stopping: whether the ranks stop at the next exchange: what they have recorded is
                 summed up before.
         """

@@ -40,8 +40,8 @@ class RankZero(ConnectedRank):
 
     Args:
         size: the number of ranks.
-        group: of all ranks; None: they cannot reach each other.
-        refusal: why that is so.
+        group: the process group of all ranks; None if they cannot reach each other.
+        refusal: the reason why they cannot.
         watch: receives what happens to the others.
     """
 

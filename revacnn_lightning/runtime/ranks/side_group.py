@@ -34,7 +34,7 @@ class SideGroup:
     Creating one is a collective, too.
 
     Attributes:
-        rank: of this process.
+        rank: the rank of this process.
         size: the number of processes.
 
     Raises:

@@ -62,7 +62,7 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
 
 
 def is_split(trainer: Any, module: nn.Module) -> bool:
-    """Return whether FSDP2 or tensor parallelism split the parameters, also if to one process.
+    """Return whether FSDP2 or tensor parallelism split the parameters, even for one process.
 
     Then filters can be frozen, though not be edited otherwise.
     """

@@ -34,9 +34,9 @@ class WorkerRank(ConnectedRank):
     """Executes what `RankZero` instructs. It is the editor's `Peers`.
 
     Args:
-        group: of all ranks.
-        editor: of the replica of this rank.
-        controls: of the training in this process.
+        group: the process group of all ranks.
+        editor: edits the replica of this rank.
+        controls: controls the training in this process.
         recorder: records the statistics of this rank while a viewer is attached to the run.
         report_error: lets rank 0 show an internal error.
     """

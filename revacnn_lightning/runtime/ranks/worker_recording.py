@@ -23,7 +23,7 @@ class WorkerRecording:
     An error ends recording in this rank; the statistics are then those of the others.
 
     Args:
-        recorder: of the replica of this rank.
+        recorder: records the statistics of the replica of this rank.
         statistics: receives what is recorded.
         report_error: lets rank 0 show an internal error.
     """

@@ -53,7 +53,7 @@ class ComparedNetworks:
 
     Attributes:
         optimizer: trains the network.
-        titles: of the edits; known after `rehearse`.
+        titles: the titles of the edits; known after `rehearse`.
         nbytes: how much memory the copies take at most.
         result: the values of the edited network after all steps; None before.
         is_apart: whether the network may hold other values than those of the training.

@@ -51,14 +51,14 @@ class EditTrial:
         model: the network.
         editor: edits it.
         recorder: records its statistics.
-        loop: trains it; None: its steps are not known.
+        loop: trains the network; None if its steps cannot be repeated.
         on_change: is called when `state` has changed.
         get_rate: returns how many batches are trained per second; 0 if that is unknown.
         must_end: is called after each step of a trial; returns whether to discard it.
         clock: returns seconds.
 
     Attributes:
-        state: of the trial that was started last; None before the first.
+        state: the state of the trial that was started last; None before the first.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class EditTrial:
         """Check that the network holds the values of the training, which a checkpoint must have.
 
         Raises:
-            SteeringError: it may hold those of a compared network.
+            SteeringError: the network may hold the values of a compared network.
         """
         if self._networks is not None and self._networks.is_apart:
             raise SteeringError(NOT_NOW)

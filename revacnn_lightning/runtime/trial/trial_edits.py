@@ -28,8 +28,8 @@ class TrialEdits:
     """Applies edits in their order. An edit moves the indices of others, but never their ids.
 
     Args:
-        editor: of the network, which has its structure at the start now.
-        edits: of the trial.
+        editor: edits the network, which must have its structure at the start of the trial.
+        edits: the edits of the trial.
     """
 
     def __init__(self, editor: Editor, edits: Sequence[TrialEdit]) -> None:
@@ -39,7 +39,7 @@ class TrialEdits:
         self._ids = {layer: ids for layer in layers if layer and (ids := self._ids_of(layer))}
 
     def apply(self, probe: ForwardProbe) -> list[str]:
-        """Apply those that change the network; return the titles of all.
+        """Apply the edits that change the network; return the titles of all edits.
 
         Raises:
             SteeringError: one is refused, or fails.

@@ -33,9 +33,9 @@ class TrialHandler:
     """Executes `TryEdits`, `KeepTrial` and `DiscardTrial`.
 
     Args:
-        trial: of the run; None: there can be none.
+        trial: the trial of edits of the run; None if the run allows none.
         status: publishes the state of the trial.
-        automatic: what the run does by itself; None: it does nothing.
+        automatic: what the run does by itself; None if it does nothing.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TrialHandler:
         Resuming the training, or ending it, discards a trial that waits for a decision.
 
         Raises:
-            EditRefusedError: it does.
+            EditRefusedError: the request would change something of the kind.
         """
         trial, body = self._trial, request.body
         if trial is None or not trial.is_active:
@@ -87,13 +87,13 @@ class TrialHandler:
         """Execute a command before a batch; return what was done, in words.
 
         Args:
-            request: with the command.
-            batch: the next one.
+            request: the request that holds the command.
+            batch: the next batch.
             set_value: sets a rate of the training.
             publish_edit: publishes an edited network; receives the titles of the edits.
 
         Raises:
-            SteeringError: it is refused, or failed and changed nothing.
+            SteeringError: the command is refused, or failed and changed nothing.
         """
         body = request.body
         if isinstance(body, TryEdits):

@@ -22,7 +22,7 @@ class TrialRates:
     """The learning rates and weight decays that the edits of a trial set.
 
     Args:
-        edits: of the trial; others are ignored.
+        edits: the edits of the trial. Edits that set no rate are ignored.
         start: the rates before its first step.
     """
 
@@ -68,6 +68,6 @@ class TrialRates:
 
 
 def title_of_rate(edit: SetHyperparameter) -> str:
-    """Return what a rate is set to, in words."""
+    """Return the title of an edit that sets a rate: what the rate is set to, in words."""
     name = "learning rate" if edit.name == "lr" else "weight decay"
     return f"Set the {name} of group {edit.group} to {edit.value:g}"

@@ -27,10 +27,10 @@ class TrialStep:
     """A training step that can be trained again.
 
     Attributes:
-        step: its calls on the whole batch, as far as they lead to the loss.
-        loss: of the batch.
-        random: the random states at its start.
-        rates: of each parameter group, at its end.
+        step: the calls of the step on the whole batch, as far as they lead to the loss.
+        loss: the loss of the batch.
+        random: the random states at the start of the step.
+        rates: the rates of each parameter group at the end of the step.
     """
 
     step: RecordedStep
@@ -74,8 +74,8 @@ def recording_trial_step(
     """Return a context that records the training step that runs inside; see `recording_step`.
 
     Args:
-        model: whose step runs.
-        optimizer: trains the model.
+        model: the model whose step runs.
+        optimizer: the optimizer that trains the model.
         finish: receives the step, or why it cannot be trained again.
     """
     recorders: list[_WholeStepRecorder] = []
