@@ -41,8 +41,8 @@ class BatchPublisher:
         update_structure: publishes the structure if the batch that just ended has changed it, and
             returns its version.
         history: keeps a sample of the batches; None if no history is kept.
-        merger: merges the snapshots of several batches, or of several ranks; None: every batch has
-            a snapshot.
+        merger: merges the snapshots of several batches, or of several ranks; None if every batch
+            has a snapshot.
 
     Attributes:
         is_recording: whether the current batch is recorded.

@@ -73,7 +73,7 @@ class Pruning:
         submit: queues an edit, for the present structure.
 
     Attributes:
-        state: what it does; None before the first request.
+        state: the published state of the pruning; None before the first request.
     """
 
     def __init__(

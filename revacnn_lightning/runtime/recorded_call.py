@@ -54,7 +54,7 @@ class RecordedCall:
         name: the name of the function or module that is called, for messages.
         function: called with the model, then with the arguments.
         arguments: (args, kwargs), with a `Reference` for every tensor but parameters and buffers;
-            None: the call cannot be repeated.
+            None if the call cannot be repeated.
         inputs: the tensors of the step that it reads, by index.
         outputs: index of each tensor that it returns; None for parameters and buffers.
         changed: the tensors that it changes, by index.

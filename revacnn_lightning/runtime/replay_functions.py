@@ -19,6 +19,7 @@ warnings.filterwarnings("ignore", module=__name__.replace(".", r"\.") + "$")
 
 
 def replay_of_submodule(name: str) -> Callable[..., Any]:
+    """Return a function that calls the submodule of this name of its first argument, the model."""
     return lambda model, *args, **kwargs: model.get_submodule(name)(*args, **kwargs)
 
 

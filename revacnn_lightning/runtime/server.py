@@ -29,8 +29,9 @@ FIRST_FORWARDED_PORT, FORWARDED_PORTS = 40_000, 20_000
 class Endpoints:
     """Where to listen, and the name under which viewers find the run.
 
-    ``host`` None: at Unix sockets that only this user can open or, given a port, at the loopback
-    address. Port 0 picks a free port; ``connection_file`` None: one file per run.
+    Without a ``host``, a run listens on Unix sockets that only this user can open or, given a port,
+    on the loopback address. Port 0 picks a free port. Without a ``connection_file``, each run has a
+    file of its own.
     """
 
     host: str | None = None
@@ -45,7 +46,7 @@ class Endpoints:
 
     @property
     def tcp_host(self) -> str | None:
-        """The address to listen on with TCP; None: Unix sockets suffice."""
+        """The address to listen on with TCP; None if Unix sockets suffice."""
         needs_tcp = any(self.ports) or not HAS_UNIX_SOCKETS
         return LOOPBACK if self.host is None and needs_tcp else self.host
 

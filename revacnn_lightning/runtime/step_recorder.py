@@ -71,7 +71,8 @@ class StepRecorder:
     Attributes:
         step: what has been recorded.
         failure: an error of the recorder, which has recorded nothing since; None if there was none.
-        max_elements: of a constant; a call with a larger one is not replayed.
+        max_elements: the largest number of elements of a constant. A call with a larger constant is
+            not replayed.
     """
 
     max_elements = 1 << 24

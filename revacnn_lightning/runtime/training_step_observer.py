@@ -123,7 +123,7 @@ class TrainingStepObserver:
         self._batch = None
 
     def needed_recording(self, step: int) -> AbstractContextManager[AddResult] | None:
-        """Return what records the training step of batch ``step``; None: that is not needed.
+        """Return a context that records the training step of batch ``step``; None to record none.
 
         Call it only while somebody needs to know how training uses the network.
         """

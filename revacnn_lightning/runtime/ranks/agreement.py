@@ -81,7 +81,7 @@ class DecisionBroadcast:
         self._cost = USUAL_SECONDS  # mean duration of an exchange
 
     def arrive(self) -> RankAction | None:
-        """Return what all processes do before this batch; None: no exchange is due."""
+        """Return what all processes do before this batch; None if no exchange is due."""
         self._batches += 1
         self._batches_left -= 1
         if self._batches_left > 0:
