@@ -35,8 +35,8 @@ __all__ = [
     "is_forward_called",
     "is_transposed",
     "kernel_size",
-    "known_maps",
     "named_unit_layers",
+    "require_maps",
     "returns_maps",
     "to_maps",
 ]
@@ -103,8 +103,8 @@ def to_maps(layer: UnitLayer, output: Tensor) -> Tensor | None:
     return output.unsqueeze(2) if positions == 1 else output.flatten(2, 3)
 
 
-def known_maps(layer: UnitLayer, output: Tensor) -> Tensor:
-    """Return `to_maps` of an output of a shape that the layer has returned."""
+def require_maps(layer: UnitLayer, output: Tensor) -> Tensor:
+    """Return `to_maps` of an output that must have the dimensions that the layer returns."""
     maps = to_maps(layer, output)
     assert maps is not None
     return maps

@@ -31,9 +31,9 @@ from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.following_nonlinearity import MapOwners
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
-from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
+from revacnn_lightning.telemetry.recording.per_image_gradients import PerImageGradients
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 
 __all__ = ["ActivationHooks"]
@@ -63,7 +63,7 @@ class ActivationHooks:
         self._meter = meter
         self._reader = reader
         self._stopwatch = stopwatch
-        self.images: ImageGradients | None = None
+        self.images: PerImageGradients | None = None
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._needs_global_hook = False  # in the next batch
         self._batch_hooks = BatchHooks()

@@ -49,7 +49,7 @@ class Recording:
 
 
 @dataclass
-class Layout:
+class RecordingLayout:
     """Where the statistics of a batch lie in the array on the host, and their divisors.
 
     Rows are those that `_row_count` counts, S' of them; there are L layers with N filters.
@@ -82,7 +82,7 @@ class RecordingAssembler:
     """
 
     def __init__(self) -> None:
-        self._layout: Layout | None = None
+        self._layout: RecordingLayout | None = None
         self._key: Any = None
         self._divisors = np.zeros((0, 0), np.float32)
 
@@ -169,7 +169,7 @@ class RecordingAssembler:
         self,
         recording: Recording,
         table: np.ndarray,
-        layout: Layout,
+        layout: RecordingLayout,
         update_divisors: list[float],
         scale: float,
     ) -> None:
@@ -184,7 +184,7 @@ class RecordingAssembler:
         recording.values = table[: len(names)]
 
     def _divisor_table(
-        self, names: list[str], layout: Layout, update_divisors: list[float], scale: float
+        self, names: list[str], layout: RecordingLayout, update_divisors: list[float], scale: float
     ) -> np.ndarray:
         """Return the divisors in the shape of the table."""
         key = (id(layout), names, update_divisors, scale)
@@ -200,7 +200,7 @@ class RecordingAssembler:
 
 def _lay_out(
     names: Sequence[str], layers: Sequence[ObservedLayer], buffer: FlatBuffer, batch: BatchState
-) -> Layout:
+) -> RecordingLayout:
     """Return the layout of a batch that has ended.
 
     Sums that are not in the buffer follow it. The rows are those that `_row_count` counts.
@@ -226,7 +226,7 @@ def _lay_out(
             divisors.append(divisor)
     row_count, widths = _row_count(names), [layer.width for layer in layers]
     positions.append(np.zeros(0, np.intp))  # there may be none
-    return Layout(
+    return RecordingLayout(
         layers=[layer.name for layer in layers],
         widths=widths,
         sums=[layer.weights for layer in layers],

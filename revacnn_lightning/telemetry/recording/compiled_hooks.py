@@ -28,8 +28,8 @@ from revacnn_lightning.telemetry.recording.deferred_maps import (
     DeferredMaps,
     is_kept_by_autograd,
 )
-from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.per_image_gradients import PerImageGradients
 from revacnn_lightning.telemetry.recording.slot_reductions import (
     build_gradient_reductions,
     build_map_reductions,
@@ -37,7 +37,7 @@ from revacnn_lightning.telemetry.recording.slot_reductions import (
     is_overhead_bound,
 )
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.unit_layers import known_maps, returns_maps
+from revacnn_lightning.telemetry.unit_layers import require_maps, returns_maps
 
 __all__ = [
     "MapReducer",
@@ -85,14 +85,14 @@ class MapReducer:
     """
 
     def __init__(
-        self, layer: ObservedLayer, sampled: frozenset[str], images: ImageGradients | None
+        self, layer: ObservedLayer, sampled: frozenset[str], images: PerImageGradients | None
     ) -> None:
         self.layer = layer
         self.sums = layer.map_sums
         assert self.sums.output_shape is not None
         self.shape, self.output_shape = self.sums.shape, self.sums.output_shape
         is_map = returns_maps(layer.conv, self.output_shape)
-        self.to_maps = None if is_map else functools.partial(known_maps, layer.conv)
+        self.to_maps = None if is_map else functools.partial(require_maps, layer.conv)
         self.counts_positive = "firing" in sampled
         self.is_never_negative = "activation" in sampled and is_never_negative(layer.source)
         slots = self.sums.slots

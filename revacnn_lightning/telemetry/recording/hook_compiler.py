@@ -27,8 +27,8 @@ from revacnn_lightning.telemetry.recording.deferred_maps import (
     DeferredMaps,
 )
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
-from revacnn_lightning.telemetry.recording.image_gradients import ImageGradients
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.per_image_gradients import PerImageGradients
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
 
@@ -51,7 +51,7 @@ class CompiledHooks:
     reducers: Mapping[ObservedLayer, MapReducer]
     hooks: Prepared
     timed_hooks: Prepared
-    images: ImageGradients | None
+    images: PerImageGradients | None
 
 
 class HookCompiler:
@@ -163,14 +163,14 @@ class HookCompiler:
             gradient_size += reducer.shape.numel() if reducer.is_gradient_deferrable else 0
             reducer.is_gradient_deferrable &= gradient_size <= MAX_DEFERRED
 
-    def _make_images(self, layers: Sequence[ObservedLayer]) -> ImageGradients | None:
+    def _make_images(self, layers: Sequence[ObservedLayer]) -> PerImageGradients | None:
         """Return slots for the gradients of each image, if this batch samples them."""
         if "signal_to_noise" not in self._batch.of_all_layers or self.buffer is None:
             return None
         sizes = {layer.map_sums.shape[0] for layer in layers}
-        return ImageGradients(sizes.pop(), self.buffer) if len(sizes) == 1 else None
+        return PerImageGradients(sizes.pop(), self.buffer) if len(sizes) == 1 else None
 
-    def _make_reducer(self, layer: ObservedLayer, images: ImageGradients | None) -> MapReducer:
+    def _make_reducer(self, layer: ObservedLayer, images: PerImageGradients | None) -> MapReducer:
         """Return the reducer of a map, with the hook of its gradient if that is sampled."""
         sampled = self._batch.sampled(layer.name)
         reducer = MapReducer(layer, sampled, images)

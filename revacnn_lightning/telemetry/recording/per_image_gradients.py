@@ -8,21 +8,20 @@ from torch import Tensor
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.reductions import signal_to_noise
 
-__all__ = ["ImageGradients"]
+__all__ = ["PerImageGradients"]
 
 
-class ImageGradients:
-    """Σ ∂L/∂a over the pixels, of each of B images and N filters.
+class PerImageGradients:
+    """The gradients of the maps of N filters, summed over the pixels of each of B images.
 
     Args:
-        images: B.
-        buffer: receives the ratios.
+        image_count: the number of images, B.
+        buffer: receives the signal-to-noise ratios.
     """
 
-    def __init__(self, images: int, buffer: FlatBuffer) -> None:
-        self.images = images
+    def __init__(self, image_count: int, buffer: FlatBuffer) -> None:
         self._ratios = buffer.row("signal_to_noise")
-        self._values = torch.zeros(images, len(self._ratios), device=buffer.values.device)
+        self._values = torch.zeros(image_count, len(self._ratios), device=buffer.values.device)
 
     def slot(self, columns: slice) -> Tensor:
         """Return where the sums of a layer with these filters go: (B, C)."""
