@@ -132,7 +132,7 @@ class ActivationSums:
 def finalize_signal_to_noise(all_sums: Iterable[ActivationSums]) -> None:
     """Compute `ActivationSums.signal` from the gradients of all images of the batch.
 
-    Sums without gradients keep None. Where all gradients are in slots, their buffer has the signal.
+    Sums without gradients keep None. Where all gradients are in slots, the signal is in its slot.
     """
     with_gradients = []
     for sums in all_sums:
