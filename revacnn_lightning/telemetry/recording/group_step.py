@@ -24,7 +24,7 @@ class ParameterGroupStep:
         """Whether Δw is the learning rate times the momentum buffer.
 
         Then ‖Δw‖ needs no copy of the weights. A fused step does not qualify: the device may skip
-        it without the host's knowledge.
+        it without the host's knowledge. Nor does one that hooks follow, which may take back a part.
         """
         group = self._group
         return (
@@ -33,6 +33,7 @@ class ParameterGroupStep:
             and not group["nesterov"]
             and not group["fused"]
             and not isinstance(group["lr"], Tensor)
+            and not getattr(self.optimizer, "_optimizer_step_post_hooks", ())
         )
 
     @functools.cached_property
