@@ -51,6 +51,7 @@ WEIGHTS = {
     "RemoveLayer": 1,
     "Freeze": 1,
     "Unfreeze": 1,
+    "ScaleLearningRate": 1,
     "Reinitialize": 1,
     "SetFilter": 1,
     "MergeFilters": 1,
@@ -134,6 +135,8 @@ class Fuzzer:
             return requests.RemoveLayer(self._random_block(layer))
         if kind in ("Freeze", "Unfreeze"):
             return getattr(requests, kind)(layer, self.random.choice([None, some]))
+        if kind == "ScaleLearningRate":
+            return requests.ScaleLearningRate(layer, self.random.choice([0.1, 0.5, 1, 3]))
         if kind == "Reinitialize":
             return requests.Reinitialize(layer, some)
         if kind == "SetFilter":

@@ -72,6 +72,7 @@ def test_a_policy_that_proposes_changes_nothing(tmp_path: Path) -> None:
     result, _ = train_with(client, tmp_path, model)
     (proposal,) = result["found"]
     assert (proposal.layer, proposal.filters, proposal.remedy) == ("conv1", [2], "remove")
+    assert proposal.alternatives == ["reinitialize"]
     assert proposal.is_free
     assert result["edits"] == []
 

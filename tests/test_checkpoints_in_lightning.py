@@ -18,6 +18,7 @@ from revacnn_lightning import (
     InsertLayer,
     RemoveFilters,
     ReVACNN,
+    ScaleLearningRate,
     SteeringError,
     Undo,
     cli,
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 EDITS: dict[int, list[Edit]] = {
     2: [AddFilters("conv1", 2), RemoveFilters("conv2", [0])],
     5: [InsertLayer("conv1")],
-    7: [RemoveFilters("conv1", [1, 3])],
+    7: [RemoveFilters("conv1", [1, 3]), ScaleLearningRate("conv2", 0.1)],
 }
 
 
@@ -83,7 +84,7 @@ def test_a_resumed_run_can_be_edited_and_undone(tmp_path: Path):
     edited_run(TwoConvs(), tmp_path, EDITS)
     revacnn = ReVACNN()
     requests = []
-    submit = At(2, lambda *_: requests.extend(map(revacnn.steer, [Undo(), AddFilters("conv2")])))
+    submit = At(2, lambda *_: requests.extend(map(revacnn.steer, [Undo(2), AddFilters("conv2")])))
     model = TwoConvs()
     fit(model, [submit, revacnn], count=8, max_epochs=3, resume=tmp_path / "step=16.ckpt")
     for each in requests:

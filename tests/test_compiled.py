@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.compiled import LIMIT, relative_difference
-from revacnn_lightning import AddFilters, Freeze, InsertLayer, ReVACNN, Undo, monitor
+from revacnn_lightning import (
+    AddFilters,
+    Freeze,
+    InsertLayer,
+    ReVACNN,
+    ScaleLearningRate,
+    Undo,
+    monitor,
+)
 from revacnn_lightning.protocol.requests import InspectImage, InspectLayer
 from revacnn_lightning.runtime.compilations import Compilations
 from tests.small import At, fit
@@ -159,6 +167,22 @@ def test_frozen_statistics_of_a_compiled_network_stay():
         now = norm.state_dict()[name]
         assert torch.equal(now[2], before[name][2]), name
         assert not torch.equal(now, before[name]), name
+
+
+def test_a_layer_of_a_compiled_network_trains_at_its_scaled_rate():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 2))
+    called = torch.compile(net, backend="aot_eager", fullgraph=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with monitor(called, optimizer) as run:
+        for index in range(5):
+            before = net[0].weight.detach().clone()
+            train_batch(run, called, optimizer)
+            if index == 1:
+                reply = run.steer(ScaleLearningRate("0", 0.5))
+        reply.result()
+    assert net[0].weight.grad is not None
+    torch.testing.assert_close(net[0].weight, before - 0.05 * net[0].weight.grad)
 
 
 class Compiled(pl.LightningModule):

@@ -25,8 +25,8 @@ PUBLIC_NAMES = {
     "AddFilters", "ControlPruning", "ControlRun", "DiscardTrial", "Freeze", "InsertLayer",
     "KeepTrial", "MergeFilters", "Patch",
     "PruneTo", "Redo", "Reinitialize",
-    "RemoveFilters", "RemoveLayer", "SetFilter", "SetHyperparameter", "SetPolicy", "StartRecording",
-    "StopRecording", "TryEdits", "Undo", "Unfreeze",
+    "RemoveFilters", "RemoveLayer", "ScaleLearningRate", "SetFilter", "SetHyperparameter",
+    "SetPolicy", "StartRecording", "StopRecording", "TryEdits", "Undo", "Unfreeze",
     # what a run returns
     "Alert", "Applied", "Batch", "BatchStream", "ClassAnswers", "ClassLens", "Confusion",
     "Connection", "EmbeddedViewer", "Figure", "FilterInspection", "History", "ImagePass", "KeyInfo",

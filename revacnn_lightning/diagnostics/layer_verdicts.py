@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from revacnn_lightning.diagnostics.twins import TWIN
-from revacnn_lightning.diagnostics.verdicts import Verdict
+from revacnn_lightning.diagnostics.verdicts import Remedy, Verdict
 
 __all__ = [
     "CLUSTERED",
@@ -106,7 +106,7 @@ def _provably_dead(layer: str, measures: LayerMeasures, n_filters: int) -> Verdi
     worth = len(filters) / max(1, n_filters)
     return Verdict(
         "provably_dead", layer, evidence, 1.0, filters, remedy="remove", worth=worth,
-        alternatives=("restart",),
+        alternatives=("reinitialize",),
     )  # fmt: skip
 
 
@@ -154,10 +154,12 @@ def _clusters(layer: str, measures: LayerMeasures, n_filters: int) -> Verdict | 
     redundant = tuple(measures.redundant)
     if redundant:
         evidence += f"; {len(redundant)} have an R² of at least {TWIN} by the others"
+    remedies: list[Remedy] = ["reinitialize"] if redundant else []
+    remedies += ["lower_rate"] if measures.busiest < 0 else ["lower_rate", "split"]
     return Verdict(
         "degenerate", layer, evidence, 0.5, redundant,
-        remedy="restart" if redundant else "lower_rate",
+        remedy=remedies[0],
         worth=0.5 * measures.width / max(1, n_filters),
-        alternatives=() if measures.busiest < 0 else ("split",),
+        alternatives=tuple(remedies[1:]),
         busiest=() if measures.busiest < 0 else (measures.busiest,),
     )  # fmt: skip

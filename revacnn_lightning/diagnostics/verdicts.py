@@ -60,10 +60,12 @@ VerdictKind = Literal[
     "dead", "dormant", "untrained", "restless", "converged", "vanishing", "exploding", "nonfinite",
     "provably_dead", "twins", "degenerate", "too_wide", "too_narrow",
 ]  # fmt: skip
-# What an edit can do: "remove", "merge" and "restart" (reinitialize, with outgoing weights of zero)
-# the filters, "freeze" the layer, "add" a filter to it, "split" its busiest one, "undo" the last
-# edit; "lower_rate" is for the person to decide.
-Remedy = Literal["remove", "merge", "restart", "freeze", "add", "split", "lower_rate", "undo", ""]
+# What an edit can do: "remove", "merge" and "reinitialize" (with outgoing weights of zero) the
+# filters, "freeze" the layer or "lower_rate", the layer's learning rate, "add" a filter to it,
+# "split" its busiest one, "undo" the last edit.
+Remedy = Literal[
+    "remove", "merge", "reinitialize", "freeze", "add", "split", "lower_rate", "undo", "",
+]  # fmt: skip
 
 NOTHING_WATCHED = (
     'no convolution and no hidden linear layer is watched; layers="all" watches all linear layers'

@@ -100,7 +100,7 @@ class FrozenWindow:
             found.append(
                 Verdict(
                     "dead", layer, evidence, 0.9, filters, remedy="remove", worth=worth,
-                    alternatives=("restart",),
+                    alternatives=("reinitialize",),
                 )
             )  # fmt: skip
         score = dormancy_scores(magnitudes)
@@ -112,7 +112,9 @@ class FrozenWindow:
             )
             worth = 0.7 * len(filters) / total
             found.append(
-                Verdict("dormant", layer, evidence, 0.7, filters, remedy="restart", worth=worth)
+                Verdict(
+                    "dormant", layer, evidence, 0.7, filters, remedy="reinitialize", worth=worth
+                )
             )
         return found
 

@@ -33,10 +33,11 @@ class PruningState(Struct, frozen=True):
 
 
 class Proposal(Struct, frozen=True):
-    """A verdict on a layer of the structure in the status, with its remedy.
+    """A verdict on a layer of the structure in the status, with its remedies.
 
-    ``kind`` and ``remedy`` are those of the verdict; ``is_free`` if it is proved that the remedy
-    changes nothing that the network computes.
+    ``kind``, ``remedy`` and ``alternatives`` are those of the verdict; ``is_free`` if it is proved
+    that the remedy changes nothing that the network computes. ``busiest`` are the filters to split,
+    if that is an alternative.
     """
 
     kind: str
@@ -45,6 +46,8 @@ class Proposal(Struct, frozen=True):
     remedy: str
     evidence: str
     is_free: bool = False
+    alternatives: list[str] = field(default_factory=list)
+    busiest: list[int] = field(default_factory=list)
 
 
 class AutomaticState(Struct, frozen=True):

@@ -20,6 +20,7 @@ __all__ = [
     "Reinitialize",
     "RemoveFilters",
     "RemoveLayer",
+    "ScaleLearningRate",
     "SetFilter",
     "SetHyperparameter",
     "Undo",
@@ -86,6 +87,17 @@ class Unfreeze(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
     layer: str
     filters: list[int] | None = None
+
+
+class ScaleLearningRate(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Train a layer with ``factor`` times the learning rate of its optimizer.
+
+    The factor applies to whatever the rate is, also after a schedule has changed it; 1 restores it.
+    The rates of the batch norms that normalize only this layer are scaled along.
+    """
+
+    layer: str
+    factor: float
 
 
 class Reinitialize(Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -163,6 +175,7 @@ NetworkEdit = (
     | RemoveLayer
     | Freeze
     | Unfreeze
+    | ScaleLearningRate
     | Reinitialize
     | SetFilter
     | MergeFilters

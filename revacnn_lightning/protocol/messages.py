@@ -82,6 +82,7 @@ class LayerInfo(Struct, frozen=True):
     parameters: int = 0  # values of its own weight and bias, trainable and frozen
     macs: int = 0  # multiply-accumulates of one sample's forward; 0 until the network is traced
     output_size: tuple[int, ...] | None = None  # of the map; None if unknown or not constant
+    learning_rate_factor: float = 1.0  # that its optimizer's rate is multiplied by
 
 
 class Structure(Struct, frozen=True, tag="structure"):

@@ -14,8 +14,8 @@ __all__ = ["FilterChange", "PlanSummary"]
 class FilterChange(Struct, frozen=True):
     """What an edit does to the filters of one layer.
 
-    ``filters`` are those that it removes, freezes or changes in place; ``added`` is the number of
-    new ones.
+    ``filters`` are those that it removes, freezes, changes in place, or trains at another rate;
+    ``added`` is the number of new ones.
     """
 
     layer: str

@@ -10,7 +10,14 @@ from functools import cached_property
 from torch import Tensor
 
 from revacnn_lightning.protocol.messages import Snapshot
-from revacnn_lightning.protocol.requests import Freeze, Redo, RequestBody, Undo, Unfreeze
+from revacnn_lightning.protocol.requests import (
+    Freeze,
+    Redo,
+    RequestBody,
+    ScaleLearningRate,
+    Undo,
+    Unfreeze,
+)
 from revacnn_lightning.runtime.batch_classes import BatchClasses
 from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
@@ -59,7 +66,7 @@ class TrainingBatch:
         is_loss_ready: returns whether the loss of edits can be predicted, or never can be.
         can_edit: False in the middle of an accumulation window, where edits must wait.
         edit_refusal: why this training cannot be edited; "" if it can.
-        can_freeze: whether filters can be frozen all the same.
+        can_freeze: whether filters can be frozen, and learning rates scaled, all the same.
         loss_scale: the factor by which mixed precision multiplies the loss.
     """
 
@@ -96,8 +103,8 @@ class TrainingBatch:
 
         The editor decides which edits an undo or a redo concerns.
         """
-        is_allowed = self.can_freeze and isinstance(edit, Freeze | Unfreeze | Undo | Redo)
-        return "" if is_allowed else self.edit_refusal
+        allowed = Freeze | Unfreeze | ScaleLearningRate | Undo | Redo
+        return "" if self.can_freeze and isinstance(edit, allowed) else self.edit_refusal
 
     def without_data(self) -> TrainingBatch:
         """Return the batch without references to its tensors."""

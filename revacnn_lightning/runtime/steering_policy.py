@@ -141,4 +141,6 @@ def _proposal(verdict: Verdict) -> Proposal:
         verdict.remedy,
         verdict.evidence,
         is_free=verdict.kind == "provably_dead",
+        alternatives=list(verdict.alternatives),
+        busiest=list(verdict.busiest),
     )

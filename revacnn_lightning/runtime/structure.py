@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from revacnn_lightning.telemetry.unit_layers import (
     input_count,
     kernel_size,
     named_unit_layers,
+    own_parameters,
 )
 
 __all__ = ["TracedTopology", "build_structure", "contract_edges"]
@@ -113,21 +114,14 @@ def _build_layer(
         groups=group_count(conv),
         filter_ids=editor.filter_ids(name),
         frozen_filters=editor.frozen_filters(name),
+        learning_rate_factor=editor.learning_rate_factor(name),
         activation_source=activation_source,
         observed=observed,
         edit_refusal=topology.refusals.get(name, ""),
-        parameters=sum(p.numel() for p in _own_parameters(conv)),
+        parameters=sum(p.numel() for p in own_parameters(conv)),
         macs=sizes.macs,
         output_size=sizes.output_size,
     )
-
-
-def _own_parameters(conv: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield the parameters of a conv and of its parametrizations, not of inserted blocks."""
-    yield from conv.parameters(recurse=False)
-    parametrizations = conv._modules.get("parametrizations")
-    if parametrizations is not None:
-        yield from parametrizations.parameters()
 
 
 def contract_edges(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -91,7 +91,7 @@ class TrainingStepObserver:
             progress: where training is.
             can_edit: False in the middle of an accumulation window.
             edit_refusal: why this training cannot be edited; "" if it can.
-            can_freeze: whether filters can be frozen all the same.
+            can_freeze: whether filters can be frozen, and learning rates scaled, all the same.
             loss_scale: the factor by which mixed precision multiplies the loss.
         """
         self._samples.finish_recording()

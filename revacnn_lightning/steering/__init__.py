@@ -13,7 +13,7 @@ From a request to an edited network, file by file::
       op_costs.py         multiply-accumulates of each call
       channel_groups.py   the result; its docstring defines the vocabulary
     planning/           request + channel groups -> EditPlan (plan.py), or a refusal
-      planner.py          dispatches a request to filter_*.py or layer_changes.py
+      planner.py          dispatches a request to filter_*.py, layer_*.py or learning_rate.py
       index_mapping.py    where the columns of consumers go
     execution/          the plan applied to the model, all or nothing
       executor.py         performs, reverts and replays a plan
@@ -22,6 +22,7 @@ From a request to an edited network, file by file::
       verification.py       judges the model's output after an edit
       reference_outputs.py  the outputs that an edit must give, by forwards with temporary changes
       freezing.py         keeps frozen filters as they are
+      rate_scaling.py     scales the learning rates of layers; step_hooks.py: hooks of both
       transaction.py      rollback
     computed_tensors.py   weights that modules compute in each forward, and from what
     blocks.py           the modules that edits insert
@@ -30,7 +31,7 @@ From a request to an edited network, file by file::
     edited_models.py    the journal of each edited model; edit_mark.py: its mark
     checkpoint.py       saving and resuming an edited run; loading.py: without a trainer
     editor.py           Editor: the entry point to all of this
-    split_editor.py     the same for parameters that are split among processes: freezing only
+    split_editor.py     the same for parameters that are split among processes: freezing, rates
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from revacnn_lightning.steering.execution.freezing import Freezer
 from revacnn_lightning.steering.execution.group_membership import GroupMembership
 from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.execution.peers import Peers, perform_and_agree
+from revacnn_lightning.steering.execution.rate_scaling import RateScaler
 from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.verification import is_rounding
@@ -123,6 +124,7 @@ class Editor:
         self._filters = FilterIds(model)
         for entry in self.journal.entries:
             self._filters.apply(entry.plan)
+        self._rate_scaler = RateScaler(model, self._filters)
         self._freezer = Freezer(model, self._filters)
         self._young_entries = YoungEntries(self._freezer.frozen_slices)
         self._given_optimizers = optimizers
@@ -154,12 +156,13 @@ class Editor:
         self._given_optimizers = optimizers
 
     def close(self) -> None:
-        """Remove every hook of frozen and of new filters from the model and its optimizers."""
+        """Remove the hooks of frozen and new filters and of rates from model and optimizers."""
+        self._rate_scaler.release()
         self._freezer.release()
         self._young_entries.release()
 
     def refresh_hooks(self) -> None:
-        """Register the hooks of frozen and of new filters again, after `close`."""
+        """Register the hooks of frozen and new filters and of rates again, after `close`."""
         self._refresh_hooks(self._all_optimizers())
 
     @contextmanager
@@ -182,8 +185,10 @@ class Editor:
                 self._refresh_hooks(optimizers)
 
     def _refresh_hooks(self, optimizers: Sequence[Optimizer]) -> None:
+        # In this order: what a step should be, a share of that, and nothing for frozen filters.
         self._young_entries.refresh(optimizers)
-        self._freezer.refresh()
+        self._rate_scaler.refresh(optimizers)
+        self._freezer.refresh(optimizers)
 
     @property
     def has_copies(self) -> bool:
@@ -199,7 +204,9 @@ class Editor:
         self._groups, self._traced_version = None, -1
         self._filters.forget_replaced()
         self.journal.forget_records()
-        self._freezer.refresh()
+        optimizers = self._all_optimizers()
+        self._rate_scaler.refresh(optimizers)
+        self._freezer.refresh(optimizers)
 
     # ---------------------------------------------------------------- inspecting
 
@@ -210,6 +217,10 @@ class Editor:
     def frozen_filters(self, layer: str) -> list[int]:
         """Return the indices of a conv's frozen filters."""
         return self._filters.frozen_indices(layer)
+
+    def learning_rate_factor(self, layer: str) -> float:
+        """Return what the learning rate of a layer's optimizer is multiplied by."""
+        return self._filters.rates.get(layer, 1.0)
 
     @property
     def is_traced(self) -> bool:
@@ -336,6 +347,7 @@ class Editor:
             involved.optimizers,
             self.frozen_filters,
             [copy.path for copy in copies.registered],
+            self.learning_rate_factor,
         )
         if isinstance(request, requests.AddFilters) and has_single_filter(
             self.model, context.groups, request.layer
@@ -502,11 +514,12 @@ class Editor:
         return performed
 
     def _find_norms(self, performed: PerformedEdit) -> None:
-        """Note in a plan that changes layers which norms freeze with each frozen layer."""
+        """Note in a plan that changes layers which norms belong to frozen and to scaled layers."""
         if performed.plan.layers and performed.groups is not None:
             norm_after = performed.groups.norm_after
             performed.plan.norms = {
-                layer: sorted(norm_after.get(layer, ())) for layer in self._filters.frozen
+                layer: sorted(norm_after.get(layer, ()))
+                for layer in {**self._filters.frozen, **self._filters.rates}
             }
 
     def _commit(self, performed: PerformedEdit, optimizers: Sequence[Optimizer]) -> None:

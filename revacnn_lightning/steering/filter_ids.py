@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from revacnn_lightning.steering.planning.plan import EditPlan, FilterMove, FreezeEdit, old_indices
+from revacnn_lightning.steering.planning.plan import (
+    EditPlan,
+    FilterMove,
+    FreezeEdit,
+    RateEdit,
+    old_indices,
+)
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
 __all__ = ["FilterIds"]
@@ -21,6 +27,7 @@ class _UndoState:
     ids: dict[str, list[int]]
     frozen: dict[str, set[int]]
     norms: dict[str, list[str]]
+    rates: dict[str, float]
     inserted: list[str]
 
 
@@ -31,6 +38,7 @@ class _RedoState:
     ids: dict[str, list[int]]
     frozen: dict[str, set[int]]
     norms: dict[str, list[str]]
+    rates: dict[str, float]
 
 
 class FilterIds:
@@ -41,7 +49,9 @@ class FilterIds:
 
     Attributes:
         frozen: layer -> ids of its frozen filters.
-        norms: layer -> the batch norms whose entries freeze with the layer's filters.
+        norms: layer -> the batch norms whose entries freeze with the layer's filters, and whose
+            learning rates are scaled with that of the layer.
+        rates: layer -> the factor of its learning rate, where that is not 1.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,6 +63,7 @@ class FilterIds:
         self._redo: list[_RedoState] = []  # one per undone edit, the last undone last
         self.frozen: dict[str, set[int]] = {}
         self.norms: dict[str, list[str]] = {}
+        self.rates: dict[str, float] = {}
 
     def ids_of(self, layer: str) -> list[int]:
         """Return the ids of a conv's filters, in the order of its output.
@@ -86,13 +97,14 @@ class FilterIds:
         self._apply(plan)
         if state is not None:
             self._ids.update(state.ids)
-            self.frozen, self.norms = state.frozen, state.norms
+            self.frozen, self.norms, self.rates = state.frozen, state.norms, state.rates
 
     def _apply(self, plan: EditPlan) -> None:
         before = _UndoState(
             {},
             {layer: set(ids) for layer, ids in self.frozen.items()},
             dict(self.norms),
+            dict(self.rates),
             [f"{edit.host}.{edit.child}" for edit in plan.layers if edit.action == "insert"],
         )
         for move in plan.filters:
@@ -102,6 +114,11 @@ class FilterIds:
             self._ids[move.layer] = self._ids_after(move)
         for edit in plan.freezes:
             self._freeze(edit)
+        for rate in plan.rates:
+            self._scale(rate)
+        for change in plan.layers:
+            if change.action == "replace":
+                self._forget_rates(change.host)
         if plan.layers:  # a norm may normalize another layer's output now
             self.norms = {layer: plan.norms.get(layer, []) for layer in self.norms}
         self._undo.append(before)
@@ -116,15 +133,17 @@ class FilterIds:
                 del self._ids[layer]
                 self.frozen.pop(layer, None)
                 self.norms.pop(layer, None)
+                self.rates.pop(layer, None)
 
     def revert(self) -> None:
         """Restore the ids and frozen filters from before the newest edit, which was undone."""
         before = self._undo.pop()
         inserted = tuple(f"{block}." for block in before.inserted)
         changed = [n for n in self._ids if n in before.ids or n.startswith(inserted)]
-        self._redo.append(_RedoState({n: self._ids[n] for n in changed}, self.frozen, self.norms))
+        ids = {n: self._ids[n] for n in changed}
+        self._redo.append(_RedoState(ids, self.frozen, self.norms, self.rates))
         self._ids.update(before.ids)
-        self.frozen, self.norms = before.frozen, before.norms
+        self.frozen, self.norms, self.rates = before.frozen, before.norms, before.rates
         for block in before.inserted:  # a later block of this name may have another width
             for layer in [name for name in self._ids if name.startswith(f"{block}.")]:
                 del self._ids[layer]
@@ -155,6 +174,19 @@ class FilterIds:
                 self.norms[edit.layer] = edit.norms
         else:
             self.frozen.pop(edit.layer, None)
+
+    def _scale(self, edit: RateEdit) -> None:
+        if edit.layer not in self._ids:
+            self._assign_ids(edit.layer, edit.size)
+        if edit.factor == 1:
+            self.rates.pop(edit.layer, None)
+        else:
+            self.rates[edit.layer], self.norms[edit.layer] = edit.factor, edit.norms
+
+    def _forget_rates(self, removed: str) -> None:
+        """Forget the rates of a removed layer or block; what takes its place has the full rate."""
+        for layer in [one for one in self.rates if f"{one}.".startswith(f"{removed}.")]:
+            del self.rates[layer]
 
     def _assign_ids(self, layer: str, count: int) -> None:
         first = self._next.get(layer, 0)

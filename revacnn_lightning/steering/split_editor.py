@@ -1,8 +1,8 @@
-"""`SplitEditor`: freezes filters of a network whose parameters are split among the ranks.
+"""`SplitEditor`: freezes filters and scales rates where the parameters are split among ranks.
 
-No rank can run such a network by itself, which tracing and verification need. Freezing needs
-neither: it changes no tensor, and each rank restores its part of the frozen filters after every
-step of the optimizer.
+No rank can run such a network by itself, which tracing and verification need. Freezing and
+scaling learning rates need neither: they change no tensor, and each rank restores its part of the
+frozen filters, or scales its part of a step, after every step of the optimizer.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ __all__ = ["SplitEditor"]
 
 SPLIT = (
     "the parameters of the network are split among the processes of the training, and no process "
-    "can run it by itself; filters can be frozen, but not changed"
+    "can run it by itself; filters can be frozen and learning rates of layers scaled, but filters "
+    "cannot be changed"
 )
 NOT_YET = (
-    "which batch norms freeze with the filters is known only after the next batch; train one, then "
+    "which batch norms belong to the layer is known only after the next batch; train one, then "
     "repeat the request"
 )
 
 
 class SplitEditor(Editor):
-    """An `Editor` that freezes filters, and refuses everything else. It runs no forward.
+    """An `Editor` that freezes filters and scales learning rates. It runs no forward.
 
     Its probes hold what training steps have shown of the norms behind the layers.
     """
@@ -66,15 +67,22 @@ class SplitEditor(Editor):
         self._check_version(version)
         if isinstance(request, requests.Undo | requests.Redo):
             return self._plan_split_undo(request)
-        if not isinstance(request, requests.Freeze | requests.Unfreeze):
+        if not isinstance(
+            request, requests.Freeze | requests.Unfreeze | requests.ScaleLearningRate
+        ):
             raise EditRefusedError(SPLIT)
         if probe.norms is None or probe.norms.failure:
             raise EditRefusedError(NOT_YET if probe.norms is None else probe.norms.failure)
-        _check_parts(find_layer(self.model, request.layer), request.layer)
+        if not isinstance(request, requests.ScaleLearningRate):
+            _check_parts(find_layer(self.model, request.layer), request.layer)
         trace = Trace(self.model)  # without a forward
         trace.norm_after = probe.norms.after
         context = PlanningContext(
-            self.model, ChannelGroups(trace), involved.optimizers, self.frozen_filters
+            self.model,
+            ChannelGroups(trace),
+            involved.optimizers,
+            self.frozen_filters,
+            rate=self.learning_rate_factor,
         )
         return make_plan(context, request)
 

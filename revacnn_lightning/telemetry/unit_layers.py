@@ -36,6 +36,7 @@ __all__ = [
     "is_transposed",
     "kernel_size",
     "named_unit_layers",
+    "own_parameters",
     "require_maps",
     "returns_maps",
     "to_maps",
@@ -50,6 +51,14 @@ def named_unit_layers(model: nn.Module) -> Iterator[tuple[str, UnitLayer]]:
     for name, module in named_modules_of(model):
         if isinstance(module, UnitLayer):
             yield name, module
+
+
+def own_parameters(layer: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a layer and of its parametrizations, not of inserted blocks."""
+    yield from layer.parameters(recurse=False)
+    parametrizations = layer._modules.get("parametrizations")
+    if parametrizations is not None:
+        yield from parametrizations.parameters()
 
 
 def filter_count(layer: UnitLayer) -> int:

@@ -37,11 +37,13 @@ def test_twins_are_merged():
 
 def test_clusters_are_judged_only_once_the_layer_has_left_its_start():
     (verdict,) = judge(moved=0.5, redundant=[4], single_color=2, **CLUSTERED)
-    assert (verdict.kind, verdict.filters, verdict.remedy) == ("degenerate", (4,), "restart")
+    assert (verdict.kind, verdict.filters, verdict.remedy) == ("degenerate", (4,), "reinitialize")
     assert "2 respond to a single color" in verdict.evidence
-    assert (verdict.alternatives, verdict.busiest) == ((), ())
+    assert (verdict.alternatives, verdict.busiest) == (("lower_rate",), ())
     (verdict,) = judge(moved=0.5, redundant=[4], busiest=7, **CLUSTERED)
-    assert (verdict.alternatives, verdict.busiest) == (("split",), (7,))
+    assert (verdict.alternatives, verdict.busiest) == (("lower_rate", "split"), (7,))
+    (verdict,) = judge(moved=0.5, **CLUSTERED)
+    assert (verdict.remedy, verdict.alternatives) == ("lower_rate", ())
     for moved in (0.1, float("nan")):
         (verdict,) = judge(moved=moved, **CLUSTERED)
         assert not verdict.is_known

@@ -103,7 +103,7 @@ def test_verdicts_are_ordered_by_what_acting_is_worth():
     found = window.verdicts(dead)
     assert [(one.kind, one.filters, one.remedy) for one in found] == [
         ("dead", (3,), "remove"),
-        ("dormant", (2,), "restart"),
+        ("dormant", (2,), "reinitialize"),
     ]
 
 

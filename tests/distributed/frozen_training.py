@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.distributed.networks import PartOfProcess
-from revacnn_lightning import Freeze, Redo, ReVACNN, Undo, Unfreeze
+from revacnn_lightning import Freeze, Redo, ReVACNN, ScaleLearningRate, Undo, Unfreeze
 from revacnn_lightning.runtime.ranks import agreement
 from revacnn_lightning.steering import Editor, ForwardProbe
 from tests.distributed.scripted_training import loader, make_trainer
@@ -30,6 +30,7 @@ SIZE = 8  # of a batch of both processes
 STEPS_AFTER = 8  # between two edits
 LAST = Freeze("conv1", [2])  # requested after the internal error
 EDITS = [
+    ScaleLearningRate("conv1", 0.1),
     Freeze("conv1", [0, 3]),  # one in each process
     Freeze("conv2"),
     Unfreeze("conv1", [0]),

@@ -30,6 +30,7 @@ from revacnn_lightning import (
     RemoveFilters,
     ReVACNN,
     Run,
+    ScaleLearningRate,
     SetHyperparameter,
     Undo,
     attach,
@@ -51,6 +52,7 @@ RATE = SetHyperparameter(0, 0, "lr", 5e-3)
 # Requests by the batch before which the first process makes them.
 SCRIPT: dict[int, Any] = {
     2: AddFilters("conv1", 2),
+    4: ScaleLearningRate("conv1", 0.1),
     6: Freeze("conv1", [0]),
     10: RemoveFilters("conv1", [1, 2]),
     14: Undo(1),

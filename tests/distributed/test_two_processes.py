@@ -45,6 +45,7 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
     outcomes = [each[:2] for each in first["outcomes"]]
     assert outcomes == [
         ["AddFilters", "Applied"],
+        ["ScaleLearningRate", "Applied"],
         ["Freeze", "Applied"],
         ["RemoveFilters", "Applied"],
         ["Undo", "Applied"],

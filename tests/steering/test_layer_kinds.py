@@ -54,6 +54,7 @@ def edits_of(layer: str) -> list[requests.Edit]:
         requests.InsertLayer(layer),
         requests.InsertLayer(layer, "dirac"),
         requests.Freeze(layer, [1, 2]),
+        requests.ScaleLearningRate(layer, 0.1),
     ]
 
 

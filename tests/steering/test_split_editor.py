@@ -92,6 +92,24 @@ def test_frozen_filters_stay_as_they_are_until_the_undo(model: Any):
 
 
 @trains_split
+def test_a_split_layer_trains_at_its_scaled_rate_until_the_undo(model: Any):
+    before, norm = local(model[0].weight), local(model[1].bias)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    editor = SplitEditor(model, [optimizer])
+    editor.apply(requests.ScaleLearningRate("0", 0.1), PROBE)
+    with torch.no_grad():
+        model(IMAGES)  # of a validation: the whole parameters stay in the modules
+    step(model, optimizer)
+    gradients = [local(each.grad) for each in (model[0].weight, model[1].bias)]
+    torch.testing.assert_close(local(model[0].weight), before - 0.01 * gradients[0])
+    torch.testing.assert_close(local(model[1].bias), norm - 0.01 * gradients[1])
+    editor.apply(requests.Undo(), PROBE)
+    before = local(model[0].weight)
+    step(model, optimizer)
+    torch.testing.assert_close(local(model[0].weight), before - 0.1 * local(model[0].weight.grad))
+
+
+@trains_split
 def test_filters_are_frozen_that_the_loaded_checkpoint_has_frozen(model: Any, mesh: Any):
     editor = SplitEditor(model)
     editor.apply(requests.Freeze("0", [1, 3]), PROBE)
@@ -134,6 +152,8 @@ def test_edits_of_the_structure_are_not_adopted_after_the_weights(model: nn.Modu
         (requests.Reinitialize("0", [1]), PROBE, "split among the processes"),
         (requests.Freeze("0", [9]), PROBE, "9"),
         (requests.Unfreeze("0", [1]), PROBE, "not frozen"),
+        (requests.ScaleLearningRate("0", 0.0), PROBE, "freeze it instead"),
+        (requests.ScaleLearningRate("0", 0.1), ForwardProbe(()), "after the next batch"),
         (requests.Undo(1), PROBE, "cannot be undone"),
         (requests.Freeze("0", [1]), ForwardProbe(()), "after the next batch"),
         (

@@ -31,6 +31,7 @@ EDITS = [
     (nets.Plain, requests.RemoveLayer("conv1")),
     (nets.Residual, requests.RemoveLayer("a")),
     (nets.Plain, requests.Freeze("conv1", [1])),
+    (nets.Plain, requests.ScaleLearningRate("conv1", 0.1)),
 ]
 named = pytest.mark.parametrize(
     ("kind", "request_"), EDITS, ids=lambda v: getattr(v, "__name__", type(v).__name__)

@@ -28,7 +28,8 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
     strategy = getattr(trainer, "strategy", None)
     name = type(strategy).__name__
     if any(_is_kind(strategy, sharding) for sharding in SHARDING):
-        freezing = "filters can only be frozen here; " if is_split(trainer, module) else ""
+        rest = "filters can only be frozen, and learning rates of layers scaled; "
+        freezing = rest if is_split(trainer, module) else ""
         return (
             f"{name} splits the parameters among the processes, so that none has a whole filter; "
             f"{freezing}train with a strategy that keeps the whole network in each process, such "
@@ -64,7 +65,7 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
 def is_split(trainer: Any, module: nn.Module) -> bool:
     """Return whether FSDP2 or tensor parallelism split the parameters, even for one process.
 
-    Then filters can be frozen, though not be edited otherwise.
+    Then filters can be frozen and learning rates scaled; other edits are refused.
     """
     is_parallel = _is_kind(getattr(trainer, "strategy", None), MODEL_PARALLEL)
     return is_parallel and has_split_parameters(module)

@@ -12,6 +12,7 @@ from revacnn_lightning.protocol.edit_requests import (
     MergeFilters,
     NetworkEdit,
     RemoveLayer,
+    ScaleLearningRate,
     SetFilter,
     SetHyperparameter,
 )
@@ -56,7 +57,9 @@ class TrialEdits:
 
     def _present(self, edit: NetworkEdit) -> NetworkEdit | None:
         """Return an edit with the indices of now; None if all of its filters were removed."""
-        if isinstance(edit, InsertLayer | RemoveLayer) or edit.layer not in self._ids:
+        if isinstance(edit, InsertLayer | RemoveLayer | ScaleLearningRate):
+            return edit
+        if edit.layer not in self._ids:
             return edit
         at = self._index_of(edit.layer)
         if isinstance(edit, AddFilters):

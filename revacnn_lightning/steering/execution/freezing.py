@@ -8,21 +8,18 @@ forward. If a compiler traces the forward, they are restored after the optimizer
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.steering.computed_tensors import filter_originals, tensor_or_original
 from revacnn_lightning.steering.execution import optimizer_state
+from revacnn_lightning.steering.execution.step_hooks import StepHooks, is_listed
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
 from revacnn_lightning.telemetry.module_tree import named_modules_of
@@ -71,40 +68,34 @@ class _FrozenSlice:
         local_part(tensor).index_copy_(self.dim, self.positions(tensor), values)
 
 
-class Freezer:
+class Freezer(StepHooks):
     """Keeps the frozen filters of a model as they are, whichever optimizer steps.
 
     Call `refresh` after every change of the structure or of the frozen filters.
     """
 
     def __init__(self, model: nn.Module, filters: FilterIds) -> None:
+        super().__init__()
         self._model = model
         self._filters = filters
         self._stored = ShardedParameters(model)
-        self._handles: list[Any] = []
         self._slices: list[_FrozenSlice] = []
-        self._hooked: WeakSet[Optimizer] = WeakSet()
         self._statistics: list[_FrozenStatistics] = []
         self._saved: dict[int, list[tuple[_FrozenSlice, Tensor, dict[str, Tensor]]]] = {}
 
-    def refresh(self) -> None:
-        """Find the frozen entries and register the hooks that restore them."""
+    def refresh(self, optimizers: Sequence[Optimizer] = ()) -> None:
+        """Find the frozen entries, and hook these optimizers and others that train them."""
         self.release()
         modules = dict(named_modules_of(self._model))
         for layer in self._filters.frozen:
             if isinstance(modules.get(layer), UnitLayer):
                 self._add_slices_of(modules, layer)
-        if self._slices:
-            self._handles.append(_call_before_each_step(self))
+        self._hook(optimizers)
 
     def release(self) -> None:
-        """Remove every hook."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        super().release()
         self._slices.clear()
         self._statistics.clear()
-        self._hooked.clear()
         self._saved.clear()
 
     def frozen_slices(self, tensor: Tensor) -> list[tuple[int, Tensor]]:
@@ -147,23 +138,14 @@ class Freezer:
         self._handles.append(norm.register_forward_pre_hook(statistics.save))
         self._handles.append(norm.register_forward_hook(statistics.restore))
 
-    def hook_optimizer(self, optimizer: Optimizer) -> None:
-        """Hook an optimizer right before its first step: training may replace its optimizers.
-
-        These hooks restore the frozen entries before the global hooks that measure a step run.
-        """
-        if optimizer not in self._hooked and any(
-            _is_listed(frozen.tensor, optimizer) for frozen in self._slices
-        ):
-            self._hooked.add(optimizer)
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+    def _hooked_parameters(self) -> Iterable[Tensor]:
+        return (frozen.tensor for frozen in self._slices)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._saved[id(optimizer)] = [
             (frozen, frozen.select(frozen.tensor).clone(), _state_of(optimizer, frozen))
             for frozen in self._slices
-            if _is_listed(frozen.tensor, optimizer)
+            if is_listed(frozen.tensor, optimizer)
         ]
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -173,24 +155,6 @@ class Freezer:
                 _restore_state(optimizer, frozen, state)
             for statistics in self._statistics:
                 statistics.restore_after_step()
-
-
-def _call_before_each_step(freezer: Freezer) -> RemovableHandle:
-    """Let a freezer hook every optimizer that steps, as long as it exists."""
-    reference = weakref.ref(freezer)
-
-    def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        existing = reference()
-        if existing is not None:
-            existing.hook_optimizer(optimizer)
-
-    handle = register_optimizer_step_pre_hook(hook)
-    weakref.finalize(freezer, handle.remove)
-    return handle
-
-
-def _is_listed(parameter: Tensor, optimizer: Optimizer) -> bool:
-    return any(True for _ in optimizer_state.param_groups_of([optimizer], parameter))
 
 
 def _state_of(optimizer: Optimizer, frozen: _FrozenSlice) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ def check_not_a_copy(request: requests.Edit, copies: Iterable[ModuleCopy]) -> No
         if is_inside(layer, copy.path):
             if copy.doubt:
                 keeps_sizes = (requests.Freeze, requests.Unfreeze, requests.Reinitialize,
-                               requests.SetFilter)  # fmt: skip
+                               requests.SetFilter, requests.ScaleLearningRate)  # fmt: skip
                 if isinstance(request, keeps_sizes):
                     continue
                 raise EditRefusedError(copy.doubt)

@@ -25,6 +25,7 @@ class PlanningContext:
     Attributes:
         frozen: returns the indices of a layer's frozen filters.
         copies: names of the modules that are edited along, as copies of others.
+        rate: returns the factor of a layer's learning rate.
     """
 
     model: nn.Module
@@ -32,6 +33,7 @@ class PlanningContext:
     optimizers: Sequence[Optimizer]
     frozen: Callable[[str], list[int]]
     copies: Sequence[str] = ()
+    rate: Callable[[str], float] = lambda layer: 1.0
 
     @cached_property
     def computed(self) -> dict[str, ComputedTensor]:

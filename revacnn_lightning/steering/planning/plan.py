@@ -22,6 +22,7 @@ __all__ = [
     "FilterMove",
     "FreezeEdit",
     "LayerEdit",
+    "RateEdit",
     "TensorEdit",
     "ValueEdit",
     "old_indices",
@@ -142,6 +143,18 @@ class FreezeEdit(Struct):
     norms: list[str] = field(default_factory=list)
 
 
+class RateEdit(Struct):
+    """Multiplies the learning rate of a layer by ``factor``; it replaces an earlier factor.
+
+    ``norms``: the batch norms that normalize only this layer's output; their rates are scaled, too.
+    """
+
+    layer: str
+    size: int  # filters of the layer
+    factor: float
+    norms: list[str] = field(default_factory=list)
+
+
 class EditPlan(Struct):
     """A resolved edit. ``summary()`` is what a person reads before it is applied."""
 
@@ -153,7 +166,9 @@ class EditPlan(Struct):
     attributes: list[AttributeEdit] = field(default_factory=list)
     layers: list[LayerEdit] = field(default_factory=list)
     freezes: list[FreezeEdit] = field(default_factory=list)
-    # After a layer was inserted or removed: the batch norms that freeze with each frozen layer.
+    rates: list[RateEdit] = field(default_factory=list)
+    # After a layer was inserted or removed: the batch norms that are frozen with each frozen layer,
+    # or scaled with the rate of a layer.
     norms: dict[str, list[str]] = field(default_factory=dict)
     filter_changes: list[messages.FilterChange] = field(default_factory=list, name="sets")
     coupling: str = field(default="", name="why")  # why the edit changes several layers
@@ -169,7 +184,7 @@ class EditPlan(Struct):
 
     @property
     def changes_tensors(self) -> bool:
-        """Whether the edit does more than to freeze filters or to let them train."""
+        """Whether the edit does more than to freeze filters, or to scale learning rates."""
         return bool(self.values or self.tensors or self.attributes or self.layers)
 
     def require_confirmation(self, reason: str) -> None:

@@ -12,6 +12,7 @@ from revacnn_lightning.steering.planning.filter_growth import plan_growth
 from revacnn_lightning.steering.planning.filter_removal import plan_merging, plan_removal
 from revacnn_lightning.steering.planning.filter_values import plan_reinitialization, plan_setting
 from revacnn_lightning.steering.planning.layer_changes import plan_insertion, plan_layer_removal
+from revacnn_lightning.steering.planning.learning_rate import plan_rate
 from revacnn_lightning.steering.planning.macs import count_macs, count_macs_after
 from revacnn_lightning.steering.planning.plan import EditPlan
 
@@ -25,6 +26,7 @@ _PLANNERS: dict[type, Callable[[PlanningContext, Any], EditPlan]] = {
     requests.RemoveLayer: plan_layer_removal,
     requests.Freeze: plan_freezing,
     requests.Unfreeze: plan_unfreezing,
+    requests.ScaleLearningRate: plan_rate,
     requests.Reinitialize: plan_reinitialization,
     requests.SetFilter: plan_setting,
 }

@@ -296,6 +296,7 @@ def test_replaced_optimizers_need_no_correction() -> None:
     assert not new._optimizer_step_pre_hooks
     nets.step(model, new, 10)
     editor.apply(requests.Freeze("conv2"), probe)
+    editor.apply(requests.Unfreeze("conv2"), probe)
     assert not optimizer._optimizer_step_pre_hooks
     assert not new._optimizer_step_pre_hooks
 
