@@ -234,7 +234,7 @@ def test_the_menus_insert_and_remove_layers(page: Page, run: Run):
 def test_the_menu_adds_several_filters_and_minus_discards_one(page: Page, run: Run):
     clear(page)
     page.keyboard.press("o")
-    page.locator("#layer-menu input").fill("6")
+    page.get_by_label("Number of filters to add").fill("6")
     page.keyboard.press("Enter")
     expect(page.locator("#staging .title")).to_contain_text("6 filters to")
     page.locator(".column[data-current=true] button.less").click()

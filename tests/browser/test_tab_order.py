@@ -124,15 +124,15 @@ def test_the_titles_of_the_selected_layer_and_its_block_are_tab_stops(
 
 # Two rows arrive, the first gets the focus, and rows with another text in another order arrive.
 FOCUS_AFTER_NEWER_VERDICTS = """() => {
-  const restart = {option: "restart", label: "Restart", ids: [], note: ""}
+  const remedy = {option: "reinitialize", label: "Reinitialize", ids: [], note: ""}
   const row = (layer, text) => (
-    {kind: "dead", layer, text, note: "", ids: [], remedies: [restart], refusal: ""}
+    {kind: "dead", layer, text, note: "", ids: [], remedies: [remedy], refusal: ""}
   )
   const deliver = (...rows) => revacnn.deliver("verdicts", {rows, total: rows.length})
   deliver(row(3, "stem: 1 dead"), row(5, "head: 2 dead"))
   const focused = []
   const name = (button) => button.getAttribute("aria-label") ?? button.textContent
-  for (const wanted of ["stem: 1 dead", "Restart: stem: 1 dead"]) {
+  for (const wanted of ["stem: 1 dead", "Reinitialize: stem: 1 dead"]) {
     const buttons = [...document.querySelectorAll("#verdicts button")]
     buttons.find((button) => name(button) === wanted).focus()
     deliver(row(5, "head: 3 dead"), row(3, "stem: 4 dead"))
@@ -147,4 +147,4 @@ FOCUS_AFTER_NEWER_VERDICTS = """() => {
 def test_verdicts_had_lost_the_focus_when_newer_ones_arrived(address: str, open_page: Any) -> None:
     page = ready(open_page(address))
     focused = page.evaluate(FOCUS_AFTER_NEWER_VERDICTS)
-    assert focused == ["stem: 4 dead", "Restart: stem: 4 dead", True]
+    assert focused == ["stem: 4 dead", "Reinitialize: stem: 4 dead", True]

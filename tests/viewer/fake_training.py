@@ -50,6 +50,7 @@ from revacnn_lightning.protocol.requests import (
     Redo,
     Reinitialize,
     RemoveFilters,
+    ScaleLearningRate,
     SendHistory,
     SetFilter,
     ShowPicture,
@@ -97,6 +98,7 @@ class FakeTraining:
         self.last_pass = -math.inf
         self.last_details: dict[str, float] = {}
         self.frozen: set[int] = set()
+        self.rates: dict[str, float] = {}
         self._cached_version = -1
         for conv in self.convs:
             self.ids.append([self._new_filter() for _ in range(conv.width)])
@@ -133,6 +135,7 @@ class FakeTraining:
                     groups=1,
                     filter_ids=list(self.ids[i]),
                     frozen_filters=[k for k, id_ in enumerate(self.ids[i]) if id_ in self.frozen],
+                    learning_rate_factor=self.rates.get(conv.name, 1.0),
                     activation_source=f"relu{i + 1}",
                     edit_refusal=conv.refused,
                     parameters=widths_in[i] * len(self.ids[i]) * conv.kernel**2 + len(self.ids[i]),
@@ -299,6 +302,8 @@ class FakeTraining:
             ids = self.ids[[conv.name for conv in self.convs].index(body.layer)]
             chosen = {ids[i] for i in body.filters or range(len(ids))}
             self.frozen = self.frozen | chosen if isinstance(body, Freeze) else self.frozen - chosen
+        if isinstance(body, ScaleLearningRate):
+            self.rates[body.layer] = body.factor
         self.ids, self.version = after, self.version + 1
         change = 0.037 if isinstance(body, RemoveFilters | MergeFilters) else 0.0
         self.kept.update_structure(self.structure())
@@ -360,7 +365,7 @@ class FakeTraining:
                 return "there is no edit to redo"
             after = self.undone[-1]
             return after, self._summary("Redo the last undone edit", [], after, "")
-        if isinstance(body, Freeze | Unfreeze | Reinitialize | SetFilter):
+        if isinstance(body, Freeze | Unfreeze | Reinitialize | SetFilter | ScaleLearningRate):
             return after, self._summary(f"{type(body).__name__} {body.layer}", [], after, "")
         if isinstance(body, MergeFilters):
             body = RemoveFilters(body.layer, body.filters[1:])

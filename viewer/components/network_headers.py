@@ -126,5 +126,6 @@ def _layer_header(layer: LayerInfo, column: Column) -> dict[str, Any]:
         "center": column.center,
         "top": column.top,
         "frozen": len(layer.frozen_filters) == len(layer.filter_ids),
+        "rate_factor": layer.learning_rate_factor,
         "refused": layer.edit_refusal,
     }

@@ -79,6 +79,8 @@ def _facts(layer: LayerInfo) -> str:
         facts.append(layer.module_type)
     if layer.frozen_filters:
         facts.append(f"{len(layer.frozen_filters)} frozen")
+    if layer.learning_rate_factor != 1:
+        facts.append(f"{layer.learning_rate_factor:g} × the learning rate")
     return " · ".join(facts)
 
 

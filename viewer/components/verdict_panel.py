@@ -28,14 +28,16 @@ WORDS: dict[VerdictKind, str] = {
     "too_narrow": "too narrow",
 }  # fmt: skip
 REMEDIES: dict[Remedy, str] = {
-    "remove": "Remove", "merge": "Merge", "restart": "Restart", "freeze": "Freeze",
-    "add": "Add", "split": "Split the busiest", "undo": "Undo the last edit",
+    "remove": "Remove", "merge": "Merge", "reinitialize": "Reinitialize", "freeze": "Freeze",
+    "add": "Add", "split": "Split the busiest", "lower_rate": "Lower the rate",
+    "undo": "Undo the last edit",
 }  # fmt: skip
 RESIZING: tuple[Remedy, ...] = ("remove", "merge", "add", "split")
 STAGED = "Stage it; nothing happens before Apply."
 REMOVAL_ADVICE: dict[VerdictKind, str] = {
-    "dead": "Remove them, at no cost while they stay silent, or restart them.",
-    "provably_dead": "Remove them: the network computes the same without them. Or restart them.",
+    "dead": "Remove them, at no cost while they stay silent, or reinitialize them.",
+    "provably_dead": "Remove them: the network computes the same without them. Or reinitialize "
+    "them.",
     "too_wide": "Remove them; the plan measures what all of them cost together.",
 }
 # Of a layer that is too wide, whose growth gain is known.
@@ -44,17 +46,17 @@ SPARE = (
     "reinitialize some of these rather than add one"
 )
 EXPLODING = (
-    "Lower the learning rate; in another run, clip the gradient. Undo the last edit if it began "
-    "with that."
+    "Lower the learning rate of the layer; in another run, clip the gradient. Undo the last edit "
+    "if it began with that."
 )
 ADVICE: dict[Remedy, str] = {
     "remove": "Remove them.",
     "merge": "Merge them into the strongest one.",
-    "restart": "Reinitialize them, with outgoing weights of zero.",
+    "reinitialize": "Reinitialize them, with outgoing weights of zero.",
     "freeze": "Freeze the layer: its steps have become negligible.",
     "add": "Add a filter there, in the direction that lowers the loss fastest.",
     "split": "Split the most active filter into two that share its output, and train apart.",
-    "lower_rate": "Lower the learning rate.",
+    "lower_rate": "Train the layer at a tenth of its present learning rate.",
     "undo": "Undo the last edit, or return to an earlier checkpoint; lower the rate.",
     "": "",
 }

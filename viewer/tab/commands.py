@@ -15,6 +15,7 @@ from . import trial_commands as trial
 from . import view_commands as view
 from .command_arguments import Arguments
 from .page_link import PageCommand
+from .remedy_commands import stage_remedy
 from .tab_state import TabState
 
 __all__ = ["CHART_COMMANDS", "COMMANDS", "perform"]
@@ -77,12 +78,13 @@ RUN_COMMANDS: dict[str, Handler] = {
     "stage_remove": edit.stage_remove,
     "stage_remove_least_active": edit.stage_remove_least_active,
     "stage_remove_cheapest": edit.stage_remove_cheapest,
-    "stage_remedy": edit.stage_remedy,
+    "stage_remedy": stage_remedy,
     "stage_add": edit.stage_add,
     "stage_add_directed": edit.stage_add_directed,
     "stage_insert_layer": edit.stage_insert_layer,
     "stage_remove_layer": edit.stage_remove_layer,
     "stage_freeze_layer": edit.stage_freeze_layer,
+    "stage_rate": edit.stage_rate,
     "stage_split": edit.stage_split,
     "stage_merge": edit.stage_merge,
     "stage_freeze": edit.stage_freeze,

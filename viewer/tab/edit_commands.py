@@ -34,14 +34,13 @@ RECORDING_ACTIONS: dict[str, tuple[StartRecording | StopRecording, str]] = {
     "record": (StartRecording(), "Record the run"),
     "stop_recording": (StopRecording(), "End the recording"),
 }
-FILTERS_GONE = "These filters no longer exist."
 NO_PRICES = "The prices of the filters have not arrived yet."
 HYPERPARAMETERS = {"lr": "the learning rate", "weight_decay": "the weight decay"}
 
 # Staging. A command that has no effect shows the reason.
 
 
-def _can_change_width(tab: TabState, layer: LayerInfo) -> bool:
+def can_change_width(tab: TabState, layer: LayerInfo) -> bool:
     """Return whether filters of a layer can be added and removed; if not, show why."""
     tab.edit_queue.error = tab.width_refusal(layer)
     return not tab.edit_queue.error
@@ -50,7 +49,7 @@ def _can_change_width(tab: TabState, layer: LayerInfo) -> bool:
 def stage_remove(tab: TabState, _: Arguments) -> None:
     """Stage the removal of the selected filters, or discard it if all of it is staged."""
     layer = tab.layer(None)
-    if layer is None or not _can_change_width(tab, layer):
+    if layer is None or not can_change_width(tab, layer):
         return
     selected, staged = tab.selected_ids(), set(tab.staging.removed_ids(layer.name))
     for filter_id in selected:
@@ -64,7 +63,7 @@ def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
     if layer is None or structure is None or state is None:
         return
     layer_index = structure.layers.index(layer)
-    if _can_change_width(tab, layer) and not tab.staging.discard_one_added(layer.name):
+    if can_change_width(tab, layer) and not tab.staging.discard_one_added(layer.name):
         staged = tab.staging.removed_ids(layer.name)
         filter_id = find_least_active(state, layer_index, layer, staged)
         if filter_id is not None:
@@ -89,40 +88,10 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
         tab.edit_queue.error = "No further filter with a known price can be removed."
 
 
-def stage_remedy(tab: TabState, arguments: Arguments) -> None:
-    """Stage the remedy of a verdict, or undo the last edit if the option is ``undo``.
-
-    Remedies are ``remove``, ``merge``, ``restart``, ``freeze``, ``add`` and ``split``.
-    """
-    layer = tab.layer(arguments.layer)
-    if layer is None:
-        return
-    ids = [id_ for id_ in arguments.ids if id_ in layer.filter_ids]
-    if arguments.option in ("restart", "merge", "remove", "split") and not ids:
-        tab.edit_queue.error = FILTERS_GONE
-    elif arguments.option == "undo":
-        undo(tab, arguments)
-    elif arguments.option == "freeze":
-        stage_freeze_layer(tab, arguments)
-    elif arguments.option == "add":
-        stage_add_directed(tab, arguments)
-    elif arguments.option == "restart":
-        tab.staging.toggle("reinitialize", layer.name, ids)
-    elif arguments.option == "split" and _can_change_width(tab, layer):
-        for filter_id in ids:
-            tab.staging.split(layer.name, filter_id)
-    elif arguments.option == "merge" and _can_change_width(tab, layer):
-        _stage_merge(tab, layer, ids)
-    elif arguments.option == "remove" and _can_change_width(tab, layer):
-        staged = tab.staging.removed_ids(layer.name)
-        for filter_id in (id_ for id_ in ids if id_ not in staged):
-            tab.staging.toggle_removal(layer.name, filter_id)
-
-
 def stage_add(tab: TabState, arguments: Arguments) -> None:
     """Stage new filters. A single one discards a staged removal instead, if there is one."""
     layer = tab.layer(arguments.layer)
-    if layer is None or not _can_change_width(tab, layer):
+    if layer is None or not can_change_width(tab, layer):
         return
     if arguments.count > 1 or not tab.staging.discard_last_removal(layer.name):
         tab.staging.add(layer.name, arguments.count)
@@ -131,7 +100,7 @@ def stage_add(tab: TabState, arguments: Arguments) -> None:
 def stage_add_directed(tab: TabState, arguments: Arguments) -> None:
     """Stage a new filter in the direction that lowers the loss fastest."""
     layer = tab.layer(arguments.layer)
-    if layer is not None and _can_change_width(tab, layer):
+    if layer is not None and can_change_width(tab, layer):
         tab.staging.add(layer.name, directed=True)
 
 
@@ -157,10 +126,21 @@ def stage_freeze_layer(tab: TabState, arguments: Arguments) -> None:
         tab.staging.toggle(kind, layer.name, list(layer.filter_ids))
 
 
+def stage_rate(tab: TabState, arguments: Arguments) -> None:
+    """Stage ``value`` as the factor of a layer's learning rate; 1 is the full rate."""
+    layer = tab.layer(arguments.layer)
+    if layer is None:
+        return
+    if layer.learning_rate_factor != arguments.value:
+        tab.staging.scale_rate(layer.name, arguments.value)
+    elif not tab.staging.discard_rate(layer.name):
+        tab.edit_queue.error = f"{layer.name} trains at {arguments.value:g} × the rate already."
+
+
 def stage_split(tab: TabState, _: Arguments) -> None:
     """Stage the split of each selected filter in two."""
     layer = tab.layer(None)
-    if layer is not None and _can_change_width(tab, layer):
+    if layer is not None and can_change_width(tab, layer):
         for filter_id in tab.selected_ids():
             tab.staging.split(layer.name, filter_id)
 
@@ -168,11 +148,11 @@ def stage_split(tab: TabState, _: Arguments) -> None:
 def stage_merge(tab: TabState, _: Arguments) -> None:
     """Stage merging the selected filters into one, or discard it if it is staged."""
     layer, selected = tab.layer(None), tab.selected_ids()
-    if layer is not None and _can_change_width(tab, layer):
-        _stage_merge(tab, layer, selected)
+    if layer is not None and can_change_width(tab, layer):
+        merge_filters(tab, layer, selected)
 
 
-def _stage_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
+def merge_filters(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
     """Stage the merge of filters. Twins are scaled by how strong each one is."""
     if len(ids) < 2:
         tab.edit_queue.error = "Select two or more filters to merge them."

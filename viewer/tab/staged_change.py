@@ -21,6 +21,7 @@ from revacnn_lightning.protocol.requests import (
     Reinitialize,
     RemoveFilters,
     RemoveLayer,
+    ScaleLearningRate,
     SetFilter,
     Unfreeze,
 )
@@ -37,6 +38,7 @@ VERBS = {
     "reinitialize": "Reinitialize",
     "remove": "Remove",
     "remove_layer": "Remove",
+    "scale_rate": "Train",
     "set": "Set",
     "split": "Split",
     "unfreeze": "Unfreeze",
@@ -58,6 +60,7 @@ class StagedChange(Struct):
         weights: one per neighbor.
         scales: by id, how strong a merged filter is relative to the strongest; {}: as strong.
         block: what to insert after the layer.
+        factor: of the layer's learning rate.
         plan_id: id of the dry run that was requested; "" if none was.
         plan: the reply to the dry run; None before it arrives.
         is_confirmed: whether the person has confirmed what the plan says to confirm.
@@ -72,6 +75,7 @@ class StagedChange(Struct):
     weights: list[float] = field(default_factory=list)
     scales: dict[int, float] = field(default_factory=dict)
     block: Block = "residual"
+    factor: float = 1.0
     plan_id: str = ""
     plan: Planned | Refused | None = None
     is_confirmed: bool = False
@@ -101,6 +105,9 @@ class StagedChange(Struct):
         if self.kind == "remove_layer":
             is_layer = _layer(structure, self.layer) is not None
             return f"the {'layer' if is_layer else 'block'} {self.layer}"
+        if self.kind == "scale_rate":
+            rate = "the full" if self.factor == 1 else f"{self.factor:g} × the"
+            return f"{self.layer} at {rate} learning rate"
         indices = sorted(_indices(structure, self.layer, self.ids))
         if len(indices) > MAX_LISTED_FILTERS:
             return f"{self.layer} · {len(indices)} filters"
@@ -121,8 +128,12 @@ class StagedChange(Struct):
     def _to_edit(self, structure: Structure) -> Edit | None:
         if self.kind == "remove_layer":
             return RemoveLayer(self.layer) if _contains(structure, self.layer) else None
-        if _layer(structure, self.layer) is None:
+        layer = _layer(structure, self.layer)
+        if layer is None:
             return None
+        if self.kind == "scale_rate":
+            is_scaled = layer.learning_rate_factor == self.factor
+            return None if is_scaled else ScaleLearningRate(self.layer, self.factor)
         if self.kind == "add":
             return AddFilters(self.layer, self.count, directed=self.is_directed)
         if self.kind == "insert_layer":

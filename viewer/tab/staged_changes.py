@@ -13,7 +13,8 @@ __all__ = ["StagedChanges"]
 # Removals are sent before additions: added filters must not be among the removed indices. Layers
 # come last, because the other changes name layers as they are now.
 SEND_ORDER = [
-    *("set", "reinitialize", "freeze", "unfreeze", "merge", "remove", "split", "add"),
+    *("set", "reinitialize", "freeze", "unfreeze", "scale_rate"),
+    *("merge", "remove", "split", "add"),
     *("insert_layer", "remove_layer"),
 ]
 
@@ -85,6 +86,16 @@ class StagedChanges:
         """Stage the merge of filters, or discard it; see `StagedChange` for ``scales``."""
         change = StagedChange(layer, "merge", ids=list(ids), scales=scales)
         self._toggle(change, lambda one: set(one.ids))
+
+    def scale_rate(self, layer: str, factor: float) -> None:
+        """Stage the factor of a layer's learning rate, or discard it if it is staged."""
+        self._toggle(StagedChange(layer, "scale_rate", factor=factor), lambda one: one.factor)
+
+    def discard_rate(self, layer: str) -> bool:
+        """Discard the staged factor of a layer's learning rate; return whether there was one."""
+        count = len(self.changes)
+        self.discard(f"scale_rate/{layer}")
+        return len(self.changes) < count
 
     def _toggle(self, change: StagedChange, content: Callable[[StagedChange], object]) -> None:
         """Stage a change, or discard the staged one with the same key and content."""

@@ -16,6 +16,7 @@ from revacnn_lightning.protocol.requests import (
     MergeFilters,
     Reinitialize,
     RemoveFilters,
+    ScaleLearningRate,
     Undo,
 )
 from tests.viewer.conftest import InProcessFollower
@@ -52,11 +53,11 @@ def test_verdicts_that_are_unknown_or_ask_for_nothing_are_left_out(
         Verdict("dormant", "", "5 more batches", 0.0, is_known=False),
         Verdict("untrained", name, "", 1.0),
         Verdict("dead", "of an older network", "", 1.0, (0,)),
-        Verdict("dormant", name, "2 of 16 dormant", 0.7, (0, 3), remedy="restart"),
+        Verdict("dormant", name, "2 of 16 dormant", 0.7, (0, 3), remedy="reinitialize"),
     ]
     (row,) = give(tab, monkeypatch, found)
     assert (row["text"], row["layer"]) == (f"{name}: 2 dormant", 1)
-    assert [one["label"] for one in row["remedies"]] == ["Restart"]
+    assert [one["label"] for one in row["remedies"]] == ["Reinitialize"]
     assert row["note"].startswith("2 of 16 dormant. Reinitialize")
 
 
@@ -64,7 +65,7 @@ def test_verdicts_that_are_unknown_or_ask_for_nothing_are_left_out(
     ("remedy", "kind"),
     [
         ("remove", "remove"),
-        ("restart", "reinitialize"),
+        ("reinitialize", "reinitialize"),
         ("freeze", "freeze"),
         ("merge", "merge"),
     ],
@@ -88,9 +89,9 @@ def test_dead_filters_could_only_be_removed_not_restarted(
 ) -> None:
     layer = tab.structure.layers[0]
     verdict = Verdict(kind, layer.name, "silent", 0.9, (1, 2), remedy="remove",
-                      alternatives=("restart",))  # fmt: skip
+                      alternatives=("reinitialize",))  # fmt: skip
     (row,) = give(tab, monkeypatch, [verdict])
-    assert [one["label"] for one in row["remedies"]] == ["Remove", "Restart"]
+    assert [one["label"] for one in row["remedies"]] == ["Remove", "Reinitialize"]
     click(tab, row, 1)
     (change,) = tab.staging.changes
     assert change.to_edit(tab.structure) == Reinitialize(layer.name, [1, 2])
@@ -100,7 +101,7 @@ def test_the_busiest_filter_of_a_clustered_layer_could_not_be_split(
     tab: TabState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = tab.structure.layers[0]
-    verdict = Verdict("degenerate", layer.name, "clusters", 0.5, (1, 2), remedy="restart",
+    verdict = Verdict("degenerate", layer.name, "clusters", 0.5, (1, 2), remedy="reinitialize",
                       alternatives=("split",), busiest=(3,))  # fmt: skip
     (row,) = give(tab, monkeypatch, [verdict])
     click(tab, row, 1)
@@ -114,16 +115,36 @@ def test_an_exploding_gradient_offered_nothing_to_click(
     name = tab.structure.layers[0].name
     verdict = Verdict("exploding", name, "1e5", 0.7, remedy="lower_rate", alternatives=("undo",))
     (row,) = give(tab, monkeypatch, [verdict])
-    assert row["remedies"] == []  # there is no edit to undo
+    assert [one["label"] for one in row["remedies"]] == ["Lower the rate"]  # no edit to undo
     assert "clip" in row["note"]
     follower.request(RemoveFilters(name, [0]), "", 0)
     deliver_replies(tab, follower)
     (row,) = give(tab, monkeypatch, [verdict])
-    assert [one["label"] for one in row["remedies"]] == ["Undo the last edit"]
+    assert [one["label"] for one in row["remedies"]] == ["Lower the rate", "Undo the last edit"]
     sent = len(follower.requests)
-    click(tab, row, 0)
+    click(tab, row, 1)
     assert isinstance(follower.requests[sent].body, Undo)
     assert tab.staging.changes == []
+
+
+@pytest.mark.parametrize("kind", ["restless", "exploding", "degenerate"])
+def test_the_rate_of_a_layer_could_only_be_lowered_by_words(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch, follower: InProcessFollower, kind: str
+) -> None:
+    name = tab.structure.layers[1].name
+    verdict = Verdict(kind, name, "3 % in each step", 0.6, remedy="lower_rate")
+    (row,) = give(tab, monkeypatch, [verdict])
+    click(tab, row, 0)
+    (change,) = tab.staging.changes
+    assert change.to_edit(tab.structure) == ScaleLearningRate(name, 0.1)
+    assert change.title(tab.structure) == f"{name} at 0.1 × the learning rate"
+    click(tab, row, 0)  # it is discarded
+    assert tab.staging.changes == []
+    follower.request(ScaleLearningRate(name, 0.1), "", 0)
+    deliver_replies(tab, follower)
+    click(tab, row, 0)  # a tenth of the present rate
+    (change,) = tab.staging.changes
+    assert change.to_edit(tab.structure) == ScaleLearningRate(name, 0.01)
 
 
 def test_a_click_selects_the_filters(tab: TabState) -> None:
@@ -150,7 +171,7 @@ def test_what_a_run_finds_on_examining_a_layer_is_listed_and_marked(tab: TabStat
     content = panel.content()
     own = {row["kind"]: row for row in content["rows"] if row["layer"] == 1}
     labels = {kind: [one["label"] for one in row["remedies"]] for kind, row in own.items()}
-    assert labels == {"provably_dead": ["Remove", "Restart"], "twins": ["Merge"]}
+    assert labels == {"provably_dead": ["Remove", "Reinitialize"], "twins": ["Merge"]}
     assert "computes the same without them" in own["provably_dead"]["note"]
     (badge,) = [one for one in content["badges"] if one["layer"] == 1]
     assert "1 dead for good" in badge["text"]

@@ -7,6 +7,7 @@ import pytest
 from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
+    ScaleLearningRate,
     StartRecording,
     StopRecording,
     Undo,
@@ -60,7 +61,7 @@ def test_an_invalid_number_of_batches_is_not_sent(
         ("try_staged", {}, "Nothing is staged."),
         ("stage_merge", {}, "Select two or more filters"),
         ("stage_remove_cheapest", {"count": 3}, "prices of the filters have not arrived"),
-        ("stage_remedy", {"layer": 0, "ids": [9999], "option": "restart"}, "no longer exist"),
+        ("stage_remedy", {"layer": 0, "ids": [9999], "option": "reinitialize"}, "no longer exist"),
         ("close_block", {}, "in no open block"),
         ("open_block", {}, "in no closed block"),
     ],
@@ -80,3 +81,15 @@ def test_a_second_undo_was_lost_without_a_word_while_the_first_had_no_reply(
     send_command(tab, "undo")
     assert "no reply yet" in tab.edit_queue.error
     assert sum(isinstance(request.body, Undo) for request in follower.requests) == 1
+
+
+def test_the_rate_of_a_layer_is_set_back_where_it_was_staged(tab: TabState) -> None:
+    assert tab.structure is not None
+    name = tab.structure.layers[1].name
+    send_command(tab, "stage_rate", layer=1, value=0.3)
+    (change,) = tab.staging.changes
+    assert change.to_edit(tab.structure) == ScaleLearningRate(name, 0.3)
+    send_command(tab, "stage_rate", layer=1, value=1.0)  # what the layer has
+    assert tab.staging.changes == []
+    send_command(tab, "stage_rate", layer=1, value=1.0)
+    assert tab.edit_queue.error == f"{name} trains at 1 × the rate already."

@@ -6,6 +6,7 @@ from revacnn_lightning.protocol.requests import (
     InsertLayer,
     RemoveFilters,
     RemoveLayer,
+    ScaleLearningRate,
 )
 from tests.viewer.fake_training import FakeTraining
 from viewer.tab.staged_changes import StagedChanges
@@ -33,6 +34,20 @@ def test_staging_twice_discards_the_change() -> None:
     staging.toggle_removal("conv2", 11)
     staging.toggle_removal("conv2", 11)
     assert staging.changes == []
+
+
+def test_a_rate_is_staged_once_per_layer_and_ends_with_its_edit() -> None:
+    staging, training = StagedChanges(), FakeTraining("digits")
+    staging.scale_rate("conv2", 0.5)
+    staging.scale_rate("conv2", 0.1)
+    (change,) = staging.changes
+    assert change.to_edit(structure()) == ScaleLearningRate("conv2", 0.1)
+    training.rates["conv2"] = 0.1
+    staging.update_structure(training.structure())
+    assert staging.changes == []
+    staging.scale_rate("conv2", 1.0)
+    (change,) = staging.changes
+    assert (change.verb, change.title(structure())) == ("Train", "conv2 at the full learning rate")
 
 
 def test_each_split_is_a_separate_edit() -> None:

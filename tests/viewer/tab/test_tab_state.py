@@ -183,6 +183,7 @@ def test_nothing_is_staged_after_the_run_has_ended(
     send_command(tab, "stage_insert_layer", layer=1, option="residual")
     send_command(tab, "stage_remove_layer", layer=1)
     send_command(tab, "stage_freeze_layer", layer=1)
+    send_command(tab, "stage_rate", layer=1, value=0.1)
     assert tab.staging.changes == []
     for command in ("apply", "undo", "redo", "control_run", "set_hyperparameter", "stage_add"):
         send_command(tab, "dismiss_reply")

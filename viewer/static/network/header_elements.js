@@ -27,7 +27,7 @@ function editButton(layer, kind) {
 
 /** @param {LayerHeader} layer */
 function menuButton(layer) {
-  const title = `Layer ${layer.name}: insert, remove, freeze (O)`
+  const title = `Layer ${layer.name}: insert, remove, freeze, learning rate (O)`
   return createElement("button", {
     class: "menu", title, "aria-label": title, "aria-haspopup": "dialog",
     onclick: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => openLayerMenu(layer, event.currentTarget),
@@ -58,8 +58,9 @@ function subtitle(layer, density) {
  * @param {NetworkLayoutData["density"]} density
  */
 export function layerHeader(layer, density) {
+  const rate = layer.rate_factor === 1 ? "" : ` · ${layer.rate_factor} × the learning rate`
   const title = createElement("b", {
-    title: `${layer.name} · ${countOf(layer.filters, "filter")} · double-click to expand or collapse`,
+    title: `${layer.name} · ${countOf(layer.filters, "filter")}${rate} · double-click to expand or collapse`,
     onclick: () => sendCommand("select_strongest_filter", {layer: layer.index, first: -1, last: -1}),
     ondblclick: () => sendCommand("toggle_layer", {layer: layer.index}),
     oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {

@@ -9,6 +9,7 @@ import {placePopover} from "../shared/popover.js"
 /** @import {BlockHeader, LayerHeader, StageData} from "../shared/parts.js" */
 
 const MAX_ADDED = 4096 // filters in one request
+const MIN_FACTOR = 1e-6, MAX_FACTOR = 100 // of a learning rate
 
 /** Why the page cannot steer the run now; "" if it can. */
 const steeringRefusal = () => latest("header")?.steering_refusal ?? ""
@@ -46,6 +47,7 @@ export function openLayerMenu(layer, anchor) {
     item("Expand or collapse", "Enter", () => sendCommand("toggle_layer", {layer: layer.index})),
     addRow(layer),
     steeringItem(layer.frozen ? "Unfreeze the layer" : "Freeze the layer", "⇧ F", "stage_freeze_layer", {layer: layer.index}),
+    rateRow(layer),
     ...insertItems(layer, " after it"),
     steeringItem("Remove the layer", "⇧ D", "stage_remove_layer", {layer: layer.index}, "danger"))
 }
@@ -150,22 +152,41 @@ function steeringItem(text, keys, command, args, kind) {
 
 /** @param {LayerHeader} layer */
 function addRow(layer) {
-  const refused = layer.refused || steeringRefusal()
-  const input = createElement("input", {
-    type: "number", min: 1, max: MAX_ADDED, value: 4, "aria-label": "Number of filters to add", disabled: refused !== "",
-  })
-  const add = () => {
+  const attributes = {min: 1, max: MAX_ADDED, value: 4, "aria-label": "Number of filters to add"}
+  const add = (/** @type {number} */ count) => sendCommand("stage_add", {layer: layer.index, count})
+  return inputRow("Add filters", layer.refused || steeringRefusal(), attributes, add)
+}
+
+/** @param {LayerHeader} layer */
+function rateRow(layer) {
+  const attributes = {
+    min: MIN_FACTOR, max: MAX_FACTOR, step: "any", value: layer.rate_factor, "aria-label": "Factor of the learning rate; 1 is the full rate",
+  }
+  const stage = (/** @type {number} */ value) => sendCommand("stage_rate", {layer: layer.index, value})
+  return inputRow("Learning rate ×", steeringRefusal(), attributes, stage)
+}
+
+/**
+ * Return an item that stages a change with a number.
+ * @param {string} text
+ * @param {string} refused why it is disabled
+ * @param {Record<string, unknown>} attributes of the input
+ * @param {(value: number) => void} stage
+ */
+function inputRow(text, refused, attributes, stage) {
+  const input = createElement("input", {type: "number", disabled: refused !== "", ...attributes})
+  const confirm = () => {
     if (refused !== "" || !input.reportValidity()) return
     menu().hidePopover()
-    sendCommand("stage_add", {layer: layer.index, count: input.valueAsNumber})
+    stage(input.valueAsNumber)
   }
   input.addEventListener("keydown", ({key}) => {
-    if (key === "Enter") add()
+    if (key === "Enter") confirm()
   })
   return createElement("div", {class: "add"},
     createElement("button", {
-      class: "item", onclick: add, title: refused, "aria-disabled": String(refused !== ""),
-    }, "Add filters"), input)
+      class: "item", onclick: confirm, title: refused, "aria-disabled": String(refused !== ""),
+    }, text), input)
 }
 
 /**

@@ -465,6 +465,8 @@ export interface LayerHeader {
   lane: boolean
   /** Whether all filters are frozen. */
   frozen: boolean
+  /** What the learning rate of its optimizer is multiplied by. */
+  rate_factor: number
   refused: string
   /** Row of the closed block in which it is drawn; -1 if it has its own column. */
   block: number

@@ -1,0 +1,46 @@
+"""The command of the buttons beside a verdict."""
+
+from __future__ import annotations
+
+from . import edit_commands as edit
+from .command_arguments import Arguments
+from .tab_state import TabState
+
+__all__ = ["stage_remedy"]
+
+FILTERS_GONE = "These filters no longer exist."
+# Restless begins at 30 times the usual update ratio: a tenth of the rate is near the usual one.
+LOWER_RATE = 0.1
+
+
+def stage_remedy(tab: TabState, arguments: Arguments) -> None:
+    """Stage the remedy of a verdict, or undo the last edit if the option is ``undo``.
+
+    `diagnostics.verdicts.Remedy` lists them.
+    """
+    layer = tab.layer(arguments.layer)
+    if layer is None:
+        return
+    ids = [id_ for id_ in arguments.ids if id_ in layer.filter_ids]
+    if arguments.option in ("reinitialize", "merge", "remove", "split") and not ids:
+        tab.edit_queue.error = FILTERS_GONE
+    elif arguments.option == "undo":
+        edit.undo(tab, arguments)
+    elif arguments.option == "freeze":
+        edit.stage_freeze_layer(tab, arguments)
+    elif arguments.option == "lower_rate":
+        factor = float(f"{layer.learning_rate_factor * LOWER_RATE:.6g}")
+        tab.staging.scale_rate(layer.name, factor)
+    elif arguments.option == "add":
+        edit.stage_add_directed(tab, arguments)
+    elif arguments.option == "reinitialize":
+        tab.staging.toggle("reinitialize", layer.name, ids)
+    elif arguments.option == "split" and edit.can_change_width(tab, layer):
+        for filter_id in ids:
+            tab.staging.split(layer.name, filter_id)
+    elif arguments.option == "merge" and edit.can_change_width(tab, layer):
+        edit.merge_filters(tab, layer, ids)
+    elif arguments.option == "remove" and edit.can_change_width(tab, layer):
+        staged = tab.staging.removed_ids(layer.name)
+        for filter_id in (id_ for id_ in ids if id_ not in staged):
+            tab.staging.toggle_removal(layer.name, filter_id)
