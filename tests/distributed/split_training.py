@@ -251,7 +251,7 @@ def run(kind: str, folder: Path) -> None:
         "ranks": sorted(viewer.ranks),
         "norms": viewer.norms,
         "differing": viewer.differing,
-        "has_failed": revacnn._undo_after_error is not None or revacnn._is_disabled,
+        "has_failed": revacnn._undo_after_failure is not None or revacnn._is_disabled,
     }
     (folder / f"process{trainer.global_rank}.json").write_text(json.dumps(report))
 
