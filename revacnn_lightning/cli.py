@@ -219,11 +219,11 @@ def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
 
 
 def _runs(options: argparse.Namespace) -> int:
+    from revacnn_lightning.protocol import run_discovery
     from revacnn_lightning.protocol.connection_file import runtime_dir
     from revacnn_lightning.protocol.plain_text import to_plain_text
-    from revacnn_lightning.protocol.run_discovery import find_unusable, is_reachable, list_runs
 
-    runs, unusable = list_runs(), find_unusable()
+    runs, unusable = run_discovery.list_runs(), run_discovery.find_unusable_files()
     for reason in unusable.values():
         print(to_plain_text(f"Not usable: {reason}"))
     if not runs and not unusable:
@@ -232,7 +232,7 @@ def _runs(options: argparse.Namespace) -> int:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start_time))
         names = f"{run.name}  {run.model}" if run.name else run.model
         line = f"{run.run}  {names}  since {started}  pid {run.pid} on {run.hostname}"
-        if not is_reachable(run):
+        if not run_discovery.is_reachable(run):
             line += "  (nobody listens at its sockets)"
         print(to_plain_text(line))
     return 0

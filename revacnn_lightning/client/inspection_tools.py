@@ -1,4 +1,4 @@
-"""The tools that request what the page requests while somebody looks. They change nothing."""
+"""The tools that inspect layers, filters and images on request. They change nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GetLayerDetail(Struct, forbid_unknown_fields=True):
 
 
 class Predict(Struct, forbid_unknown_fields=True):
-    """Return what the network makes of an image: the classes, the true one, and the loss.
+    """Return what the network predicts for an image: the classes, the true one, and the loss.
 
     image_index selects an image of the validation data; null: the first input of the batch. The
     parts of the image in erased are replaced by the mean of the image before: each is its top,

@@ -19,7 +19,7 @@ PAUSED_SECONDS = 0.3  # after which a paused run has sent what it can send witho
 
 
 class RunClasses(RunRequests):
-    """Requests for what a run adds up per class only while somebody looks at it."""
+    """Requests for statistics per class, which a run records only on request."""
 
     def class_lens(self, layer: str, *, batches: int = 20, timeout: float = 60.0) -> ClassLens:
         """Return which classes the filters of a layer answer to, and whose gradients conflict.

@@ -38,7 +38,7 @@ __all__ = ["RunInspections"]
 
 
 class RunInspections(RunPrices):
-    """Requests for what a run sends only while somebody looks at it."""
+    """Requests for details of layers, filters and images, which a run computes only on request."""
 
     def detail(
         self,
@@ -234,7 +234,7 @@ class RunInspections(RunPrices):
         return [message for message in taken if isinstance(message, FilterInspection)]
 
     def show_picture(self, picture: Any, *, timeout: float = 60.0) -> int:
-        """Hold a picture in front of the network; return its ``image_index`` for other methods.
+        """Send a picture as an input of the network; return its ``image_index`` for other methods.
 
         ::
 
@@ -279,7 +279,7 @@ class RunInspections(RunPrices):
         return index
 
     def predict(self, image_index: int | None = None, *, timeout: float = 60.0) -> ImagePass:
-        """Return what the network makes of an image: classes, loss, and the modules on the way.
+        """Return the prediction of the network for an image, and the modules that it passes.
 
         Args:
             image_index: index of the image, as in `detail`; None selects the batch's first input.

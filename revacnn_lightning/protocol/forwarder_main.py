@@ -53,10 +53,11 @@ class Throttle:
         self.rate, self.burst = rate, burst
         self._bytes, self._time = burst, time.monotonic()
 
-    async def wait(self, n: int) -> None:
-        """Wait until ``n`` more bytes are allowed."""
+    async def wait(self, byte_count: int) -> None:
+        """Wait until so many more bytes are allowed."""
         now = time.monotonic()
-        self._bytes = min(self.burst, self._bytes + (now - self._time) * self.rate) - n
+        self._bytes = min(self.burst, self._bytes + (now - self._time) * self.rate)
+        self._bytes -= byte_count
         self._time = now
         if self._bytes < 0:
             await asyncio.sleep(-self._bytes / self.rate)

@@ -93,7 +93,7 @@ OwnIndex = Annotated[int, Meta(ge=-(2**31), le=-1)]
 
 
 class ShowPicture(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Make an image of a picture that a viewer holds in front of the network.
+    """Send a picture as an input image of the network.
 
     The picture is sent in as many requests as it needs. ``size`` is its height and width, at most
     320 each, and ``pixels`` are whole rows of it, from ``first_row``: red, green and blue of each

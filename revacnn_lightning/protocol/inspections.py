@@ -50,7 +50,7 @@ class ClassScore(Struct, frozen=True):
 
 
 class ImagePrediction(Struct, frozen=True):
-    """What the model makes of an image: the most probable classes, and the true one.
+    """What the model predicts for an image: the most probable classes, and the true one.
 
     ``classes`` come most probable first; those of an `ImagePass` come in the order of their indices
     if they are few enough for all of them. ``truth`` is the class of the image in the data with the

@@ -1,4 +1,4 @@
-"""Pictures that a client holds in front of a network: from an array to `ShowPicture` requests."""
+"""Pictures that a client sends as inputs of a network: from an array to `ShowPicture` requests."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from revacnn_lightning.protocol.local_sockets import SocketDirectory, exist, has
 from revacnn_lightning.protocol.processes import machine_id, process_start
 from revacnn_lightning.protocol.run_discovery import (
     find_newest_run,
-    find_unusable,
+    find_unusable_files,
     is_reachable,
     list_runs,
     remove_exited_runs,
@@ -198,7 +198,7 @@ def test_a_run_of_another_protocol_version_is_not_passed_over_in_silence(runtime
     connection_file.write(make("gone", protocol=1, pid=2**22 + 1))
     (runtime_dir / "run-broken.json").write_text("{")
     (runtime_dir / "run-broken.json").chmod(0o600)
-    reasons = find_unusable()
+    reasons = find_unusable_files()
     assert sorted(path.name for path in reasons) == ["run-broken.json", "run-new.json"]
     with pytest.raises(ConnectionFileError, match="is not a usable connection file"):
         find_newest_run()
