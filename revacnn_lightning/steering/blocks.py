@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
     Args:
         channels: the number of channels of its input and output.
         kernel: the size of the kernel along each dimension, odd.
-        dims: number of dimensions of the kernel, 1 to 3.
+        dims: the number of dimensions of the kernel, 1 to 3.
     """
 
     def __init__(self, channels: int, kernel: int = 3, dims: int = 2) -> None:

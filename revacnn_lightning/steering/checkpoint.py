@@ -223,7 +223,7 @@ def reorder_param_groups(
     """Put the parameters of a fresh optimizer in the groups and the order of the saved names.
 
     Args:
-        inserted: names of the layers that edits have inserted. Their parameters may be missing
+        inserted: the names of the layers that edits have inserted. Their parameters may be missing
             from a group, or be in a group whose saved one does not list them.
 
     Raises:

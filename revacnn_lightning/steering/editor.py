@@ -101,8 +101,8 @@ class Editor:
             model, such as callbacks.
         copies: module -> the module that it is a copy of, or None if it is not a copy. It is for
             modules that `holders.copies` cannot recognize.
-        initialize: initializes the parameters of a module in place, as for ``nn.Module.apply``;
-            new filters get the values that it draws.
+        initialize: a function that initializes the parameters of a module in place, as for
+            ``nn.Module.apply``. New filters get the values that it draws.
 
     Attributes:
         peers: the processes that train replicas of the model, or None. An edit happens in all of
@@ -395,7 +395,7 @@ class Editor:
         return self._all_optimizers()
 
     def _all_optimizers(self) -> list[Optimizer]:
-        """Return the optimizers of now, then those that the model or a callback holds."""
+        """Return the present optimizers, then those that the model or a callback holds."""
         return all_optimizers(self.model, self.optimizers, self._find_holders())
 
     # ---------------------------------------------------------------- changing

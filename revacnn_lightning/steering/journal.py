@@ -223,7 +223,7 @@ def change_structure(
     those of ``target`` are performed, with the state of the optimizers.
 
     Args:
-        check: is called at the end and raises an exception if nothing is to be changed.
+        check: a function that is called at the end. If it raises an exception, nothing is changed.
         copies: copies of the model that are not registered in it, which get the structure, too.
 
     Raises:

@@ -22,10 +22,11 @@ def plan_undo(
     model: nn.Module,
     channel_groups: Callable[[], ChannelGroups] | None,
 ) -> EditPlan:
-    """Return the summary of an undo; its changes are those of the undone plans.
+    """Return a plan that describes an undo. Its changes are those of the undone plans.
 
     Args:
-        channel_groups: returns those of now; None: the multiply-accumulates remain unknown.
+        channel_groups: a function that returns the present channel groups. With None, the
+            multiply-accumulates remain unknown.
 
     Raises:
         EditRefusedError: that many edits cannot be undone.
@@ -46,10 +47,10 @@ def plan_redo(
     model: nn.Module,
     channel_groups: Callable[[], ChannelGroups] | None,
 ) -> EditPlan:
-    """Return the summary of a redo; its changes are those of the redone plans.
+    """Return a plan that describes a redo. Its changes are those of the redone plans.
 
     Args:
-        channel_groups: as of `plan_undo`.
+        channel_groups: as in `plan_undo`.
 
     Raises:
         EditRefusedError: that many edits cannot be redone.

@@ -37,10 +37,11 @@ def perform_on_copies(
     initializer: Initializer,
     undone: Mapping[str, UndoRecord] | None = None,
 ) -> None:
-    """Perform a plan, already performed on the model, on its copies; ``undo`` gets their records.
+    """Perform a plan on the copies of a model on which it was performed already.
 
     Args:
-        initializer: with the seed that the model's was made with: inserted blocks are equal.
+        undo: the record of the model, to which the records of the copies are added.
+        initializer: an initializer with the seed of the model's, so that inserted blocks are equal.
         undone: what `revert_on_copies` returned, if the plan is redone.
     """
     for copy in copies:
@@ -129,7 +130,7 @@ def check_alike(model: nn.Module, copies: Sequence[ModelCopy]) -> None:
     """Check that every copy has the structure of its origin.
 
     Raises:
-        EditFailedError: one has another; the edit must be rolled back.
+        EditFailedError: a copy has another structure; the edit must be rolled back.
     """
     known: dict[int, int] = {}
     for copy in copies:

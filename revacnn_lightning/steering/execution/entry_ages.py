@@ -108,8 +108,10 @@ def is_age_key(key: str) -> bool:
     return key.rpartition(".")[2][:3] == "age"
 
 
-def start_of_unrecorded(record: Mapping[str, Any], key: str, start: float | None) -> float | None:
+def start_of_unrecorded(record: Mapping[str, Any], key: str, default: float | None) -> float | None:
     """Return the initial value of a restored entry whose state ``key`` was not recorded.
+
+    It is ``default``, except for some ages.
 
     An entry with recorded state but without an age was recorded by an earlier version: it is grown.
     """
@@ -118,7 +120,7 @@ def start_of_unrecorded(record: Mapping[str, Any], key: str, start: float | None
         each.startswith(optimizer) and not is_age_key(each) for each in record
     ):
         return GROWN
-    return start
+    return default
 
 
 def _fit(births: _Births, parameter: Tensor) -> bool:

@@ -77,8 +77,8 @@ class PerformedEdit:
     Attributes:
         plan: what was performed; its columns may differ from those of the requested plan.
         undo: what is needed to revert it; None for an undo or a redo.
-        output_change: relative change of the model's output on the verifying batch.
-        groups: the channel groups of the edited model; None: another process has traced them.
+        output_change: the relative change of the model's output on the verifying batch.
+        groups: the channel groups of the edited model, or None if another process has traced them.
         undone: for an undo: the undone edits, newest first.
         redone: for a redo: what is needed to revert each redone edit again, oldest first.
     """

@@ -30,7 +30,7 @@ def replay(
 
     Args:
         copies: copies of the model that are not registered in it, such as a callback's average.
-        first: number of the first plan in the journal.
+        first: the number of the first plan in the journal.
 
     Raises:
         SteeringError: a plan does not fit the model. The rollback is up to ``tx``.

@@ -1,6 +1,6 @@
 """Keeps dicts and lists of tensor copies complete when layers come and go.
 
-Code that updates an average loops over the parameters of now: it needs an entry for each of them.
+Code that updates an average loops over the present parameters: it needs an entry for each of them.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ def check_output(
 
     Args:
         rounding_unit: the rounding unit of the coarsest floating type that a conv computes in.
-        perturbed: returns the output with all weights perturbed by ``rounding_unit``; only called
-            for differences of more than a few rounding units. None: these do not pass.
+        perturbed: a function that returns the output with all weights perturbed by
+            ``rounding_unit``. It is only called for differences of more than a few rounding units.
+            With None, such differences do not pass.
 
     Raises:
         UnexplainedDifferenceError: rounding does not explain the difference.
@@ -83,7 +84,7 @@ def check_shapes(output: Sequence[Tensor], before: Sequence[Tensor]) -> None:
     """Check that the output has the shapes that it had before.
 
     Raises:
-        EditFailedError: it has others.
+        EditFailedError: the output has other shapes.
     """
     now, then = [tuple(t.shape) for t in output], [tuple(t.shape) for t in before]
     if now != then:
@@ -97,7 +98,8 @@ def forbid_execution(layers: Mapping[str, nn.Module]) -> Iterator[None]:
     """Check that no forward inside runs one of these removed layers.
 
     Raises:
-        EditFailedError: one was run: the model refers to it elsewhere than in its parent.
+        EditFailedError: a removed layer was run, because the model refers to it in other places
+            than its parent.
     """
     executed: list[str] = []
     handles = [

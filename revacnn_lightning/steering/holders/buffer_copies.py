@@ -25,8 +25,8 @@ class BufferCopy(ModelCopy):
     """The buffers of a module of the model that are copies of another module's parameters.
 
     Attributes:
-        path: name of the module with the buffers.
-        origin: name of the module with the parameters.
+        path: the name of the module with the buffers.
+        origin: the name of the module with the parameters.
         buffers: parameter -> buffer, by their names in the model.
     """
 
@@ -56,7 +56,7 @@ def find_buffer_copies(model: nn.Module, copies: Sequence[str]) -> list[BufferCo
     """Return the modules of a model that keep copies of parameters as buffers.
 
     Args:
-        copies: names of the modules that are copies of others; they have none themselves.
+        copies: the names of the modules that are copies of others. No copies of these are searched.
     """
     found = []
     for path, module in named_modules_of(model):

@@ -39,7 +39,7 @@ def _resized_names(plan: EditPlan) -> list[str]:
 def is_touched(copy: ModelCopy, plan: EditPlan) -> bool:
     """Return whether a plan must be performed on a copy, too.
 
-    A module that may be no copy keeps its values as long as its sizes need not change.
+    A module that may be no copy is only edited if its sizes must change.
     """
     tensors = [e.tensor for e in plan.tensors]
     if not copy.doubt:
@@ -72,7 +72,7 @@ def check_not_a_copy(request: requests.Edit, copies: Iterable[ModuleCopy]) -> No
 
 
 def copy_refusal(layer: str, copies: Iterable[ModuleCopy]) -> str:
-    """Return why the width of a layer of a copy cannot be changed; "" if it is of no copy."""
+    """Return why the width of a layer cannot be changed if it is in a copy, else ""."""
     try:
         check_not_a_copy(requests.AddFilters(layer), copies)
     except EditRefusedError as error:
@@ -83,10 +83,10 @@ def copy_refusal(layer: str, copies: Iterable[ModuleCopy]) -> str:
 def check_copies_editable(
     plan: EditPlan, copies: Iterable[ModelCopy], conflicts: Iterable[CopyConflict]
 ) -> None:
-    """Check that every copy the plan concerns can be edited.
+    """Check that every copy that a plan must be performed on can be edited.
 
     Raises:
-        EditRefusedError: one cannot, or it is unclear whether it is a copy.
+        EditRefusedError: a copy cannot be edited, or it is unclear whether it is a copy.
     """
     names = _resized_names(plan)
     removed = [edit.host for edit in plan.layers if edit.action == "replace"]

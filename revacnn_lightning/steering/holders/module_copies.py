@@ -55,9 +55,9 @@ class ModuleCopy(ModelCopy):
     """A module that is a copy of a part of the model.
 
     Attributes:
-        path: name of the copy in ``root``; "" for ``root``. The root of a registered copy is the
-            model.
-        origin: name of the module in the model that it is a copy of; "" for the model.
+        path: the name of the copy in ``root``; "" for ``root``. For a registered copy, ``root`` is
+            the model.
+        origin: the name of the module in the model that it is a copy of; "" for the model.
         is_unpruned: whether the origin is pruned with `torch.nn.utils.prune`, but not the copy.
     """
 

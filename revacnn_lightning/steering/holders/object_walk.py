@@ -79,7 +79,7 @@ def walk_attributes(
 
     Args:
         name: the name of the object, with which each path begins.
-        known: ids of objects that are not entered.
+        known: the ids of objects that are not entered.
     """
     seen = set(known)
     queue = deque([(name, value, 0)])

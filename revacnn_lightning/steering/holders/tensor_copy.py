@@ -24,8 +24,9 @@ class TensorCopy(ModelCopy):
         listing: the tensors of the model that it copies, in the order of the container.
         container: the dict or list that holds the copies; None for a single tensor.
         keys: the keys of the dict, in its order.
-        aliases: names of those copies that share the memory of the model's tensor.
-        foreign: names of those that are edited with the module, or the copy, that they belong to.
+        aliases: the names of those copies that share the memory of the model's tensor.
+        foreign: the names of copies that are edited with the module, or the other copy, that they
+            belong to.
     """
 
     listing: TensorListing = field(default=TensorListing("", "", ()), repr=False)

@@ -23,9 +23,9 @@ class PlanningContext:
     """The network to plan for.
 
     Attributes:
-        frozen: returns the indices of a layer's frozen filters.
-        copies: names of the modules that are edited along, as copies of others.
-        rate: returns the factor of a layer's learning rate.
+        frozen: a function that returns the indices of a layer's frozen filters.
+        copies: the names of the modules that are copies of others, which are edited along.
+        rate: a function that returns the factor of a layer's learning rate.
     """
 
     model: nn.Module

@@ -41,7 +41,7 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
     layer = request.layer
     _check_request(context, request)
     groups = _groups_to_copy(context, request)
-    adjacent = context.groups.adjacent(groups)
+    adjacent = context.groups.adjacent_count(groups)
     count = max(1, round(request.count / adjacent))  # of whole groups of a group norm
     context, groups = _balanced(context, request, groups, count)
     channel_groups = context.groups
@@ -148,7 +148,7 @@ def _pieces(context: PlanningContext, groups: list[int]) -> dict[tuple[str, int]
     found: dict[tuple[str, int], list[np.ndarray]] = {}
     for group in groups:
         members = context.groups.members([group])
-        count = min(map(len, members.values()), default=1) // context.groups.adjacent([group])
+        count = min(map(len, members.values()), default=1) // context.groups.adjacent_count([group])
         for at, indices in members.items():
             found.setdefault(at, []).extend(split_into_pieces(indices, count))
     return found

@@ -45,8 +45,8 @@ def insertion_edit(
 def split_into_pieces(indices: np.ndarray, num_pieces: int) -> list[np.ndarray]:
     """Split sorted indices into pieces of adjacent indices that belong to one filter each.
 
-    A run of adjacent indices is one piece, such as the 49 columns of a filter after a flatten, or
-    several pieces of length ``len(indices) / num_pieces``, if their filters are adjacent.
+    A piece has ``len(indices) / num_pieces`` indices, such as the 49 columns of a filter after a
+    flatten. It is shorter where the next index is not adjacent.
     """
     length = max(1, len(indices) // num_pieces)
     runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)

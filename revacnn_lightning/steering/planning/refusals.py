@@ -36,7 +36,7 @@ def check_editable(context: PlanningContext, layer: str) -> None:
     """Check that some filter of the layer can be added or removed.
 
     Raises:
-        EditRefusedError: none can.
+        EditRefusedError: no filter can.
     """
     reason = why_not_editable(context.groups, layer)
     if reason:

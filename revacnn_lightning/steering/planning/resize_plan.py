@@ -173,7 +173,7 @@ def why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> 
             f"{_listed(others)}"
         )
     if own > len(groups):
-        adjacent = context.groups.adjacent(groups)
+        adjacent = context.groups.adjacent_count(groups)
         if adjacent > 1:
             reasons.append(
                 f"a group norm keeps its groups of {adjacent} channels: filters are added and "

@@ -57,7 +57,7 @@ class ChannelGroups:
         edges: (layer, layer) pairs: the filters of the first feed the second.
         untraced: layers that no forward ran.
         unlabeled: layer -> why its filters cannot be traced, as the end of "<layer> …".
-        unused: names of the parameters that no operation has read.
+        unused: the names of the parameters that no operation has read.
         norm_after: layer -> the batch norms that normalize its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         size_uses: attributes of the model's own classes that count channels.
@@ -67,7 +67,7 @@ class ChannelGroups:
         equal_parts: the parts of equal size into which channels are divided, in this order.
         op_costs: the multiplications of the first forward, on ``samples`` samples.
         rounding_unit: rounding unit of the coarsest floating type that a layer computed in.
-        silent_channels: those of the traced new filters that reach consumers as zeros only.
+        silent_channels: the channels of new filters that reach consumers as zeros only.
     """
 
     def __init__(self, trace: Trace, samples: int = 1) -> None:
@@ -150,7 +150,7 @@ class ChannelGroups:
         reasons = self._normalized_together
         return next((reasons[g] for g in groups if g in reasons), "")
 
-    def adjacent(self, groups: Iterable[int]) -> int:
+    def adjacent_count(self, groups: Iterable[int]) -> int:
         """Return how many channels a group norm keeps together, in groups of equal size; else 1."""
         return max((self._whole.get(group, 1) for group in groups), default=1)
 

@@ -55,7 +55,7 @@ class ForwardOutput:
     """What a forward returns if it is not one call of the model.
 
     Attributes:
-        tensors: its output.
+        tensors: the output of the forward.
         fixed: other tensors whose shape must not change, each with a reason that continues "these
             filters ...".
     """
@@ -69,13 +69,13 @@ class ForwardProbe:
     """Real forwards of the model on one or two samples of the current batch.
 
     Attributes:
-        forwards: each runs one forward and returns its output. All are traced into one result; the
-            output of the first is compared before and after an edit.
+        forwards: functions that run one forward each and return its output. All are traced into
+            one result; the output of the first is compared before and after an edit.
         samples: the batch size of the first forward; multiply-accumulates are counted per sample.
-        hint: what to do if a forward raises, for the refusal.
-        shared: what the forwards of one edit share; None: each one runs alone.
-        norms: of a model that cannot be run between two batches: what training steps have shown of
-            it; None: nothing yet.
+        hint: what to do if a forward raises. It ends the message of the refusal.
+        shared: the cache that the forwards of one edit share, or None if each one runs alone.
+        norms: what training steps have shown of the norms behind the layers, for a model that
+            cannot be run between two batches.
     """
 
     forwards: Sequence[Callable[[], Any]]

@@ -57,7 +57,10 @@ def align_label(label: Label, ndim: int) -> Label:
 
 
 def is_cartesian_product(a: Label, b: Label) -> bool:
-    """Return whether each channel of one 1-D label meets each of another, several of each."""
+    """Return whether two 1-D labels pair each channel of one with each channel of the other.
+
+    Both labels must have several channels.
+    """
     n_pairs = len(torch.stack([a, b]).unique(dim=1)[0])
     sizes = len(a.unique()), len(b.unique())
     return min(sizes) > 1 and n_pairs == sizes[0] * sizes[1]

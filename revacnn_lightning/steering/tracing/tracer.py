@@ -65,7 +65,7 @@ class Tracer(LightDispatchMode):
         """Trace one forward. Hooks and modes are removed afterwards.
 
         Args:
-            run: runs every operation of the forward and returns its output.
+            run: a function that runs every operation of the forward and returns its output.
         """
         self._run = run or _run
         with ExitStack() as stack:

@@ -21,7 +21,7 @@ __all__ = ["is_per_head", "multiply_heads"]
 
 
 def is_per_head(trace: Trace, tensor: Tensor) -> bool:
-    """Return whether the matrices of a batch have channels of their own: those of a head."""
+    """Return whether the matrices of a batch have different channels: each has those of a head."""
     return tensor.ndim == 3 and any(_is_per_head(label) for label in trace.labels(tensor))
 
 
