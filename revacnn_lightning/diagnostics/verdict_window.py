@@ -50,6 +50,11 @@ class VerdictWindow:
         self._rows.clear()
         self._nonfinite = None
 
+    def scale_peak(self, layer: str, factor: float) -> None:
+        """Scale the highest level so far of a layer, as an edit has scaled its learning rate."""
+        if layer in self._peaks:
+            self._peaks[layer] *= factor
+
     def add(self, step: int, rows: Rows, *, count: int = 1, is_sampled: bool = False) -> None:
         """Add a batch, or the mean of several.
 

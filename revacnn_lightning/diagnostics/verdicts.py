@@ -22,7 +22,8 @@ restless
     (Karpathy, CS231n). After a warmup, the layer's steps are too large to settle.
 converged
     The median update ratio has fallen below `CONVERGED` of its highest level in the run. A layer
-    that has never moved, such as a frozen one, has not converged.
+    that has never moved, such as a frozen one, has not converged. If an edit scales the learning
+    rate of the layer, it scales that level, too.
 vanishing, exploding
     The mean gradient of the first layer divided by that of the last one is below 1 / `DEPTH_RATIO`,
     or above `DEPTH_RATIO`. It is that of the median batch.

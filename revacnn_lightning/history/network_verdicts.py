@@ -76,10 +76,18 @@ class NetworkVerdicts:
             np.cumsum([0, *widths]),
             find_previous_columns(before, structure),
         )
+        self._scale_peaks(before, structure)
         self._version = structure.version
         self._n_filters = sum(widths)
         self.evidence.clear()
         self.revision += 1
+
+    def _scale_peaks(self, before: Structure | None, structure: Structure) -> None:
+        """A layer whose learning rate was lowered has not converged because of that."""
+        rates = {one.name: one.learning_rate_factor for one in before.layers} if before else {}
+        for layer in structure.layers:
+            factor = layer.learning_rate_factor
+            self._window.scale_peak(layer.name, factor / rates.get(layer.name, factor))
 
     def add_evidence(self, evidence: LayerEvidence) -> None:
         """Add what was found on examining a layer, unless the network is another one."""

@@ -87,7 +87,8 @@ class ShownVerdicts:
             return
         judgment = work.result()
         self.problem, self._found, self._found_version = "", judgment.verdicts, self._key[0]
-        state.network_verdicts.note_levels(judgment.levels)
+        if state.structure is not None and state.structure.version == self._key[0]:
+            state.network_verdicts.note_levels(judgment.levels)  # an edit may scale learning rates
 
     def close(self) -> None:
         """Start no further computation."""
