@@ -55,8 +55,8 @@ from benchmarks.report import Report, argument_parser, progress
 from revacnn_lightning import EditRefusedError, RemoveFilters
 from revacnn_lightning.protocol.prices import RemovalPrice
 from revacnn_lightning.runtime.loss_replay import LossReplay
-from revacnn_lightning.runtime.price_estimates import PriceWindow, add_up_coupled
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.price_estimates import RecentFilterPrices, add_up_coupled_prices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
@@ -116,7 +116,7 @@ def train(model: nn.Module, batches: list[Batch]) -> Iterator[Moment]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     recorder = Recorder(model, statistics=RECORDED)
     recorder.attach()
-    windows = {name: PriceWindow() for name in RECORDED}
+    windows = {name: RecentFilterPrices() for name in RECORDED}
     limits = [("early", EARLY), ("late", LATE)]
     level = None
     for step, (images, labels) in enumerate(batches):
@@ -198,13 +198,13 @@ def measure(moment: Moment, held_out: Batch) -> Prices:
     editor, probe = Editor(model), ForwardProbe([lambda: model(moment.images)])
     groups = editor.channel_groups(probe)
     pricers = [
-        RemovalPrices(editor, recorded_losses(model, moment.batches[:count]))
+        LossChangeMeasurer(editor, recorded_losses(model, moment.batches[:count]))
         for count in (AHEAD, 1)
     ]
     layers, widths = list(moment.recorded["price"]), []
     widths = [len(moment.recorded["price"][layer]) for layer in layers]
     own = np.concatenate([moment.recorded["price"][layer] for layer in layers])
-    live = _by_layer(add_up_coupled(own, layers, widths, groups, model), layers, widths)
+    live = _by_layer(add_up_coupled_prices(own, layers, widths, groups, model), layers, widths)
     fresh = with_fresh_norms(model, moment.batches)
     base, fresh_base = loss_of(model, held_out), loss_of(fresh, held_out)
     prices = Prices()
@@ -215,7 +215,7 @@ def measure(moment: Moment, held_out: Batch) -> Prices:
                 plan = editor.plan(request, probe)
             except EditRefusedError:
                 continue
-            price, of_one_batch = (pricer.of_plan(plan, moment.step) for pricer in pricers)
+            price, of_one_batch = (pricer.measure(plan, moment.step) for pricer in pricers)
             assert isinstance(price, RemovalPrice), price
             assert isinstance(of_one_batch, RemovalPrice), of_one_batch
             prices.confirmed.append(price)

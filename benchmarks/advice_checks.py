@@ -21,7 +21,7 @@ from revacnn_lightning.diagnostics.verdict_window import VerdictWindow
 from revacnn_lightning.diagnostics.verdicts import MIN_BATCHES
 from revacnn_lightning.history.network_verdicts import to_layer_measures
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
-from revacnn_lightning.runtime.layer_examination import LayerExaminer
+from revacnn_lightning.runtime.layer_examination import RedundancyExaminer
 from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.starting_weights import StartingWeights
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -63,7 +63,7 @@ def judge_training(
     editor.channel_groups(ForwardProbe([functools.partial(model, batches[0][0][:2])]))
     start = StartingWeights(model, recorder)
     certificates = ProvablyDeadFilters(recorder, editor, lambda: [optimizer])
-    examiner = LayerExaminer(model, recorder, certificates, start)
+    examiner = RedundancyExaminer(model, recorder, certificates, start)
     recorder.attach()
     judgments = Judgments()
     for step, (images, labels) in enumerate(batches):

@@ -47,8 +47,8 @@ from benchmarks.advice_networks import NETWORKS
 from benchmarks.report import Report, argument_parser, progress
 from revacnn_lightning import EditRefusedError, RemoveFilters
 from revacnn_lightning.protocol.prices import RemovalPrice
-from revacnn_lightning.runtime.price_estimates import PriceWindow, add_up_coupled
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.price_estimates import RecentFilterPrices, add_up_coupled_prices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
@@ -78,7 +78,7 @@ class SteeredRun:
         self.recorder = Recorder(self.model, statistics=["price"])
         self.random = random.Random(f"{name} {seed}")
         self.recent: deque[Batch] = deque(maxlen=AHEAD)
-        self.window = PriceWindow()
+        self.window = RecentFilterPrices()
 
     def outcomes(self) -> Generator[Outcome]:
         """Train, and yield the outcome of each edit."""
@@ -128,14 +128,14 @@ class SteeredRun:
             plan = self.editor.plan(request, probe)
         except EditRefusedError:
             return None
-        price = RemovalPrices(self.editor, recorded_losses(model, recent)).of_plan(plan, step)
+        price = LossChangeMeasurer(self.editor, recorded_losses(model, recent)).measure(plan, step)
         assert isinstance(price, RemovalPrice), price
         images, labels = (torch.cat(each) for each in zip(*recent, strict=True))
         before = [loss_of(model, batch) for batch in ((images, labels), self.unseen)]
         self.editor.apply(request, probe)
         after = [loss_of(model, batch) for batch in ((images, labels), self.unseen)]
         self.recorder.update_structure()
-        self.window = PriceWindow()
+        self.window = RecentFilterPrices()
         return Outcome(price.change, after[0] - before[0], after[1] - before[1])
 
     def _wide_layers(self) -> list[int]:
@@ -146,7 +146,7 @@ class SteeredRun:
     def _choose(self, probe: ForwardProbe, *, is_random: bool) -> RemoveFilters:
         """Choose one to four filters of a layer that has enough of them."""
         groups = self.editor.channel_groups(probe)
-        prices = add_up_coupled(
+        prices = add_up_coupled_prices(
             self.window.root_mean_square(), self.layers, self.widths, groups, self.model
         )
         by_layer = np.split(prices, np.cumsum(self.widths)[:-1])

@@ -27,28 +27,28 @@ from revacnn_lightning.runtime.fresh_copies import FreshCopyMixin
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
 from revacnn_lightning.runtime.inspection_collectors import InspectionSources
-from revacnn_lightning.runtime.ranks.processes import Processes
+from revacnn_lightning.runtime.ranks.processes import TrainingProcesses
 from revacnn_lightning.runtime.ranks.started_processes import (
     add_edits_to_state_dict,
     adopt_edits_when_loaded,
-    was_started,
+    was_started_by_lightning,
 )
 from revacnn_lightning.runtime.ranks.training_refusals import (
+    are_parameters_split,
     backward_refusal,
     edit_refusal,
     forward_refusal,
-    is_split,
 )
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_continuation import RunContinuation
-from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
+from revacnn_lightning.runtime.run_diagnostics import DiagnosticObservers
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import UserForward
 from revacnn_lightning.runtime.session import Session
 from revacnn_lightning.runtime.trainer_adapter import (
     TrainerControls,
     data_class_names,
-    loads_after_fit_start,
+    loads_checkpoint_after_start,
     loss_scale,
     other_callbacks,
     progress_of,
@@ -57,8 +57,8 @@ from revacnn_lightning.runtime.trainer_adapter import (
     validation_data,
 )
 from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
-from revacnn_lightning.runtime.trial.trainer_loop import TrainerLoop
-from revacnn_lightning.runtime.undo_after_failure import UndoAfterFailure
+from revacnn_lightning.runtime.trial.trainer_loop import RepeatableTrainerLoop
+from revacnn_lightning.runtime.undo_after_failure import UndoOnlySession
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
 from revacnn_lightning.steering.edit_mark import is_marked
@@ -244,9 +244,9 @@ class ReVACNN(FreshCopyMixin, Callback):
         self._editor: Editor | None = None
         self._monitored: Trainer | None = None
         self._is_disabled = False
-        self._undo_after_failure: UndoAfterFailure | None = None
+        self._undo_after_failure: UndoOnlySession | None = None
         self._continuation = RunContinuation(keep_history=self._options.keep_history)
-        self._processes: Processes | None = None  # of the training, during a fit
+        self._processes: TrainingProcesses | None = None  # of the training, during a fit
         self._edit_refusal = ""
         self._is_split = False  # whether each process has a part of the parameters only
 
@@ -300,7 +300,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             hooks.start(trainer.optimizers)
         if self._reserve_for(trainer):
             self._is_disabled = False
-            if not loads_after_fit_start(trainer):
+            if not loads_checkpoint_after_start(trainer):
                 self._open(trainer, pl_module)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -308,7 +308,7 @@ class ReVACNN(FreshCopyMixin, Callback):
 
     def _open_after_loading(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open a run whose checkpoint, if there is one, is loaded after ``on_fit_start``."""
-        if self._processes is None and loads_after_fit_start(trainer):
+        if self._processes is None and loads_checkpoint_after_start(trainer):
             self._open(trainer, pl_module)
 
     def _reserve_for(self, trainer: Trainer) -> bool:
@@ -348,7 +348,7 @@ class ReVACNN(FreshCopyMixin, Callback):
                 self._close("finished", "interrupted with Ctrl-C")
             else:
                 detail = f"{type(exception).__name__}: {exception}".removesuffix(": ")
-                loss = "" if self._processes is None else self._processes.first_loss()
+                loss = "" if self._processes is None else self._processes.describe_first_lost_rank()
                 self._close("failed", f"{loss} ({detail})" if loss else detail)
                 self._leave_processes(is_clean=False, failure=detail)
         self._release(trainer, pl_module)
@@ -362,7 +362,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         if hooks is not None and hooks.trainer is trainer:
             hooks.remove()
         if trainer is self._monitored:
-            if was_started(trainer):
+            if was_started_by_lightning(trainer):
                 add_edits_to_state_dict(
                     pl_module
                 )  # not earlier: checkpoints have the edits already
@@ -379,7 +379,7 @@ class ReVACNN(FreshCopyMixin, Callback):
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
-        processes = self._processes = Processes(trainer)
+        processes = self._processes = TrainingProcesses(trainer)
         journal = find_journal(pl_module)
         if journal is None and is_marked(pl_module):
             log.warning(
@@ -387,7 +387,7 @@ class ReVACNN(FreshCopyMixin, Callback):
                 "checkpoints of this run will lack these edits. To keep them, load the model with "
                 "load_edited or trainer.fit(ckpt_path=...)"
             )
-        self._is_split = is_split(trainer, pl_module)
+        self._is_split = are_parameters_split(trainer, pl_module)
         self._editor = self._options.make_editor(
             pl_module,
             lambda: trainer.optimizers,  # training may replace them
@@ -415,7 +415,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             self._open_session(session, processes, pl_module)
 
     def _open_session(
-        self, session: Session, processes: Processes, pl_module: LightningModule
+        self, session: Session, processes: TrainingProcesses, pl_module: LightningModule
     ) -> None:
         """Connect the session with the parts of the training, and log how to attach."""
         self._session = session
@@ -445,7 +445,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         refusal = backward_refusal(trainer, pl_module)
         validation = validation_data(trainer, options.images, names)
         lineage, history = self._continuation.begin(pl_module)
-        diagnostics = RunDiagnostics(
+        diagnostics = DiagnosticObservers(
             options.alert,
             {"model": type(pl_module).__name__, "name": options.name or ""},
             trainer if self._log_to_loggers else None,
@@ -465,7 +465,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             replay=forwards.replay,
             snapshot_interval=options.snapshot_interval,
             ranks=None if self._processes is None else self._processes.ranks,
-            trial_loop=TrainerLoop(
+            trial_loop=RepeatableTrainerLoop(
                 trainer, pl_module, functools.partial(_forward_context, trainer)
             ),
         )
@@ -495,7 +495,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             self._processes.report_error(error)
         if self._editor is not None:
             ranks = None if self._processes is None else self._processes.ranks
-            self._undo_after_failure = UndoAfterFailure(self._editor, reason, ranks)
+            self._undo_after_failure = UndoOnlySession(self._editor, reason, ranks)
 
     # ------------------------------------------------------------------ a batch
 

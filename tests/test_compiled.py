@@ -24,7 +24,7 @@ from revacnn_lightning import (
     monitor,
 )
 from revacnn_lightning.protocol.requests import InspectImage, InspectLayer
-from revacnn_lightning.runtime.compilations import Compilations
+from revacnn_lightning.runtime.compilations import CompilationCounter
 from tests.small import At, fit
 from viewer.components.header import _compilations
 
@@ -237,7 +237,7 @@ def test_what_the_compiler_gives_up_is_an_alert():
 
 def test_compilations_are_counted_and_timed_also_after_a_reset():
     seconds = iter(range(100))
-    compilations = Compilations(lambda: float(next(seconds)))
+    compilations = CompilationCounter(lambda: float(next(seconds)))
     compilations.watch()
     compilations.watch()  # is registered once
     function = torch.compile(lambda x: x + 1, backend="eager")

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from benchmarks.distributed.networks import run_module
 from revacnn_lightning import ReVACNN
 from revacnn_lightning.runtime.ranks.data_parallel_rewrapper import DataParallelRewrapper
-from revacnn_lightning.runtime.ranks.processes import Processes
+from revacnn_lightning.runtime.ranks.processes import TrainingProcesses
 
 __all__ = ["Driver", "Scripted", "make_trainer", "median_ms", "new_driver", "train"]
 
@@ -55,7 +55,7 @@ class Driver(pl.Callback):
         self.last = time.perf_counter()
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        for kind, name in ((Processes, "begin_batch"), (Processes, "end_stop")):
+        for kind, name in ((TrainingProcesses, "begin_batch"), (TrainingProcesses, "end_stop")):
             timed(kind, name, self.costs)
         timed(DataParallelRewrapper, "update", self.wraps)
 

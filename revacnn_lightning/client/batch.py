@@ -59,7 +59,7 @@ class Batch(Mapping[str, dict[str, np.ndarray]]):
         return cls(snapshot, structure)
 
     @staticmethod
-    def fits(snapshot: Snapshot, structure: Structure) -> bool:
+    def matches_structure(snapshot: Snapshot, structure: Structure) -> bool:
         """Return whether a snapshot has a row per statistic and a column per filter."""
         filters = sum(len(layer.filter_ids) for layer in structure.layers)
         shape = (len(snapshot.statistics), filters)

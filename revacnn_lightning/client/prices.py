@@ -51,7 +51,7 @@ class Prices(Mapping[str, dict[str, np.ndarray]]):
         }
 
     @staticmethod
-    def fits(message: FilterPrices, structure: Structure) -> bool:
+    def matches_structure(message: FilterPrices, structure: Structure) -> bool:
         """Return whether a message has one price for each filter of a structure."""
         filters = sum(len(layer.filter_ids) for layer in structure.layers)
         arrays = (message.estimates, message.changes, message.errors)

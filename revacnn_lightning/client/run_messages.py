@@ -164,7 +164,7 @@ class RunMessages:
         structure = self._structures.get(snapshot.version)
         if structure is None or structure.run != snapshot.run:
             return None
-        return Batch(snapshot, structure) if Batch.fits(snapshot, structure) else None
+        return Batch(snapshot, structure) if Batch.matches_structure(snapshot, structure) else None
 
     def seconds_since_last_message(self) -> float:
         """Return the time since the last message of the run."""

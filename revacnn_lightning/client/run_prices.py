@@ -49,7 +49,7 @@ class RunPrices(RunClasses):
             if not isinstance(message, FilterPrices) or message.batches < min(batches, 10):
                 return None
             known = self._structures.get(message.version)
-            return known if known is not None and Prices.fits(message, known) else None
+            return known if known is not None and Prices.matches_structure(message, known) else None
 
         body = InspectPrices(layer or "", list(range(min(width, MAX_WANTED))))
         found = self._repeat_until(

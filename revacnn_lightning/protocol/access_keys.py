@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.plain_text import to_plain_text
 
-__all__ = ["AUTOMATIC", "OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_name"]
+__all__ = ["AUTOMATIC", "OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_key_name"]
 
 # An owner also hands out keys; an operator edits and controls the run; an observer observes it.
 Role = Literal["owner", "operator", "observer"]
@@ -126,7 +126,7 @@ class KeyRing:
         return {public for public in publics if not self.admits(public)}
 
 
-def check_name(name: str) -> None:
+def check_key_name(name: str) -> None:
     """Check the name of a new key. Logs and pages print it.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 from revacnn_lightning.telemetry import STATISTICS
 from revacnn_lightning.telemetry.layer_selection import LayerChoice
 
-__all__ = ["check_arguments", "snapshot_interval"]
+__all__ = ["check_arguments", "seconds_between_snapshots"]
 
 MAX_NAME = 80  # characters of a run's name
 EVERY_BATCH = "every batch"
@@ -46,7 +46,7 @@ def check_arguments(
             f"output of the network, not {class_names!r:.80}"
         )
     _check_layers(layers)
-    snapshot_interval(publish)
+    seconds_between_snapshots(publish)
     if name is not None and not _is_valid_name(name):
         raise ValueError(
             f"name must be one line of 1 to {MAX_NAME} printable characters, not {name!r}; choose "
@@ -54,7 +54,7 @@ def check_arguments(
         )
 
 
-def snapshot_interval(publish: str) -> float:
+def seconds_between_snapshots(publish: str) -> float:
     """Return the seconds between two snapshots: 0.1 for ``"10 Hz"``, 0 for ``"every batch"``.
 
     Raises:

@@ -72,7 +72,7 @@ class AutomaticSteering:
         else:
             if command.policy == "apply_free" and batch.edit_refusal:
                 raise EditRefusedError(batch.edit_refusal)
-            result = self._policy.set(command.policy)
+            result = self._policy.set_policy(command.policy)
         self._publish()
         return result
 
@@ -93,7 +93,7 @@ class AutomaticSteering:
         except Exception as error:  # a bug of this package must not stop the training
             log.warning("The run changes nothing by itself any more", exc_info=True)
             self._pruning.stop(f"internal error ({type(error).__name__}: {error})")
-            self._policy.set("off")
+            self._policy.set_policy("off")
         self._publish()
 
     def _publish(self) -> None:

@@ -45,7 +45,7 @@ class Progress:
     max_epochs: int = 0
 
 
-def make_empty_probe() -> ForwardProbe:
+def make_probe_without_forwards() -> ForwardProbe:
     """Return a probe that runs no forward. It suffices for a network that was traced before."""
     return ForwardProbe(forwards=())
 
@@ -71,7 +71,7 @@ class TrainingBatch:
     """
 
     progress: Progress = Progress()
-    make_probe: Callable[[], ForwardProbe] = make_empty_probe
+    make_probe: Callable[[], ForwardProbe] = make_probe_without_forwards
     is_probe_ready: Callable[[], bool] = lambda: True
     get_images: Callable[[], Images | None] = lambda: None
     get_input: Callable[[], Tensor | None] = lambda: None
@@ -98,7 +98,7 @@ class TrainingBatch:
         images = self.get_images()
         return None if images is None or not len(images) else images
 
-    def refusal_of(self, edit: RequestBody) -> str:
+    def why_edit_refused(self, edit: RequestBody) -> str:
         """Return why this training cannot be edited in this way; "" if it can.
 
         The editor decides which edits an undo or a redo concerns.

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.batch_nesting import MAX_DEPTH, contents, is_sequence, leaves
+from revacnn_lightning.runtime.batch_nesting import (
+    MAX_DEPTH,
+    contents,
+    is_plain_list_or_tuple,
+    leaves,
+)
 
 __all__ = ["Images", "ImagesOfBatch", "find_image", "find_images", "find_input"]
 
@@ -76,7 +81,7 @@ def _call_users_function(get_images: ImagesOfBatch, batch: Any) -> Images:
     if isinstance(found, Tensor):
         is_right = found.ndim in DIMENSIONS_OF_BATCH
     else:
-        is_right = is_sequence(found) and all(
+        is_right = is_plain_list_or_tuple(found) and all(
             isinstance(image, Tensor) and image.ndim + 1 in DIMENSIONS_OF_BATCH for image in found
         )
     if not is_right:
@@ -98,7 +103,7 @@ def _candidates(node: Any, is_named: bool = False, depth: int = 0) -> Iterator[_
     inner = contents(node) if depth < MAX_DEPTH else None
     if inner is None:
         return
-    images = _images_of_samples(node) if is_sequence(node) else None
+    images = _images_of_samples(node) if is_plain_list_or_tuple(node) else None
     if images is not None:
         yield _Candidate(images, is_named, _has_color(images[0], 0))
         return

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["contents", "copy_of", "is_sequence", "leaves", "with_contents"]
+__all__ = ["contents", "copy_if_possible", "is_plain_list_or_tuple", "leaves", "with_contents"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def contents(node: Any) -> dict[Any, Any] | None:
     return dict(held) if held and any(map(_holds_tensors, held.values())) else None
 
 
-def is_sequence(node: Any) -> bool:
+def is_plain_list_or_tuple(node: Any) -> bool:
     """Return whether a container is a list or a tuple, but not a named tuple."""
     return (
         isinstance(node, (list, tuple))
@@ -92,7 +92,7 @@ def with_contents(node: Any, values: dict[Any, Any]) -> Any:
     return shallow
 
 
-def copy_of(leaf: Any) -> Any:
+def copy_if_possible(leaf: Any) -> Any:
     """Return a copy of a leaf that shares no memory with it; the leaf if it cannot be copied.
 
     A tensor keeps its type, and its copy belongs to no graph.

@@ -22,7 +22,7 @@ from revacnn_lightning.runtime.metric_reader import (
     is_scalar,
     to_float,
 )
-from revacnn_lightning.runtime.rank_merger import RankMerger
+from revacnn_lightning.runtime.rank_merger import RankSnapshotMerger
 from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger
 from revacnn_lightning.telemetry import Recorder, Recording
 
@@ -55,7 +55,7 @@ class BatchPublisher:
         publish: Callable[[Message], None],
         update_structure: Callable[[], int],
         history: HistoryRecorder | None,
-        merger: SnapshotMerger | RankMerger | None = None,
+        merger: SnapshotMerger | RankSnapshotMerger | None = None,
     ) -> None:
         self.is_recording = False
         self._run = run

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import PackedSequence
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_nesting import (
     contents,
-    copy_of,
-    is_sequence,
+    copy_if_possible,
+    is_plain_list_or_tuple,
     leaves,
     with_contents,
 )
@@ -108,10 +108,10 @@ class _Cutter:
 
     def _copy(self, node: Any, size: int) -> Any:
         if _is_array(node):
-            return copy_of(node[: self._count] if size and len(node) == size else node)
+            return copy_if_possible(node[: self._count] if size and len(node) == size else node)
         inner = contents(node)
         if inner is None:
-            return copy_of(node)
+            return copy_if_possible(node)
         if size and self._is_per_sample(node, size):
             values = {i: self.copy(inner[i], 0) for i in range(min(self._count, size))}
         else:
@@ -121,11 +121,11 @@ class _Cutter:
             return with_contents(node, values)
         except Exception:  # of the user's class
             log.info("Cannot cut a %s of the batch", type(node).__name__, exc_info=True)
-            return copy_of(node)
+            return copy_if_possible(node)
 
     def _is_per_sample(self, node: Any, size: int) -> bool:
         """Return whether a container has one element per sample."""
-        if not is_sequence(node) or len(node) != size:
+        if not is_plain_list_or_tuple(node) or len(node) != size:
             return False
         if any(self._holds_all_images(element) for element in node):
             return False

@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.runtime.trainer_adapter import loads_after_fit_start, other_callbacks
+from revacnn_lightning.runtime.trainer_adapter import loads_checkpoint_after_start, other_callbacks
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
     adopt_journal,
@@ -101,7 +101,7 @@ class CheckpointHooks:
     # ------------------------------------------------------------------ checkpoints
 
     def _load(self, original: Callable[[Any], object], checkpoint: dict[str, Any]) -> None:
-        if loads_after_fit_start(self.trainer):
+        if loads_checkpoint_after_start(self.trainer):
             self._adopt_late(checkpoint)
         elif not self._has_started:  # later, a file cannot change what is trained
             holders = other_callbacks(self.trainer)

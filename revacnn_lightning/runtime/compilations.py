@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Compilations"]
+__all__ = ["CompilationCounter"]
 
 COMPILER = "torch._dynamo"
 LOGGER = "torch._dynamo.convert_frame"
 LIMIT_HIT = "torch._dynamo hit config."  # how that warning begins
 
 
-class Compilations:
+class CompilationCounter:
     """Counts the compilations of this process from `watch` to `close`.
 
     Args:
@@ -59,7 +59,7 @@ class Compilations:
             handler.remove_start_callback(self._start)
             handler.remove_end_callback(self._end)
 
-    def take_given_up(self) -> list[str]:
+    def take_abandoned_functions(self) -> list[str]:
         """Return which functions torch.compile has given up since the last call, as sentences."""
         texts = self._given_up[:]
         self._given_up.clear()

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
 from revacnn_lightning.runtime.batch import Progress
-from revacnn_lightning.runtime.hyperparameters import set_revertibly
+from revacnn_lightning.runtime.hyperparameters import set_hyperparameter_revertibly
 from revacnn_lightning.runtime.override_detector import OverrideDetector
 from revacnn_lightning.runtime.pause import Pause
 from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank
@@ -75,7 +75,9 @@ class RunController:
         """
         controls = self._controls
         if isinstance(command, SetHyperparameter):
-            result, restore = set_revertibly(command, controls.optimizers, controls.schedulers)
+            result, restore = set_hyperparameter_revertibly(
+                command, controls.optimizers, controls.schedulers
+            )
             self._ranks.set_value(command, restore)
             self.overrides.expect(command)
             return result

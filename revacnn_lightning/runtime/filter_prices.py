@@ -15,10 +15,14 @@ from revacnn_lightning.protocol.messages import Message, Snapshot
 from revacnn_lightning.protocol.prices import FilterPrices, RemovalPrice
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectPrices, RemoveFilters
-from revacnn_lightning.runtime.batch import BatchContext, make_empty_probe
+from revacnn_lightning.runtime.batch import BatchContext, make_probe_without_forwards
 from revacnn_lightning.runtime.loss_replay import LossReplay
-from revacnn_lightning.runtime.price_estimates import WINDOW, PriceWindow, add_up_coupled
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.price_estimates import (
+    WINDOW,
+    RecentFilterPrices,
+    add_up_coupled_prices,
+)
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
@@ -61,7 +65,7 @@ class FilterPriceCollector:
         self,
         recorder: Recorder,
         editor: Editor,
-        prices: RemovalPrices,
+        prices: LossChangeMeasurer,
         replay: LossReplay,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -73,7 +77,7 @@ class FilterPriceCollector:
         self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, clock)
         self._expires_at = self._due_at = -math.inf
         self._wanted: list[FilterKey] = []
-        self._ranked: PriceWindow | None = None  # for `ranking`
+        self._ranked: RecentFilterPrices | None = None  # for `ranking`
         self._ranked_since = 0  # batch
         self.reset()
 
@@ -87,12 +91,12 @@ class FilterPriceCollector:
         self._wanted = [*wanted, *(key for key in self._wanted if key not in wanted)][:MAX_FILTERS]
         self._expires_at = self._clock() + SELECTION_SECONDS
         self._recorder.request_statistics({PRICE})
-        self._replay.want()
+        self._replay.request_recording()
 
     def reset(self) -> None:
         """Discard all prices: the filters may be others."""
-        self._window = PriceWindow()
-        self._ranked = None if self._ranked is None else PriceWindow()
+        self._window = RecentFilterPrices()
+        self._ranked = None if self._ranked is None else RecentFilterPrices()
         self._measured: dict[FilterKey, tuple[int, RemovalPrice]] = {}  # with the step
         self._refused: set[FilterKey] = set()
         self._wanted = []
@@ -120,7 +124,7 @@ class FilterPriceCollector:
     def begin_ranking(self, step: int) -> None:
         """Rank the filters by all batches from this one on, until `end_ranking`."""
         if self._ranked is None:
-            self._ranked, self._ranked_since = PriceWindow(), step
+            self._ranked, self._ranked_since = RecentFilterPrices(), step
             self._recorder.require_statistics({PRICE})
 
     def end_ranking(self) -> None:
@@ -188,7 +192,7 @@ class FilterPriceCollector:
             if not is_fresh and key not in self._refused:
                 yield key
 
-    def _by_estimate(self, window: PriceWindow) -> Iterator[FilterKey]:
+    def _by_estimate(self, window: RecentFilterPrices) -> Iterator[FilterKey]:
         if not len(window):
             return
         layer_of = np.repeat(np.arange(len(self._recorder.widths)), self._recorder.widths)
@@ -203,11 +207,11 @@ class FilterPriceCollector:
     def _measure_one(self, key: FilterKey, context: BatchContext) -> None:
         request = RemoveFilters(self._recorder.layers[key[0]], [key[1]])
         try:
-            plan = self._editor.plan(request, make_empty_probe())
+            plan = self._editor.plan(request, make_probe_without_forwards())
         except RevacnnError:  # this filter cannot be removed
             self._refused.add(key)
             return
-        price = self._prices.of_plan(plan, (context.step, context.version), SECONDS_EACH)
+        price = self._prices.measure(plan, (context.step, context.version), SECONDS_EACH)
         if isinstance(price, str):
             self._note = price
             self._refused.add(key)
@@ -251,13 +255,13 @@ class FilterPriceCollector:
             ),
         )
 
-    def _estimates(self, window: PriceWindow) -> np.ndarray:
+    def _estimates(self, window: RecentFilterPrices) -> np.ndarray:
         """Return the statistic, of what is removed together, (N,)."""
         values = window.root_mean_square()
         groups = self._editor.traced_groups
         if groups is None or len(values) != sum(self._recorder.widths):
             return values
-        return add_up_coupled(
+        return add_up_coupled_prices(
             values, self._recorder.layers, self._recorder.widths, groups, self._editor.model
         )
 

@@ -65,7 +65,7 @@ class GrowthGainCollector:
     def select(self, request: InspectGrowth) -> None:
         """Compute the gains as soon as the loss is known."""
         self._is_wanted = True
-        self._replay.want()
+        self._replay.request_recording()
 
     def reset(self) -> None:
         """Discard what is known of the old network."""

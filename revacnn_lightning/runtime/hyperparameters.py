@@ -16,19 +16,19 @@ from revacnn_lightning.protocol.messages import ParameterGroup
 from revacnn_lightning.protocol.requests import SetHyperparameter
 from revacnn_lightning.runtime.schedule_trial import find_rate_attributes
 from revacnn_lightning.runtime.schedulers import (
-    is_of_torch,
+    computes_rates_like_torch,
     rate_attributes,
-    scale_group,
-    scale_scheduler,
+    scale_group_rates,
+    scale_scheduler_rates,
     schedulers_of,
-    why_not_per_group,
+    why_not_scalable_per_group,
 )
 
 __all__ = [
     "describe_parameter_groups",
     "learning_rates",
     "set_hyperparameter",
-    "set_revertibly",
+    "set_hyperparameter_revertibly",
 ]
 
 
@@ -79,7 +79,7 @@ def set_hyperparameter(
     return f"{request.name} {before:g} → {request.value:g}"
 
 
-def set_revertibly(
+def set_hyperparameter_revertibly(
     request: SetHyperparameter, optimizers: Sequence[Optimizer], schedulers: Sequence[Any]
 ) -> tuple[str, Callable[[], object]]:
     """Set a hyperparameter; return what was done, in words, and what sets the value before again.
@@ -127,7 +127,7 @@ def _rescale_schedules(
     group = optimizer.param_groups[request.group]
     if not schedulers:
         if before > 0:
-            scale_group(group, request.value / before)
+            scale_group_rates(group, request.value / before)
         return
     name = type(schedulers[0]).__name__
     if request.value == 0 or before == 0:
@@ -138,9 +138,9 @@ def _rescale_schedules(
         )
     factor = request.value / before
     attributes = [_rates_in(each, optimizer, request.group, factor) for each in schedulers]
-    scale_group(group, factor)
+    scale_group_rates(group, factor)
     for scheduler, names in zip(schedulers, attributes, strict=True):
-        scale_scheduler(scheduler, request.group, factor, names)
+        scale_scheduler_rates(scheduler, request.group, factor, names)
 
 
 def _rates_in(scheduler: Any, optimizer: Optimizer, index: int, factor: float) -> list[str]:
@@ -149,9 +149,9 @@ def _rates_in(scheduler: Any, optimizer: Optimizer, index: int, factor: float) -
     Raises:
         EditRefusedError: there are none with which the rates of this group are scaled.
     """
-    if not is_of_torch(scheduler):
+    if not computes_rates_like_torch(scheduler):
         return find_rate_attributes(scheduler, optimizer, index, factor)
-    reason = why_not_per_group(scheduler, len(optimizer.param_groups))
+    reason = why_not_scalable_per_group(scheduler, len(optimizer.param_groups))
     if reason:
         raise EditRefusedError(f"{reason}; set its rates in the training's code")
     return rate_attributes(scheduler)

@@ -35,7 +35,7 @@ from revacnn_lightning.runtime.layer_evidence import make_evidence_collector
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.rank_comparison import RankComparison
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.runtime.step_images import FindStepImages, unknown_step_images
 from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
 from revacnn_lightning.runtime.validation_data import ValidationData
@@ -130,7 +130,7 @@ class InspectionCollectors:
         images = InputImages(
             sources.get_image, sources.get_truth, get_batch, sources.find_preprocessing
         )
-        self.prices = RemovalPrices(editor, replay)
+        self.prices = LossChangeMeasurer(editor, replay)
         self.filter_prices = FilterPriceCollector(recorder, editor, self.prices, replay)
         self.details = LayerDetailCollector(recorder, model, images, forward)
         self.evidence = make_evidence_collector(

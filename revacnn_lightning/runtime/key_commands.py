@@ -7,7 +7,7 @@ import time
 from msgspec.structs import replace
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing, check_name
+from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing, check_key_name
 from revacnn_lightning.protocol.access_messages import KeyInfo, KeyList
 from revacnn_lightning.protocol.authenticator import check_public_key
 from revacnn_lightning.protocol.messages import Done, Refused, Reply, Request
@@ -60,7 +60,7 @@ class AccessKeyCommands:
             return Refused(request.id, str(error))
 
     def _share(self, body: ShareKey) -> str:
-        check_name(body.name)
+        check_key_name(body.name)
         check_public_key(body.public_key)
         expires = None if body.seconds is None else time.time() + body.seconds
         self._ring.add(AccessKey(body.name, body.role, body.public_key, expires))

@@ -16,12 +16,12 @@ from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectEvidence
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.layer_examination import LayerExaminer, evenly_spaced_filters
+from revacnn_lightning.runtime.layer_examination import RedundancyExaminer, evenly_spaced_filters
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.runtime.starting_weights import StartingWeights
-from revacnn_lightning.runtime.twin_prices import TwinPrices
+from revacnn_lightning.runtime.twin_prices import TwinMergeMeasurer
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
 
@@ -51,8 +51,8 @@ class LayerEvidenceCollector:
     def __init__(
         self,
         recorder: Recorder,
-        examiner: LayerExaminer,
-        prices: TwinPrices,
+        examiner: RedundancyExaminer,
+        prices: TwinMergeMeasurer,
         start: StartingWeights,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -122,7 +122,7 @@ class LayerEvidenceCollector:
             self._unpriced = found
             if self._n_batches < PRICE_BATCHES:
                 return []
-        found = self._prices.add(found, (context.step, context.version))
+        found = self._prices.add_prices(found, (context.step, context.version))
         self._examined[self._layer] = context.step
         self._clear()
         self._begin(context.step)
@@ -169,11 +169,13 @@ def make_evidence_collector(
     recorder: Recorder,
     editor: Editor,
     get_optimizers: Callable[[], Sequence[Optimizer]],
-    prices: RemovalPrices,
+    prices: LossChangeMeasurer,
     replay: LossReplay,
 ) -> LayerEvidenceCollector:
     """Return the `LayerEvidenceCollector` of a run, made of the objects of the run."""
     start = StartingWeights(model, recorder, lambda: editor.journal)
     certificates = ProvablyDeadFilters(recorder, editor, get_optimizers)
-    examiner = LayerExaminer(model, recorder, certificates, start)
-    return LayerEvidenceCollector(recorder, examiner, TwinPrices(editor, prices, replay), start)
+    examiner = RedundancyExaminer(model, recorder, certificates, start)
+    return LayerEvidenceCollector(
+        recorder, examiner, TwinMergeMeasurer(editor, prices, replay), start
+    )

@@ -17,7 +17,7 @@ from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.starting_weights import StartingWeights
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["MAX_UNITS", "LayerExaminer", "evenly_spaced_filters"]
+__all__ = ["MAX_UNITS", "RedundancyExaminer", "evenly_spaced_filters"]
 
 MAX_UNITS = 256  # of a layer that are compared; each further one costs more than the one before
 MIN_SAMPLES = 64  # fewer activations say nothing about twins
@@ -29,7 +29,7 @@ def evenly_spaced_filters(filter_count: int) -> Tensor:
     return torch.arange(count) * filter_count // max(1, count)
 
 
-class LayerExaminer:
+class RedundancyExaminer:
     """Finds out which filters of a layer are dead for good, twins, redundant or clustered.
 
     It runs between two batches.

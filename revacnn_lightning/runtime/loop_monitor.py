@@ -27,12 +27,12 @@ from revacnn_lightning.runtime.ranks.rank_zero import RankZero
 from revacnn_lightning.runtime.ranks.training_refusals import SPLIT
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_continuation import RunContinuation
-from revacnn_lightning.runtime.run_diagnostics import RunDiagnostics
+from revacnn_lightning.runtime.run_diagnostics import DiagnosticObservers
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.session import Session
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
-from revacnn_lightning.runtime.undo_after_failure import UndoAfterFailure
+from revacnn_lightning.runtime.undo_after_failure import UndoOnlySession
 from revacnn_lightning.runtime.validation_data import ValidationData, find_class_names
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.edited_models import find_journal
@@ -99,7 +99,7 @@ class LoopMonitor:
         self._continuation = RunContinuation(keep_history=options.keep_history)
         self._editor: Editor | None = None
         self._forwards: TrainingStepObserver | None = None
-        self._undo: UndoAfterFailure | None = None
+        self._undo: UndoOnlySession | None = None
         self._warning_filter = CompileWarningFilter()
         self._edit_refusal = ""
         self.loader: Any = None  # of the training data, if it is known
@@ -151,7 +151,7 @@ class LoopMonitor:
     def _make_session(self, editor: Editor, forwards: TrainingStepObserver, size: int) -> Session:
         options, model = self._options, self._state.model
         about = {"model": type(model).__name__, "name": options.name or ""}
-        diagnostics = RunDiagnostics(options.alert, about)
+        diagnostics = DiagnosticObservers(options.alert, about)
         names = options.names_of_classes
         lineage, history = self._continuation.begin(model)
         validation = ValidationData(
@@ -212,7 +212,7 @@ class LoopMonitor:
             reason = f"{message} ({type(error).__name__}: {error})"
             self.close("failed", reason, keep_edits=True)
             if self._editor is not None:
-                self._undo = UndoAfterFailure(self._editor, reason)
+                self._undo = UndoOnlySession(self._editor, reason)
 
     # ------------------------------------------------------------------ a batch
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.runtime.loss_scale import scale_of
+from revacnn_lightning.runtime.loss_scale import loss_scale_of
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
@@ -91,7 +91,7 @@ class LoopState:
     def loss_scale(self) -> Tensor | float:
         """The factor of the gradient scaler among the other objects; 1 without one."""
         scalers = [s for s in self.others.values() if isinstance(s, torch.amp.GradScaler)]
-        return scale_of(scalers[0]) if scalers else 1.0
+        return loss_scale_of(scalers[0]) if scalers else 1.0
 
     @property
     def device(self) -> torch.device:

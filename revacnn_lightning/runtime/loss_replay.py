@@ -27,7 +27,7 @@ from revacnn_lightning.runtime.batch_samples import batch_size
 from revacnn_lightning.runtime.differentiation import Captured, inputs_and_output_gradients
 from revacnn_lightning.runtime.recorded_call import RecordedCall
 from revacnn_lightning.runtime.recorded_step import RecordedStep
-from revacnn_lightning.runtime.replay_groups import GROUP, MIN_GROUPS, ReplayGroup, split_step
+from revacnn_lightning.runtime.replay_groups import GROUP, MIN_GROUPS, ReplayGroup, split_images
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
@@ -99,7 +99,7 @@ class LossReplay:
 
     # ---------------------------------------------------------------- recording
 
-    def want(self) -> None:
+    def request_recording(self) -> None:
         """Keep a step recorded for the next seconds."""
         self._wanted_until = self._clock() + WANTED_SECONDS
 
@@ -161,7 +161,7 @@ class LossReplay:
         if step is None:
             return
         note = keep_only_loss_calls(step)
-        groups = [] if note else split_step(step)
+        groups = [] if note else split_images(step)
         if groups:
             step.constants = groups[0].constants
             try:

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["scale_of"]
+__all__ = ["loss_scale_of"]
 
 
-def scale_of(scaler: Any) -> Tensor | float:
+def loss_scale_of(scaler: Any) -> Tensor | float:
     """Return the factor of a gradient scaler; 1 without one, or if it does nothing.
 
     It is the scaler's own tensor, because `get_scale` would wait for the device.

@@ -16,7 +16,11 @@ from typing import Any
 from torch.optim import Optimizer
 
 from revacnn_lightning.protocol.requests import SetHyperparameter
-from revacnn_lightning.runtime.schedulers import is_of_torch, last_rates, schedulers_of
+from revacnn_lightning.runtime.schedulers import (
+    computes_rates_like_torch,
+    last_rates,
+    schedulers_of,
+)
 
 __all__ = ["OverrideDetector"]
 
@@ -103,7 +107,7 @@ class OverrideDetector:
             _is_close(current, rate) for s in present for rate in _last_rate(s, group)
         )
         # A schedule of the user's own may not keep the rates that it sets.
-        if not expected_now and all(is_of_torch(s) for s in present):
+        if not expected_now and all(computes_rates_like_torch(s) for s in present):
             return False
         expected.value = current
         return True

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 
-__all__ = ["Pause", "is_pause"]
+__all__ = ["Pause", "leads_to_pause"]
 
 
-def is_pause(request: RequestBody) -> bool:
+def leads_to_pause(request: RequestBody) -> bool:
     """Return whether a request lets the run pause, before the next batch or before a later one."""
     return isinstance(request, ControlRun) and request.action in ("pause", "step", "finish_epoch")
 

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 
-__all__ = ["PlanBudget"]
+__all__ = ["PlanTimeBudget"]
 
 PLAN_SHARE = 0.006  # of the time; with the receiving of a flood of requests below 2 %
 PLAN_SECONDS = 1.0  # in a row, for a person who stages many changes
 MAX_SECONDS_PER_PLAN = 0.25  # that count, so that the next plan of a huge network can be awaited
 
 
-class PlanBudget:
+class PlanTimeBudget:
     """Limits the share of the time that plans take, however many are requested.
 
     A plan takes a few milliseconds, and a client may request them as fast as it can.

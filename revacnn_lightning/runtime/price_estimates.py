@@ -10,12 +10,12 @@ from torch import nn
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, input_count
 
-__all__ = ["WINDOW", "PriceWindow", "add_up_coupled"]
+__all__ = ["WINDOW", "RecentFilterPrices", "add_up_coupled_prices"]
 
 WINDOW = 10  # recorded batches
 
 
-class PriceWindow:
+class RecentFilterPrices:
     """The statistic ``price`` over the last `WINDOW` batches.
 
     A single batch is noisy, and many batches are those of other weights.
@@ -48,7 +48,7 @@ class PriceWindow:
             return np.sqrt(total / measured.sum(0))
 
 
-def add_up_coupled(
+def add_up_coupled_prices(
     prices: np.ndarray,
     layers: Sequence[str],
     widths: Sequence[int],

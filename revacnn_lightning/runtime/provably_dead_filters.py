@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.diagnostics.provably_dead import FilterParameters, find_provably_dead
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.requests import RemoveFilters
-from revacnn_lightning.runtime.batch import make_empty_probe
+from revacnn_lightning.runtime.batch import make_probe_without_forwards
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.execution.optimizer_state import param_groups_of
 from revacnn_lightning.steering.execution.plan_queries import are_normalized_together
@@ -76,7 +76,7 @@ class ProvablyDeadFilters:
         """Return whether a removal concerns only filters that are dead for good."""
         groups = self._editor.traced_groups
         try:
-            plan = self._editor.plan(RemoveFilters(layer, [index]), make_empty_probe())
+            plan = self._editor.plan(RemoveFilters(layer, [index]), make_probe_without_forwards())
         except RevacnnError:  # it cannot be removed alone; the certificate holds for the value
             return True
         if groups is None or are_normalized_together(groups, plan):

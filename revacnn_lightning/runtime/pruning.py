@@ -22,14 +22,14 @@ from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.pruning_choice import (
+    LayerRemoval,
     Measure,
-    Removal,
-    find_candidates,
-    group_by_layer,
-    size_before_and_after,
+    find_removal_candidates,
+    group_candidates_by_layer,
+    size_before_and_after_edit,
     take_cheapest,
 )
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.journal import JournalEntry
@@ -81,7 +81,7 @@ class Pruning:
         recorder: Recorder,
         editor: Editor,
         ranking: FilterPriceCollector,
-        prices: RemovalPrices,
+        prices: LossChangeMeasurer,
         replay: LossReplay,
         submit: Submit,
     ) -> None:
@@ -94,8 +94,8 @@ class Pruning:
         self.state: PruningState | None = None
         self._request = PruneTo()
         self._due_at = 0  # batch
-        self._queue: list[Removal] = []
-        self._pending: tuple[Removal | None, PendingRequest] | None = None  # None: an undo
+        self._queue: list[LayerRemoval] = []
+        self._pending: tuple[LayerRemoval | None, PendingRequest] | None = None  # None: an undo
         self._applied: JournalEntry | None = None  # of the edit whose reply is to be received
         self._has_progressed = True  # whether the last round has removed a filter
         self._edits: list[_Edit] = []
@@ -188,7 +188,7 @@ class Pruning:
         n_ranked = min(RANKED_BATCHES, self._request.every)
         if not self._queue and batch.step >= self._due_at - n_ranked:
             self._ranking.begin_ranking(batch.step)
-            self._replay.want()
+            self._replay.request_recording()
         if self.is_due(batch.step):
             self._choose(batch, version, n_ranked)
         if self._queue and self.is_running:
@@ -207,7 +207,7 @@ class Pruning:
             return
         state, layers = self.state, self._recorder.layers
         assert state is not None
-        candidates = find_candidates(
+        candidates = find_removal_candidates(
             ranking, layers, state.measure, self._request.filters, (batch.step, version),
             self._editor, batch.make_probe(), self._prices,
         )  # fmt: skip
@@ -222,7 +222,7 @@ class Pruning:
         if self.state.now <= self.state.target:
             self._set("ended", REACHED)
             return
-        self._queue = group_by_layer(chosen, layers, self._editor)
+        self._queue = group_candidates_by_layer(chosen, layers, self._editor)
         self._has_progressed = False
         self._due_at = batch.step + self._request.every
         self._ranking.end_ranking()
@@ -255,7 +255,7 @@ class Pruning:
             return
         self._has_progressed = True
         n_removed = sum(len(one.filters) for one in reply.plan.filter_changes)
-        before, now = size_before_and_after(entry.plan, state.measure)
+        before, now = size_before_and_after_edit(entry.plan, state.measure)
         self._edits.append(_Edit(entry, n_removed, removal.cost, before))
         self._note_edits(now)
         if now <= state.target:

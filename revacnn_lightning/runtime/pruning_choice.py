@@ -10,16 +10,16 @@ from typing import Literal
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.requests import RemoveFilters
 from revacnn_lightning.runtime.filter_prices import FilterKey
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, EditPlan, ForwardProbe
 
 __all__ = [
-    "Candidate",
+    "LayerRemoval",
     "Measure",
-    "Removal",
-    "find_candidates",
-    "group_by_layer",
-    "size_before_and_after",
+    "RemovalCandidate",
+    "find_removal_candidates",
+    "group_candidates_by_layer",
+    "size_before_and_after_edit",
     "take_cheapest",
 ]
 
@@ -31,7 +31,7 @@ Measure = Literal["macs", "parameters"]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RemovalCandidate:
     """A filter that could be removed, with all that is removed together with it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Removal:
+class LayerRemoval:
     """Filters of one layer that a round removes, by their permanent ids."""
 
     layer: str
@@ -58,23 +58,23 @@ class Removal:
     cost: float  # sum of the predicted changes
 
 
-def size_before_and_after(plan: EditPlan, measure: Measure) -> tuple[int, int]:
+def size_before_and_after_edit(plan: EditPlan, size_measure: Measure) -> tuple[int, int]:
     """Return the size of the network before and after an edit."""
-    if measure == "macs":
+    if size_measure == "macs":
         return plan.macs_before, plan.macs_after
     return plan.parameters_before, plan.parameters_after
 
 
-def find_candidates(
+def find_removal_candidates(
     ranking: Sequence[FilterKey],
     layers: Sequence[str],
-    measure: Measure,
+    size_measure: Measure,
     count: int,
     weights_key: object,
     editor: Editor,
     probe: ForwardProbe,
-    prices: RemovalPrices,
-) -> list[Candidate]:
+    prices: LossChangeMeasurer,
+) -> list[RemovalCandidate]:
     """Return more of the cheapest filters than ``count``, cheapest first.
 
     They are the first ones of the ranking that can be removed, in the order of the measured change
@@ -84,7 +84,7 @@ def find_candidates(
     Args:
         ranking: all filters, cheapest first, by an estimate.
         layers: the names of all layers.
-        measure: what the size of the network counts.
+        size_measure: what the size of the network counts.
         count: how many filters are to be removed.
         weights_key: a value that is equal as long as the weights have not changed.
         editor: makes the plans.
@@ -92,7 +92,7 @@ def find_candidates(
         prices: measures the changes of the loss.
     """
     limit = max(MIN_MEASURED, MEASURED_EACH * count)
-    found: list[Candidate] = []
+    found: list[RemovalCandidate] = []
     covered: set[tuple[str, int]] = set()
     for layer, index in ranking:
         if len(found) == limit:
@@ -103,22 +103,22 @@ def find_candidates(
             plan = editor.plan(RemoveFilters(layers[layer], [index]), probe)
         except RevacnnError:  # this filter cannot be removed
             continue
-        before, after = size_before_and_after(plan, measure)
+        before, after = size_before_and_after_edit(plan, size_measure)
         removed = frozenset((one.layer, i) for one in plan.filter_changes for i in one.filters)
         covered |= removed
         if plan.confirmation or after >= before:
             continue
-        price = prices.of_plan(plan, weights_key, SECONDS_EACH)
+        price = prices.measure(plan, weights_key, SECONDS_EACH)
         change = math.nan if isinstance(price, str) else price.change
-        found.append(Candidate((layer, index), removed, before, before - after, change))
+        found.append(RemovalCandidate((layer, index), removed, before, before - after, change))
     if any(math.isnan(one.change) for one in found):
         return found
     return sorted(found, key=lambda one: one.change)
 
 
 def take_cheapest(
-    candidates: Sequence[Candidate], widths: dict[str, int], max_count: int, target: int
-) -> list[Candidate]:
+    candidates: Sequence[RemovalCandidate], widths: dict[str, int], max_count: int, target_size: int
+) -> list[RemovalCandidate]:
     """Return the first candidates, as many as are needed to reach the target size.
 
     What each candidate saves is added up, as if the others stayed. Each layer keeps a filter.
@@ -127,13 +127,13 @@ def take_cheapest(
         candidates: cheapest first.
         widths: the number of filters by layer.
         max_count: the largest number of candidates to take.
-        target: the size of the network to reach.
+        target_size: the size of the network to reach.
     """
     left = dict(widths)
-    chosen: list[Candidate] = []
+    chosen: list[RemovalCandidate] = []
     size = candidates[0].size if candidates else 0
     for one in candidates:
-        if len(chosen) == max_count or size <= target:
+        if len(chosen) == max_count or size <= target_size:
             break
         removed: dict[str, int] = {}
         for layer, _ in one.removed:
@@ -148,9 +148,9 @@ def take_cheapest(
     return chosen
 
 
-def group_by_layer(
-    chosen: Sequence[Candidate], layers: Sequence[str], editor: Editor
-) -> list[Removal]:
+def group_candidates_by_layer(
+    chosen: Sequence[RemovalCandidate], layers: Sequence[str], editor: Editor
+) -> list[LayerRemoval]:
     """Return one removal for each layer, in the order of its first candidate.
 
     Args:
@@ -158,10 +158,10 @@ def group_by_layer(
         layers: the names of all layers.
         editor: knows the ids of the filters.
     """
-    removals: dict[str, Removal] = {}
+    removals: dict[str, LayerRemoval] = {}
     for one in chosen:
         layer, index = layers[one.key[0]], one.key[1]
-        known = removals.get(layer, Removal(layer, [], 0.0))
+        known = removals.get(layer, LayerRemoval(layer, [], 0.0))
         id_ = editor.filter_ids(layer)[index]
-        removals[layer] = Removal(layer, [*known.ids, id_], known.cost + one.change)
+        removals[layer] = LayerRemoval(layer, [*known.ids, id_], known.cost + one.change)
     return list(removals.values())

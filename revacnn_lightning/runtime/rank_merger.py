@@ -13,10 +13,10 @@ from revacnn_lightning.runtime.ranks.statistic_sums import StatisticSums
 from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger, SnapshotSums
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["RankMerger", "make_merger"]
+__all__ = ["RankSnapshotMerger", "make_snapshot_merger"]
 
 
-class RankMerger:
+class RankSnapshotMerger:
     """A `SnapshotMerger` for a training with several ranks.
 
     While all ranks record, a snapshot has the means over them and over the batches since the last
@@ -92,16 +92,16 @@ class RankMerger:
                 yield shown
 
 
-def make_merger(
+def make_snapshot_merger(
     statistics: RankStatistics | None,
     recorder: Recorder,
     interval: float,
     on_reduction: Callable[[PendingReduction, Snapshot], None],
-) -> SnapshotMerger | RankMerger:
+) -> SnapshotMerger | RankSnapshotMerger:
     """Return the merger of the snapshots of a run. ``statistics`` is None if it has one rank."""
     if statistics is None:
         return SnapshotMerger(interval)
-    return RankMerger(
+    return RankSnapshotMerger(
         statistics, lambda: (recorder.layers, recorder.widths), interval, on_reduction
     )
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Autocast", "RecordedCall", "Reference"]
+__all__ = ["AutocastState", "RecordedCall", "TensorReference"]
 
 
-class Reference:
+class TensorReference:
     """Stands in the arguments of a recorded call for a tensor of the step."""
 
     def __init__(self, index: int) -> None:
@@ -21,7 +21,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Autocast:
+class AutocastState:
     """The state of autocast during a call."""
 
     device_type: str
@@ -29,7 +29,7 @@ class Autocast:
     dtype: torch.dtype
 
     @classmethod
-    def now(cls, device_type: str) -> Autocast:
+    def now(cls, device_type: str) -> AutocastState:
         """Return the state of autocast on a type of device."""
         try:
             enabled = torch.is_autocast_enabled(device_type)
@@ -41,7 +41,7 @@ class Autocast:
 
     def context(self) -> Any:
         """Return a context in which autocast has this state."""
-        if self == Autocast.now(self.device_type):
+        if self == AutocastState.now(self.device_type):
             return nullcontext()
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
 
@@ -53,8 +53,8 @@ class RecordedCall:
     Attributes:
         name: the name of the function or module that is called, for messages.
         function: called with the model, then with the arguments.
-        arguments: (args, kwargs), with a `Reference` for every tensor but parameters and buffers;
-            None if the call cannot be repeated.
+        arguments: (args, kwargs), with a `TensorReference` for every tensor but parameters and
+            buffers; None if the call cannot be repeated.
         inputs: the tensors of the step that it reads, by index.
         outputs: index of each tensor that it returns; None for parameters and buffers.
         changed: the tensors that it changes, by index.
@@ -73,7 +73,7 @@ class RecordedCall:
     function: Callable[..., Any]
     arguments: Any
     inputs: list[int]
-    autocast: Autocast
+    autocast: AutocastState
     has_modules: bool = False
     is_of_model: bool = False
     has_gradient: bool = False
@@ -92,4 +92,4 @@ class RecordedCall:
     def has_single_tensor(self) -> bool:
         """Whether it was called with one tensor and nothing else."""
         args, kwargs = self.arguments if self.arguments is not None else ([], {})
-        return len(args) == 1 and isinstance(args[0], Reference) and not kwargs
+        return len(args) == 1 and isinstance(args[0], TensorReference) and not kwargs

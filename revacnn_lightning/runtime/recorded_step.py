@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.runtime.module_modes import modes_of, modes_set
 from revacnn_lightning.runtime.nested import map_leaves, tensors_in
-from revacnn_lightning.runtime.recorded_call import RecordedCall, Reference
+from revacnn_lightning.runtime.recorded_call import RecordedCall, TensorReference
 from revacnn_lightning.runtime.sample_sizes import replace_sample_counts
 from revacnn_lightning.steering.tracing.forward_probe import ForwardOutput
 
@@ -293,5 +293,5 @@ class RecordedStep:
 
 def _resolve(arguments: Any, tensors: dict[int, Tensor]) -> Any:
     return map_leaves(
-        arguments, lambda leaf: tensors[leaf.index] if isinstance(leaf, Reference) else leaf
+        arguments, lambda leaf: tensors[leaf.index] if isinstance(leaf, TensorReference) else leaf
     )

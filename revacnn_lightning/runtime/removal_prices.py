@@ -21,7 +21,7 @@ from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 
-__all__ = ["PRICED", "RemovalPrices", "can_be_priced"]
+__all__ = ["PRICED", "LossChangeMeasurer", "has_measurable_loss_change"]
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ NOT_TRACED = "the network has not been traced yet"
 NORMALIZED = "a norm mixes these filters with others, which change as well"
 
 
-def can_be_priced(request: object) -> bool:
+def has_measurable_loss_change(request: object) -> bool:
     """Return whether the effect of an edit on the loss can be measured before it is applied."""
     return isinstance(request, PRICED)
 
 
-class RemovalPrices:
+class LossChangeMeasurer:
     """Measures the change of the loss that a plan leads to, without carrying it out.
 
     The loss is that of training_step on up to 256 images of recent batches, computed in groups of
@@ -71,7 +71,7 @@ class RemovalPrices:
         """Why nothing can be measured; "" if it can."""
         return self._replay.note
 
-    def of_plan(
+    def measure(
         self, plan: EditPlan, weights_key: object, seconds: float = MAX_SECONDS
     ) -> RemovalPrice | str:
         """Return the price of a plan, or the reason why it cannot be measured.

@@ -11,19 +11,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["is_in_place", "name_of", "replay_of", "replay_of_submodule", "without_model"]
+__all__ = [
+    "ignore_model_argument",
+    "is_in_place",
+    "make_replay_function",
+    "make_submodule_call",
+    "torch_function_name",
+]
 
 # A function may warn of the few samples that it receives, such as a loss of sizes that differ.
 # `warnings.catch_warnings` would make Python show all earlier warnings of the user's again.
 warnings.filterwarnings("ignore", module=__name__.replace(".", r"\.") + "$")
 
 
-def replay_of_submodule(name: str) -> Callable[..., Any]:
+def make_submodule_call(module_name: str) -> Callable[..., Any]:
     """Return a function that calls the submodule of this name of its first argument, the model."""
-    return lambda model, *args, **kwargs: model.get_submodule(name)(*args, **kwargs)
+    return lambda model, *args, **kwargs: model.get_submodule(module_name)(*args, **kwargs)
 
 
-def without_model(function: Callable[..., Any]) -> Callable[..., Any]:
+def ignore_model_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function with the model as an additional first argument, which it ignores."""
     return lambda model, *args, **kwargs: function(*args, **kwargs)
 
@@ -33,7 +39,7 @@ def _set_data(model: nn.Module, tensor: Tensor, data: Tensor) -> None:
     tensor.detach().copy_(data)
 
 
-def replay_of(func: Any, name: str) -> Callable[..., Any]:
+def make_replay_function(func: Any, name: str) -> Callable[..., Any]:
     """Return the function that a replay calls for a torch function: without ``.data``."""
     if name == "data.__get__":
         return lambda model, tensor: tensor.detach()
@@ -43,7 +49,7 @@ def replay_of(func: Any, name: str) -> Callable[..., Any]:
         return _follow_mode(func)
     if name in _NOISE:
         return _quiet_in_evaluation(func)
-    return without_model(func)
+    return ignore_model_argument(func)
 
 
 _DROPOUTS = {
@@ -75,15 +81,15 @@ def _follow_mode(func: Any) -> Callable[..., Any]:
     return follow
 
 
-def is_in_place(name: str) -> bool:
+def is_in_place(function_name: str) -> bool:
     """Return whether a torch function of this name changes its first argument."""
-    return (name[-1] == "_" and name[0:2] != "__" and name[-2:] != "__") or name in (
-        "__setitem__",
-        "data.__set__",
-    )
+    if function_name in ("__setitem__", "data.__set__"):
+        return True
+    is_special = function_name[:2] == "__" or function_name[-2:] == "__"
+    return function_name[-1] == "_" and not is_special
 
 
-def name_of(func: Any) -> str:
+def torch_function_name(func: Any) -> str:
     """Return the name of a torch function; of a property, with ``.__get__`` or ``.__set__``."""
     name = getattr(func, "__name__", type(func).__name__)
     if name in ("__get__", "__set__"):

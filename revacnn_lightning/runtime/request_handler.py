@@ -43,8 +43,8 @@ from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.directed_initializer import DirectedInitializer
 from revacnn_lightning.runtime.image_predictions import ImagePredictions
-from revacnn_lightning.runtime.plan_budget import PlanBudget
-from revacnn_lightning.runtime.removal_prices import RemovalPrices, can_be_priced
+from revacnn_lightning.runtime.plan_budget import PlanTimeBudget
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer, has_measurable_loss_change
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.trial.edit_trial import EditTrial
 from revacnn_lightning.runtime.trial.trial_handler import TrialHandler
@@ -92,7 +92,7 @@ class RequestHandler:
         predictions: ImagePredictions | None = None,
         history: HistoryRecorder | None = None,
         recordings: RunRecordings | None = None,
-        prices: RemovalPrices | None = None,
+        prices: LossChangeMeasurer | None = None,
         automatic: AutomaticSteering | None = None,
         directed_initializer: DirectedInitializer | None = None,
         trial: EditTrial | None = None,
@@ -112,7 +112,7 @@ class RequestHandler:
         # Requests of the newest plans, with structure version, batch and summary
         self._priced_plans: deque[tuple[Edit, int, int, PlanSummary]] = deque(maxlen=PRICED_PLANS)
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
-        self._plan_budget = PlanBudget()
+        self._plan_budget = PlanTimeBudget()
         self._log = LimitedLog(log)
 
     def handle(self, request: Request, batch: TrainingBatch) -> Reply:
@@ -137,7 +137,7 @@ class RequestHandler:
                 return Done(request.id, detail, batch.step, -1 if after == before else after)
             if isinstance(body, KeyCommand):
                 raise EditRefusedError("the owner of the run hands out keys with revacnn share")
-            if refusal := batch.refusal_of(body):
+            if refusal := batch.why_edit_refused(body):
                 raise EditRefusedError(refusal)
             self._check_version(request.version)
             if request.dry_run:
@@ -153,7 +153,7 @@ class RequestHandler:
             return Refused(request.id, reason, self._status.version)
 
     def can_plan(self) -> bool:
-        """Return whether the training can afford another plan of a viewer; see `PlanBudget`."""
+        """Return whether the training can afford another plan of a viewer; see `PlanTimeBudget`."""
         return not self._plan_budget.is_exhausted
 
     def needs_no_batch(self, request: Request) -> bool:
@@ -180,9 +180,9 @@ class RequestHandler:
         if self._initializer is not None:
             self._initializer.directions(plan.request, plan)
         summary = plan.summary()
-        if self._prices is None or not can_be_priced(plan.request):
+        if self._prices is None or not has_measurable_loss_change(plan.request):
             return summary
-        price = self._prices.of_plan(plan, (batch.step, self._status.version))
+        price = self._prices.measure(plan, (batch.step, self._status.version))
         if isinstance(price, str):
             return replace(summary, price_note=price)
         summary = replace(summary, price=price)
@@ -225,7 +225,7 @@ class RequestHandler:
 
     def _price_before(self, edit: Edit, batch: TrainingBatch) -> PlanSummary:
         """Return a plan with the price of an edit that is about to be applied, or without any."""
-        if self._prices is None or not can_be_priced(edit):
+        if self._prices is None or not has_measurable_loss_change(edit):
             return PlanSummary("")
         for known, version, step, summary in reversed(self._priced_plans):
             is_recent = version == self._status.version and batch.step - step <= PRICE_BATCHES

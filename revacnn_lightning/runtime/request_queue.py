@@ -25,7 +25,7 @@ from revacnn_lightning.runtime.repeated_requests import RepeatedRequests
 
 __all__ = ["PendingRequest", "RequestQueue"]
 
-# Pending requests of viewers. Plans, which may have to wait (see `PlanBudget`), have a limit of
+# Pending requests of viewers. Plans, which may have to wait (see `PlanTimeBudget`), have a limit of
 # their own: whoever floods the run with them keeps nobody from pausing it.
 MAX_PENDING, MAX_PENDING_PLANS = 256, 128
 

@@ -12,10 +12,10 @@ from revacnn_lightning.runtime.logger_summaries import LoggerSummaries
 from revacnn_lightning.runtime.message_observers import MessageObserver
 from revacnn_lightning.runtime.trainer_adapter import next_logging_step
 
-__all__ = ["RunDiagnostics"]
+__all__ = ["DiagnosticObservers"]
 
 
-class RunDiagnostics:
+class DiagnosticObservers:
     """Makes the observers of a run: alerts, and summaries for the Trainer's loggers.
 
     Args:

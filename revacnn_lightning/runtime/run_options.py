@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.recording.recording_file import require_mcap
 from revacnn_lightning.recording.run_recordings import RecordingSettings
 from revacnn_lightning.runtime.alert_delivery import AlertTarget, check_target
-from revacnn_lightning.runtime.arguments import check_arguments, snapshot_interval
+from revacnn_lightning.runtime.arguments import check_arguments, seconds_between_snapshots
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
 from revacnn_lightning.runtime.sample_forward import UserForward
 from revacnn_lightning.runtime.server import Endpoints
@@ -98,7 +98,7 @@ class RunOptions:
     @property
     def snapshot_interval(self) -> float:
         """Seconds between two snapshots; 0 if every batch has one."""
-        return snapshot_interval(self.publish)
+        return seconds_between_snapshots(self.publish)
 
     def recordings(self, directory: Path) -> RecordingSettings:
         """Return what is recorded, by default into ``directory``."""

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from revacnn_lightning.runtime.nested import map_leaves
 
-__all__ = ["count_batches", "cut", "replace_sample_counts"]
+__all__ = ["count_batches", "replace_sample_counts", "take_first_samples"]
 
 MAX_BATCHES = 4
 
 
-def cut(tensor: Tensor, batch_size: int, sample_count: int) -> Tensor:
+def take_first_samples(tensor: Tensor, batch_size: int, sample_count: int) -> Tensor:
     """Return a copy of the first ``sample_count`` samples of a tensor, of each batch in it."""
     tensor = tensor.detach()
     batches = count_batches(tensor.shape, batch_size)

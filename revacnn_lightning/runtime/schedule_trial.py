@@ -22,10 +22,10 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.schedulers import (
-    is_of_torch,
+    computes_rates_like_torch,
     rate_attributes,
-    scale_group,
-    scale_scheduler,
+    scale_group_rates,
+    scale_scheduler_rates,
     schedulers_of,
 )
 
@@ -63,10 +63,10 @@ def find_rate_attributes(
         def scale(copied: Any, groups: list[dict[str, Any]], names: list[str] = names) -> None:
             group = groups[index]
             group["lr"] = group["lr"] * factor
-            scale_group(group, factor)
-            scale_scheduler(copied, index, factor, names)
+            scale_group_rates(group, factor)
+            scale_scheduler_rates(copied, index, factor, names)
             for each in _nested_of_torch(copied):
-                scale_scheduler(each, index, factor, rate_attributes(each))
+                scale_scheduler_rates(each, index, factor, rate_attributes(each))
 
         if _is_scaled(plain, _rates(scheduler, optimizer, scale, name), index, factor):
             return names
@@ -141,7 +141,7 @@ class _Stub(Optimizer):
 
 def _nested_of_torch(scheduler: Any) -> list[Any]:
     inside = schedulers_of(scheduler.optimizer, [scheduler])
-    return [each for each in inside if each is not scheduler and is_of_torch(each)]
+    return [each for each in inside if each is not scheduler and computes_rates_like_torch(each)]
 
 
 def _is_scaled(plain: Rates, scaled: Rates, index: int, factor: float) -> bool:

@@ -17,14 +17,14 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 __all__ = [
     "SCHEDULED_RATES",
+    "computes_rates_like_torch",
     "find_schedulers",
-    "is_of_torch",
     "last_rates",
     "rate_attributes",
-    "scale_group",
-    "scale_scheduler",
+    "scale_group_rates",
+    "scale_scheduler_rates",
     "schedulers_of",
-    "why_not_per_group",
+    "why_not_scalable_per_group",
 ]
 
 # Entries of a parameter group, written by schedulers, in units of the learning rate.
@@ -65,7 +65,7 @@ def schedulers_of(optimizer: Optimizer, schedulers: Iterable[Any]) -> list[Any]:
     return list(found.values())
 
 
-def is_of_torch(scheduler: Any) -> bool:
+def computes_rates_like_torch(scheduler: Any) -> bool:
     """Return whether a scheduler computes its rates as one of torch's does."""
     for cls in type(scheduler).__mro__:
         if cls.__module__ in TORCH_MODULES:
@@ -80,7 +80,7 @@ def rate_attributes(scheduler: Any) -> list[str]:
     return [name for name in (*PER_GROUP, *SHARED) if name in vars(scheduler)]
 
 
-def why_not_per_group(scheduler: Any, groups: int) -> str:
+def why_not_scalable_per_group(scheduler: Any, groups: int) -> str:
     """Return why a scheduler of torch cannot be scaled for one group alone; "" if it can be."""
     shared = [name for name in SHARED if float(getattr(scheduler, name, 0.0)) != 0.0]
     if groups == 1 or not shared:
@@ -91,7 +91,7 @@ def why_not_per_group(scheduler: Any, groups: int) -> str:
     )
 
 
-def scale_group(group: dict[str, Any], factor: float) -> None:
+def scale_group_rates(group: dict[str, Any], factor: float) -> None:
     """Scale the rates that schedulers keep in a parameter group."""
     for name in SCHEDULED_RATES:
         rate = group.get(name)
@@ -102,13 +102,15 @@ def scale_group(group: dict[str, Any], factor: float) -> None:
             group[name] = float(rate) * factor
 
 
-def scale_scheduler(scheduler: Any, index: int, factor: float, names: Sequence[str]) -> None:
+def scale_scheduler_rates(
+    scheduler: Any, index: int, factor: float, attributes: Sequence[str]
+) -> None:
     """Scale the rates of group ``index`` in these attributes of a scheduler.
 
     The last computed rates are scaled as well: schedulers of users may read them.
     """
     values = vars(scheduler)
-    for name in names:
+    for name in attributes:
         value = values[name]
         if isinstance(value, tuple):
             values[name] = tuple(_scaled(list(value), index, factor))

@@ -50,10 +50,10 @@ from revacnn_lightning.runtime.alert_monitor import AlertMonitor
 from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
-from revacnn_lightning.runtime.compilations import Compilations
+from revacnn_lightning.runtime.compilations import CompilationCounter
 from revacnn_lightning.runtime.controls import RunController, TrainingControls
 from revacnn_lightning.runtime.directed_initializer import DirectedInitializer
-from revacnn_lightning.runtime.idle_polling import IdlePolling
+from revacnn_lightning.runtime.idle_polling import PollingSchedule
 from revacnn_lightning.runtime.inspection_collectors import (
     InspectionCollectors,
     InspectionSources,
@@ -61,18 +61,18 @@ from revacnn_lightning.runtime.inspection_collectors import (
 from revacnn_lightning.runtime.key_commands import AccessKeyCommands
 from revacnn_lightning.runtime.loss_replay import NO_LOSS, LossReplay
 from revacnn_lightning.runtime.message_observers import MessageObserver, MessageObservers
-from revacnn_lightning.runtime.pause import is_pause
+from revacnn_lightning.runtime.pause import leads_to_pause
 from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.pruning import Pruning
 from revacnn_lightning.runtime.rank_comparison import RankComparison
-from revacnn_lightning.runtime.rank_merger import make_merger
+from revacnn_lightning.runtime.rank_merger import make_snapshot_merger
 from revacnn_lightning.runtime.ranks.all_ranks import (
     Ranks,
     SingleRank,
     StopReasons,
     changes_all_ranks,
 )
-from revacnn_lightning.runtime.removal_prices import can_be_priced
+from revacnn_lightning.runtime.removal_prices import has_measurable_loss_change
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
@@ -80,7 +80,7 @@ from revacnn_lightning.runtime.server import Endpoints, RunServer
 from revacnn_lightning.runtime.status import StatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicyExecutor
 from revacnn_lightning.runtime.trial.edit_trial import EditTrial
-from revacnn_lightning.runtime.trial.trial_loop import TrialLoop
+from revacnn_lightning.runtime.trial.trial_loop import RepeatableLoop
 from revacnn_lightning.runtime.validation_confusion import ConfusionRecorder
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
@@ -140,7 +140,7 @@ class Session:
         replay: LossReplay | None = None,
         snapshot_interval: float = 0.0,
         ranks: Ranks | None = None,
-        trial_loop: TrialLoop | None = None,
+        trial_loop: RepeatableLoop | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
         name = class_before_fsdp(type(model)).__name__
@@ -150,7 +150,7 @@ class Session:
         )
         own: list[MessageObserver] = [] if self._recordings is None else [self._recordings]
         self._alerts = AlertMonitor() if alerts is None else alerts
-        self._compilations = Compilations()
+        self._compilations = CompilationCounter()
         self._replay = LossReplay(model, refusal=NO_LOSS) if replay is None else replay
         self.recorder = recorder
         self._editor = editor
@@ -160,14 +160,16 @@ class Session:
         comparison = RankComparison(self._ranks.statistics, recorder)
         self._batches = BatchPublisher(
             self.run, recorder, self._publish, self._update_structure, history,
-            make_merger(self._ranks.statistics, recorder, snapshot_interval, comparison.receive),
+            make_snapshot_merger(
+                self._ranks.statistics, recorder, snapshot_interval, comparison.receive
+            ),
         )  # fmt: skip
         self._batch = TrainingBatch()
         self._had_viewer = False
         self._must_train_first = False  # whether a batch comes before the next pause
         self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
-        self._polling = IdlePolling()
+        self._polling = PollingSchedule()
         self._is_polling = True  # whether the sockets are polled before this batch
         self._controller = RunController(self.run, controls, self._ranks)
         sources = InspectionSources() if sources is None else sources
@@ -389,13 +391,13 @@ class Session:
         def can_handle(request: Request) -> bool:
             can_change = self._ranks.is_stopped or self._ranks.refusal
             if not can_change and changes_all_ranks(request.body, dry_run=request.dry_run):
-                is_refused = bool(batch.refusal_of(request.body))
+                is_refused = bool(batch.why_edit_refused(request.body))
                 return is_refused and not isinstance(request.body, Command)
             if isinstance(request.body, Command) and not isinstance(request.body, TryEdits):
-                return not (is_pause(request.body) and self._trains_first(batch))
+                return not (leads_to_pause(request.body) and self._trains_first(batch))
             is_known = batch.is_probe_ready() or is_paused
-            if request.dry_run and can_be_priced(request.body) and not is_paused:
-                self._replay.want()
+            if request.dry_run and has_measurable_loss_change(request.body) and not is_paused:
+                self._replay.request_recording()
                 is_known = is_known and batch.is_loss_ready()
             return is_known and (batch.can_edit or request.dry_run)
 
@@ -459,7 +461,7 @@ class Session:
         )
         if self.is_recording:
             self._publish_collected()
-        given_up, errors = self._compilations.take_given_up(), self._ranks.take_errors()
+        given_up, errors = self._compilations.take_abandoned_functions(), self._ranks.take_errors()
         for text in given_up:
             self._alerts.add("not_compiled", self._batch.step, text)
         for text in errors:

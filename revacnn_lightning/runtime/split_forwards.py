@@ -15,10 +15,10 @@ from revacnn_lightning.telemetry.inspection.following_norms import (
     observe_following_norms,
 )
 
-__all__ = ["SplitForwards"]
+__all__ = ["SplitParametersObserver"]
 
 
-class SplitForwards:
+class SplitParametersObserver:
     """Observes training steps of a module with split parameters; its probes run no forward.
 
     Args:

@@ -18,7 +18,7 @@ from revacnn_lightning.protocol.messages import (
     TrainingState,
 )
 from revacnn_lightning.protocol.trial_state import TrialState
-from revacnn_lightning.runtime.batch import make_empty_probe
+from revacnn_lightning.runtime.batch import make_probe_without_forwards
 from revacnn_lightning.runtime.heartbeat import Heartbeat
 from revacnn_lightning.runtime.hyperparameters import describe_parameter_groups
 from revacnn_lightning.runtime.structure import TracedTopology, build_structure
@@ -95,7 +95,9 @@ class StatusPublisher:
         self._was_edited = True
         self.version += 1 if self.structure is not None else 0
         if self._topology.version >= 0 and self._editor.is_traced:
-            self._topology = TracedTopology.trace(self.version, self._editor, make_empty_probe)
+            self._topology = TracedTopology.trace(
+                self.version, self._editor, make_probe_without_forwards
+            )
         self._publish_structure()
 
     def update_layer_order(self) -> bool:

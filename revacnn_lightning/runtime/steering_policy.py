@@ -63,7 +63,7 @@ class SteeringPolicyExecutor:
         self._free: list[str] = []  # layers in which an examination found dead filters
         self._updated_at = 0
 
-    def set(self, policy: Policy) -> str:
+    def set_policy(self, policy: Policy) -> str:
         """Set the policy; return in words what it does."""
         self.policy = policy
         if policy == "off":

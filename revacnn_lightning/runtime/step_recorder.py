@@ -35,16 +35,16 @@ from revacnn_lightning.runtime.functional_transforms import is_transformed, unwr
 from revacnn_lightning.runtime.module_calls import module_calls_replaced
 from revacnn_lightning.runtime.module_modes import modes_without_noise
 from revacnn_lightning.runtime.nested import UnsupportedValueError, map_tensors, tensors_in
-from revacnn_lightning.runtime.recorded_call import Autocast, RecordedCall, Reference
+from revacnn_lightning.runtime.recorded_call import AutocastState, RecordedCall, TensorReference
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.replay_functions import (
+    ignore_model_argument,
     is_in_place,
-    name_of,
-    replay_of,
-    replay_of_submodule,
-    without_model,
+    make_replay_function,
+    make_submodule_call,
+    torch_function_name,
 )
-from revacnn_lightning.runtime.sample_sizes import count_batches, cut
+from revacnn_lightning.runtime.sample_sizes import count_batches, take_first_samples
 
 __all__ = ["StepRecorder"]
 
@@ -164,9 +164,9 @@ class StepRecorder:
         if not reads and next(module.parameters(), None) is None:
             return None  # it transforms the batch
         if name is None:
-            return self._begin(type(module).__name__, without_model(module), args, kwargs)
+            return self._begin(type(module).__name__, ignore_model_argument(module), args, kwargs)
         label = name or type(module).__name__
-        call = self._begin(label, replay_of_submodule(name), args, kwargs, has_modules=True)
+        call = self._begin(label, make_submodule_call(name), args, kwargs, has_modules=True)
         call.is_of_model = module is self._model
         return call
 
@@ -187,7 +187,7 @@ class StepRecorder:
 
     def _begin_function(self, func: Any, args: Any, kwargs: Any) -> RecordedCall | str | None:
         """Return the call to record; else what its results are: "gradient" or "outside"."""
-        name = name_of(func)
+        name = torch_function_name(func)
         if name in _NOT_RECORDED:
             return None
         if self._is_transformed((args, kwargs)):
@@ -200,7 +200,7 @@ class StepRecorder:
             return "gradient"  # such as an update of parameters
         if not any(t in self._indices or id(t) in self._held for t in tensors):
             return "outside"
-        return self._begin(name, replay_of(func, name), args, kwargs)
+        return self._begin(name, make_replay_function(func, name), args, kwargs)
 
     # ---------------------------------------------------------------- both
 
@@ -233,7 +233,7 @@ class StepRecorder:
         except UnsupportedValueError as error:
             arguments, failure = None, f"{name} cannot be called again: {error}"
         inputs = [self._indices[t] for t in tensors if t in self._indices]
-        autocast = Autocast.now(self._device_type)
+        autocast = AutocastState.now(self._device_type)
         call = RecordedCall(
             name, function, arguments, inputs, autocast, has_modules, failure=failure
         )
@@ -253,10 +253,10 @@ class StepRecorder:
                 self.step.unseen = self.step.unseen or UNSEEN
             index = self._new_index(tensor)
             with torch.no_grad():
-                value = cut(tensor, self.step.batch_size, self.step.samples)
+                value = take_first_samples(tensor, self.step.batch_size, self.step.samples)
             self.step.constants[index] = value
             self.step.batches[index] = count_batches(tensor.shape, self.step.batch_size)
-        return Reference(index)
+        return TensorReference(index)
 
     def _end(self, call: RecordedCall, out: Any) -> None:
         """Record a call that has returned."""
@@ -286,7 +286,7 @@ class StepRecorder:
         """Return a copy of a few samples of a result; of others, zeros that take no memory."""
         with torch.no_grad():
             if is_needed:
-                return cut(tensor, self.step.batch_size, self.step.samples)
+                return take_first_samples(tensor, self.step.batch_size, self.step.samples)
             return torch.zeros((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
 
     def _is_of_parameters(self, call: RecordedCall) -> bool:

@@ -124,14 +124,16 @@ def _build_layer(
     )
 
 
-def contract_edges(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def contract_edges(
+    layer_names: Sequence[str], edges: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
     """Return the edges between these layers, with all other layers contracted.
 
     A path that leads from one of these layers to another only over other layers becomes one edge.
 
     An edge is (from, to). The result is sorted.
     """
-    listed, followers = set(names), defaultdict(list)
+    listed, followers = set(layer_names), defaultdict(list)
     for source, target in edges:
         followers[source].append(target)
     found = set()

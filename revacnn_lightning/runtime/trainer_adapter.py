@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
-from revacnn_lightning.runtime.loss_scale import scale_of
+from revacnn_lightning.runtime.loss_scale import loss_scale_of
 from revacnn_lightning.runtime.metric_reader import is_scalar
 from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.runtime.step_recording import AddResult
@@ -23,7 +23,7 @@ from revacnn_lightning.steering.holders.object_walk import CopyHolder
 __all__ = [
     "TrainerControls",
     "data_class_names",
-    "loads_after_fit_start",
+    "loads_checkpoint_after_start",
     "loss_scale",
     "next_logging_step",
     "other_callbacks",
@@ -172,7 +172,7 @@ def _known_pairs(trainer: Any, callback: Any) -> Iterator[tuple[nn.Module, nn.Mo
         yield pruned[position][0], original["data"]
 
 
-def loads_after_fit_start(trainer: Any) -> bool:
+def loads_checkpoint_after_start(trainer: Any) -> bool:
     """Return whether this Trainer loads a checkpoint after ``on_fit_start``, not before.
 
     Strategies that split the parameters among the processes do so, such as FSDP2.
@@ -194,7 +194,7 @@ def progress_of(trainer: Any, step: int, batch_index: int) -> Progress:
 
 def loss_scale(trainer: Any) -> Tensor | float:
     """Return the factor by which 16-mixed precision multiplies the loss; 1 without a scaler."""
-    return scale_of(getattr(trainer.precision_plugin, "scaler", None))
+    return loss_scale_of(getattr(trainer.precision_plugin, "scaler", None))
 
 
 def scalar_metrics(trainer: Any) -> dict[str, Tensor | float]:

@@ -16,7 +16,7 @@ from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.nested import tensors_in
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import SampleForwards
-from revacnn_lightning.runtime.split_forwards import SplitForwards
+from revacnn_lightning.runtime.split_forwards import SplitParametersObserver
 from revacnn_lightning.runtime.step_images import FindStepImages, unknown_step_images
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.steering import Editor
@@ -59,10 +59,10 @@ class TrainingStepObserver:
         self._get_class_names = get_class_names
         self._prepare = prepare
         self._batch_reader = BatchReader(options.images)
-        self._samples: SampleForwards | SplitForwards
+        self._samples: SampleForwards | SplitParametersObserver
         self.find_step_images: FindStepImages = unknown_step_images
         if is_split:
-            self._samples = SplitForwards(model)
+            self._samples = SplitParametersObserver(model)
         else:
             samples = SampleForwards(model, make_context, options.forward, options.images, refusal)
             self._samples, self.find_step_images = samples, samples.step_images

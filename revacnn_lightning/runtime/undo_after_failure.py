@@ -16,12 +16,12 @@ from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopRea
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.steering import Editor
 
-__all__ = ["UndoAfterFailure"]
+__all__ = ["UndoOnlySession"]
 
 log = logging.getLogger(__name__)
 
 
-class UndoAfterFailure:
+class UndoOnlySession:
     """Takes the place of a `Session` that has failed: it only undoes and redoes edits.
 
     Requests come from inside the process. All other requests are refused.
@@ -62,7 +62,7 @@ class UndoAfterFailure:
         is_stopped = self._ranks.is_stopped
         self._queue.handle(
             lambda request: self._handle(request, batch),
-            lambda request: is_ready and (is_stopped or bool(batch.refusal_of(request.body))),
+            lambda request: is_ready and (is_stopped or bool(batch.why_edit_refused(request.body))),
         )
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class UndoAfterFailure:
             raise EditRefusedError(
                 f"{self._reason}; until the next fit, edits can only be undone and redone"
             )
-        if refusal := batch.refusal_of(edit):
+        if refusal := batch.why_edit_refused(edit):
             raise EditRefusedError(refusal)
         if request.dry_run:
             return Planned(request.id, self._editor.plan(edit, batch.make_probe()).summary())

@@ -58,8 +58,8 @@ def test_an_unknown_layer_or_statistic_names_the_known_ones():
 
 
 def test_a_snapshot_of_another_structure_does_not_fit():
-    assert Batch.fits(snapshot(0), structure())
-    assert not Batch.fits(snapshot(0), structure(0, layer("a", 0, 1)))
+    assert Batch.matches_structure(snapshot(0), structure())
+    assert not Batch.matches_structure(snapshot(0), structure(0, layer("a", 0, 1)))
 
 
 def test_columns_have_a_row_per_filter():

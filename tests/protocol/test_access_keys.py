@@ -11,7 +11,7 @@ from revacnn_lightning.protocol import access_keys
 from revacnn_lightning.protocol.access_keys import (
     AccessKey,
     KeyRing,
-    check_name,
+    check_key_name,
 )
 from revacnn_lightning.protocol.base_socket import Keys
 
@@ -96,9 +96,9 @@ def test_without_an_owner_whoever_has_the_server_key_is_one():
 @pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "x" * 65, "-ann", "training script"])
 def test_a_name_that_would_mislead_is_refused(name: str):
     with pytest.raises(EditRefusedError, match="is not a name"):
-        check_name(name)
+        check_key_name(name)
 
 
 @pytest.mark.parametrize("name", ["ann", "Ann Müller", "ann@gpu-01.example", "observer 2"])
 def test_names_of_people_are_accepted(name: str):
-    check_name(name)
+    check_key_name(name)

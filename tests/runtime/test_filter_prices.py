@@ -16,7 +16,7 @@ from revacnn_lightning.runtime import filter_prices
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.loss_replay import LossReplay
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 from tests.manual_clock import ManualClock
@@ -36,7 +36,7 @@ class Run:
         self.recorder.attach()
         self.editor.channel_groups(ForwardProbe([lambda: self.model(IMAGES[:2])]))
         self.replay, self.clock, self.step = LossReplay(self.model), ManualClock(), 0
-        prices = RemovalPrices(self.editor, self.replay)
+        prices = LossChangeMeasurer(self.editor, self.replay)
         self.collector = FilterPriceCollector(
             self.recorder, self.editor, prices, self.replay, self.clock
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from revacnn_lightning.runtime.idle_polling import ACTIVE_SECONDS, IDLE_SECONDS, IdlePolling
+from revacnn_lightning.runtime.idle_polling import ACTIVE_SECONDS, IDLE_SECONDS, PollingSchedule
 
 
 class Clock:
@@ -12,7 +12,7 @@ class Clock:
         return self.now
 
 
-def polls(polling: IdlePolling, clock: Clock, batches: int) -> int:
+def polls(polling: PollingSchedule, clock: Clock, batches: int) -> int:
     """Return before how many batches the sockets are polled; a batch takes a tenth of the pause."""
     count = 0
     for _ in range(batches):
@@ -23,7 +23,7 @@ def polls(polling: IdlePolling, clock: Clock, batches: int) -> int:
 
 def test_sockets_were_polled_before_each_batch_although_nobody_was_there() -> None:
     clock = Clock()
-    polling = IdlePolling(clock)
+    polling = PollingSchedule(clock)
     assert polling.is_due()
     assert polls(polling, clock, 100) in (9, 10, 11)
 
@@ -32,7 +32,7 @@ def test_with_a_client_they_are_polled_before_each_batch_and_for_a_while_after_i
     None
 ):
     clock = Clock()
-    polling = IdlePolling(clock)
+    polling = PollingSchedule(clock)
     polling.note_client()
     assert polls(polling, clock, 100) == 100
     clock.now += ACTIVE_SECONDS
@@ -41,7 +41,7 @@ def test_with_a_client_they_are_polled_before_each_batch_and_for_a_while_after_i
 
 def test_slow_batches_are_polled_before_each_of_them() -> None:
     clock = Clock()
-    polling = IdlePolling(clock)
+    polling = PollingSchedule(clock)
     for _ in range(5):
         assert polling.is_due()
         clock.now += 2 * IDLE_SECONDS

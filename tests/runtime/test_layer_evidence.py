@@ -15,7 +15,7 @@ from revacnn_lightning.runtime import layer_evidence
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
@@ -41,7 +41,7 @@ class Run:
         self.replay, self.step, self.seconds = LossReplay(self.model), 0, 0.0
         self.collector = layer_evidence.make_evidence_collector(
             self.model, self.recorder, self.editor, lambda: [self.optimizer],
-            RemovalPrices(self.editor, self.replay), self.replay,
+            LossChangeMeasurer(self.editor, self.replay), self.replay,
         )  # fmt: skip
         self.collector._clock = lambda: self.seconds
         self.collector._budget = TokenBucket(1.0, 1.0, lambda: self.seconds)

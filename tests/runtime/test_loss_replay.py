@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from revacnn_lightning import RemoveFilters
 from revacnn_lightning.runtime import loss_replay
 from revacnn_lightning.runtime.loss_replay import LossReplay
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
 
 IMAGES, LABELS = torch.randn(40, 3, 6, 6), torch.arange(40) % 2
@@ -69,9 +69,9 @@ class Negate(torch.autograd.Function):
         return -gradient
 
 
-def replay_of(module: Classifier) -> LossReplay:
+def make_replay_function(module: Classifier) -> LossReplay:
     replay = LossReplay(module)
-    replay.want()
+    replay.request_recording()
     assert replay.needs_step(0, 7)
     replay.record((IMAGES, LABELS), 0, 7, lambda: module.training_step((IMAGES, LABELS), 0))
     replay.finish_recording()
@@ -90,7 +90,7 @@ def expected(module: Classifier, group: int) -> float:
 @pytest.mark.parametrize("kind", [Classifier, WithPenalty, OwnFunction])
 def test_each_group_has_the_loss_of_its_images_in_evaluation_mode(kind):
     module = kind()
-    replay = replay_of(module)
+    replay = make_replay_function(module)
     assert (replay.note, replay.step, replay.group_count) == ("", 7, 3)
     assert module.steps == 1
     with torch.no_grad():  # training goes on
@@ -104,7 +104,7 @@ def test_each_group_has_the_loss_of_its_images_in_evaluation_mode(kind):
 def test_a_batch_is_split_into_few_groups_but_at_least_two(size, groups):
     module = Classifier()
     replay = LossReplay(module)
-    replay.want()
+    replay.request_recording()
     batch = (IMAGES[:size], LABELS[:size])
     replay.record(batch, 0, 0, lambda: module.training_step(batch, 0))
     replay.finish_recording()
@@ -114,7 +114,7 @@ def test_a_batch_is_split_into_few_groups_but_at_least_two(size, groups):
 
 def test_a_replay_changes_nothing():
     module = Classifier()
-    replay = replay_of(module)
+    replay = make_replay_function(module)
     state = {name: value.clone() for name, value in module.state_dict().items()}
     random_state = torch.get_rng_state()
     replay.losses()
@@ -125,7 +125,7 @@ def test_a_replay_changes_nothing():
 
 @pytest.mark.parametrize("kind", [Manual, Unrelated])
 def test_a_loss_that_is_not_known_has_a_reason(kind):
-    replay = replay_of(kind())
+    replay = make_replay_function(kind())
     assert replay.note == loss_replay.NO_LOSS
     assert replay.losses() == []
     assert replay.is_ready(0)
@@ -136,7 +136,7 @@ def test_another_step_is_recorded_only_while_it_is_wanted():
     module = Classifier()
     replay = LossReplay(module, clock=lambda: now[0])
     assert not replay.needs_step(0, 0)
-    replay.want()
+    replay.request_recording()
     assert replay.needs_step(0, 0)
     replay.record((IMAGES, LABELS), 0, 0, lambda: module.training_step((IMAGES, LABELS), 0))
     assert replay.is_ready(0)
@@ -151,7 +151,7 @@ def test_another_step_is_recorded_only_while_it_is_wanted():
 def test_the_images_of_several_batches_are_used_until_they_are_enough():
     module = Classifier()
     replay = LossReplay(module)
-    replay.want()
+    replay.request_recording()
     for step in range(9):
         assert replay.needs_step(0, step) == (step < 7)
         replay.record((IMAGES, LABELS), 0, step, lambda: module.training_step((IMAGES, LABELS), 0))
@@ -164,14 +164,14 @@ def test_the_images_of_several_batches_are_used_until_they_are_enough():
 
 def test_large_images_are_fewer(monkeypatch):
     monkeypatch.setattr(loss_replay, "MAX_ELEMENTS", 16 * IMAGES[0].numel())
-    assert replay_of(Classifier()).images == 16
+    assert make_replay_function(Classifier()).images == 16
 
 
 def test_compiled_networks_are_left_alone():
     module = Classifier()
     module.net = torch.compile(module.net, backend="eager")
     replay = LossReplay(module)
-    replay.want()
+    replay.request_recording()
     assert not replay.needs_step(0, 0)
     assert replay.is_ready(0)
     assert replay.note == loss_replay.COMPILED
@@ -223,7 +223,7 @@ def record_detection(replay: LossReplay, module: Detection, step: int) -> None:
 def test_the_loss_of_a_detector_is_that_of_training_without_dropout_and_batch_statistics():
     module = Detection().train()
     replay = LossReplay(module)
-    replay.want()
+    replay.request_recording()
     record_detection(replay, module, 7)
     assert replay.note == ""
     assert replay.needs_step(0, 8)  # another one, so that there is a spread
@@ -246,14 +246,14 @@ def test_the_loss_of_a_detector_is_that_of_training_without_dropout_and_batch_st
 def test_the_price_of_a_filter_of_a_detector_is_the_change_of_its_loss():
     module = Detection().train()
     replay = LossReplay(module)
-    replay.want()
+    replay.request_recording()
     record_detection(replay, module, 7)
     record_detection(replay, module, 8)
     editor = Editor(module)
     images, targets = detection_batch(7)
     probe = ForwardProbe([lambda: module.net(images, targets)])
     plan = editor.plan(RemoveFilters("net.body.0", [1]), probe)
-    price = RemovalPrices(editor, replay).of_plan(plan, 0)
+    price = LossChangeMeasurer(editor, replay).measure(plan, 0)
     assert not isinstance(price, str), price
     before = replay.losses()
     with torch.no_grad():

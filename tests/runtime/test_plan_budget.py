@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from revacnn_lightning.runtime.plan_budget import PlanBudget
+from revacnn_lightning.runtime.plan_budget import PlanTimeBudget
 from tests.manual_clock import ManualClock
 
 
 def test_plans_take_a_small_share_of_the_time():
     clock, planned = ManualClock(), 0.0
-    budget = PlanBudget(clock)
+    budget = PlanTimeBudget(clock)
     for _ in range(100_000):  # a batch of 10 ms, and as many plans as are allowed
         while not budget.is_exhausted:
             with budget.spend():
@@ -20,7 +20,7 @@ def test_plans_take_a_small_share_of_the_time():
 
 def test_a_slow_plan_does_not_exhaust_the_budget_for_long():
     clock = ManualClock()
-    budget = PlanBudget(clock)
+    budget = PlanTimeBudget(clock)
     for _ in range(4):
         with budget.spend():
             clock.now += 60.0

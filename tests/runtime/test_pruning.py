@@ -15,7 +15,7 @@ from revacnn_lightning.runtime.batch import Progress, TrainingBatch
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.pruning import NONE_LEFT, REACHED, UNDONE, WAITING, Pruning
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.status import StatusPublisher
@@ -41,7 +41,7 @@ class PrunedRun:
         self.recorder, self.editor = Recorder(self.model), Editor(self.model)
         self.recorder.attach()
         self.replay = LossReplay(self.model, refusal="" if has_loss else "there is no loss")
-        prices = RemovalPrices(self.editor, self.replay)
+        prices = LossChangeMeasurer(self.editor, self.replay)
         self.ranking = FilterPriceCollector(self.recorder, self.editor, prices, self.replay)
         self.status = StatusPublisher(
             "run", self.model, self.editor, self.recorder,

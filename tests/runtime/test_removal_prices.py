@@ -14,7 +14,7 @@ from revacnn_lightning import MergeFilters, Reinitialize, RemoveFilters
 from revacnn_lightning.protocol.prices import RemovalPrice
 from revacnn_lightning.runtime import removal_prices
 from revacnn_lightning.runtime.loss_replay import LossReplay
-from revacnn_lightning.runtime.removal_prices import RemovalPrices
+from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
 from tests.runtime.live_run import train_with
 
@@ -45,14 +45,14 @@ def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(1, channels)
 
 
-def prices_of(model: Residual) -> tuple[Editor, ForwardProbe, RemovalPrices]:
+def prices_of(model: Residual) -> tuple[Editor, ForwardProbe, LossChangeMeasurer]:
     editor, probe = Editor(model), ForwardProbe([lambda: model(IMAGES[:2])])
     editor.channel_groups(probe)
     replay = LossReplay(model)
     replay.record((IMAGES, LABELS), 0, 5, model.step)
     replay.finish_recording()
     assert replay.note == ""
-    return editor, probe, RemovalPrices(editor, replay)
+    return editor, probe, LossChangeMeasurer(editor, replay)
 
 
 def loss_of(model: Residual) -> float:
@@ -67,7 +67,7 @@ def loss_of(model: Residual) -> float:
 def test_the_predicted_change_is_that_of_the_edit(request_):
     model = Residual()
     editor, probe, prices = prices_of(model)
-    price = prices.of_plan(editor.plan(request_, probe), 0, math.inf)  # on all images
+    price = prices.measure(editor.plan(request_, probe), 0, math.inf)  # on all images
     assert isinstance(price, RemovalPrice)
     edited = copy.deepcopy(model)
     Editor(edited).apply(request_, ForwardProbe([lambda: edited(IMAGES[:2])]))
@@ -83,7 +83,7 @@ def test_measuring_changes_no_value_and_no_gradient():
     model.step().backward()
     before = {n: (p.data_ptr(), p.clone(), p.grad.clone()) for n, p in model.named_parameters()}
     for request in (RemoveFilters("first", [3]), Reinitialize("first", [3])):
-        assert isinstance(prices.of_plan(editor.plan(request, probe), 0), RemovalPrice)
+        assert isinstance(prices.measure(editor.plan(request, probe), 0), RemovalPrice)
     for name, parameter in model.named_parameters():
         address, value, gradient = before[name]
         assert parameter.data_ptr() == address
@@ -100,7 +100,7 @@ def test_a_silent_filter_costs_exactly_nothing():
             module.bias[2] = 0
         model.depthwise.bias.zero_()
     editor, probe, prices = prices_of(model)
-    price = prices.of_plan(editor.plan(RemoveFilters("first", [2]), probe), 0)
+    price = prices.measure(editor.plan(RemoveFilters("first", [2]), probe), 0)
     assert (price.change, price.error) == (0, 0)
 
 
@@ -108,7 +108,7 @@ def test_filters_that_a_norm_mixes_have_no_price():
     model = Residual(group_norm)
     editor, probe, prices = prices_of(model)
     plan = editor.plan(RemoveFilters("second", [0]), probe)
-    assert prices.of_plan(plan, 0) == removal_prices.NORMALIZED
+    assert prices.measure(plan, 0) == removal_prices.NORMALIZED
 
 
 def test_a_loss_that_is_not_finite_has_no_price():
@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_has_no_price():
     with torch.no_grad():
         model.head.bias.fill_(math.nan)
     plan = editor.plan(RemoveFilters("first", [0]), probe)
-    assert prices.of_plan(plan, 0) == removal_prices.NOT_FINITE
+    assert prices.measure(plan, 0) == removal_prices.NOT_FINITE
 
 
 def test_a_price_seeds_no_device_that_is_not_restored(monkeypatch):
@@ -131,13 +131,13 @@ def test_a_price_seeds_no_device_that_is_not_restored(monkeypatch):
         monkeypatch.setattr(module, name, seeded)
     editor, probe, prices = prices_of(Residual())
     plan = editor.plan(RemoveFilters("first", [0]), probe)
-    assert not isinstance(prices.of_plan(plan, 0), str)
+    assert not isinstance(prices.measure(plan, 0), str)
 
 
 def test_little_time_means_fewer_images():
     model = Residual()
     editor, probe, prices = prices_of(model)
-    price = prices.of_plan(editor.plan(RemoveFilters("first", [0]), probe), 0, seconds=0)
+    price = prices.measure(editor.plan(RemoveFilters("first", [0]), probe), 0, seconds=0)
     assert price.images == 2 * 16  # for the spread
 
 

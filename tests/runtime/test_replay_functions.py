@@ -9,10 +9,10 @@ CODE = """
 import warnings
 import torch
 from torch.nn import functional as F
-from revacnn_lightning.runtime.replay_functions import replay_of
+from revacnn_lightning.runtime.replay_functions import make_replay_function
 
 F.mse_loss(torch.ones(3), torch.ones(1))  # the user's own warning
-replay_of(F.mse_loss, "mse_loss")(None, torch.ones(2), torch.ones(8, 1))
+make_replay_function(F.mse_loss, "mse_loss")(None, torch.ones(2), torch.ones(8, 1))
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from revacnn_lightning import AddFilters, Applied, ControlRun, RemoveFilters, SetHyperparameter
 from revacnn_lightning.protocol.messages import Done, Planned, Refused, Request
 from revacnn_lightning.protocol.requests import Command, Edit, InspectFilter
-from revacnn_lightning.runtime.batch import Progress, TrainingBatch, make_empty_probe
+from revacnn_lightning.runtime.batch import Progress, TrainingBatch, make_probe_without_forwards
 from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from tests.runtime.test_status import SmallRun
@@ -109,5 +109,5 @@ def test_requests_that_run_no_forward_need_no_batch(handler: HandlerWithRun) -> 
     assert needs_no_batch(ControlRun("pause"))
     assert not needs_no_batch(ControlRun("checkpoint"))
     assert not needs_no_batch(ControlRun("stop"))
-    handler.batch = TrainingBatch(make_probe=make_empty_probe)
+    handler.batch = TrainingBatch(make_probe=make_probe_without_forwards)
     assert isinstance(handler.handle(RemoveFilters("0", [1]), dry_run=True), Planned)

@@ -8,7 +8,7 @@ import pytest
 
 from revacnn_lightning import ReVACNN
 from revacnn_lightning.protocol.messages import Snapshot
-from revacnn_lightning.runtime.arguments import snapshot_interval
+from revacnn_lightning.runtime.arguments import seconds_between_snapshots
 from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger
 from tests.manual_clock import ManualClock
 
@@ -103,7 +103,7 @@ def test_batches_of_different_networks_are_not_merged(change: dict[str, object])
     [("every batch", 0.0), ("10 Hz", 0.1), ("0.5 Hz", 2.0), ("20Hz", 0.05)],
 )
 def test_rates_are_understood(publish: str, seconds: float):
-    assert snapshot_interval(publish) == pytest.approx(seconds)
+    assert seconds_between_snapshots(publish) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("publish", ["", "10", "0 Hz", "-1 Hz", "1e9 Hz", "sometimes", 10, None])

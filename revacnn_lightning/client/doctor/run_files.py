@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.connection_file import Connection, runtime_dir
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
 from revacnn_lightning.protocol.run_discovery import find_unusable_files, list_runs
 
-__all__ = ["check_connection_files", "check_runtime_dir", "file_system"]
+__all__ = ["check_connection_files", "check_runtime_dir", "file_system_type"]
 
 NETWORK_FILE_SYSTEMS = (
     "nfs",
@@ -46,7 +46,7 @@ def check_runtime_dir() -> Iterator[Finding]:
         text = f"{directory} cannot be read and written"
         yield Finding(name, "problem", text, f"chmod 700 {directory}")
         return
-    kind = file_system(directory)
+    kind = file_system_type(directory)
     text = f"{directory} belongs to you alone"
     if kind.startswith(NETWORK_FILE_SYSTEMS):
         advice = "set REVACNN_RUNTIME_DIR to a local directory if you see runs of other machines"
@@ -57,7 +57,7 @@ def check_runtime_dir() -> Iterator[Finding]:
         yield Finding("sockets", "note", "this system has no Unix sockets; runs use loopback TCP")
 
 
-def file_system(path: Path, mounts: Path = MOUNTS) -> str:
+def file_system_type(path: Path, mounts: Path = MOUNTS) -> str:
     """Return the type of the file system that a path is on, such as ``nfs4``; "" if unknown."""
     try:
         lines = mounts.read_text().splitlines()

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from revacnn_lightning.runtime.ranks.sharing import StatisticsSharing
+from revacnn_lightning.runtime.ranks.sharing import StatisticsInstruction
 from revacnn_lightning.runtime.ranks.side_group import SideGroup
 
 __all__ = ["DecisionBroadcast", "RankAction"]
@@ -70,9 +70,9 @@ class DecisionBroadcast:
         self._group = group
         self._clock = clock
         # Action, batches to the exchange after it, and what is shared
-        self._values = torch.zeros(2 + len(StatisticsSharing()), dtype=torch.int64)
+        self._values = torch.zeros(2 + len(StatisticsInstruction()), dtype=torch.int64)
         self._numbers = self._values.numpy()  # the same memory, which is faster to read and write
-        self.sharing = StatisticsSharing()
+        self.sharing = StatisticsInstruction()
         self._work: Any = None
         self._batches_left = 0  # until the exchange that has begun is waited for
         self._batches = 0  # since the last exchange
@@ -93,7 +93,7 @@ class DecisionBroadcast:
         self._group.wait(self._work)
         self._add_cost(self._clock() - begun)
         action, self._batches_left, *shared = self._numbers.tolist()
-        self.sharing = StatisticsSharing(*shared)
+        self.sharing = StatisticsInstruction(*shared)
         return RankAction(action)
 
     def start(
@@ -102,7 +102,7 @@ class DecisionBroadcast:
         *,
         is_urgent: bool = False,
         is_idle: bool = False,
-        sharing: StatisticsSharing | None = None,
+        sharing: StatisticsInstruction | None = None,
     ) -> None:
         """Start the next exchange.
 
@@ -116,7 +116,7 @@ class DecisionBroadcast:
         begun = self._clock()
         gap = 1 if is_urgent else self._gap(is_idle=is_idle)
         self._batches, self._last = 0, begun
-        self._numbers[:] = (next_action, gap, *(sharing or StatisticsSharing()))
+        self._numbers[:] = (next_action, gap, *(sharing or StatisticsInstruction()))
         self._work = self._group.start_broadcast(self._values)
         self._start_seconds = self._clock() - begun
 

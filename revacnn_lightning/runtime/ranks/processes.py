@@ -27,14 +27,14 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.execution.peers import checksum_and_nonfinite_count
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["Processes"]
+__all__ = ["TrainingProcesses"]
 
 log = logging.getLogger(__name__)
 
 LOSS_SECONDS = 0.5  # after an exception, until the end of another rank is known
 
 
-class Processes:
+class TrainingProcesses:
     """The processes of one fit: this one only, or rank 0 and the workers.
 
     Creating it is a collective of all processes: the callback must be in each.
@@ -112,12 +112,12 @@ class Processes:
             size = self._trainer.world_size
             self._receiver.publish = lambda states: publish(size, states)
 
-    def first_loss(self) -> str:
+    def describe_first_lost_rank(self) -> str:
         """Return which other rank has failed or ended first, in words; "" if none has.
 
         Its end may be the reason for an exception in this one, so it waits a moment for it.
         """
-        return "" if self._receiver is None else self._watch.first_loss(LOSS_SECONDS)
+        return "" if self._receiver is None else self._watch.describe_first_lost_rank(LOSS_SECONDS)
 
     def report_error(self, text: str) -> None:
         """Let rank 0 show an internal error of ReVACNN in this rank, which still trains."""

@@ -129,7 +129,7 @@ class HeartbeatReceiver:
         self._selector.unregister(connection.socket)
         connection.socket.close()
         if connection.rank is not None:
-            self._watch.lose(connection.rank)
+            self._watch.record_lost_rank(connection.rank)
 
     def _receive_line(self, connection: _Connection, line: str) -> bool:
         """Return whether a line is one of a rank."""
@@ -142,7 +142,7 @@ class HeartbeatReceiver:
         elif word == "finished":
             self._watch.finish(rank)
         elif word == "failed":
-            self._watch.lose(rank, rest)
+            self._watch.record_lost_rank(rank, rest)
         elif word == "error":
             self._watch.report_error(rank, rest)
         else:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from revacnn_lightning.runtime.ranks.sharing import (
     SharedColumnOrder,
-    StatisticsSharing,
-    bits_of,
-    statistics_of,
+    StatisticsInstruction,
+    statistics_from_bits,
+    statistics_to_bits,
 )
 from revacnn_lightning.runtime.ranks.side_group import SideGroup
 from revacnn_lightning.runtime.ranks.statistic_sums import RankMeans, StatisticSums
@@ -130,7 +130,7 @@ class RankStatistics:
 
     # ------------------------------------------------------------------ all ranks, in step
 
-    def arrive(self, sharing: StatisticsSharing) -> None:
+    def arrive(self, sharing: StatisticsInstruction) -> None:
         """Do what rank 0 has exchanged: begin a sum, and record from this batch on.
 
         Raises:
@@ -138,11 +138,11 @@ class RankStatistics:
         """
         if sharing.is_due:
             self._reduce(sharing)
-        names = statistics_of(sharing.statistics)
+        names = statistics_from_bits(sharing.statistics)
         if names != self.recorded:
             self.recorded, self._sums = names, None
 
-    def _reduce(self, sharing: StatisticsSharing) -> None:
+    def _reduce(self, sharing: StatisticsInstruction) -> None:
         sums, self._sums = self._sums, None
         names, order = self.recorded, self._order
         is_same = (order.columns, order.checksum) == (sharing.columns, sharing.checksum)
@@ -186,7 +186,9 @@ class RankStatistics:
         rows = StatisticSums.select_rows(names, values, self.recorded)
         self._sums.add(rows[:, self._order.indices], loss, nonfinite=nonfinite)
 
-    def next_sharing(self, statistics: Sequence[str], *, is_stopping: bool) -> StatisticsSharing:
+    def next_instruction(
+        self, statistics: Sequence[str], *, is_stopping: bool
+    ) -> StatisticsInstruction:
         """Return what rank 0 exchanges next.
 
         Args:
@@ -196,7 +198,7 @@ class RankStatistics:
                 summed up before.
         """
         if not statistics:
-            return StatisticsSharing()
+            return StatisticsInstruction()
         is_due = bool(self.recorded) and (is_stopping or self._clock() >= self._next_time)
         if is_due:
             self._next_time = self._clock() + SECONDS_BETWEEN
@@ -204,8 +206,8 @@ class RankStatistics:
         first, count = order.slice_of(self.wanted_layer) if is_due else (0, 0)
         if is_due:
             self._sent_layer, self.wanted_layer = self.wanted_layer if count else "", ""
-        return StatisticsSharing(
-            bits_of(statistics), int(is_due), order.columns, order.checksum, first, count
+        return StatisticsInstruction(
+            statistics_to_bits(statistics), int(is_due), order.columns, order.checksum, first, count
         )
 
     def completed(self) -> list[PendingReduction]:

@@ -53,7 +53,7 @@ class RankWatch:
         """Record that a rank has left because its training has finished."""
         self._ranks[rank].has_finished = True
 
-    def lose(self, rank: int, detail: str = "") -> None:
+    def record_lost_rank(self, rank: int, detail: str = "") -> None:
         """Record that a rank has failed or, without a detail, that its connection has ended."""
         one = self._ranks[rank]
         if one.problem is None and not one.has_finished:
@@ -73,16 +73,16 @@ class RankWatch:
         """Return the internal errors that were reported since the last call, in words."""
         return [self._new_errors.popleft() for _ in range(len(self._new_errors))]
 
-    def first_trouble(self, timeout: float = 0.0) -> str:
+    def describe_first_trouble(self, timeout: float = 0.0) -> str:
         """Return which rank was lost, or where ReVACNN has failed, in words.
 
         "" if neither happens within ``timeout``.
         """
         if not self._has_trouble.wait(timeout):
             return ""
-        return self.first_loss() or self._errors[0]
+        return self.describe_first_lost_rank() or self._errors[0]
 
-    def first_loss(self, timeout: float = 0.0) -> str:
+    def describe_first_lost_rank(self, timeout: float = 0.0) -> str:
         """Return which rank was lost first, in words; "" if none is lost within ``timeout``."""
         if not self._has_lost.wait(timeout):
             return ""

@@ -114,7 +114,9 @@ class RankZero(ConnectedRank):
             sharing = None
             if self.statistics is not None:
                 is_stopping = action == RankAction.STOP
-                sharing = self.statistics.next_sharing(reasons.statistics, is_stopping=is_stopping)
+                sharing = self.statistics.next_instruction(
+                    reasons.statistics, is_stopping=is_stopping
+                )
             agreement.start(
                 action,
                 is_urgent=action != RankAction.NOTHING,
@@ -135,7 +137,7 @@ class RankZero(ConnectedRank):
 
     def _explain(self, error: LostRankError) -> LostRankError:
         """Return an error with the reason that arrives over another connection, if it does."""
-        known = self._watch.first_trouble(TROUBLE_SECONDS)
+        known = self._watch.describe_first_trouble(TROUBLE_SECONDS)
         return LostRankError(known) if known else error
 
     def take_errors(self) -> list[str]:

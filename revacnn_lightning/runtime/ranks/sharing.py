@@ -10,12 +10,17 @@ import numpy as np
 
 from revacnn_lightning.telemetry.statistics import REQUESTED_STATISTICS, STATISTICS
 
-__all__ = ["SharedColumnOrder", "StatisticsSharing", "bits_of", "statistics_of"]
+__all__ = [
+    "SharedColumnOrder",
+    "StatisticsInstruction",
+    "statistics_from_bits",
+    "statistics_to_bits",
+]
 
 NAMES = (*STATISTICS, *REQUESTED_STATISTICS)
 
 
-class StatisticsSharing(NamedTuple):
+class StatisticsInstruction(NamedTuple):
     """Which statistics the ranks record from this batch on, and what they do with the last ones.
 
     Attributes:
@@ -36,12 +41,12 @@ class StatisticsSharing(NamedTuple):
     width: int = 0
 
 
-def bits_of(names: Iterable[str]) -> int:
+def statistics_to_bits(names: Iterable[str]) -> int:
     """Return a number with a bit for each statistic."""
     return sum(1 << NAMES.index(name) for name in set(names) if name in NAMES)
 
 
-def statistics_of(bits: int) -> list[str]:
+def statistics_from_bits(bits: int) -> list[str]:
     """Return the statistics whose bits are set, in an order that all ranks share."""
     return [name for i, name in enumerate(NAMES) if bits >> i & 1]
 

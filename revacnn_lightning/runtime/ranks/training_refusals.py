@@ -6,11 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from revacnn_lightning.runtime.ranks.started_processes import adopts_edits, was_started
+from revacnn_lightning.runtime.ranks.started_processes import (
+    adopts_loaded_edits,
+    was_started_by_lightning,
+)
 from revacnn_lightning.telemetry.inspection.norm_sync import find_unsupported_sync_norm
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
-__all__ = ["SPLIT", "backward_refusal", "edit_refusal", "forward_refusal", "is_split"]
+__all__ = ["SPLIT", "are_parameters_split", "backward_refusal", "edit_refusal", "forward_refusal"]
 
 # FSDP2 gathers parameters by hooks of its own, which another forward in between would confuse.
 SPLIT = (
@@ -29,13 +32,13 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
     name = type(strategy).__name__
     if any(_is_kind(strategy, sharding) for sharding in SHARDING):
         rest = "filters can only be frozen, and learning rates of layers scaled; "
-        freezing = rest if is_split(trainer, module) else ""
+        freezing = rest if are_parameters_split(trainer, module) else ""
         return (
             f"{name} splits the parameters among the processes, so that none has a whole filter; "
             f"{freezing}train with a strategy that keeps the whole network in each process, such "
             "as 'ddp'"
         )
-    if was_started(trainer) and not adopts_edits(module):
+    if was_started_by_lightning(trainer) and not adopts_loaded_edits(module):
         return (
             "the process that has started this one cannot load an edited network when the training "
             "ends; call prepare(model) of the callback before trainer.fit, or train with "
@@ -62,7 +65,7 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
     return _optimizer_refusal(trainer)
 
 
-def is_split(trainer: Any, module: nn.Module) -> bool:
+def are_parameters_split(trainer: Any, module: nn.Module) -> bool:
     """Return whether FSDP2 or tensor parallelism split the parameters, even for one process.
 
     Then filters can be frozen and learning rates scaled; other edits are refused.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.controls import TrainingControls
-from revacnn_lightning.runtime.hyperparameters import set_revertibly
+from revacnn_lightning.runtime.hyperparameters import set_hyperparameter_revertibly
 from revacnn_lightning.runtime.ranks.agreement import RankAction
 from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
 from revacnn_lightning.runtime.ranks.instructions import (
@@ -116,7 +116,7 @@ class WorkerRank(ConnectedRank):
     def _set_value(self, instruction: SetValue) -> None:
         controls, restore, failure = self._controls, None, ""
         try:
-            _, restore = set_revertibly(
+            _, restore = set_hyperparameter_revertibly(
                 instruction.command, controls.optimizers, controls.schedulers
             )
         except Exception as error:  # rank 0 must learn of it

@@ -20,7 +20,7 @@ from revacnn_lightning.runtime.trial.training_values import (
     set_rates,
 )
 from revacnn_lightning.runtime.trial.trial_edits import TrialEdits
-from revacnn_lightning.runtime.trial.trial_loop import TrialLoop
+from revacnn_lightning.runtime.trial.trial_loop import RepeatableLoop
 from revacnn_lightning.runtime.trial.trial_rates import TrialRates
 from revacnn_lightning.runtime.trial.trial_steps import TrialStep, first_difference
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -64,7 +64,7 @@ class ComparedNetworks:
         model: nn.Module,
         editor: Editor,
         recorder: Recorder,
-        loop: TrialLoop,
+        loop: RepeatableLoop,
         edits: Sequence[TrialEdit],
         on_step: Callable[[], None],
     ) -> None:
@@ -205,7 +205,7 @@ class ComparedNetworks:
                 loss: Tensor = run_forward(lambda: step.step.replay_training(self._model))
             optimizer.zero_grad()
             loss.backward()
-            self._loop.clip(optimizer)
+            self._loop.clip_gradients(optimizer)
             losses.append(loss.detach().clone().reshape(()))
             return loss
 

@@ -19,7 +19,7 @@ from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.runtime.trial.compared_networks import ComparedNetworks
 from revacnn_lightning.runtime.trial.paired_change import paired_change
 from revacnn_lightning.runtime.trial.training_values import TrainedTensors, TrainingValues
-from revacnn_lightning.runtime.trial.trial_loop import NO_LOOP, TrialLoop, optimizer_refusal
+from revacnn_lightning.runtime.trial.trial_loop import NO_LOOP, RepeatableLoop, optimizer_refusal
 from revacnn_lightning.runtime.trial.trial_steps import TrialStep, recording_trial_step
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.telemetry import Recorder
@@ -66,7 +66,7 @@ class EditTrial:
         model: nn.Module,
         editor: Editor,
         recorder: Recorder,
-        loop: TrialLoop | None,
+        loop: RepeatableLoop | None,
         on_change: Callable[[], None],
         get_rate: Callable[[], float] = lambda: 0.0,
         must_end: Callable[[], bool] = lambda: False,

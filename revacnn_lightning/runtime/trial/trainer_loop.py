@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.optimizers import unwrapped
 
-__all__ = ["TrainerLoop"]
+__all__ = ["RepeatableTrainerLoop"]
 
 # Where Lightning defines the hooks that do nothing by themselves.
 BASES = (
@@ -30,8 +30,8 @@ CALLBACK_HOOKS = (
 )  # fmt: skip
 
 
-class TrainerLoop:
-    """The `TrialLoop` of a Trainer with automatic optimization.
+class RepeatableTrainerLoop:
+    """The `RepeatableLoop` of a Trainer with automatic optimization.
 
     Args:
         trainer: the Trainer.
@@ -77,7 +77,7 @@ class TrainerLoop:
                     return f"the callback {type(callback).__name__} overrides {name}"
         return ""
 
-    def clip(self, optimizer: Optimizer) -> None:
+    def clip_gradients(self, optimizer: Optimizer) -> None:
         module: Any = self._module
         module.clip_gradients(
             optimizer,

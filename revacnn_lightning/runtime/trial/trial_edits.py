@@ -17,7 +17,7 @@ from revacnn_lightning.protocol.edit_requests import (
     SetHyperparameter,
 )
 from revacnn_lightning.protocol.trial_requests import TrialEdit
-from revacnn_lightning.runtime.trial.trial_rates import title_of_rate
+from revacnn_lightning.runtime.trial.trial_rates import title_of_rate_edit
 from revacnn_lightning.steering import Editor, ForwardProbe
 
 __all__ = ["TrialEdits"]
@@ -48,7 +48,7 @@ class TrialEdits:
         titles = []
         for edit in self._edits:
             if isinstance(edit, SetHyperparameter):
-                titles.append(title_of_rate(edit))
+                titles.append(title_of_rate_edit(edit))
                 continue
             present = self._present(edit)
             if present is not None:

@@ -13,7 +13,7 @@ from torch.optim import LBFGS, Optimizer
 from revacnn_lightning.runtime.loss_replay import why_not_recordable
 from revacnn_lightning.steering import Editor
 
-__all__ = ["NO_LOOP", "TrialLoop", "optimizer_refusal"]
+__all__ = ["NO_LOOP", "RepeatableLoop", "optimizer_refusal"]
 
 NO_LOOP = (
     "a trial repeats the steps of the training, and only those of a Lightning Trainer are known; "
@@ -21,7 +21,7 @@ NO_LOOP = (
 )
 
 
-class TrialLoop(Protocol):
+class RepeatableLoop(Protocol):
     """A training loop whose steps can be repeated.
 
     A step is: ``optimizer.step(closure)``, where the closure runs the forward in `context`, sets
@@ -37,7 +37,7 @@ class TrialLoop(Protocol):
     def context(self) -> AbstractContextManager[None]:
         """Return the context of a forward."""
 
-    def clip(self, optimizer: Optimizer) -> None:
+    def clip_gradients(self, optimizer: Optimizer) -> None:
         """Clip the gradients as the training does."""
 
 

@@ -13,7 +13,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.edit_requests import SetHyperparameter
 from revacnn_lightning.protocol.trial_requests import TrialEdit
 
-__all__ = ["GroupRates", "TrialRates", "title_of_rate"]
+__all__ = ["GroupRates", "TrialRates", "title_of_rate_edit"]
 
 GroupRates = Sequence[Mapping[str, Any]]  # of each parameter group, by name
 
@@ -67,7 +67,7 @@ class TrialRates:
         ]
 
 
-def title_of_rate(edit: SetHyperparameter) -> str:
+def title_of_rate_edit(edit: SetHyperparameter) -> str:
     """Return the title of an edit that sets a rate: what the rate is set to, in words."""
     name = "learning rate" if edit.name == "lr" else "weight decay"
     return f"Set the {name} of group {edit.group} to {edit.value:g}"

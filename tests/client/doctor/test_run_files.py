@@ -12,7 +12,7 @@ from revacnn_lightning.client.doctor import run_files
 from revacnn_lightning.client.doctor.run_files import (
     check_connection_files,
     check_runtime_dir,
-    file_system,
+    file_system_type,
 )
 from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.connection_file import Connection
@@ -46,7 +46,7 @@ def test_a_directory_that_others_can_write_to_is_a_problem_with_the_command(runt
 
 def test_a_directory_on_a_network_is_noted(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch):
     connection_file.write(make())
-    monkeypatch.setattr(run_files, "file_system", lambda _: "nfs4")
+    monkeypatch.setattr(run_files, "file_system_type", lambda _: "nfs4")
     [finding] = check_runtime_dir()
     assert finding.status == "note"
     assert "nfs4" in finding.text
@@ -57,10 +57,10 @@ def test_the_file_system_is_that_of_the_innermost_mount(tmp_path: Path):
     mounts.write_text(
         f"a / ext4 rw 0 0\nb {tmp_path} nfs4 rw 0 0\nc {tmp_path}/x\\040y tmpfs rw 0 0\n"
     )
-    assert file_system(tmp_path / "file", mounts) == "nfs4"
-    assert file_system(tmp_path / "x y" / "file", mounts) == "tmpfs"
-    assert file_system(Path("/"), mounts) == "ext4"
-    assert file_system(Path("/"), tmp_path / "none") == ""
+    assert file_system_type(tmp_path / "file", mounts) == "nfs4"
+    assert file_system_type(tmp_path / "x y" / "file", mounts) == "tmpfs"
+    assert file_system_type(Path("/"), mounts) == "ext4"
+    assert file_system_type(Path("/"), tmp_path / "none") == ""
 
 
 def test_no_run_is_no_problem():

@@ -66,7 +66,7 @@ def test_a_rank_publishes_why_it_fails(receiver: HeartbeatReceiver):
 def test_an_internal_error_arrives_in_one_line(receiver: HeartbeatReceiver):
     _, sender = connect(receiver)
     sender.report_error("ValueError: two\nlines " + "ü" * 400)
-    text = receiver._watch.first_trouble(TIMEOUT)
+    text = receiver._watch.describe_first_trouble(TIMEOUT)
     assert text.startswith("internal error of ReVACNN in rank 1: ValueError: two lines ü")
     sender.close(None)
 

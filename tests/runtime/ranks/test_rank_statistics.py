@@ -13,9 +13,13 @@ from torch import Tensor
 from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.snapshot import Snapshot
 from revacnn_lightning.runtime.rank_comparison import RankComparison
-from revacnn_lightning.runtime.rank_merger import RankMerger
+from revacnn_lightning.runtime.rank_merger import RankSnapshotMerger
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
-from revacnn_lightning.runtime.ranks.sharing import StatisticsSharing, bits_of, statistics_of
+from revacnn_lightning.runtime.ranks.sharing import (
+    StatisticsInstruction,
+    statistics_from_bits,
+    statistics_to_bits,
+)
 
 NAMES = ["gradient", "activation"]
 NAN = float("nan")
@@ -85,7 +89,7 @@ def ranks() -> list[RankStatistics]:
 
 def begin(ranks: list[RankStatistics]) -> None:
     for rank in ranks:
-        rank.arrive(StatisticsSharing(bits_of(NAMES)))
+        rank.arrive(StatisticsInstruction(statistics_to_bits(NAMES)))
 
 
 def record(
@@ -96,7 +100,7 @@ def record(
 
 
 def reduce(ranks: list[RankStatistics]) -> Any:
-    sharing = ranks[0].next_sharing(NAMES, is_stopping=True)
+    sharing = ranks[0].next_instruction(NAMES, is_stopping=True)
     for rank in ranks:
         assert not ranks[0].completed()  # the last one has not begun
         rank.arrive(sharing)
@@ -105,7 +109,10 @@ def reduce(ranks: list[RankStatistics]) -> Any:
 
 
 def test_names_survive_as_bits():
-    assert statistics_of(bits_of(["price", "activation"])) == ["activation", "price"]
+    assert statistics_from_bits(statistics_to_bits(["price", "activation"])) == [
+        "activation",
+        "price",
+    ]
 
 
 def test_means_are_those_over_batches_and_ranks_whatever_the_order_of_the_layers(
@@ -141,10 +148,10 @@ def test_a_loss_that_is_not_a_number_stays_one(ranks: list[RankStatistics]):
 
 
 def test_nothing_is_shared_without_a_viewer(ranks: list[RankStatistics]):
-    assert ranks[0].next_sharing([], is_stopping=True) == StatisticsSharing()
+    assert ranks[0].next_instruction([], is_stopping=True) == StatisticsInstruction()
     begin(ranks)
     for rank in ranks:
-        rank.arrive(StatisticsSharing())
+        rank.arrive(StatisticsInstruction())
     assert [rank.recorded for rank in ranks] == [[], []]
 
 
@@ -158,7 +165,7 @@ def snapshot(step: int, values: list[list[float]], version: int = 0) -> Snapshot
 
 def test_a_snapshot_is_published_once_all_ranks_have_added_theirs(ranks: list[RankStatistics]):
     compared: list[Snapshot] = []
-    merger = RankMerger(
+    merger = RankSnapshotMerger(
         ranks[0], lambda: (["a"], [1]), on_reduction=lambda _, shown: compared.append(shown)
     )
     assert [one.ranks for one in merger.add(snapshot(0, [[1], [1], [7]]))] == [1]  # no viewer
@@ -166,7 +173,7 @@ def test_a_snapshot_is_published_once_all_ranks_have_added_theirs(ranks: list[Ra
     for step in (1, 2):
         assert list(merger.add(snapshot(step, [[1], [2], [7]]))) == []
         record(ranks[1], ["a"], [[5], [4]])
-    sharing = ranks[0].next_sharing(NAMES, is_stopping=True)
+    sharing = ranks[0].next_instruction(NAMES, is_stopping=True)
     ranks[0].arrive(sharing)
     assert list(merger.add(snapshot(3, [[9], [9], [9]]))) == []  # rank 1 is slower
     ranks[1].arrive(sharing)

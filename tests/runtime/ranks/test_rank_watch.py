@@ -64,21 +64,21 @@ def test_a_rank_in_an_earlier_batch_is_behind(watch: RankWatch, clock: Clock):
 
 
 def test_the_first_rank_that_was_lost_is_named(watch: RankWatch):
-    assert watch.first_loss() == ""
-    watch.lose(2, "ValueError: no data")
-    watch.lose(2)  # its connection closes
-    watch.lose(1)
-    assert watch.first_loss() == "rank 2 failed: ValueError: no data"
+    assert watch.describe_first_lost_rank() == ""
+    watch.record_lost_rank(2, "ValueError: no data")
+    watch.record_lost_rank(2)  # its connection closes
+    watch.record_lost_rank(1)
+    assert watch.describe_first_lost_rank() == "rank 2 failed: ValueError: no data"
     assert problems(watch) == [(2, "failed"), (1, "ended")]
 
 
 def test_a_rank_that_has_finished_is_in_no_trouble(watch: RankWatch, clock: Clock):
     for rank in (1, 2):
         watch.finish(rank)
-        watch.lose(rank)
+        watch.record_lost_rank(rank)
     clock.now += 60
     assert problems(watch, 5) == []
-    assert watch.first_loss() == ""
+    assert watch.describe_first_lost_rank() == ""
 
 
 def test_a_client_names_the_rank(clock: Clock):
@@ -104,13 +104,15 @@ def test_a_client_names_a_lost_rank_when_the_others_end_too(clock: Clock):
 
 
 def test_an_internal_error_is_a_trouble_of_a_rank_that_still_trains(watch: RankWatch):
-    assert watch.first_trouble() == ""
+    assert watch.describe_first_trouble() == ""
     watch.report_error(2, "KeyError: 'conv1'")
     assert problems(watch) == []
-    assert watch.first_loss() == ""  # it is no reason for an exception of the training
+    assert (
+        watch.describe_first_lost_rank() == ""
+    )  # it is no reason for an exception of the training
     text = "internal error of ReVACNN in rank 2: KeyError: 'conv1'"
-    assert watch.first_trouble() == text
+    assert watch.describe_first_trouble() == text
     assert watch.take_errors() == [text]
     assert watch.take_errors() == []
-    watch.lose(1)
-    assert watch.first_trouble() == "rank 1 has ended"
+    watch.record_lost_rank(1)
+    assert watch.describe_first_trouble() == "rank 1 has ended"

@@ -14,7 +14,7 @@ from revacnn_lightning.runtime.ranks.training_refusals import (
     edit_refusal,
     forward_refusal,
 )
-from revacnn_lightning.runtime.trainer_adapter import loads_after_fit_start
+from revacnn_lightning.runtime.trainer_adapter import loads_checkpoint_after_start
 
 
 def trainer(
@@ -79,7 +79,7 @@ def test_strategies_are_known_by_the_names_that_lightning_gives_them(name: str):
     network = nn.Sequential(nn.Conv2d(3, 4, 3))
     assert f"{name} splits the parameters" in edit_refusal(training, network)
     assert forward_refusal(training, network)
-    assert loads_after_fit_start(training)  # so that a resumed run has its edits
+    assert loads_checkpoint_after_start(training)  # so that a resumed run has its edits
 
 
 def test_a_backward_of_one_process_is_refused():
