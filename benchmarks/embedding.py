@@ -31,7 +31,7 @@ from sklearn.manifold import trustworthiness
 from benchmarks.filter_features import VIEWS, feature_snapshots
 from benchmarks.report import Report, argument_parser, progress
 from revacnn_lightning.diagnostics.degenerate import DegenerateKind, normalize_rows
-from viewer.embedding.feature_average import FeatureAverage
+from viewer.embedding.feature_average import FilterFeatureMovingAverage
 from viewer.embedding.projection import (
     Method,
     Projection,
@@ -127,7 +127,7 @@ def run_chain(
 ) -> Chain:
     """Train, and lay out all four views after every snapshot."""
     chain = Chain()
-    averages = {view: FeatureAverage() for view in AVERAGED_VIEWS}
+    averages = {view: FilterFeatureMovingAverage() for view in AVERAGED_VIEWS}
     last: Projections = {}
     last_features: Features = {}
     for features in feature_snapshots(n_filters, refreshes + 1, seed):

@@ -44,7 +44,7 @@ def on_server_loaded(server_context: ServerContext) -> None:
             "127.0.0.1. `revacnn view` does not.",
             flush=True,
         )
-    app_state.start(OPTIONS)
+    app_state.start_following_runs(OPTIONS)
     import_module(".tab.page", __package__)  # the first page need not wait for it
     # Bokeh collects all garbage when a page is closed, and other pages wait meanwhile: what is
     # loaded by now is no garbage.
@@ -59,4 +59,4 @@ def process_request(request: HTTPServerRequest) -> dict[str, Any]:
 
 def on_server_unloaded(server_context: ServerContext) -> None:
     """Detach from all runs. Bokeh calls this hook when the server ends."""
-    app_state.stop()
+    app_state.stop_following_runs()

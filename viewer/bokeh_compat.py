@@ -28,7 +28,7 @@ from bokeh.server.connection import ServerConnection
 from bokeh.server.session import ServerSession
 from bokeh.server.views.ws import WSHandler
 
-__all__ = ["apply_patches", "disable_nagle", "merge_changes"]
+__all__ = ["apply_patches", "disable_nagle", "merge_change_messages"]
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def disable_nagle() -> bool:
     return _replace(WSHandler, "_async_open", _async_open)
 
 
-def merge_changes() -> bool:
+def merge_change_messages() -> bool:
     """Send all changes of one callback as one message; return whether that was possible.
 
     Bokeh sends every changed property as a message of its own, which costs several tasks in the
@@ -128,7 +128,7 @@ async def _send_nothing() -> None:
 
 PATCHES: dict[str, Callable[[], bool]] = {
     "nodelay": disable_nagle,
-    "merge": merge_changes,
+    "merge": merge_change_messages,
 }
 
 

@@ -16,7 +16,7 @@ from . import page_access
 from .rendering.palette import PALETTES
 from .runs.app_state import run_registry
 from .tab.page import Page
-from .tab.page_assets import page_assets
+from .tab.page_assets import page_template_variables
 from .tab.requested_view import parse_address
 
 document = curdoc()
@@ -36,7 +36,7 @@ def open_page(request: Any) -> None:
         theme=theme_name,
         hints=str(request.cookies.get("revacnn-hints", "")),
         access_cookie=page_access.cookie_to_set(request),
-        **page_assets(),
+        **page_template_variables(),
     )
     registry = run_registry()
     view = parse_address(request.arguments)

@@ -74,7 +74,9 @@ def test_hover_enlarges_and_the_pane_shows_the_selected_filter_and_image(page: A
     page.hover("#layer")
     page.wait_for_selector("#tooltip", state="hidden")
     before = page.evaluate("[...revacnn.parts.inspection.guided]")
-    page.evaluate("revacnn.sendCommand('select_strongest_filter', {layer: 1, first: 7, last: 7})")
+    page.evaluate(
+        "revacnn.sendCommand('select_largest_gradient_filter', {layer: 1, first: 7, last: 7})"
+    )
     page.wait_for_function(
         """(old) => {
           const {guided, top_images} = revacnn.parts.inspection

@@ -294,7 +294,9 @@ def test_all_selected_filters_have_a_ring_in_the_network(page: Any) -> None:
 
 def test_filters_of_many_input_channels_show_strongest_slice_or_mean(page: Any) -> None:
     assert page.is_hidden("#slices")
-    page.evaluate("revacnn.sendCommand('select_strongest_filter', {layer: 1, first: 0, last: 0})")
+    page.evaluate(
+        "revacnn.sendCommand('select_largest_gradient_filter', {layer: 1, first: 0, last: 0})"
+    )
     page.wait_for_selector("#slices:not([hidden])")
     page.wait_for_function("revacnn.views.coefficients.data.layer == 'features.3'")
     assert page.get_attribute('button[data-slices="strongest"]', "aria-pressed") == "true"
@@ -303,7 +305,9 @@ def test_filters_of_many_input_channels_show_strongest_slice_or_mean(page: Any) 
         page.wait_for_selector(f'button[data-slices="{name}"][aria-pressed="true"]')
         slices = "revacnn.views.coefficients.data.slices"
         page.wait_for_function(f"(name) => {slices} == name", arg=name)
-    page.evaluate("revacnn.sendCommand('select_strongest_filter', {layer: 0, first: 0, last: 0})")
+    page.evaluate(
+        "revacnn.sendCommand('select_largest_gradient_filter', {layer: 0, first: 0, last: 0})"
+    )
     page.wait_for_selector("#slices", state="hidden")
 
 

@@ -181,7 +181,9 @@ BOXES = """["network", "plot", "bottom"].map(
 
 def test_staged_changes_hid_nodes_of_the_network(address: str, open_page: Any) -> None:
     page = ready(open_page(address))
-    page.evaluate("revacnn.sendCommand('select_strongest_filter', {layer: 1, first: 5, last: 5})")
+    page.evaluate(
+        "revacnn.sendCommand('select_largest_gradient_filter', {layer: 1, first: 5, last: 5})"
+    )
     page.wait_for_function("revacnn.parts.selection.index == 5")
     for change in ("stage_remove", "stage_freeze", "stage_reinitialize", "stage_split"):
         page.evaluate("(change) => revacnn.sendCommand(change)", change)

@@ -108,7 +108,7 @@ def test_the_titles_of_the_selected_layer_and_its_block_are_tab_stops(
     address: str, open_page: Any
 ) -> None:
     page = ready(open_page(address))
-    page.evaluate("revacnn.sendCommand('select_strongest_filter', {layer: 3})")
+    page.evaluate("revacnn.sendCommand('select_largest_gradient_filter', {layer: 3})")
     page.wait_for_selector('.column[data-layer="layer1.1.conv1"][data-current="true"]')
     names = [stop.name for stop in walk(page)]
     assert any(name.startswith("layer1.1.conv1, ") for name in names)

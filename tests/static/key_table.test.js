@@ -87,7 +87,7 @@ test("with Ctrl, filters that are not neighbors are selected, and all of them", 
   const combination = (key) => press(keyOfCombination({key, shiftKey: false}))
   assert.deepEqual(combination("ArrowDown"), [["send", "move_primary", {dy: 1}]])
   assert.deepEqual(combination("ArrowUp"), [["send", "move_primary", {dy: -1}]])
-  assert.deepEqual(combination(" "), [["send", "toggle_keep_primary"]])
+  assert.deepEqual(combination(" "), [["send", "toggle_keep_primary_selected"]])
   assert.deepEqual(combination("a"), [["send", "select_all_filters"]])
   assert.equal(keyOfCombination({key: "ArrowLeft", shiftKey: false}), "") // the browser's own
 })

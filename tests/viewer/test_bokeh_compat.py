@@ -98,7 +98,7 @@ needs_single_patches = pytest.mark.skipif(
 def test_all_changes_of_a_callback_are_one_message(
     session: tuple[ServerSession, Document, Handler],
 ) -> None:
-    assert bokeh_compat.merge_changes() is True
+    assert bokeh_compat.merge_change_messages() is True
     server, document, handler = session
     first, second = PageLink(), ColumnDataSource({"x": np.zeros(3)})
 

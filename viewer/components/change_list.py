@@ -18,7 +18,7 @@ from ..rendering.plan_costs import format_network_size
 from ..runs.change_order import Change, EditMark, RequestRecord, change_time, newest_first
 from ..tab.tab_state import TabState
 from .alert_rows import alert_row
-from .edit_effect_text import effect_data
+from .edit_effect_text import edit_effect_data
 from .html_panel import HtmlPanel
 
 __all__ = ["ChangeListPanel", "ReplyPanel"]
@@ -130,7 +130,7 @@ class ChangeListPanel(HtmlPanel):
         predicted: PlanSummary | RequestOutcome | None = None
         if not isinstance(change, EditMark):
             predicted = change.plan if isinstance(change, RequestRecord) else change
-        return effect_data(predicted, effect, self.tab.chart_settings.metric)
+        return edit_effect_data(predicted, effect, self.tab.chart_settings.metric)
 
     def _history_disabled(self, action: Literal["undo", "redo"]) -> str:
         """Return why no edit can be undone, or redone; "" if one can."""

@@ -101,7 +101,7 @@ class Chart:
         )
         # The tooltip of a curve is attached beside its point and drawn over this one.
         self.root.add_tools(
-            hover_tool(area, ("@title", ""), limit=MAX_EDIT_TOOLTIPS, attachment="above")
+            hover_tool(area, ("@title", ""), max_tooltips=MAX_EDIT_TOOLTIPS, attachment="above")
         )
 
     def _dim_future(self, _attribute: str, _old: object, markers: dict[str, Any]) -> None:
@@ -178,10 +178,10 @@ def moving_average(values: np.ndarray, window_share: float) -> np.ndarray:
     return smooth
 
 
-def color_ramp(stops: tuple[str, ...], n: int) -> list[str]:
-    """Return ``n`` colors, evenly spaced on a ramp between the hex colors ``stops``."""
+def color_ramp(stops: tuple[str, ...], n_colors: int) -> list[str]:
+    """Return ``n_colors`` colors, evenly spaced on a ramp between the hex colors ``stops``."""
     rgb = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops], float)
-    at = np.linspace(0, len(stops) - 1, n) if n > 1 else np.zeros(1)
+    at = np.linspace(0, len(stops) - 1, n_colors) if n_colors > 1 else np.zeros(1)
     mixed = np.stack([np.interp(at, np.arange(len(stops)), rgb[:, c]) for c in range(3)], axis=1)
     return ["#{:02x}{:02x}{:02x}".format(*(round(float(v)) for v in color)) for color in mixed]
 
@@ -201,11 +201,14 @@ def add_zoom_tools(plot: figure) -> None:
 
 
 def hover_tool(
-    renderer: GlyphRenderer, *rows: tuple[str, str], limit: int = MAX_TOOLTIPS, **options: Any
+    renderer: GlyphRenderer,
+    *rows: tuple[str, str],
+    max_tooltips: int = MAX_TOOLTIPS,
+    **options: Any,
 ) -> HoverTool:
-    """Return a hover tool that shows rows of (label, field), for at most ``limit`` glyphs."""
+    """Return a hover tool that shows rows of (label, field) for ``max_tooltips`` glyphs at most."""
     if "limit" in HoverTool.properties():  # since Bokeh 3.8
-        options["limit"] = limit
+        options["limit"] = max_tooltips
     return HoverTool(
         renderers=[renderer], tooltips=tooltip_html(*rows), show_arrow=False, **options
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..runs.metric_names import LOSS, families
+from ..runs.metric_names import LOSS, group_by_family
 from ..tab.chart_settings import LAYER_TITLES, MAX_SMOOTHING
 from ..tab.tab_state import TabState
 from .chart import Chart
 from .html_panel import HtmlPanel
 
-__all__ = ["ChartChoices"]
+__all__ = ["ChartChoicesPanel"]
 
 
-class ChartChoices(HtmlPanel):
+class ChartChoicesPanel(HtmlPanel):
     """The choices of all charts, and the names of those that are made."""
 
     part = "charts"
@@ -26,7 +26,7 @@ class ChartChoices(HtmlPanel):
     def content(self) -> dict[str, Any]:
         state, settings = self.tab.state, self.tab.chart_settings
         histories = None if state is None else state.histories
-        metrics = families(() if histories is None else histories.metrics)
+        metrics = group_by_family(() if histories is None else histories.metrics)
         metric_titles = {name: "Loss" if name == LOSS else name.capitalize() for name in metrics}
         layer_titles = {
             name: title

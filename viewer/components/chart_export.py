@@ -16,12 +16,12 @@ from ..tab.tab_state import TabState
 from .curves import Curve
 from .time_chart import TimeChart
 
-__all__ = ["ChartExport"]
+__all__ = ["ChartCsvExport"]
 
 COLUMNS = ("run", "curve", "batch", "epoch", "seconds", "value")
 
 
-class ChartExport:
+class ChartCsvExport:
     """Sends the curves of a chart as CSV when the page requests it: as recorded, not smoothed.
 
     Args:

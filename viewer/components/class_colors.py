@@ -28,7 +28,7 @@ class ColorByClassPanel(HtmlPanel):
         requests, chosen = tab.follower.classes, tab.class_view.shown
         if chosen is None or tab.structure is None:
             return {"shown": False, "chosen": -1, "classes": [], "text": ""}
-        answers = requests.mark_class_visible(chosen)
+        answers = requests.request_newest_of_class(chosen)
         text = requests.refusal(InspectClass(chosen)) or tab.waiting_reason(WAITING)
         if answers is not None:
             text = answers.note or (

@@ -15,7 +15,7 @@ from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
-__all__ = ["ClassMatrixPane", "row_order"]
+__all__ = ["ClassMatrixPane", "argsort_filters"]
 
 WAITING = "Waiting for the next batches"
 NOT_RECORDED = "The classes of this layer were not opened before the run ended."
@@ -44,7 +44,7 @@ class ClassMatrixPane:
         if tab.pane != "classes" or tab.selection is None or position is None:
             return False
         requests, layer = tab.follower.classes, tab.selection.layer
-        lens = requests.mark_layer_visible(layer)
+        lens = requests.request_newest_of_layer(layer)
         refused = requests.refusal(InspectClasses(layer))
         awaited = NOT_RECORDED if tab.ended_reason() else tab.waiting_reason(WAITING)
         key = (
@@ -80,7 +80,7 @@ class ClassMatrixPane:
         measure = self.tab.class_view.measure
         values = lens.effects() if measure == "activation" else lens.pulls()
         selectivity, conflict = lens.selectivity(), lens.conflict()
-        order = row_order(lens, self.tab.class_view.order)
+        order = argsort_filters(lens, self.tab.class_view.order)
         assert self.tab.structure is not None
         ids = self.tab.structure.layers[layer].filter_ids
         selected = set(self.tab.selected_ids())
@@ -103,23 +103,23 @@ class ClassMatrixPane:
         }
 
 
-def row_order(lens: ClassLens, order: str) -> np.ndarray:
-    """Return the indices of the filters in the order of the rows.
+def argsort_filters(responses: ClassLens, order: str) -> np.ndarray:
+    """Return the indices that sort the filters in the order of the rows.
 
     Args:
-        lens: how the filters of a layer respond to classes.
+        responses: how the filters of a layer respond to classes.
         order: ``class`` groups the filters by the class that they answer to most, the strongest
             first; ``selectivity`` and ``conflict`` put the largest first; ``index`` is that of the
             layer.
     """
     if order == "selectivity":
-        return np.argsort(-lens.selectivity(), kind="stable")
+        return np.argsort(-responses.selectivity(), kind="stable")
     if order == "conflict":
-        return np.argsort(-lens.conflict(), kind="stable")
+        return np.argsort(-responses.conflict(), kind="stable")
     if order == "class":
-        effects = lens.effects()
+        effects = responses.effects()
         return np.lexsort((-effects.max(1), effects.argmax(1)))
-    return np.arange(len(lens.mean))
+    return np.arange(len(responses.mean))
 
 
 def _confusion(confusion: Confusion) -> dict[str, Any]:

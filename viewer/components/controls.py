@@ -20,7 +20,7 @@ class ControlsPanel(HtmlPanel):
 
     def content(self) -> dict[str, Any]:
         health, state = self.tab.follower.health(), self.tab.state
-        requested = self.tab.edit_queue.requested_rate
+        requested = self.tab.edit_queue.requested_hyperparameter
         status = None if state is None else state.status
         accepts_requests = not health.is_final and health.kind != "connecting"
         return {

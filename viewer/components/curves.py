@@ -8,7 +8,7 @@ import numpy as np
 
 from revacnn_lightning.history.time_series import TimeSeries
 
-from ..runs.metric_names import LOSS, families, phase
+from ..runs.metric_names import LOSS, group_by_family, phase
 from ..runs.run_state import RunState
 
 __all__ = ["Curve", "layer_curves", "learning_rate_curves", "metric_curves", "training_loss_curve"]
@@ -73,7 +73,7 @@ def _column(history: TimeSeries, column: int, label: str) -> Curve:
 
 def _logged_names(state: RunState, metric: str) -> list[str]:
     """Return the logged metrics of a family; for the loss, if it has none, all named a loss."""
-    by_family = families(state.histories.metrics)
+    by_family = group_by_family(state.histories.metrics)
     names = by_family.get(metric, [])
     if metric != LOSS or names:
         return names

@@ -8,18 +8,18 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import PlanSummary
 
 from ..rendering.formatting import count_of, format_number
-from ..rendering.prices import explain_price, format_price
+from ..rendering.prices import explain_removal_price, format_removal_price
 from ..runs.edit_effects import REPORTS, EditEffect, MeanAndSpread
 from ..runs.metric_names import LOSS, main_metric
 
-__all__ = ["describe_effect", "effect_data", "explain_effect"]
+__all__ = ["describe_effect", "edit_effect_data", "explain_effect"]
 
 PENDING = "…"
 UNKNOWN = "–"
 
 
-def effect_data(
-    predicted: PlanSummary | RequestOutcome | None, effect: EditEffect | None, metric: str
+def edit_effect_data(
+    predicted: PlanSummary | RequestOutcome | None, measured: EditEffect | None, metric_family: str
 ) -> dict[str, str]:
     """Return ``effect``, the predicted and the measured effect in words, and ``effect_note``.
 
@@ -27,33 +27,33 @@ def effect_data(
 
     Args:
         predicted: the plan or the outcome of the edit, which has its price if that is known.
-        effect: the measured effect; None if there is none.
-        metric: the family of metrics that the user has chosen to see.
+        measured: the measured effect; None if there is none.
+        metric_family: the family of metrics that the user has chosen to see.
     """
     texts, notes = [], []
     if predicted is not None and predicted.price is not None:
-        texts.append(f"predicted {format_price(predicted.price)}")
-        notes.append(explain_price(predicted.price))
+        texts.append(f"predicted {format_removal_price(predicted.price)}")
+        notes.append(explain_removal_price(predicted.price))
     elif predicted is not None and predicted.price_note:
         texts.append("not predicted")
         notes.append(f"Not predicted: {predicted.price_note}.")
-    if effect is not None:
-        texts.append(describe_effect(effect, metric))
-        notes.append(explain_effect(effect))
+    if measured is not None:
+        texts.append(describe_effect(measured, metric_family))
+        notes.append(explain_effect(measured))
     return {"effect": " · ".join(texts), "effect_note": " ".join(notes)}
 
 
-def describe_effect(effect: EditEffect, chosen_family: str = LOSS) -> str:
+def describe_effect(effect: EditEffect, metric_family: str = LOSS) -> str:
     """Return for example ``loss 0.412 ± 0.031 → 0.398 ± 0.029 · val acc 0.780 → 0.791``.
 
     If several edits share the numbers, it begins with ``3 edits together:``.
 
     Args:
         effect: the measured effect of the edit.
-        chosen_family: the family of metrics that the user has chosen to see.
+        metric_family: the family of metrics that the user has chosen to see.
     """
     known = {**effect.before, **effect.after}
-    metric = main_metric((name for name in known if name != LOSS), chosen_family)
+    metric = main_metric((name for name in known if name != LOSS), metric_family)
     names = [name for name in (LOSS, metric) if name in known]
     text = " · ".join(_change(name, effect) for name in names)
     return f"{effect.n_edits} edits together: {text}" if text and effect.n_edits > 1 else text

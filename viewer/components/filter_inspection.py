@@ -52,7 +52,7 @@ class FilterInspectionPane:
         image = tab.follower.layer_details.selected_image(layer)
         details = tab.follower.layer_details.get(layer)
         depth = MIDDLE if details is None else details.depth
-        inspected = tab.follower.inspections.mark_visible(layer, filter_id, image, depth)
+        inspected = tab.follower.inspections.request_newest(layer, filter_id, image, depth)
         result = inspected.inspection
         status = inspected.refused or (NOT_RECORDED if tab.ended_reason() else "")
         version = (

@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import Snapshot, Status, Structure
 
 from ..rendering.formatting import format_count, format_date_time, format_number, format_time_of_day
-from ..runs.metric_names import TRAINING_LOSSES, priority
+from ..runs.metric_names import TRAINING_LOSSES, metric_sort_key
 from ..runs.run_health import RunHealth
 from ..runs.run_state import RunState
 from ..tab.watched_layers import no_layers_reason
@@ -176,7 +176,7 @@ def _snapshot_fields(snapshot: Snapshot) -> list[dict[str, Any]]:
         fields.append(_field("Loss", format_number(snapshot.loss), about_loss, warn=is_nonfinite))
     fields += [
         _field(name.replace("_", " "), format_number(value), name)
-        for name, value in sorted(snapshot.metrics.items(), key=lambda one: priority(one[0]))
+        for name, value in sorted(snapshot.metrics.items(), key=lambda one: metric_sort_key(one[0]))
         if name not in TRAINING_LOSSES
     ][:MAX_METRICS]
     rates = snapshot.learning_rates

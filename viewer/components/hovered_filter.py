@@ -6,12 +6,12 @@ from typing import Any
 
 from .html_panel import HtmlPanel
 
-__all__ = ["HoveredFilter"]
+__all__ = ["HoveredFilterTooltip"]
 
 STATISTICS = ("gradient", "activation")
 
 
-class HoveredFilter(HtmlPanel):
+class HoveredFilterTooltip(HtmlPanel):
     """The newest statistics of the filter under the pointer, which its tooltip shows."""
 
     part = "hovered_filter"

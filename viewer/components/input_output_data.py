@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.inspection_requests import MAX_PICTURE_SIDE
 from revacnn_lightning.protocol.inspections import ClassScore, ImagePass, ImagePrediction
 from revacnn_lightning.protocol.messages import Structure
 
-from ..layout import InputOutputContent, NetworkLayout
+from ..layout import InputOutputDimensions, NetworkLayout
 from ..layout.input_output import guess_input_readers
 from ..layout.topology import forward_edges
 from ..rendering.formatting import format_count, format_number
@@ -22,14 +22,14 @@ __all__ = [
     "MANY_OUTPUTS",
     "channel_tooltips",
     "class_name_width",
+    "class_probability_rows",
     "describe_input",
     "describe_output",
-    "inner_input_readers",
-    "input_output_content",
+    "input_output_dimensions",
+    "input_readers_with_sources",
     "input_signal",
     "input_tiles",
-    "output_rows",
-    "relative_channel_sums",
+    "relative_channel_magnitudes",
 ]
 
 MAX_CHANNEL_NODES = 16  # of an input with more channels, each node stands for several
@@ -44,21 +44,21 @@ COLOR_NAMES = ("red", "green", "blue")
 Data = dict[str, Any]
 
 
-def input_output_content(
+def input_output_dimensions(
     structure: Structure, layout: NetworkLayout, image_pass: ImagePass | None
-) -> InputOutputContent:
-    """Return what the input and the outputs show, as far as their positions depend on it."""
+) -> InputOutputDimensions:
+    """Return the sizes and counts that the positions of input and outputs depend on."""
     if image_pass is None:
-        return InputOutputContent()
+        return InputOutputDimensions()
     index = {layer.name: i for i, layer in enumerate(structure.layers)}
     readers = [index[name] for name in image_pass.readers if name in index]
     channels = image_pass.input_shape[0] if len(image_pass.input_shape) > 1 else 1
     if image_pass.input_shape and not image_pass.readers:
         readers = guess_input_readers(structure, layout, channels)
     is_drawn = any(layout.ranks[layout.unit_of_layer[i]] == layout.input_rank for i in readers)
-    rows = output_rows(image_pass)
+    rows = class_probability_rows(image_pass)
     has_output = image_pass.prediction is not None and bool(image_pass.output_shapes)
-    return InputOutputContent(
+    return InputOutputDimensions(
         size=_picture_size(image_pass.image),
         channels=min(MAX_CHANNEL_NODES, channels) if image_pass.input_shape and is_drawn else 0,
         outputs=len(rows) or int(has_output),
@@ -69,7 +69,9 @@ def input_output_content(
     )
 
 
-def inner_input_readers(structure: Structure, image_pass: ImagePass | None) -> tuple[int, ...]:
+def input_readers_with_sources(
+    structure: Structure, image_pass: ImagePass | None
+) -> tuple[int, ...]:
     """Return the layers that read the input, if each of them also reads another layer; else ()."""
     if image_pass is None:
         return ()
@@ -95,7 +97,7 @@ def _grouped(sums: list[float], n: int) -> list[np.ndarray]:
     return [values[a:b] for a, b in pairwise(cuts)]
 
 
-def relative_channel_sums(image_pass: ImagePass | None, n_nodes: int) -> np.ndarray:
+def relative_channel_magnitudes(image_pass: ImagePass | None, n_nodes: int) -> np.ndarray:
     """Return the Σ |pixel| of each node of input channels, relative to the largest, 0 to 1."""
     if image_pass is None or not image_pass.channel_sums or not n_nodes:
         return np.ones(n_nodes, np.float32)
@@ -116,7 +118,7 @@ def channel_tooltips(image_pass: ImagePass, n_nodes: int) -> list[Data]:
         else [np.zeros(0)] * n_nodes
     )
     rows = []
-    weights = relative_channel_sums(image_pass, n_nodes).tolist()
+    weights = relative_channel_magnitudes(image_pass, n_nodes).tolist()
     for first, end, group, weight in zip(cuts[:-1], cuts[1:], groups, weights, strict=True):
         is_one = end - first == 1
         name = f"channel {first}" if is_one else f"channels {first}–{end - 1}"
@@ -142,19 +144,21 @@ def describe_input(image_pass: ImagePass | None, refusal: str, *, is_waiting: bo
         "choosable": bool(image_pass.input_shape),
         "slice": slice_note,
         "image_note": image_pass.image_note,
-        "grid": paint_grid(image_pass.input_shape),
-        "picture_side": picture_side(image_pass.input_shape),
+        "grid": count_paintable_tiles(image_pass.input_shape),
+        "picture_side": scaled_picture_side(image_pass.input_shape),
     }
 
 
-def paint_grid(shape: list[int]) -> list[int]:
+def count_paintable_tiles(input_shape: list[int]) -> list[int]:
     """Return the number of rows and columns of tiles that a person can paint in an image."""
-    return [min(MAX_TILES, size) for size in shape[1:]] if len(shape) == 3 else [0, 0]
+    return [min(MAX_TILES, size) for size in input_shape[1:]] if len(input_shape) == 3 else [0, 0]
 
 
-def picture_side(shape: list[int]) -> int:
+def scaled_picture_side(input_shape: list[int]) -> int:
     """Return the side in pixels to which the page scales a picture of the user's own."""
-    return min(MAX_PICTURE_SIDE, round(PICTURE_SCALE * max(shape[1:]))) if len(shape) == 3 else 0
+    if len(input_shape) != 3:
+        return 0
+    return min(MAX_PICTURE_SIDE, round(PICTURE_SCALE * max(input_shape[1:])))
 
 
 def input_tiles(image_pass: ImagePass) -> np.ndarray:
@@ -192,7 +196,7 @@ def _listed(prediction: ImagePrediction, class_count: int) -> list[ClassScore]:
     return listed
 
 
-def output_rows(image_pass: ImagePass) -> list[Data]:
+def class_probability_rows(image_pass: ImagePass) -> list[Data]:
     """Return a row for each listed class: its name, its probability, whether it is predicted.
 
     There are no rows if the network does not return class scores.
@@ -233,7 +237,7 @@ def describe_output(image_pass: ImagePass | None, batch_loss: float | None) -> D
     """Return the texts beside the outputs: shapes, notes and the losses."""
     if image_pass is None or image_pass.prediction is None:
         return {"title": "", "subtitle": "", "note": "", "more": "", "loss": []}
-    rows, count = output_rows(image_pass), image_pass.class_count
+    rows, count = class_probability_rows(image_pass), image_pass.class_count
     hidden = count - len(rows) if rows else 0
     shapes = ["×".join(map(str, shape)) or "1" for shape in image_pass.output_shapes]
     loss = []

@@ -12,15 +12,15 @@ from ..layout import InputOutputPlacement
 from ..layout.boxes import Box
 from ..rendering.frame_codec import SpritePart
 from ..rendering.palette import Palette
-from ..tab.shown_input import shown_image_pass
+from ..tab.shown_input import request_shown_image_pass
 from ..tab.tab_state import TabState
 from .input_output_data import (
     channel_tooltips,
+    class_probability_rows,
     describe_input,
     describe_output,
     input_signal,
     input_tiles,
-    output_rows,
 )
 from .network import NetworkView
 
@@ -49,7 +49,7 @@ class InputOutputView:
         tab, placement = self.tab, self._network.input_output
         if tab.main_view != "network":
             return False
-        image_pass, passes = shown_image_pass(tab), tab.follower.image_passes
+        image_pass, passes = request_shown_image_pass(tab), tab.follower.image_passes
         own, refusal = tab.follower.own_images, self._refusal()
         key = (placement, passes.revision, passes.is_waiting, refusal, own.revision)
         if key == self._shown:
@@ -89,7 +89,7 @@ class InputOutputView:
             "output": describe_output(image_pass, None if snapshot is None else snapshot.loss),
             "output_x": placement.output_x,
             "output_y": placement.output_y.tolist(),
-            "rows": [] if image_pass is None else output_rows(image_pass),
+            "rows": [] if image_pass is None else class_probability_rows(image_pass),
         }
 
     def _refusal(self) -> str:

@@ -30,7 +30,7 @@ class FilterBarChart(Chart):
             "rank", top="value", width=0.8, source=self.source, fill_color="color", line_color=None
         )
         rows = ("filter", "@filter"), ("", "@value{0.000e}")
-        self.root.add_tools(hover_tool(bars, *rows, limit=1, mode="vline"))
+        self.root.add_tools(hover_tool(bars, *rows, max_tooltips=1, mode="vline"))
         self.root.on_event(Tap, self._on_tap)
         self._ramp: list[str] = []
         self.restyle(tab.palette)

@@ -80,7 +80,7 @@ class FilterEmbeddingView:
         if not self._is_visible:
             return False
         details = tab.follower.layer_details
-        layer = details.mark_visible(tab.selection.layer, tab.method)
+        layer = details.request_newest(tab.selection.layer, tab.method)
         if layer.detail is None:
             return self._clear(layer.refused or (NOT_RECORDED if tab.ended_reason() else ""))
         names = (tab.selection.layer, self.view, tab.method)
@@ -202,7 +202,7 @@ class InputImage:
         if tab.pane != "maps" or tab.selection is None:
             return False
         details = tab.follower.layer_details
-        layer = details.mark_visible(tab.selection.layer, tab.method)
+        layer = details.request_newest(tab.selection.layer, tab.method)
         drawn, refusal = self._drawn
         if layer.detail is None or (layer.detail is drawn and details.image_refusal == refusal):
             return False

@@ -11,7 +11,7 @@ from ..layout.marks import ModuleMark, place_module_marks
 from ..rendering.frame_codec import PagePart
 from ..rendering.module_names import short_type
 from ..rendering.palette import Palette
-from ..tab.shown_input import shows_modules
+from ..tab.shown_input import shows_module_marks
 from ..tab.tab_state import TabState
 from .network import NetworkView
 
@@ -32,7 +32,7 @@ class ModuleMarks:
 
     def update(self) -> bool:
         """Show the marks of another structure or layout."""
-        passes, is_shown = self.tab.follower.image_passes, shows_modules(self.tab)
+        passes, is_shown = self.tab.follower.image_passes, shows_module_marks(self.tab)
         key = (self._network.input_output, id(passes.modules), is_shown)
         if key == self._shown:
             return False

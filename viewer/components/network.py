@@ -10,19 +10,19 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Structure
 
 from ..layout import NetworkLayout, NodeState, compute_layout
-from ..layout.input_output import InputOutputContent, InputOutputPlacement, place_input_output
-from ..rendering.formatting import format_selection
+from ..layout.input_output import InputOutputDimensions, InputOutputPlacement, place_input_output
+from ..rendering.formatting import format_selected_filters
 from ..rendering.frame_codec import PagePart
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
-from ..tab.shown_input import shown_image_pass
+from ..tab.shown_input import request_shown_image_pass
 from ..tab.tab_state import TabState
 from . import network_data
 from .input_output_data import (
     class_name_width,
-    inner_input_readers,
-    input_output_content,
-    relative_channel_sums,
+    input_output_dimensions,
+    input_readers_with_sources,
+    relative_channel_magnitudes,
 )
 from .network_data import normalize_gradients, path_and_arc_weights
 from .network_headers import network_header_data
@@ -51,7 +51,7 @@ class NetworkView:
         self.tab = tab
         self.layout: NetworkLayout | None = None
         self.input_output: InputOutputPlacement | None = None
-        self._input_output_content = InputOutputContent()
+        self._input_output_dimensions = InputOutputDimensions()
         self._name_width: tuple[RunState | None, float] = None, 0.0  # of a run, px
         self._input_output_key: tuple[Any, ...] = ()
         self._channels = np.zeros(0, np.float32)  # weight of each channel of the input
@@ -101,7 +101,7 @@ class NetworkView:
         plans = len(state.requests.plans)  # a coupling preview arrives as a plan
         edits = (self.tab.revision, self.tab.edit_queue.revision)
         statistics = self.tab.statistics_key()
-        shown_image_pass(self.tab)  # requests it
+        request_shown_image_pass(self.tab)
         passed = self.tab.follower.image_passes.revision
         tones = node_color_key(self.tab)
         content = (
@@ -165,7 +165,7 @@ class NetworkView:
         passed = self.tab.follower.image_passes.newest
         key = state, state.structure_revision, None if passed is None else tuple(passed.readers)
         if key != self._readers_key:
-            self._readers_key, self._readers = key, inner_input_readers(structure, passed)
+            self._readers_key, self._readers = key, input_readers_with_sources(structure, passed)
         return self._readers
 
     def _room_for_names(self, state: RunState) -> float:
@@ -192,10 +192,10 @@ class NetworkView:
         if layout is None or (self.input_output is not None and key == self._input_output_key):
             return False
         self._input_output_key = key
-        shape = input_output_content(structure, layout, passes.newest)
-        if self.input_output is not None and shape == self._input_output_content:
+        shape = input_output_dimensions(structure, layout, passes.newest)
+        if self.input_output is not None and shape == self._input_output_dimensions:
             return False
-        self.input_output, self._input_output_content = place_input_output(layout, shape), shape
+        self.input_output, self._input_output_dimensions = place_input_output(layout, shape), shape
         self.paths.data = network_data.path_data(layout, self.input_output)
         return True
 
@@ -264,7 +264,7 @@ class NetworkView:
         nodes = np.flatnonzero(states == NodeState.STAGED)
         staged[network_data.paths_from(layout, nodes)] = 1
         newest = self.tab.follower.image_passes.newest
-        channels = relative_channel_sums(newest, len(input_output.channel_y))
+        channels = relative_channel_magnitudes(newest, len(input_output.channel_y))
         is_same_input = np.array_equal(channels, self._channels)
         self._channels = channels
         self._frames += 1
@@ -286,11 +286,11 @@ class NetworkView:
         coupled, reason = self.tab.coupling_preview()
         origin = name if self.tab.hovered is None else self.tab.hovered.layer
         content = {
-            "node": network_data.node_at(layout, layer, index),
-            "also": network_data.nodes_at(layout, layer, also),
+            "node": network_data.node_of_filter(layout, layer, index),
+            "also": network_data.nodes_of_filters(layout, layer, also),
             "layer": layer,
             "index": index,
-            "text": f"{name} {format_selection(index, len(also) + 1)}",
+            "text": f"{name} {format_selected_filters(index, len(also) + 1)}",
             "coupled": network_data.coupled_nodes(state, layout, coupled),
             "coupling_text": reason or network_data.removal_preview_text(coupled, origin),
         }

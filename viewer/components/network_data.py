@@ -10,9 +10,9 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Planned, PlanSummary, Structure
 
 from ..layout import InputOutputPlacement, NetworkLayout, NodeState
-from ..layout.paths import join_paths
+from ..layout.paths import concatenate_paths
 from ..rendering.formatting import format_count
-from ..rendering.prices import describe_plan_price
+from ..rendering.prices import describe_plan_loss_change
 from ..runs.run_state import RunState
 from ..tab.staged_change import StagedChange
 from .shared_results import shared_result
@@ -24,11 +24,11 @@ __all__ = [
     "empty_arc_data",
     "empty_node_data",
     "empty_path_data",
-    "node_at",
     "node_data",
     "node_means",
+    "node_of_filter",
     "node_states",
-    "nodes_at",
+    "nodes_of_filters",
     "normalize_gradients",
     "path_and_arc_weights",
     "path_data",
@@ -87,7 +87,7 @@ def empty_node_data() -> Data:
 
 def path_data(layout: NetworkLayout, input_output: InputOutputPlacement) -> Data:
     """Return the positions of the paths, one row each; input and outputs come last."""
-    paths = join_paths([layout.paths, input_output.paths])
+    paths = concatenate_paths([layout.paths, input_output.paths])
     places = {name: getattr(paths, name).astype(np.float32) for name in PATH_PLACES}
     return {
         **places,
@@ -244,16 +244,16 @@ def paths_from(layout: NetworkLayout, nodes: np.ndarray) -> np.ndarray:
     return np.flatnonzero(ends[place] < layout.paths.last)
 
 
-def nodes_at(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[int]:
+def nodes_of_filters(layout: NetworkLayout, layer: int, filters: Sequence[int]) -> list[int]:
     """Return the indices of the nodes that show these filters of a layer, each once."""
     column, offset = layout.columns[layer], int(layout.node_offsets[layer])
     inside = np.searchsorted(column.first, np.asarray(filters, np.int64), side="right") - 1
     return [offset + int(i) for i in np.unique(np.minimum(inside, column.n - 1))]
 
 
-def node_at(layout: NetworkLayout, layer: int, index: int) -> int:
+def node_of_filter(layout: NetworkLayout, layer: int, filter_index: int) -> int:
     """Return the index of the node that shows a filter."""
-    return nodes_at(layout, layer, [index])[0]
+    return nodes_of_filters(layout, layer, [filter_index])[0]
 
 
 def coupled_nodes(state: RunState, layout: NetworkLayout, plan: PlanSummary | None) -> list[int]:
@@ -280,7 +280,7 @@ def coupling_text(plan: PlanSummary | None, layer: str) -> str:
 
 def removal_preview_text(plan: PlanSummary | None, layer: str) -> str:
     """Return in words the price of removing a filter, and the layers coupled with it."""
-    price = describe_plan_price(plan)
+    price = describe_plan_loss_change(plan)
     if plan is not None and plan.price is not None:
         price += f", measured at batch {format_count(plan.price.step)}"
     parts = [f"removal: {price}" if price else "", coupling_text(plan, layer)]

@@ -26,7 +26,7 @@ class ColorByPricePanel(HtmlPanel):
         if not tab.shows_prices or tab.structure is None:
             return {"shown": False, "text": "", "refusal": ""}
         requests = tab.follower.filter_prices
-        prices = requests.mark_visible()
+        prices = requests.request_newest()
         refusal = tab.steering_refusal()
         if prices is None:
             awaited = requests.refused or tab.waiting_reason(WAITING)

@@ -10,7 +10,7 @@ from ..rendering.formatting import (
     count_of,
     format_number,
     format_scientific,
-    format_selection,
+    format_selected_filters,
 )
 from ..tab.tab_state import TabState
 from ..tab.watched_layers import no_layers_reason
@@ -42,7 +42,7 @@ class SelectionPanel(HtmlPanel):
         layer_index, index = position
         refusal = tab.width_refusal(layer)
         is_staged = layer.filter_ids[index] in tab.staging.removed_ids(layer.name)
-        selected = format_selection(index, len(tab.selected_ids()))
+        selected = format_selected_filters(index, len(tab.selected_ids()))
         return {
             "layer": layer.name,
             "facts": _facts(layer),

@@ -16,7 +16,7 @@ from revacnn_lightning.protocol.messages import (
 )
 
 from ..rendering.plan_costs import format_network_size, format_network_size_change
-from ..rendering.prices import describe_plan_price
+from ..rendering.prices import describe_plan_loss_change
 from ..tab.staged_change import StagedChange
 from .html_panel import HtmlPanel
 from .trial_panel import edit_refusal_during_trial, trial_cost_data
@@ -69,7 +69,7 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
     elif isinstance(change.plan, Planned):
         plan = change.plan.plan
         is_said = plan.confirmation and plan.output_effect == "output changes"  # by the question
-        price, effect = describe_plan_price(plan), "" if is_said else plan.output_effect
+        price, effect = describe_plan_loss_change(plan), "" if is_said else plan.output_effect
         changed = "" if effect == OUTPUT_UNCHANGED else effect
         others = _coupled_layers(plan, change.layer)
         row.update(

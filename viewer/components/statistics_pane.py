@@ -37,7 +37,7 @@ class StatisticsPane:
         """The charts made so far."""
         return self._places.charts
 
-    def shown_charts(self) -> list[Chart]:
+    def make_shown_charts(self) -> list[Chart]:
         """Return the charts if the pane is open, and make them if they are needed for once."""
         if self._tab.pane != "statistics":
             return []

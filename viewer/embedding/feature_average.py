@@ -10,12 +10,12 @@ import numpy as np
 
 from revacnn_lightning.diagnostics.degenerate import normalize_rows
 
-__all__ = ["WINDOW", "FeatureAverage"]
+__all__ = ["WINDOW", "FilterFeatureMovingAverage"]
 
 WINDOW = 20  # details: ten seconds at two per second
 
 
-class FeatureAverage:
+class FilterFeatureMovingAverage:
     """Moving average of the feature directions of a layer's filters, matched by filter id.
 
     Features are normalized first, so that a batch with large gradients has no larger weight. Rows

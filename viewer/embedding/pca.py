@@ -11,12 +11,12 @@ MAX_DIMENSIONS = 50  # distances are computed between this many principal compon
 Array = np.ndarray
 
 
-def principal_components(data: Array, n: int = 2) -> Array:
-    """Return the first ``n`` principal components of ``data`` (rows, d), float64 (rows, n)."""
+def principal_components(data: Array, n_components: int = 2) -> Array:
+    """Return the first principal components of ``data`` (rows, d), float64 (rows, n_components)."""
     from sklearn.decomposition import PCA  # half a second, which only the worker has to spend
 
     solver = "covariance_eigh" if len(data) > data.shape[1] else "full"
-    return np.asarray(PCA(n, svd_solver=solver).fit_transform(data), np.float64)
+    return np.asarray(PCA(n_components, svd_solver=solver).fit_transform(data), np.float64)
 
 
 def reduce_dimensions(data: Array) -> Array:

@@ -8,9 +8,9 @@ from scipy.spatial import cKDTree
 __all__ = [
     "DEGENERATE_ROW_Y",
     "MIN_PROJECTED",
-    "degenerate_row",
     "grid_positions",
     "jitter",
+    "place_degenerate_filters",
     "resolve_overlaps",
 ]
 
@@ -57,7 +57,7 @@ def grid_positions(n: int) -> Array:
     return np.stack([x, y], axis=1) * (0.7 if n < MIN_PROJECTED else 0.95)
 
 
-def degenerate_row(kinds: Array) -> Array:
+def place_degenerate_filters(kinds: Array) -> Array:
     """Return positions (n, 2) of degenerate filters in a row, with gaps between their kinds.
 
     Args:

@@ -20,7 +20,7 @@ from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
 
 from .alignment import ViewSquare, align, is_finite_and_spread, update_view_square
 from .pca import principal_components, reduce_dimensions
-from .placement import MIN_PROJECTED, degenerate_row, grid_positions, resolve_overlaps
+from .placement import MIN_PROJECTED, grid_positions, place_degenerate_filters, resolve_overlaps
 from .tsne import tsne
 from .umap import scale_to_square, umap
 from .warm_start import embed_from, has_enough_points, match_rows
@@ -114,7 +114,7 @@ def project(job: ProjectionJob) -> Projection:
             (embedding[regular] - view_square[:2]) / view_square[2]
         )
     is_degenerate = degenerate != DegenerateKind.NONE
-    positions[is_degenerate] = degenerate_row(degenerate[is_degenerate])
+    positions[is_degenerate] = place_degenerate_filters(degenerate[is_degenerate])
     same_as = np.where(twin >= 0, ids[twin], -1)
     groups = group_near_duplicates(job.features) if job.find_duplicates else np.full(len(ids), -1)
     return Projection(

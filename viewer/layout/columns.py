@@ -129,33 +129,35 @@ def common_dot_pitch(sizes: list[tuple[int, float]]) -> float:
     return float(np.clip(min(single, default=DOT_PITCH), DOT_PITCH, MAX_DOT_PITCH))
 
 
-def dot_column(layer: int, n: int, pitch: float, middle: float, height: float) -> Column:
-    """Return a grid of ``n`` dots, row by row, centered on x = 0 and y = ``middle``."""
-    nodes_per_row = max(1, int(np.ceil(n * pitch / height - 1e-6)))
-    down = int(np.ceil(n / nodes_per_row))
-    i = np.arange(n)
+def dot_column(layer: int, n_dots: int, pitch: float, middle: float, height: float) -> Column:
+    """Return a grid of ``n_dots`` dots, row by row, centered on x = 0 and y = ``middle``."""
+    nodes_per_row = max(1, int(np.ceil(n_dots * pitch / height - 1e-6)))
+    down = int(np.ceil(n_dots / nodes_per_row))
+    i = np.arange(n_dots)
     return Column(
         layer=layer,
         x=(i % nodes_per_row - (nodes_per_row - 1) / 2) * pitch,
         y=middle + (i // nodes_per_row - (down - 1) / 2) * pitch,
         size=pitch * (0.68 if pitch < 12 else 0.62),
         bar=0.0,
-        first=np.arange(n + 1),
+        first=np.arange(n_dots + 1),
     )
 
 
-def bar_column(layer: int, n: int, bars: int, width: float, middle: float, height: float) -> Column:
-    """Return bars for ``n`` filters, centered on x = 0 and y = ``middle``.
+def bar_column(
+    layer: int, n_filters: int, n_bars: int, width: float, middle: float, height: float
+) -> Column:
+    """Return ``n_bars`` bars for ``n_filters`` filters, centered on x = 0 and y = ``middle``.
 
     Each bar stands for a range of adjacent filters.
     """
-    bars = min(n, bars)
-    pitch = height / bars
+    n_bars = min(n_filters, n_bars)
+    pitch = height / n_bars
     return Column(
         layer=layer,
-        x=np.zeros(bars),
-        y=middle - height / 2 + (np.arange(bars) + 0.5) * pitch,
+        x=np.zeros(n_bars),
+        y=middle - height / 2 + (np.arange(n_bars) + 0.5) * pitch,
         size=max(1.0, pitch * 0.72),
         bar=width,
-        first=np.arange(bars + 1) * n // bars,
+        first=np.arange(n_bars + 1) * n_filters // n_bars,
     )

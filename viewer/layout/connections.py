@@ -10,7 +10,13 @@ from revacnn_lightning.protocol.messages import Structure
 
 from .boxes import PathLane
 from .folding import LayoutUnit
-from .topology import Edge, assign_ranks, concatenating_layers, forward_edges, split_edges
+from .topology import (
+    Edge,
+    assign_ranks,
+    concatenating_layers,
+    forward_edges,
+    separate_paths_and_arcs,
+)
 
 __all__ = ["Connections", "find_connections"]
 
@@ -68,5 +74,5 @@ def find_connections(structure: Structure, units: Sequence[LayoutUnit]) -> Conne
         widths = [len(structure.layers[i].filter_ids) for i in layers]
         channels[edge] = sum(widths) if edge[1] in concatenating else max(widths)
     ranks = assign_ranks(len(units), list(sources))
-    path_edges, arcs = split_edges(list(sources), ranks, concatenating)
+    path_edges, arcs = separate_paths_and_arcs(list(sources), ranks, concatenating)
     return Connections(sources, channels, frozenset(concatenating), ranks, path_edges, arcs)

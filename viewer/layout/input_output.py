@@ -14,11 +14,11 @@ from .columns import Column
 from .input_output_space import InputOutputSpace
 from .network import NetworkLayout
 from .path_starts import NODE_OVERLAP
-from .paths import Paths, join_paths
+from .paths import Paths, concatenate_paths
 
 __all__ = [
     "NO_NODE",
-    "InputOutputContent",
+    "InputOutputDimensions",
     "InputOutputPlacement",
     "guess_input_readers",
     "place_input_output",
@@ -44,8 +44,8 @@ INPUT_WIDTH = (1.4, 5.0)  # px of a path at full weight
 
 
 @dataclass(frozen=True)
-class InputOutputContent:
-    """What the input and the outputs show, as far as their positions depend on it.
+class InputOutputDimensions:
+    """Sizes and counts that the positions of the input and the outputs depend on.
 
     Attributes:
         size: height and width of the picture; (0, 0) if there is none.
@@ -106,7 +106,7 @@ def guess_input_readers(structure: Structure, layout: NetworkLayout, n_channels:
     ]  # fmt: skip
 
 
-def place_input_output(layout: NetworkLayout, content: InputOutputContent) -> InputOutputPlacement:
+def place_input_output(layout: NetworkLayout, sizes: InputOutputDimensions) -> InputOutputPlacement:
     """Return the positions of the input and the outputs beside the columns of a layout."""
     space = layout.space
     middle = (layout.top + max(layout.top + 60, layout.height - layout.bottom)) / 2
@@ -117,18 +117,18 @@ def place_input_output(layout: NetworkLayout, content: InputOutputContent) -> In
         largest = max(MIN_PICTURE, of_generated - of_input - BELOW_PICTURE)
         space = replace(space, picture=min(space.picture, largest))
     start = layout.input_x + EDGE
-    picture = _picture(space, content, start, of_input)
-    generated = _picture(space, content, start, of_generated) if content.has_generated else None
+    picture = _picture(space, sizes, start, of_input)
+    generated = _picture(space, sizes, start, of_generated) if sizes.has_generated else None
     channel_x = start + space.picture + CHANNEL_GAP
-    pitch = min(CHANNEL_PITCH, room / max(1, content.channels))
-    channel_y = _spread(content.channels, pitch, of_input)
+    pitch = min(CHANNEL_PITCH, room / max(1, sizes.channels))
+    channel_y = _spread(sizes.channels, pitch, of_input)
     output_x = layout.width - space.right + space.way
-    end = layout.height - content.has_more * MORE_HEIGHT
-    output_y = _output_y(content.outputs, layout.top, end - space.facts, middle)
+    end = layout.height - sizes.has_more * MORE_HEIGHT
+    output_y = _output_y(sizes.outputs, layout.top, end - space.facts, middle)
     output_y = _inside(output_y, layout.top - BELOW_TITLE[layout.density], end)
-    inputs, channels = _input_paths(layout, content, channel_x, channel_y)
-    outputs = _output_paths(layout, content, output_x, output_y)
-    paths = join_paths([*inputs, *outputs])
+    inputs, channels = _input_paths(layout, sizes, channel_x, channel_y)
+    outputs = _output_paths(layout, sizes, output_x, output_y)
+    paths = concatenate_paths([*inputs, *outputs])
     return InputOutputPlacement(
         picture,
         channel_x,
@@ -146,9 +146,9 @@ def place_input_output(layout: NetworkLayout, content: InputOutputContent) -> In
 
 
 def _picture(
-    space: InputOutputSpace, content: InputOutputContent, start: float, middle: float
+    space: InputOutputSpace, sizes: InputOutputDimensions, start: float, middle: float
 ) -> Box:
-    height, width = content.size
+    height, width = sizes.size
     scale = space.picture / max(1, height, width)
     half, wide = max(6.0, height * scale) / 2, max(6.0, width * scale)
     left = start + (space.picture - wide) / 2
@@ -181,17 +181,17 @@ def _spread(n: int, pitch: float, middle: float) -> np.ndarray:
 
 
 def _input_paths(
-    layout: NetworkLayout, content: InputOutputContent, x: float, ys: np.ndarray
+    layout: NetworkLayout, sizes: InputOutputDimensions, x: float, ys: np.ndarray
 ) -> tuple[list[Paths], np.ndarray]:
     """Return paths that fan out from each channel to the rows of the first layers."""
-    n = content.channels
+    n = sizes.channels
     if not n:
         return [], np.zeros(0, int)
     per_channel = int(np.clip(INPUT_STRANDS // n, 1, STRANDS_PER_CHANNEL))
     channel = np.tile(np.arange(n), per_channel)
     places = (np.arange(n * per_channel) + 0.5) / (n * per_channel)
     found = []
-    units = sorted({layout.unit_of_layer[i] for i in content.readers})
+    units = sorted({layout.unit_of_layer[i] for i in sizes.readers})
     units = [unit for unit in units if layout.ranks[unit] == layout.input_rank]
     for unit in units:
         x1, y1 = _left_edge(layout, unit, places)
@@ -216,15 +216,15 @@ def _left_edge(
 
 
 def _output_paths(
-    layout: NetworkLayout, content: InputOutputContent, x: float, ys: np.ndarray
+    layout: NetworkLayout, sizes: InputOutputDimensions, x: float, ys: np.ndarray
 ) -> list[Paths]:
     """Return paths from the rows of the last layers to the outputs."""
-    if not content.outputs:
+    if not sizes.outputs:
         return []
     read = {a for a, _ in layout.connections.path_edges}
-    units = sorted({layout.unit_of_layer[i] for i in content.output_layers})
+    units = sorted({layout.unit_of_layer[i] for i in sizes.output_layers})
     last = [unit for unit in units if unit not in read] or units[-1:]
-    return [_paths_to(layout, unit, content.output_layers, x, ys) for unit in last]
+    return [_paths_to(layout, unit, sizes.output_layers, x, ys) for unit in last]
 
 
 def _paths_to(

@@ -21,13 +21,13 @@ from .density import DENSER, MIN_ROOM, choose_density, vertical_margins
 from .folding import LayoutUnit, fold_blocks
 from .header_width import are_apart, header_span
 from .input_output_space import NO_SPACE, InputOutputSpace, input_output_space, widen_for_names
-from .open_blocks import OpenBlock, block_of_stage, find_open_blocks, open_block_boxes
+from .open_blocks import OpenBlock, block_path_of_stage, find_open_blocks, open_block_boxes
 from .paths import Paths, route_paths
 from .stages import Stage, find_stages, layers_in_same_stage
 from .titles import StageBox, column_labels, stage_boxes
 from .topology import assign_ranks, forward_edges
 
-__all__ = ["FRAME_TITLE", "NetworkLayout", "compute_layout", "stage_layers"]
+__all__ = ["FRAME_TITLE", "NetworkLayout", "compute_layout", "layers_in_stage_of"]
 
 OPEN_BUTTON = 12.0  # px beside the label of a closed block
 ROOMY_MARGIN, MARGIN, END_MARGIN = 58.0, 24.0, 10.0  # px beside the columns
@@ -261,11 +261,11 @@ def _rank_of_readers(
     return min(found, default=0)
 
 
-def stage_layers(structure: Structure, layer: str) -> list[str]:
-    """Return the layers in the stage of ``layer``; they are expanded and collapsed together."""
+def layers_in_stage_of(structure: Structure, layer_name: str) -> list[str]:
+    """Return the layers in the stage of a layer; they are expanded and collapsed together."""
     names = [one.name for one in structure.layers]
     ranks = assign_ranks(len(names), forward_edges(structure))
-    return layers_in_same_stage(layer, find_stages(names, ranks), names)
+    return layers_in_same_stage(layer_name, find_stages(names, ranks), names)
 
 
 def _stage_frames(
@@ -286,7 +286,7 @@ def _stage_frames(
         replace(
             frame,
             layer=units[stage.layer].first,
-            block=block_of_stage(stage, open_blocks),
+            block=block_path_of_stage(stage, open_blocks),
         )
         for frame, stage in zip(frames, stages, strict=True)
         if not _has_own_title(units[stage.layer], stage, density)

@@ -10,7 +10,7 @@ from .folding import LayoutUnit, find_blocks
 from .stages import Stage
 from .titles import StageBox
 
-__all__ = ["OpenBlock", "block_of_stage", "find_open_blocks", "open_block_boxes"]
+__all__ = ["OpenBlock", "block_path_of_stage", "find_open_blocks", "open_block_boxes"]
 
 PADDING = 5.0  # px between the outer columns of a block and its frame
 INSET = 2.5  # px by which a frame lies inside the next outer one
@@ -62,7 +62,7 @@ def find_open_blocks(
     return opened
 
 
-def block_of_stage(stage: Stage, blocks: Sequence[OpenBlock]) -> str:
+def block_path_of_stage(stage: Stage, blocks: Sequence[OpenBlock]) -> str:
     """Return the path of the open block that a stage is; "" if it is none."""
     return next((b.path for b in blocks if _is_of(stage, b.path, b.first)), "")
 

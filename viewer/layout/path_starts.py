@@ -14,7 +14,7 @@ __all__ = [
     "NODE_OVERLAP",
     "PathStarts",
     "fan_out_paths",
-    "start_paths",
+    "place_path_starts",
 ]
 
 MAX_PATH_WIDTH = 8.4  # px
@@ -39,7 +39,7 @@ class PathStarts:
         return len(self.x)
 
 
-def start_paths(column: Column, n_paths: int, node_offset: int) -> PathStarts:
+def place_path_starts(column: Column, n_paths: int, node_offset: int) -> PathStarts:
     """Return where paths begin at the right of the nodes of a layer. Each stands for some rows.
 
     Args:

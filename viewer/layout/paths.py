@@ -11,10 +11,17 @@ import numpy as np
 from .boxes import Box, PathLane, Placement
 from .connections import Connections
 from .folding import LayoutUnit
-from .path_starts import FAN, MIN_PATH_WIDTH, NODE_OVERLAP, PathStarts, fan_out_paths, start_paths
+from .path_starts import (
+    FAN,
+    MIN_PATH_WIDTH,
+    NODE_OVERLAP,
+    PathStarts,
+    fan_out_paths,
+    place_path_starts,
+)
 from .topology import Edge
 
-__all__ = ["MAX_PATHS", "Paths", "join_paths", "route_paths"]
+__all__ = ["MAX_PATHS", "Paths", "concatenate_paths", "route_paths"]
 
 MAX_PATHS = 800  # about, between single layers; more are indistinguishable hairlines
 FEW_ROWS = 150  # up to this many, every row of nodes has a path to each of its readers
@@ -48,7 +55,7 @@ class Paths:
     last: np.ndarray
 
 
-def join_paths(parts: Sequence[Paths]) -> Paths:
+def concatenate_paths(parts: Sequence[Paths]) -> Paths:
     """Return the paths of all parts, in their order."""
     if not parts:
         none, no_nodes = np.zeros(0), np.zeros(0, int)
@@ -141,7 +148,7 @@ class _Router:
 
     def paths(self) -> Paths:
         """Return the paths added so far."""
-        return join_paths([Paths(*piece) for piece in self._pieces])
+        return concatenate_paths([Paths(*piece) for piece in self._pieces])
 
     def _add(self, edge: Edge, starts: PathStarts, x1: np.ndarray, y1: np.ndarray) -> None:
         """Add paths to their ends, beside the units between."""
@@ -210,7 +217,7 @@ class _Router:
         if self.units[a].is_block:
             return self._leave_block(edge, n)
         layer = self.units[a].first
-        starts = start_paths(self.columns[layer], n, int(self.offsets[layer]))
+        starts = place_path_starts(self.columns[layer], n, int(self.offsets[layer]))
         if not self.units[b].is_block:
             return starts
         band_width = max(MIN_PATH_WIDTH, BAND_FILL * self._band(edge) / len(starts))

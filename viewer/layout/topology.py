@@ -12,7 +12,7 @@ __all__ = [
     "assign_ranks",
     "concatenating_layers",
     "forward_edges",
-    "split_edges",
+    "separate_paths_and_arcs",
 ]
 
 Edge = tuple[int, int]  # indices of two layers
@@ -54,7 +54,7 @@ def concatenating_layers(structure: Structure, edges: list[Edge]) -> set[int]:
     }
 
 
-def split_edges(
+def separate_paths_and_arcs(
     edges: list[Edge], ranks: list[int], concatenating: Collection[int] = ()
 ) -> tuple[list[Edge], list[Edge]]:
     """Return the edges drawn as paths, and those drawn as arcs.

@@ -32,21 +32,24 @@ class Finding(Struct, frozen=True):
 
 
 def collect_findings(
-    layer: LayerDetailRecord, projection: Projection | None, ids: np.ndarray, dead: list[int]
+    layer: LayerDetailRecord,
+    projection: Projection | None,
+    filter_ids: np.ndarray,
+    dead_ids: list[int],
 ) -> list[Finding]:
     """Return all findings of a layer.
 
     Args:
         projection: the projection of the coefficients of the filters.
-        ids: the ids of the current filters of the layer, int64 (n,).
-        dead: the ids of the dead filters.
+        filter_ids: the ids of the current filters of the layer, int64 (n,).
+        dead_ids: the ids of the dead filters.
     """
     findings = [
-        _find_near_duplicates(projection, ids),
-        _find_dead(ids, dead),
-        _find_zero(projection, ids),
-        _find_nonfinite(projection, ids),
-        _find_single_color(layer, ids),
+        _find_near_duplicates(projection, filter_ids),
+        _find_dead(filter_ids, dead_ids),
+        _find_zero(projection, filter_ids),
+        _find_nonfinite(projection, filter_ids),
+        _find_single_color(layer, filter_ids),
     ]
     return [finding for finding in findings if finding is not None]
 

@@ -13,7 +13,7 @@ __all__ = [
     "format_relative_change",
     "format_sampling_interval",
     "format_scientific",
-    "format_selection",
+    "format_selected_filters",
     "format_share",
     "format_short_date_time",
     "format_si",
@@ -92,7 +92,7 @@ def format_scientific(value: float | None) -> str:
     return "0" if value == 0 else f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def format_selection(index: int, n_selected: int) -> str:
+def format_selected_filters(index: int, n_selected: int) -> str:
     """Return which filters are selected: ``filter 3`` or ``filter 3 and 4 more``."""
     return f"filter {index}" + (f" and {n_selected - 1} more" if n_selected > 1 else "")
 

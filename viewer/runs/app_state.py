@@ -9,7 +9,7 @@ from .recordings import Recordings
 from .registry import RunRegistry
 from .socket_reader import SocketReader
 
-__all__ = ["parse_options", "run_registry", "start", "stop"]
+__all__ = ["parse_options", "run_registry", "start_following_runs", "stop_following_runs"]
 
 _runs: RunRegistry | None = None
 _reader: SocketReader | None = None
@@ -44,7 +44,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def start(options: argparse.Namespace) -> None:
+def start_following_runs(options: argparse.Namespace) -> None:
     """Start following runs.
 
     The option ``connect`` limits them to the run of a connection file, ``replay`` shows recordings
@@ -57,7 +57,7 @@ def start(options: argparse.Namespace) -> None:
     _reader = SocketReader(_runs)
 
 
-def stop() -> None:
+def stop_following_runs() -> None:
     """Detach from every run."""
     global _runs, _reader
     if _reader is not None:

@@ -44,7 +44,7 @@ class ClassRequests:
         self._requested: dict[Wanted, tuple[float, str]] = {}  # when, and with which id
         self._refused: dict[Wanted, str] = {}
 
-    def mark_layer_visible(self, layer: str) -> ClassLens | None:
+    def request_newest_of_layer(self, layer: str) -> ClassLens | None:
         """Request how the filters of a layer respond to classes, for the next seconds.
 
         Return the newest that is known.
@@ -52,7 +52,7 @@ class ClassRequests:
         self._visible[InspectClasses(layer)] = time.monotonic()
         return self._lenses.get(layer)
 
-    def mark_class_visible(self, class_index: int) -> ClassAnswers | None:
+    def request_newest_of_class(self, class_index: int) -> ClassAnswers | None:
         """Request the responses of all filters to a class, for the next seconds.
 
         Return the newest that are known.

@@ -56,10 +56,10 @@ class FilterInspections:
         self._filters: dict[Key, FilterInspectionRecord] = {}
         self._requests: dict[str, tuple[Key, int]] = {}  # request id -> filter, version
 
-    def mark_visible(
+    def request_newest(
         self, layer: str, filter_id: int, image: int | None, depth: float = 0.5
     ) -> FilterInspectionRecord:
-        """Mark a filter as visible in a tab, and return what is known about it.
+        """Request inspections of a filter that a tab shows; return what is known about it.
 
         Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.
         """

@@ -36,7 +36,7 @@ class FilterPriceRequests:
         self._last_visible = self._last_requested = float("-inf")
         self._request = ""
 
-    def mark_visible(self) -> FilterPrices | None:
+    def request_newest(self) -> FilterPrices | None:
         """Request prices for the next seconds; return the newest. Tabs call this repeatedly."""
         self._last_visible = time.monotonic()
         return self.newest

@@ -41,7 +41,7 @@ class ImagePasses:
         self._last_visible = self._last_requested = float("-inf")
         self._requests: dict[str, int | None] = {}  # request id -> image
 
-    def mark_visible(self, image: int | None) -> ImagePass | None:
+    def request_newest(self, image: int | None) -> ImagePass | None:
         """Request passes of a validation image, or of the current batch; return the newest pass.
 
         Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.

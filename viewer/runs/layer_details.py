@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
 from revacnn_lightning.protocol.messages import Message, Refused
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 
-from ..embedding.feature_average import FeatureAverage
+from ..embedding.feature_average import FilterFeatureMovingAverage
 from ..embedding.projection import Method
 from ..embedding.worker import EmbeddingWorker
 from .histogram_history import LayerHistograms
@@ -59,7 +59,7 @@ class LayerDetailRecord(Struct):
     detail_revision: int = 0
     ids: np.ndarray = np.zeros(0, np.int64)
     features: dict[str, np.ndarray] = {}
-    averages: dict[tuple[str, int | None, int], FeatureAverage] = {}
+    averages: dict[tuple[str, int | None, int], FilterFeatureMovingAverage] = {}
     single_color: np.ndarray = np.zeros(0, bool)
     image: int | None = None
     kernel_slice: KernelSlice = "strongest"
@@ -100,20 +100,21 @@ class LayerDetails:
         self.projections.close()
 
     def get(self, layer: str) -> LayerDetailRecord | None:
-        """Return what is known about a layer, without marking it as visible."""
+        """Return what is known about a layer, without requesting anything."""
         return self._layers.get(layer)
 
-    def mark_visible(self, layer: str, method: Method) -> LayerDetailRecord:
-        """Mark a layer as visible in a tab, projected by ``method``; return what is known of it.
+    def request_newest(self, layer: str, method: Method) -> LayerDetailRecord:
+        """Request the details of a layer that a tab shows; return what is known about it.
 
-        Tabs call this repeatedly: it expires after `VISIBLE_SECONDS`.
+        Its views are projected by ``method``. Tabs call this repeatedly: it expires after
+        `VISIBLE_SECONDS`.
         """
         state = self._layers.setdefault(layer, LayerDetailRecord(image=self.image))
         state.last_visible[method] = time.monotonic()
         return state
 
     def mark_needed(self, layer: str) -> LayerDetailRecord:
-        """Request the details of a layer, as `mark_visible` does, without projecting its views."""
+        """Request the details of a layer, but do not project its views."""
         state = self._layers.setdefault(layer, LayerDetailRecord(image=self.image))
         state.last_needed = time.monotonic()
         return state
@@ -259,9 +260,9 @@ def _view(detail: LayerDetail, name: str) -> FilterView:
     return view
 
 
-def is_single_value(view: FilterView, name: str) -> bool:
+def is_single_value(view: FilterView, view_name: str) -> bool:
     """Return whether a map is a single value, as of linear layers: no layout arranges those."""
-    return name in ("activations", "activation_gradients") and view.images.shape[1:] == (1, 1)
+    return view_name in ("activations", "activation_gradients") and view.images.shape[1:] == (1, 1)
 
 
 def _arrays(detail: LayerDetail) -> list[np.ndarray]:
@@ -289,7 +290,7 @@ def _update_features(
             # The training projects gradients of another number of inputs differently.
             key = view, detail.image_index, in_channels if view == "gradients" else 0
             known = layer.averages.get(key)
-            averages[key] = known or FeatureAverage()
+            averages[key] = known or FilterFeatureMovingAverage()
             if known is None or not is_same_batch:
                 features = averages[key].add(ids, features)
             else:

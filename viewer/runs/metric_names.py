@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["LOSS", "TRAINING_LOSSES", "families", "family", "main_metric", "phase", "priority"]
+__all__ = [
+    "LOSS",
+    "TRAINING_LOSSES",
+    "family",
+    "group_by_family",
+    "main_metric",
+    "metric_sort_key",
+    "phase",
+]
 
 LOSS = "loss"
 # Common names of the training loss, which is known without them.
@@ -35,7 +43,7 @@ def phase(name: str) -> str:
     return ""
 
 
-def families(names: Iterable[str]) -> dict[str, list[str]]:
+def group_by_family(names: Iterable[str]) -> dict[str, list[str]]:
     """Return the metrics of each family. The loss is always present and first."""
     metrics: dict[str, list[str]] = {LOSS: []}
     for name in sorted(names, key=lambda name: (family(name).lower(), name)):
@@ -44,19 +52,19 @@ def families(names: Iterable[str]) -> dict[str, list[str]]:
     return metrics
 
 
-def priority(name: str) -> tuple[bool, bool, str]:
+def metric_sort_key(name: str) -> tuple[bool, bool, str]:
     """Return a sort key: validation metrics first, accuracies before other metrics."""
     lower = name.lower()
     return ("val" not in lower, "acc" not in lower, lower)
 
 
-def main_metric(names: Iterable[str], chosen: str = LOSS) -> str:
+def main_metric(names: Iterable[str], chosen_family: str = LOSS) -> str:
     """Return the metric to show where there is room for one beside the loss; "" if there is none.
 
     Args:
         names: the names of all logged metrics.
-        chosen: the family that the user has chosen to see.
+        chosen_family: the family that the user has chosen to see.
     """
     logged = [name for name in names if name not in TRAINING_LOSSES]
-    of_chosen = [name for name in logged if chosen != LOSS and family(name) == chosen]
-    return min(of_chosen or logged, key=priority, default="")
+    of_chosen = [name for name in logged if chosen_family != LOSS and family(name) == chosen_family]
+    return min(of_chosen or logged, key=metric_sort_key, default="")

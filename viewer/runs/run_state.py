@@ -153,8 +153,8 @@ class RunState:
             self._dead_mask = self._dead_filters.mask() & self._is_observed
         return self._dead_mask
 
-    def freeze_evidence(self) -> FrozenEvidence:
-        """Return what verdicts follow from now."""
+    def copy_verdict_evidence(self) -> FrozenEvidence:
+        """Return an immutable copy of what verdicts follow from at present."""
         return self.network_verdicts.freeze(self.dead_mask() if self.knows_dead_filters else None)
 
     def dead_mask_at(self, row: int) -> np.ndarray:

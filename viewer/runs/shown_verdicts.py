@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.diagnostics.window_verdicts import Judgment
 
-from .evidence_requests import VISIBLE_SECONDS, EvidenceRequests, Send
+from .evidence_requests import VISIBLE_SECONDS, Send, VerdictEvidenceRequests
 from .run_state import RunState
 
 __all__ = ["ShownVerdicts"]
@@ -38,7 +38,7 @@ class ShownVerdicts:
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
-        self.evidence = EvidenceRequests()
+        self.evidence = VerdictEvidenceRequests()
         self.problem = ""
         self.revision = 0
         self._executor = executor
@@ -73,7 +73,7 @@ class ShownVerdicts:
             self._key, self._due_at = key, now + REFRESH_SECONDS
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(1, "verdicts")
-            self._work = self._executor.submit(state.freeze_evidence().judge)
+            self._work = self._executor.submit(state.copy_verdict_evidence().judge)
 
     def _receive(self, work: Future[Judgment], state: RunState) -> None:
         """Adopt the result of a computation, or note why there is none."""

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from revacnn_lightning.history.run_history import LAYER_STATISTICS
 
-from ..runs.metric_names import LOSS, families
+from ..runs.metric_names import LOSS, group_by_family
 
 __all__ = ["LAYER_TITLES", "MAX_SMOOTHING", "ChartSettings", "Scale", "XAxis"]
 
@@ -65,7 +65,7 @@ class ChartSettings:
 
         Unknown charts and options are ignored. ``metrics`` names the metrics logged so far.
         """
-        if chart == 0 and option in families(metrics):
+        if chart == 0 and option in group_by_family(metrics):
             self.metric = option
         elif 1 <= chart <= len(self.layer_statistics) and option in LAYER_STATISTICS:
             self.layer_statistics[chart - 1] = option
@@ -79,13 +79,13 @@ class ChartSettings:
         if name in self.smoothing and share == share:
             self.smoothing[name] = max(0.0, min(MAX_SMOOTHING, share))
 
-    def set_scale(self, name: str, option: str) -> None:
+    def set_y_axis_scale(self, name: str, option: str) -> None:
         """Set the scale of a chart's y axis. Unknown charts and scales are ignored."""
         if name in self.scales:
             known = (one for one in get_args(Scale) if one == option)
             self.scales[name] = next(known, self.scales[name])
 
-    def save_chart(self, name: str) -> None:
-        """Request the curves of a chart as a table. Unknown charts are ignored."""
+    def request_chart_csv(self, name: str) -> None:
+        """Request the curves of a chart as CSV. Unknown charts are ignored."""
         if name in self.scales:
             self.saved_chart = (name, self.saved_chart[1] + 1)

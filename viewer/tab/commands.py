@@ -29,16 +29,16 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "show_moment": view.show_moment,
     "toggle_playback": view.toggle_playback,
     "go_live": view.go_live,
-    "dismiss_alert": view.dismiss_alert,
+    "dismiss_alerts": view.dismiss_alerts,
     "hover": view.hover,
-    "select_strongest_filter": view.select_strongest_filter,
+    "select_largest_gradient_filter": view.select_largest_gradient_filter,
     "select_filters_by_id": view.select_filters_by_id,
     "move_selection": view.move_selection,
     "select_filters_by_index": selection.select_filters_by_index,
     "select_all_filters": selection.select_all_filters,
     "extend_selection": selection.extend_selection,
     "move_primary": selection.move_primary,
-    "toggle_keep_primary": selection.toggle_keep_primary,
+    "toggle_keep_primary_selected": selection.toggle_keep_primary_selected,
     "set_main_view": view.set_main_view,
     "toggle_module_marks": view.toggle_module_marks,
     "toggle_color_by_price": view.toggle_color_by_price,
@@ -62,14 +62,14 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "restart_activation_maximization": view.restart_activation_maximization,
     "set_volume_slice": view.set_volume_slice,
     "set_kernel_slices": view.set_kernel_slices,
-    "set_bar_statistic": view.set_bar_statistic,
+    "set_filter_bar_statistic": view.set_filter_bar_statistic,
     "set_chart": view.set_chart,
     "set_x_axis": view.set_x_axis,
     "set_smoothing": view.set_smoothing,
-    "set_scale": view.set_scale,
-    "save_chart": view.save_chart,
+    "set_y_axis_scale": view.set_y_axis_scale,
+    "request_chart_csv": view.request_chart_csv,
     "compare_run": view.compare_run,
-    "confirm": edit.confirm,
+    "toggle_confirmed": edit.toggle_confirmed,
     "discard": edit.discard,
     "dismiss_reply": edit.dismiss_reply,
 }
@@ -80,7 +80,7 @@ RUN_COMMANDS: dict[str, Handler] = {
     "stage_remove_cheapest": edit.stage_remove_cheapest,
     "stage_remedy": stage_remedy,
     "stage_add": edit.stage_add,
-    "stage_add_directed": edit.stage_add_directed,
+    "stage_add_best_direction": edit.stage_add_best_direction,
     "stage_insert_layer": edit.stage_insert_layer,
     "stage_remove_layer": edit.stage_remove_layer,
     "stage_freeze_layer": edit.stage_freeze_layer,
@@ -89,7 +89,7 @@ RUN_COMMANDS: dict[str, Handler] = {
     "stage_merge": edit.stage_merge,
     "stage_freeze": edit.stage_freeze,
     "stage_reinitialize": edit.stage_reinitialize,
-    "stage_set_to_mean": edit.stage_set_to_mean,
+    "stage_set_filter_to_mean": edit.stage_set_filter_to_mean,
     "apply": edit.apply,
     "set_trial_batches": trial.set_trial_batches,
     "try_staged": trial.try_staged,
@@ -105,7 +105,9 @@ RUN_COMMANDS: dict[str, Handler] = {
 }
 COMMANDS = {**VIEW_COMMANDS, **RUN_COMMANDS}
 # Those whose effect the charts show immediately.
-CHART_COMMANDS = frozenset({"set_chart", "set_x_axis", "set_smoothing", "set_scale", "compare_run"})
+CHART_COMMANDS = frozenset(
+    {"set_chart", "set_x_axis", "set_smoothing", "set_y_axis_scale", "compare_run"}
+)
 
 
 def perform(tab: TabState, command: PageCommand) -> None:

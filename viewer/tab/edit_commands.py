@@ -40,7 +40,7 @@ HYPERPARAMETERS = {"lr": "the learning rate", "weight_decay": "the weight decay"
 # Staging. A command that has no effect shows the reason.
 
 
-def can_change_width(tab: TabState, layer: LayerInfo) -> bool:
+def can_change_width_or_explain(tab: TabState, layer: LayerInfo) -> bool:
     """Return whether filters of a layer can be added and removed; if not, show why."""
     tab.edit_queue.error = tab.width_refusal(layer)
     return not tab.edit_queue.error
@@ -49,7 +49,7 @@ def can_change_width(tab: TabState, layer: LayerInfo) -> bool:
 def stage_remove(tab: TabState, _: Arguments) -> None:
     """Stage the removal of the selected filters, or discard it if all of it is staged."""
     layer = tab.layer(None)
-    if layer is None or not can_change_width(tab, layer):
+    if layer is None or not can_change_width_or_explain(tab, layer):
         return
     selected, staged = tab.selected_ids(), set(tab.staging.removed_ids(layer.name))
     for filter_id in selected:
@@ -63,7 +63,7 @@ def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
     if layer is None or structure is None or state is None:
         return
     layer_index = structure.layers.index(layer)
-    if can_change_width(tab, layer) and not tab.staging.discard_one_added(layer.name):
+    if can_change_width_or_explain(tab, layer) and not tab.staging.discard_one_added(layer.name):
         staged = tab.staging.removed_ids(layer.name)
         filter_id = find_least_active(state, layer_index, layer, staged)
         if filter_id is not None:
@@ -91,16 +91,16 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
 def stage_add(tab: TabState, arguments: Arguments) -> None:
     """Stage new filters. A single one discards a staged removal instead, if there is one."""
     layer = tab.layer(arguments.layer)
-    if layer is None or not can_change_width(tab, layer):
+    if layer is None or not can_change_width_or_explain(tab, layer):
         return
     if arguments.count > 1 or not tab.staging.discard_last_removal(layer.name):
         tab.staging.add(layer.name, arguments.count)
 
 
-def stage_add_directed(tab: TabState, arguments: Arguments) -> None:
+def stage_add_best_direction(tab: TabState, arguments: Arguments) -> None:
     """Stage a new filter in the direction that lowers the loss fastest."""
     layer = tab.layer(arguments.layer)
-    if layer is not None and can_change_width(tab, layer):
+    if layer is not None and can_change_width_or_explain(tab, layer):
         tab.staging.add(layer.name, directed=True)
 
 
@@ -140,7 +140,7 @@ def stage_rate(tab: TabState, arguments: Arguments) -> None:
 def stage_split(tab: TabState, _: Arguments) -> None:
     """Stage the split of each selected filter in two."""
     layer = tab.layer(None)
-    if layer is not None and can_change_width(tab, layer):
+    if layer is not None and can_change_width_or_explain(tab, layer):
         for filter_id in tab.selected_ids():
             tab.staging.split(layer.name, filter_id)
 
@@ -148,11 +148,11 @@ def stage_split(tab: TabState, _: Arguments) -> None:
 def stage_merge(tab: TabState, _: Arguments) -> None:
     """Stage merging the selected filters into one, or discard it if it is staged."""
     layer, selected = tab.layer(None), tab.selected_ids()
-    if layer is not None and can_change_width(tab, layer):
-        merge_filters(tab, layer, selected)
+    if layer is not None and can_change_width_or_explain(tab, layer):
+        stage_filter_merge(tab, layer, selected)
 
 
-def merge_filters(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
+def stage_filter_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
     """Stage the merge of filters. Twins are scaled by how strong each one is."""
     if len(ids) < 2:
         tab.edit_queue.error = "Select two or more filters to merge them."
@@ -180,7 +180,7 @@ def stage_reinitialize(tab: TabState, _: Arguments) -> None:
         tab.staging.toggle("reinitialize", layer.name, tab.selected_ids())
 
 
-def stage_set_to_mean(tab: TabState, arguments: Arguments) -> None:
+def stage_set_filter_to_mean(tab: TabState, arguments: Arguments) -> None:
     """Stage setting the first filter of ``ids`` to the weighted mean of the others."""
     layer, ids = tab.layer(None), arguments.ids
     if layer is None or len(ids) < 2:
@@ -202,7 +202,7 @@ def stage_set_to_mean(tab: TabState, arguments: Arguments) -> None:
     )
 
 
-def confirm(tab: TabState, arguments: Arguments) -> None:
+def toggle_confirmed(tab: TabState, arguments: Arguments) -> None:
     """Confirm a staged change that changes the function of the network, or unconfirm it."""
     tab.staging.toggle_confirmed(arguments.key)
 
@@ -265,4 +265,4 @@ def set_hyperparameter(tab: TabState, arguments: Arguments) -> None:
             "value": arguments.value,
         }
         request = msgspec.convert(fields, SetHyperparameter)
-        tab.edit_queue.set_rate(request, f"Set {title} to {arguments.value:g}")
+        tab.edit_queue.send_hyperparameter(request, f"Set {title} to {arguments.value:g}")

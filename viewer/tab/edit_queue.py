@@ -185,13 +185,13 @@ class EditQueue:
         """Send a request that controls the training. Its reply is shown like that of an edit."""
         self._send(request, title, None)
 
-    def set_rate(self, request: SetHyperparameter, title: str) -> None:
+    def send_hyperparameter(self, request: SetHyperparameter, title: str) -> None:
         """Send a learning rate or a weight decay."""
         if self._send(request, title, None) and self.shown_reply is not None:
             key = (request.optimizer, request.group, request.name)
             self._rates[key] = (request.value, self.shown_reply)
 
-    def requested_rate(self, optimizer: int, group: int, name: str) -> float | None:
+    def requested_hyperparameter(self, optimizer: int, group: int, name: str) -> float | None:
         """Return the value whose request has no reply yet; None if there is none."""
         value, record = self._rates.get((optimizer, group, name), (None, None))
         return value if record is not None and record.state == "sent" else None

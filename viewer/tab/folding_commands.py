@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..layout import stage_layers
+from ..layout import layers_in_stage_of
 from .command_arguments import Arguments
 from .tab_state import TabState
 
@@ -44,7 +44,7 @@ def toggle_stage(tab: TabState, arguments: Arguments) -> None:
     """Expand all layers of the layer's stage, or collapse them if all are expanded."""
     layer, structure = tab.layer(arguments.layer), tab.structure
     if layer is not None and structure is not None:
-        stage = set(stage_layers(structure, layer.name))
+        stage = set(layers_in_stage_of(structure, layer.name))
         if stage <= tab.expanded_layers:
             tab.expanded_layers = tab.expanded_layers - stage
         else:

@@ -16,12 +16,13 @@ RECENT_ROWS = 8  # rows of the history whose mean is compared
 
 
 def find_least_active(
-    state: RunState, layer_index: int, layer: LayerInfo, excluded: Collection[int]
+    state: RunState, layer_index: int, layer: LayerInfo, excluded_ids: Collection[int]
 ) -> int | None:
     """Return the id of the least active filter of a layer; None if there is none.
 
     Args:
-        excluded: ids of filters that are not returned, for example because their removal is staged.
+        excluded_ids: the ids of filters that are not returned, for example because their removal
+            is staged.
     """
     start, n = state.n_filters + int(state.offsets[layer_index]), len(layer.filter_ids)
     recent = state.histories.filters.rows[-RECENT_ROWS:, start : start + n]
@@ -32,4 +33,4 @@ def find_least_active(
     if len(values) != n:
         return None
     ids = [layer.filter_ids[int(index)] for index in np.argsort(values, kind="stable")]
-    return next((id_ for id_ in ids if id_ not in excluded), None)
+    return next((id_ for id_ in ids if id_ not in excluded_ids), None)

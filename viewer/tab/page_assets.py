@@ -19,7 +19,7 @@ from ..rendering.bokeh_scripts import without_unused_components
 from ..rendering.palette import PALETTES, css_variables
 from ..rendering.script_bundle import bundle_modules, modules_in_import_order
 
-__all__ = ["STATIC", "STYLE_SHEETS", "page_assets", "page_config"]
+__all__ = ["STATIC", "STYLE_SHEETS", "page_config", "page_template_variables"]
 
 STATIC = Path(__file__).parents[1] / "static"
 CHART_FUNCTIONS = STATIC / "charts" / "chart_functions.js"
@@ -42,7 +42,7 @@ def _numbers(kind: type[IntEnum]) -> dict[str, int]:
 
 
 @lru_cache(maxsize=1)
-def page_assets() -> dict[str, Any]:
+def page_template_variables() -> dict[str, Any]:
     """Return the variables of ``viewer/templates/index.html``.
 
     Style and script are written into the page, so that it is never seen without, and needs no

@@ -11,8 +11,8 @@ from ..components.address import PageAddress
 from ..components.automatic_panel import AutomaticEditsPanel
 from ..components.change_list import ChangeListPanel, ReplyPanel
 from ..components.chart import Chart
-from ..components.chart_choices import ChartChoices
-from ..components.chart_export import ChartExport
+from ..components.chart_choices import ChartChoicesPanel
+from ..components.chart_export import ChartCsvExport
 from ..components.class_colors import ColorByClassPanel
 from ..components.class_pane import ClassMatrixPane
 from ..components.controls import ControlsPanel
@@ -22,7 +22,7 @@ from ..components.filter_inspection import FilterInspectionPane
 from ..components.growth_panel import GrowthGainPanel
 from ..components.header import Header
 from ..components.histograms import HistogramPane
-from ..components.hovered_filter import HoveredFilter
+from ..components.hovered_filter import HoveredFilterTooltip
 from ..components.input_output_view import InputOutputView
 from ..components.layer_chart import LayerChart
 from ..components.layer_panel import LayerPanel
@@ -52,7 +52,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     ControlsPanel,
     SelectionPanel,
     LayerPanel,
-    HoveredFilter,
+    HoveredFilterTooltip,
     StagingBar,
     TrialPanel,
     ReplyPanel,
@@ -105,7 +105,10 @@ class PageComponents:
             }
         )
         self.statistics = StatisticsPane(tab, markers.source)
-        self.panels += [ChartChoices(tab, self._charts), ChartExport(tab, self._time_charts)]
+        self.panels += [
+            ChartChoicesPanel(tab, self._charts),
+            ChartCsvExport(tab, self._time_charts),
+        ]
         self._tab = tab
         self._last_chart = 0  # index of the chart that was updated last
 
@@ -133,7 +136,7 @@ class PageComponents:
 
     def shown_charts(self) -> list[Chart]:
         """Return the charts that are visible."""
-        return [*self.footer.charts, *self.statistics.shown_charts()]
+        return [*self.footer.charts, *self.statistics.make_shown_charts()]
 
     def update_next_chart(self) -> bool:
         """Make the next chart that is missing, or update the next one that has new data.

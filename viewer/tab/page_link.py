@@ -27,10 +27,11 @@ class PageCommand(msgspec.Struct, frozen=True):
 
 
 class PageLink(DataModel):
-    """The link between a tab and the server; ``viewer/static/shared/link.js`` is the other end.
+    """The properties through which the server and the page of a tab exchange data.
 
-    The server numbers its frames, and the page replies with ``seen`` once one is painted that says
-    ``confirm``: the credit without which no more are sent.
+    The server sends numbered frames. Once the page has painted a frame that says ``confirm``, it
+    sets ``seen`` to its number, and the server may send the next one. The page sends commands,
+    and the state of its window. ``viewer/static/shared/link.js`` is its side of the link.
     """
 
     # Its serial number, and the bytes of viewer/rendering/frame_codec.py. BokehJS compares a new

@@ -32,15 +32,15 @@ def stage_remedy(tab: TabState, arguments: Arguments) -> None:
         factor = float(f"{layer.learning_rate_factor * LOWER_RATE:.6g}")
         tab.staging.scale_rate(layer.name, factor)
     elif arguments.option == "add":
-        edit.stage_add_directed(tab, arguments)
+        edit.stage_add_best_direction(tab, arguments)
     elif arguments.option == "reinitialize":
         tab.staging.toggle("reinitialize", layer.name, ids)
-    elif arguments.option == "split" and edit.can_change_width(tab, layer):
+    elif arguments.option == "split" and edit.can_change_width_or_explain(tab, layer):
         for filter_id in ids:
             tab.staging.split(layer.name, filter_id)
-    elif arguments.option == "merge" and edit.can_change_width(tab, layer):
-        edit.merge_filters(tab, layer, ids)
-    elif arguments.option == "remove" and edit.can_change_width(tab, layer):
+    elif arguments.option == "merge" and edit.can_change_width_or_explain(tab, layer):
+        edit.stage_filter_merge(tab, layer, ids)
+    elif arguments.option == "remove" and edit.can_change_width_or_explain(tab, layer):
         staged = tab.staging.removed_ids(layer.name)
         for filter_id in (id_ for id_ in ids if id_ not in staged):
             tab.staging.toggle_removal(layer.name, filter_id)

@@ -12,7 +12,7 @@ from ..runs.run_state import RunState
 if TYPE_CHECKING:
     from .tab_state import TabState
 
-__all__ = ["continue_view", "resumes"]
+__all__ = ["adapt_to_resumed_run", "resumes"]
 
 
 def resumes(state: RunState | None, shown: object) -> bool:
@@ -22,12 +22,14 @@ def resumes(state: RunState | None, shown: object) -> bool:
     return state.resumes == shown.connection.run
 
 
-def continue_view(tab: TabState, known: Structure | None) -> None:
-    """Keep what is selected and open, discard what is staged, and say what has happened.
+def adapt_to_resumed_run(tab: TabState, previous_structure: Structure | None) -> None:
+    """Adapt a tab to the run that resumes the one it has shown; say what has happened.
+
+    What is selected and open is kept, and what is staged is discarded.
 
     Args:
         tab: already shows the run that resumes the one before.
-        known: the last structure of that one.
+        previous_structure: the last structure of the earlier run.
     """
     tab.edit_queue.reset()
     tab.playback.go_live()
@@ -35,10 +37,11 @@ def continue_view(tab: TabState, known: Structure | None) -> None:
     if state is None:
         return
     tab.edit_queue.shown_reply = resume_record(state.connection.first_step, state.resume_note)
-    if structure is None or known is None or selection is None:
+    if structure is None or previous_structure is None or selection is None:
         return
     ids = {
-        layer.name: layer.filter_ids for layer in mask_edited_filter_ids(known, structure).layers
+        layer.name: layer.filter_ids
+        for layer in mask_edited_filter_ids(previous_structure, structure).layers
     }
     if selection.filter_id not in ids.get(selection.layer, []):
         tab.selection, tab.other_selected_ids = None, []

@@ -13,7 +13,7 @@ __all__ = [
     "select_all_filters",
     "select_filters_by_index",
     "select_verdict_filters",
-    "toggle_keep_primary",
+    "toggle_keep_primary_selected",
 ]
 
 
@@ -93,6 +93,6 @@ def move_primary(tab: TabState, arguments: Arguments) -> None:
     tab.select_ids(layer.name, [primary, *others], is_passing=primary not in others)
 
 
-def toggle_keep_primary(tab: TabState, _: Arguments) -> None:
+def toggle_keep_primary_selected(tab: TabState, _: Arguments) -> None:
     """Switch whether the primary filter stays selected when `move_primary` moves on."""
     tab.is_passing = not tab.is_passing

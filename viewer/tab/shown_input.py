@@ -7,23 +7,23 @@ from revacnn_lightning.protocol.inspections import ImagePass
 from ..layout.folding import MAX_OPEN_LAYERS
 from .tab_state import TabState
 
-__all__ = ["shown_image_pass", "shows_modules"]
+__all__ = ["request_shown_image_pass", "shows_module_marks"]
 
 
-def shown_image_pass(tab: TabState) -> ImagePass | None:
-    """Return the newest pass of an image through the network.
+def request_shown_image_pass(tab: TabState) -> ImagePass | None:
+    """Request passes of the shown image through the network; return the newest pass.
 
-    Passes are requested while the tab shows the network.
+    Nothing is requested while the tab does not show the network.
     """
     passes = tab.follower.image_passes
     if tab.main_view != "network" or tab.structure is None:
         return passes.newest
     layer = "" if tab.selection is None else tab.selection.layer
-    return passes.mark_visible(tab.follower.layer_details.selected_image(layer))
+    return passes.request_newest(tab.follower.layer_details.selected_image(layer))
 
 
-def shows_modules(tab: TabState) -> bool:
+def shows_module_marks(tab: TabState) -> bool:
     """Return whether the modules between the layers are marked: at first, in small networks."""
-    if tab.shows_modules is not None:
-        return tab.shows_modules
+    if tab.shows_module_marks is not None:
+        return tab.shows_module_marks
     return len(tab.layer_names()) <= MAX_OPEN_LAYERS

@@ -26,7 +26,7 @@ from revacnn_lightning.protocol.requests import (
     Unfreeze,
 )
 
-__all__ = ["Block", "StagedChange", "ids_of"]
+__all__ = ["Block", "StagedChange", "layer_filter_ids"]
 
 Block = Literal["residual", "dirac"]
 
@@ -152,7 +152,7 @@ class StagedChange(Struct):
 
     def _to_merge(self, structure: Structure) -> MergeFilters | None:
         """Return the merge into the strongest filter, or else into the first one."""
-        present = ids_of(structure, self.layer)
+        present = layer_filter_ids(structure, self.layer)
         ids = sorted(id_ for id_ in self.ids if id_ in present)
         ids.sort(key=lambda id_: -self.scales.get(id_, 1.0))
         if len(ids) < 2:
@@ -161,7 +161,7 @@ class StagedChange(Struct):
         return MergeFilters(self.layer, _indices(structure, self.layer, ids), scales)
 
     def _to_set_filter(self, structure: Structure, index: int) -> SetFilter | None:
-        present = ids_of(structure, self.layer)
+        present = layer_filter_ids(structure, self.layer)
         neighbors = [
             (id_, weight)
             for id_, weight in zip(self.neighbor_ids, self.weights, strict=True)
@@ -182,7 +182,7 @@ def _contains(structure: Structure, path: str) -> bool:
     return any(f"{layer.name}.".startswith(f"{path}.") for layer in structure.layers)
 
 
-def ids_of(structure: Structure, layer_name: str) -> set[int]:
+def layer_filter_ids(structure: Structure, layer_name: str) -> set[int]:
     """Return the filter ids of a layer; an empty set if the layer does not exist."""
     layer = _layer(structure, layer_name)
     return set() if layer is None else set(layer.filter_ids)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from revacnn_lightning.protocol.messages import Structure
 
-from .staged_change import Block, StagedChange, ids_of
+from .staged_change import Block, StagedChange, layer_filter_ids
 
 __all__ = ["StagedChanges"]
 
@@ -127,7 +127,7 @@ class StagedChanges:
     def update_structure(self, structure: Structure) -> None:
         """Drop removed filters, void changes, and plans made for an earlier structure."""
         for change in self.changes:
-            present = ids_of(structure, change.layer)
+            present = layer_filter_ids(structure, change.layer)
             change.ids = [id_ for id_ in change.ids if id_ in present]
             change.plan, change.plan_id = None, ""
         self.changes = [one for one in self.changes if one.to_edit(structure) is not None]

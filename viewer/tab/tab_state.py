@@ -19,7 +19,7 @@ from .edit_queue import EditQueue
 from .page_link import PageLink
 from .playback import Playback
 from .requested_view import PANES, RequestedView, show_requested_view
-from .resumed_view import continue_view, resumes
+from .resumed_view import adapt_to_resumed_run, resumes
 from .run_selection import RunSelection
 from .selection import FilterReference, find_position, find_replacement
 from .staged_changes import StagedChanges
@@ -42,7 +42,7 @@ class TabState:
         method: the projection method of the layer views.
         pane: the open pane of the layer panel, one of `PANES`.
         main_view: what the main part of the page shows: the ``network``, or a ``table`` of layers.
-        shows_modules: whether the modules between the layers are marked; None: the default.
+        shows_module_marks: whether the modules between the layers are marked; None: the default.
         shows_prices, compares_ranks: whether nodes are colored by price; the ranks are compared.
         class_view: the settings of what is shown of classes.
         requested_view: what the page's address names; None once it is shown.
@@ -78,7 +78,7 @@ class TabState:
         self.method: Method = "tsne"
         self.pane = PANES[0]
         self.main_view = "network"
-        self.shows_modules: bool | None = None
+        self.shows_module_marks: bool | None = None
         self.shows_prices = self.compares_ranks = False
         self.class_view = ClassViewSettings()
         self.dismissed_alerts = 0.0
@@ -266,7 +266,7 @@ class TabState:
         self.revision += 1
         if is_other_run and resumes(self.state, self._known_key[0]):
             self._coupling_preview.clear()
-            continue_view(self, self._known_structure)
+            adapt_to_resumed_run(self, self._known_structure)
         elif is_other_run:
             self.edit_queue.reset()
             self.selection = None

@@ -15,7 +15,7 @@ from .class_view import MEASURES, ORDERS
 from .command_arguments import Arguments
 from .requested_view import PANES
 from .selection import FilterReference
-from .shown_input import shows_modules
+from .shown_input import shows_module_marks
 from .tab_state import TabState
 
 MAIN_VIEWS = ("network", "table")
@@ -48,7 +48,7 @@ def go_live(tab: TabState, _: Arguments) -> None:
     tab.playback.go_live()
 
 
-def dismiss_alert(tab: TabState, _: Arguments) -> None:
+def dismiss_alerts(tab: TabState, _: Arguments) -> None:
     """Hide the alerts of the run so far."""
     status = None if tab.state is None else tab.state.status
     if status is not None and status.alerts:
@@ -67,7 +67,7 @@ def hover(tab: TabState, arguments: Arguments) -> None:
         tab.hovered = FilterReference(layer.name, layer.filter_ids[arguments.first])
 
 
-def select_strongest_filter(tab: TabState, arguments: Arguments) -> None:
+def select_largest_gradient_filter(tab: TabState, arguments: Arguments) -> None:
     """Select the filter with the largest gradient in a range, by default in the whole layer.
 
     The page names a range of one filter to select that one. A whole layer is also shown: the blocks
@@ -121,7 +121,7 @@ def set_main_view(tab: TabState, arguments: Arguments) -> None:
 
 def toggle_module_marks(tab: TabState, _: Arguments) -> None:
     """Show or hide the marks of the modules between the layers."""
-    tab.shows_modules = not shows_modules(tab)
+    tab.shows_module_marks = not shows_module_marks(tab)
 
 
 def toggle_color_by_price(tab: TabState, _: Arguments) -> None:
@@ -180,7 +180,7 @@ def recompute_projections(tab: TabState, _: Arguments) -> None:
 def step_image(tab: TabState, arguments: Arguments) -> None:
     """Step through the validation images. The current batch comes before the first image."""
     if tab.selection is not None:
-        details = tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
+        details = tab.follower.layer_details.request_newest(tab.selection.layer, tab.method)
         shown = -1 if details.image is None else max(-1, details.image)
         image = shown + arguments.dx
         if image < -1:
@@ -191,7 +191,7 @@ def step_image(tab: TabState, arguments: Arguments) -> None:
 def show_batch_image(tab: TabState, _: Arguments) -> None:
     """Show the first image of the current training batch."""
     if tab.selection is not None:
-        tab.follower.layer_details.mark_visible(tab.selection.layer, tab.method)
+        tab.follower.layer_details.request_newest(tab.selection.layer, tab.method)
         tab.follower.layer_details.select_image(tab.selection.layer, None)
 
 
@@ -231,7 +231,7 @@ def set_kernel_slices(tab: TabState, arguments: Arguments) -> None:
 # Charts
 
 
-def set_bar_statistic(tab: TabState, arguments: Arguments) -> None:
+def set_filter_bar_statistic(tab: TabState, arguments: Arguments) -> None:
     """Set the statistic that the bars of the filters show, by which they are sorted."""
     if arguments.option in SORT_STATISTICS:
         tab.sort_by = arguments.option
@@ -253,14 +253,14 @@ def set_smoothing(tab: TabState, arguments: Arguments) -> None:
     tab.chart_settings.set_smoothing(arguments.name, arguments.value)
 
 
-def set_scale(tab: TabState, arguments: Arguments) -> None:
+def set_y_axis_scale(tab: TabState, arguments: Arguments) -> None:
     """Set whether the y axis of a chart is linear or logarithmic."""
-    tab.chart_settings.set_scale(arguments.name, arguments.option)
+    tab.chart_settings.set_y_axis_scale(arguments.name, arguments.option)
 
 
-def save_chart(tab: TabState, arguments: Arguments) -> None:
-    """Send the curves of a chart as a table for the page to save."""
-    tab.chart_settings.save_chart(arguments.name)
+def request_chart_csv(tab: TabState, arguments: Arguments) -> None:
+    """Send the curves of a chart as CSV to the page, which saves them."""
+    tab.chart_settings.request_chart_csv(arguments.name)
 
 
 def compare_run(tab: TabState, arguments: Arguments) -> None:

@@ -15,7 +15,7 @@ def world(follower: InProcessFollower, tab: TabState, monkeypatch: pytest.Monkey
     """``conv2`` is selected, and the training sends its details."""
     world = World(follower, monkeypatch)
     follower.layer_details = world.layers
-    send_command(tab, "select_strongest_filter", layer=1, first=3, last=3)
-    world.layers.mark_visible("conv2", "tsne")
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
+    world.layers.request_newest("conv2", "tsne")
     world.deliver(world.detail())
     return world

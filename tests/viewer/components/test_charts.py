@@ -14,7 +14,7 @@ from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.chart_choices import ChartChoices
+from viewer.components.chart_choices import ChartChoicesPanel
 from viewer.components.edit_markers import EditMarkers
 from viewer.components.filter_history import FilterActivationChart, FilterGradientChart
 from viewer.components.layer_chart import LayerChart
@@ -155,7 +155,7 @@ def test_set_chart_changes_what_a_chart_shows(tab: TabState, follower: InProcess
     metric, layers, choices = (
         MetricChart(tab, EditMarkers(tab).source),
         LayerChart(tab, EditMarkers(tab).source, 1),
-        ChartChoices(tab),
+        ChartChoicesPanel(tab),
     )
     for component in (metric, layers, choices):
         component.update()
@@ -178,7 +178,7 @@ def test_selected_layer_is_drawn_over_many_others(
 ) -> None:
     tab = TabState(make_follower("resnet50"), PageLink())
     tab.update()
-    send_command(tab, "select_strongest_filter", layer=4, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=4, first=0, last=0)
     chart = LayerChart(tab, EditMarkers(tab).source)
     chart.update()
     data = chart.source.data

@@ -91,7 +91,7 @@ def test_a_filter_is_staged_in_the_best_direction(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     assert tab.structure is not None
-    send_command(tab, "stage_add_directed", layer=0)
+    send_command(tab, "stage_add_best_direction", layer=0)
     (change,) = tab.staging.changes
     name = tab.structure.layers[0].name
     assert change.to_edit(tab.structure) == AddFilters(name, 1, directed=True)

@@ -53,7 +53,7 @@ def test_the_pane_shows_a_row_per_batch_and_describes_the_newest(
 
 def test_a_frozen_layer_says_why_it_has_no_gradients(tab: TabState, world: World) -> None:
     send_command(tab, "set_pane", option="histograms")
-    send_command(tab, "select_strongest_filter", layer=0, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=0, first=0, last=0)
     pane = HistogramPane(tab)
     pane.update()
     world.deliver(replace(world.detail("conv1"), gradient_histogram=None))
@@ -66,7 +66,7 @@ def test_a_layer_that_was_not_opened_before_the_end_says_so(
     tab: TabState, world: World, follower: InProcessFollower
 ) -> None:
     send_command(tab, "set_pane", option="histograms")
-    send_command(tab, "select_strongest_filter", layer=2, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=2, first=0, last=0)
     follower.kind = "finished"
     pane = HistogramPane(tab)
     assert pane.update()

@@ -19,9 +19,9 @@ from viewer.components.input_output_data import (
     NAME_CHARACTER,
     USUAL_NAME,
     class_name_width,
-    paint_grid,
-    picture_side,
-    relative_channel_sums,
+    count_paintable_tiles,
+    relative_channel_magnitudes,
+    scaled_picture_side,
 )
 from viewer.components.input_output_view import InputOutputView
 from viewer.components.module_marks import ModuleMarks
@@ -173,7 +173,7 @@ def test_why_an_image_cannot_be_chosen_was_gone_with_the_next_pass(shown: Shown)
     shown.update()
     shown.deliver(channel_sums=[1.0, 1.0, 1.0])
     assert shown.data["input"]["note"] == "this training has no validation images"
-    details.mark_visible(layer, "tsne")
+    details.request_newest(layer, "tsne")
     details.select_image(layer, None)
     shown.update()
     assert shown.data["input"]["note"] == ""
@@ -253,8 +253,8 @@ def test_the_table_of_layers_requests_no_pass(shown: Shown) -> None:
 
 def test_the_weights_of_channels_without_any_value_are_zero() -> None:
     sent = fake_pass("run", 0, 0, [("conv1", 4)], channel_sums=[0.0, 0.0, 0.0])
-    assert relative_channel_sums(sent, 3).tolist() == [0, 0, 0]
-    assert relative_channel_sums(None, 2).tolist() == [1, 1]
+    assert relative_channel_magnitudes(sent, 3).tolist() == [0, 0, 0]
+    assert relative_channel_magnitudes(None, 2).tolist() == [1, 1]
 
 
 @pytest.mark.filterwarnings("error")
@@ -307,10 +307,10 @@ def test_a_picture_of_another_size_than_it_says_is_ignored(
 
 
 def test_large_images_are_painted_in_tiles_and_small_ones_in_pixels() -> None:
-    assert paint_grid([3, 224, 8]) == [16, 8]
-    assert paint_grid([10]) == [0, 0]
-    assert picture_side([3, 32, 20]) == 48
-    assert picture_side([3, 512, 512]) == 320
+    assert count_paintable_tiles([3, 224, 8]) == [16, 8]
+    assert count_paintable_tiles([10]) == [0, 0]
+    assert scaled_picture_side([3, 32, 20]) == 48
+    assert scaled_picture_side([3, 512, 512]) == 320
 
 
 def test_an_input_that_no_first_layer_reads_stands_before_its_readers(shown: Shown) -> None:

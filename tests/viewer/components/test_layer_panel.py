@@ -53,8 +53,8 @@ def test_findings_list_their_filters(
 
 
 def test_single_color_filters_are_found(world: World, tab: TabState) -> None:
-    send_command(tab, "select_strongest_filter", layer=0, first=0, last=0)
-    world.layers.mark_visible("conv1", "tsne")
+    send_command(tab, "select_largest_gradient_filter", layer=0, first=0, last=0)
+    world.layers.request_newest("conv1", "tsne")
     detail = world.detail("conv1")
     images = detail.coefficients.images.copy()
     images[:] = np.random.default_rng(0).normal(size=images.shape)
@@ -134,8 +134,8 @@ def test_slices_are_selectable_only_with_many_input_channels(world: World, tab: 
     send_command(tab, "set_kernel_slices", option="loudest")  # unknown option
     assert panel.content()["slices"] == "mean"
 
-    send_command(tab, "select_strongest_filter", layer=0, first=0, last=0)  # RGB input
-    world.layers.mark_visible("conv1", "tsne")
+    send_command(tab, "select_largest_gradient_filter", layer=0, first=0, last=0)  # RGB input
+    world.layers.request_newest("conv1", "tsne")
     assert panel.content()["slices"] == ""
 
 
@@ -155,7 +155,7 @@ def test_slices_of_other_kinds_of_layers(
     panel = LayerPanel(tab)
     layer = tab.layer(None)
     assert layer is not None
-    world.layers.mark_visible(layer.name, "tsne")
+    world.layers.request_newest(layer.name, "tsne")
     other = replace(layer, in_channels=inputs, kernel_size=kernel)
     assert (panel._slices(other), panel._depth(other)) == (slices, depth)
 
@@ -166,12 +166,12 @@ def test_the_depth_of_slices_is_set_between_the_first_and_the_last(
     assert tab.selection is not None
     for value in (0.75, 1.5, -1.0):
         send_command(tab, "set_volume_slice", value=value)
-    assert world.layers.mark_visible(tab.selection.layer, "tsne").depth == 0.75
+    assert world.layers.request_newest(tab.selection.layer, "tsne").depth == 0.75
 
 
 def test_changes_of_several_selected_filters(tab: TabState, follower: InProcessFollower) -> None:
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    send_command(tab, "select_strongest_filter", layer=1, first=3, last=3)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
     send_command(tab, "select_filters_by_id", ids=[ids[5], ids[7], ids[5], 10**6])
 
     assert tab.selected_position() == (1, 5)
@@ -199,7 +199,7 @@ def test_single_filter_cannot_be_merged(tab: TabState) -> None:
 
 
 def test_freeze_button_unfreezes_frozen_filters(tab: TabState, follower: InProcessFollower) -> None:
-    send_command(tab, "select_strongest_filter", layer=1, first=3, last=3)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
     send_command(tab, "stage_freeze")
     send_command(tab, "apply")
     deliver_replies(tab, follower)
@@ -211,8 +211,10 @@ def test_freeze_button_unfreezes_frozen_filters(tab: TabState, follower: InProce
 
 def test_stage_set_stages_a_weighted_mean(tab: TabState, follower: InProcessFollower) -> None:
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    send_command(tab, "select_strongest_filter", layer=1, first=3, last=3)
-    send_command(tab, "stage_set_to_mean", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25])
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
+    send_command(
+        tab, "stage_set_filter_to_mean", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25]
+    )
     deliver_replies(tab, follower)
 
     change = tab.staging.changes[0]
@@ -220,7 +222,7 @@ def test_stage_set_stages_a_weighted_mean(tab: TabState, follower: InProcessFoll
     assert change.title(tab.structure) == "conv2 · filter 3 to the mean of 8, 1"  # type: ignore[arg-type]
 
     send_command(
-        tab, "stage_set_to_mean", ids=[ids[3], ids[9]], weights=[1.0]
+        tab, "stage_set_filter_to_mean", ids=[ids[3], ids[9]], weights=[1.0]
     )  # replaces the first
     assert len(tab.staging.changes) == 1
 
@@ -237,15 +239,15 @@ def test_stage_set_stages_a_weighted_mean(tab: TabState, follower: InProcessFoll
 def test_stage_set_ignores_invalid_arguments(
     tab: TabState, ids: list[int], weights: list[float]
 ) -> None:
-    send_command(tab, "select_strongest_filter", layer=1, first=3, last=3)
-    send_command(tab, "stage_set_to_mean", ids=ids, weights=weights)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
+    send_command(tab, "stage_set_filter_to_mean", ids=ids, weights=weights)
 
     assert tab.staging.changes == []
 
 
 def test_multiple_selection_survives_edits(tab: TabState, follower: InProcessFollower) -> None:
     ids = list(tab.structure.layers[1].filter_ids)  # type: ignore[union-attr]
-    send_command(tab, "select_strongest_filter", layer=1, first=3, last=3)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
     send_command(tab, "select_filters_by_id", ids=[ids[5], ids[7], ids[9]])
     follower.request(RemoveFilters("conv2", [0, 7]), "", 0)
     deliver_replies(tab, follower)

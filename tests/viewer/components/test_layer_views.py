@@ -108,7 +108,7 @@ def test_new_filter_has_no_position_before_the_next_layout(
     assert np.isnan(view.root.data["positions"][16]).all()
     assert not np.isnan(view.root.data["positions"][:16]).any()
 
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.tick()
     view.update()
     assert not np.isnan(view.root.data["positions"]).any()
@@ -157,7 +157,7 @@ def test_gradients_of_a_chosen_image_were_waited_for(world: World, tab: TabState
 def test_ended_run_does_not_wait_for_a_layer(
     world: World, tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "select_strongest_filter", layer=0, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=0, first=0, last=0)
     view = FilterEmbeddingView(tab, "coefficients")
     view.update()
     assert (view.root.data["status"], view.root.data["busy"]) == (WAITING, True)
@@ -263,7 +263,7 @@ def test_a_training_without_validation_images_loaded_the_next_one_forever(
     assert image.update() is True
     assert image.root.data["note"] == "this training has no validation images"
     assert image.root.data["waiting"] is False
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.tick(0.1)
     assert world.sent[-1].image_index is None
     send_command(tab, "show_batch_image")

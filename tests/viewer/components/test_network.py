@@ -56,14 +56,14 @@ def test_each_tab_computed_again_what_all_show_of_a_batch(
 def test_network_shows_all_selected_filters(tab: TabState) -> None:
     view = NetworkView(tab)
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
-    send_command(tab, "select_strongest_filter", layer=1, first=3, last=3)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
     send_command(tab, "select_filters_by_id", ids=[ids[5], ids[2], ids[9]])
     view.update()
 
     assert view.selection.data["node"] == 8 + 5
     assert sorted(view.selection.data["also"]) == [8 + 2, 8 + 9]
 
-    send_command(tab, "select_strongest_filter", layer=2, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=2, first=0, last=0)
     view.update()
     assert view.selection.data["also"] == []
 
@@ -74,7 +74,7 @@ def test_selected_filters_of_one_strip_share_its_nodes(make_follower: Any) -> No
     view = NetworkView(tab)
     last = len(tab.structure.layers) - 1  # type: ignore[union-attr]
     ids = tab.structure.layers[last].filter_ids  # type: ignore[union-attr]
-    send_command(tab, "select_strongest_filter", layer=last, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=last, first=0, last=0)
     send_command(tab, "select_filters_by_id", ids=ids)
     view.update()
 
@@ -128,7 +128,7 @@ def test_coupling_text_omits_the_hovered_layer(
     tab, text = TabState(follower, PageLink()), ""
     view = NetworkView(tab)
     tab.update()
-    send_command(tab, "select_strongest_filter", layer=1, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=0, last=0)
     send_command(tab, "hover", layer=2, first=3)
     for _ in range(3):
         deliver_replies(tab, follower)
@@ -235,7 +235,7 @@ def test_a_filter_in_a_closed_block_is_shown_as_selected(
     tab = TabState(make_follower("resnet50"), PageLink(width=1100, height=600))
     tab.update()
     view = NetworkView(tab)
-    send_command(tab, "select_strongest_filter", layer=9, first=5, last=5)
+    send_command(tab, "select_largest_gradient_filter", layer=9, first=5, last=5)
     view.update()
     assert tab.folding.is_hidden(9, tab.layer_names())
     node = view.selection.data["node"]

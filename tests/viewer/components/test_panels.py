@@ -134,7 +134,7 @@ def test_staging_bar_says_what_happens_to_the_output(
     send_command(tab, "stage_add", layer=1)
     deliver_replies(tab, follower)
     assert bar.content()["total"].endswith("output unchanged")
-    send_command(tab, "select_strongest_filter", layer=2, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=2, first=0, last=0)
     send_command(tab, "stage_remove")
     deliver_replies(tab, follower)
     assert bar.content()["total"].endswith("1 of 3 may change the output")
@@ -371,7 +371,7 @@ def test_an_alert_is_shown_until_it_is_dismissed(
     header = Header(tab)
     assert header.content()["alert"] == "The loss is nan at batch 7."
     assert header.content()["alerts"].splitlines() == [alert.text for alert in alerts]
-    send_command(tab, "dismiss_alert")
+    send_command(tab, "dismiss_alerts")
     assert header.content()["alert"] == ""
     later = [*alerts, Alert("loss_diverges", 9, "The loss diverges.", "", 300.0)]
     follower.state.receive(replace(follower.training.status(), alerts=later))

@@ -14,8 +14,8 @@ from revacnn_lightning.protocol.connection_file import Connection
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.components.chart import moving_average
-from viewer.components.chart_choices import ChartChoices
-from viewer.components.chart_export import ChartExport
+from viewer.components.chart_choices import ChartChoicesPanel
+from viewer.components.chart_export import ChartCsvExport
 from viewer.components.edit_markers import EditMarkers
 from viewer.components.end_labels import LABEL_HEIGHT
 from viewer.components.filter_history import FilterActivationChart, FilterGradientChart
@@ -109,7 +109,7 @@ def test_the_scale_can_be_chosen(tab: TabState, chart: Callable[..., Any]) -> No
     component = build(tab, chart)
     component.update()
     for scale in ("linear", "log", "linear"):
-        send_command(tab, "set_scale", name=component.name, option=scale)
+        send_command(tab, "set_y_axis_scale", name=component.name, option=scale)
         assert component.update() is True
         assert component.is_log is (scale == "log")
 
@@ -120,7 +120,7 @@ def test_a_logarithmic_scale_leaves_out_what_is_not_positive(
     assert follower.state is not None
     follower.state.histories.scalars.add(99, np.array([-1.0, 20.0, 1.0, 5.0]))
     chart = build(tab, MetricChart)
-    send_command(tab, "set_scale", name="loss", option="log")
+    send_command(tab, "set_y_axis_scale", name="loss", option="log")
     chart.update()
     assert chart.is_log
     assert np.isnan(chart.source.data["value"][0][-1])
@@ -129,7 +129,7 @@ def test_a_logarithmic_scale_leaves_out_what_is_not_positive(
 def test_a_scale_without_positive_values_stays_linear(tab: TabState) -> None:
     chart = build(tab, LayerChart)
     send_command(tab, "set_chart", chart=1, option="dead")  # all zero
-    send_command(tab, "set_scale", name="layers_0", option="log")
+    send_command(tab, "set_y_axis_scale", name="layers_0", option="log")
     chart.update()
     assert not chart.is_log
 
@@ -305,7 +305,7 @@ def test_a_run_is_not_compared_with_itself_or_with_an_unknown_one(
 
 
 def test_the_menu_lists_the_other_runs(compared: TabState) -> None:
-    choices = ChartChoices(compared)
+    choices = ChartChoicesPanel(compared)
     choices.update()
     data = choices.source.data
     assert [run["id"] for run in data["other_runs"]] == ["other"]
@@ -318,9 +318,9 @@ def test_the_menu_lists_the_other_runs(compared: TabState) -> None:
 
 def test_a_table_has_the_recorded_values_of_both_runs(compared: TabState) -> None:
     charts = [build(compared, chart) for chart in CHARTS]
-    table = ChartExport(compared, lambda: charts)
+    table = ChartCsvExport(compared, lambda: charts)
     assert table.update() is False
-    send_command(compared, "save_chart", name="loss")
+    send_command(compared, "request_chart_csv", name="loss")
     assert table.update() is True
     assert table.update() is False
     assert table.source.data["chart"] == "loss"
@@ -338,7 +338,7 @@ def test_a_table_has_the_recorded_values_of_both_runs(compared: TabState) -> Non
 def test_every_chart_over_time_can_be_saved_as_a_table(tab: TabState, name: str) -> None:
     markers = EditMarkers(tab).source
     charts = [LayerChart(tab, markers, 1), *(build(tab, chart) for chart in CHARTS)]
-    table = ChartExport(tab, lambda: charts)
-    send_command(tab, "save_chart", name=name)
+    table = ChartCsvExport(tab, lambda: charts)
+    send_command(tab, "request_chart_csv", name=name)
     table.update()
     assert len(table.source.data["csv"].splitlines()) > 3

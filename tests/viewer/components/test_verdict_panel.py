@@ -24,7 +24,7 @@ from tests.viewer.executors import ImmediateExecutor
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.verdict_panel import VerdictPanel
 from viewer.runs import evidence_requests
-from viewer.runs.evidence_requests import EvidenceRequests
+from viewer.runs.evidence_requests import VerdictEvidenceRequests
 from viewer.runs.shown_verdicts import ShownVerdicts
 from viewer.tab.tab_state import TabState
 
@@ -186,7 +186,7 @@ def test_evidence_is_requested_only_while_the_verdicts_are_shown(
 ) -> None:
     clock, sent = [100.0], []
     monkeypatch.setattr(evidence_requests.time, "monotonic", lambda: clock[0])
-    requests = EvidenceRequests()
+    requests = VerdictEvidenceRequests()
     requests.tick(tab.state, sent.append)
     assert sent == []
     requests.mark_visible(tab.structure.layers[0].name)
@@ -224,7 +224,7 @@ def test_six_verdicts_of_other_layers_hid_those_of_the_opened_one(
         for i in range(7)
     ]
     found += [Verdict("dormant", second, "", 0.7, (i,), worth=(1 + i) / 1e3) for i in range(2)]
-    send_command(tab, "select_strongest_filter", layer=1, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=0, last=0)
     content = panel_of(tab, monkeypatch, found)
     assert [row["layer"] for row in content["rows"]] == [1] * 2 + [0] * 7
     assert [row["ids"] for row in content["rows"][:2]] == [
@@ -233,6 +233,6 @@ def test_six_verdicts_of_other_layers_hid_those_of_the_opened_one(
     assert content["total"] == 9
     panel = VerdictPanel(tab)
     panel.update()
-    send_command(tab, "select_strongest_filter", layer=0, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=0, first=0, last=0)
     panel.update()  # not only when the next verdicts come
     assert panel.source.data["rows"][0]["layer"] == 0

@@ -8,7 +8,7 @@ from revacnn_lightning.diagnostics.degenerate import (
     classify_degenerate,
     normalize_rows,
 )
-from viewer.embedding.feature_average import WINDOW, FeatureAverage
+from viewer.embedding.feature_average import WINDOW, FilterFeatureMovingAverage
 
 IDS = np.arange(8)
 
@@ -18,7 +18,7 @@ def features(seed: int, n: int = 8) -> np.ndarray:
 
 
 def average_of(rows: list[np.ndarray]) -> np.ndarray:
-    average = FeatureAverage()
+    average = FilterFeatureMovingAverage()
     for features_of_batch in rows:
         result = average.add(IDS, features_of_batch)
     return result
@@ -57,7 +57,7 @@ def test_average_changes_less_than_features() -> None:
 
 
 def test_rows_are_matched_by_filter_id() -> None:
-    average, reference = FeatureAverage(), FeatureAverage()
+    average, reference = FilterFeatureMovingAverage(), FilterFeatureMovingAverage()
     first, second = features(0), features(1)
     average.add(IDS, first)
     kept = np.array([6, 1, 9])  # 9 is new
@@ -70,7 +70,7 @@ def test_rows_are_matched_by_filter_id() -> None:
 
 
 def test_other_dimensions_restart_the_average() -> None:
-    average = FeatureAverage()
+    average = FilterFeatureMovingAverage()
     average.add(IDS, features(0))
     wider = np.random.default_rng(1).normal(size=(8, 20))
 
@@ -88,7 +88,7 @@ def test_filter_with_one_zero_row_is_not_dead() -> None:
 
 @pytest.mark.parametrize("n_before", [0, 1, WINDOW])
 def test_filter_with_zeros_for_the_whole_window_is_dead(n_before: int) -> None:
-    average, zero = FeatureAverage(), features(1)
+    average, zero = FilterFeatureMovingAverage(), features(1)
     zero[2] = 0
     for seed in range(n_before):
         average.add(IDS, features(seed))
@@ -99,7 +99,7 @@ def test_filter_with_zeros_for_the_whole_window_is_dead(n_before: int) -> None:
 
 
 def test_nonfinite_rows_are_passed_through_and_not_averaged() -> None:
-    average, broken = FeatureAverage(), features(1)
+    average, broken = FilterFeatureMovingAverage(), features(1)
     broken[3, 0], broken[4, 1] = np.nan, np.inf
     average.add(IDS, features(0))
 
@@ -111,4 +111,4 @@ def test_nonfinite_rows_are_passed_through_and_not_averaged() -> None:
 
 
 def test_no_filters() -> None:
-    assert FeatureAverage().add(np.zeros(0, np.int64), np.zeros((0, 4))).shape == (0, 4)
+    assert FilterFeatureMovingAverage().add(np.zeros(0, np.int64), np.zeros((0, 4))).shape == (0, 4)

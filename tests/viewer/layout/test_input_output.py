@@ -7,7 +7,7 @@ import pytest
 
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import FakeTraining
-from viewer.layout import InputOutputContent, NetworkLayout, compute_layout, place_input_output
+from viewer.layout import InputOutputDimensions, NetworkLayout, compute_layout, place_input_output
 from viewer.layout.folding import initially_closed
 from viewer.layout.input_output import NO_NODE, guess_input_readers
 from viewer.layout.input_output_space import input_output_space
@@ -29,7 +29,7 @@ def test_the_ends_stand_beside_the_columns_and_inside_the_view(
 ) -> None:
     structure, layout = layout_of(net, *size)
     last = len(structure.layers) - 1
-    ends = place_input_output(layout, InputOutputContent((32, 48), 3, 10, (0,), (last,)))
+    ends = place_input_output(layout, InputOutputDimensions((32, 48), 3, 10, (0,), (last,)))
     left = min(box.left for box in layout.boxes)
     right = max(box.right for box in layout.boxes)
     assert 0 < ends.picture.left < ends.picture.right < ends.channel_x < left
@@ -57,7 +57,7 @@ def test_the_last_outputs_were_hidden_in_a_low_view(net: str, height: float) -> 
     structure, layout = layout_of(net, 832, height)
     last = len(structure.layers) - 1
     for has_more in (False, True):
-        shape = InputOutputContent((32, 48), 3, 10, (0,), (last,), has_more=has_more)
+        shape = InputOutputDimensions((32, 48), 3, 10, (0,), (last,), has_more=has_more)
         places = place_input_output(layout, shape).output_y
         pitch = places[1] - places[0]
         assert pitch > 0
@@ -68,7 +68,7 @@ def test_the_last_outputs_were_hidden_in_a_low_view(net: str, height: float) -> 
 @pytest.mark.parametrize("channels", [1, 2, 4, 13, 16])
 def test_each_channel_has_paths_of_its_own_to_all_of_the_first_layer(channels: int) -> None:
     _, layout = layout_of("digits", 1118, 560)
-    ends = place_input_output(layout, InputOutputContent((8, 8), channels, 0, (0,), ()))
+    ends = place_input_output(layout, InputOutputDimensions((8, 8), channels, 0, (0,), ()))
     assert set(ends.channels) == set(range(channels))
     assert len(np.unique(ends.paths.y)) == channels
     spread = ends.paths.y1.max() - ends.paths.y1.min()
@@ -82,7 +82,7 @@ def test_the_images_of_a_discriminator_stood_beside_the_generator(size: tuple[in
     reader = [layer.name for layer in structure.layers].index("discriminator.0")
     layout = compute_layout(structure, *size, has_input_output=True, input_readers=[reader])
     ends = place_input_output(
-        layout, InputOutputContent((32, 32), 3, 0, (reader,), (), has_generated=True)
+        layout, InputOutputDimensions((32, 32), 3, 0, (reader,), (), has_generated=True)
     )
     before = max(box.right for box in layout.boxes[:reader])
     assert layout.boxes[0].left < ends.picture.left  # the generator begins at the left
@@ -122,7 +122,7 @@ def test_long_names_of_classes_leave_a_network_its_headers() -> None:
 
 def test_without_a_pass_there_is_space_but_nothing_in_it() -> None:
     _, layout = layout_of("digits", 1118, 560)
-    ends = place_input_output(layout, InputOutputContent())
+    ends = place_input_output(layout, InputOutputDimensions())
     assert len(ends.paths.x) == len(ends.channel_y) == len(ends.output_y) == 0
     assert ends.left > 0 < ends.right
 
@@ -148,7 +148,7 @@ def test_layers_that_fit_the_input_are_its_readers_where_the_forward_shows_none(
 def test_the_loss_below_the_outputs_was_cut_off() -> None:
     _, layout = layout_of("alexnet", 840, 314)
     for n, has_more in ((10, False), (6, True)):
-        shape = InputOutputContent((32, 48), 3, n, (0,), (4,), has_more=has_more)
+        shape = InputOutputDimensions((32, 48), 3, n, (0,), (4,), has_more=has_more)
         ends = place_input_output(layout, shape)
         assert ends.output_y.max() <= layout.height - (82 if has_more else 62)
         assert np.diff(ends.output_y).min() >= 13

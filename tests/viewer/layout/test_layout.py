@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import NETS, FakeTraining
-from viewer.layout import NetworkLayout, compute_layout, stage_layers
+from viewer.layout import NetworkLayout, compute_layout, layers_in_stage_of
 from viewer.layout.arcs import MAX_LEVELS, arc_levels
 from viewer.layout.folding import initially_closed
 from viewer.layout.paths import MAX_PATHS
@@ -17,7 +17,7 @@ from viewer.layout.topology import (
     assign_ranks,
     concatenating_layers,
     forward_edges,
-    split_edges,
+    separate_paths_and_arcs,
 )
 
 SIZES = [(1100, 620), (820, 480), (500, 320)]
@@ -147,7 +147,7 @@ def test_invalid_edges_are_ignored() -> None:
 def test_shortcuts_are_drawn_as_one_arc_per_end() -> None:
     network = structure("resnet18")
     edges = forward_edges(network)
-    path_edges, arcs = split_edges(edges, assign_ranks(len(network.layers), edges))
+    path_edges, arcs = separate_paths_and_arcs(edges, assign_ranks(len(network.layers), edges))
     names = [layer.name for layer in network.layers]
     assert (names.index("conv1"), names.index("layer1.1.conv1")) in arcs
     assert (names.index("conv1"), names.index("layer1.0.conv1")) in path_edges
@@ -164,7 +164,7 @@ def test_concatenation_keeps_all_arcs_and_sum_the_shortest() -> None:
     last = names.index("features.denseblock1.denselayer6.conv1")
     assert last in concatenating
     assert not concatenating_layers(structure("resnet18"), forward_edges(structure("resnet18")))
-    path_edges, arcs = split_edges(edges, ranks, concatenating)
+    path_edges, arcs = separate_paths_and_arcs(edges, ranks, concatenating)
     assert len([end for _, end in arcs if end == last]) == 5
     assert len([end for _, end in path_edges if end == last]) == 1
 
@@ -273,12 +273,15 @@ def test_open_blocks_have_frames_where_others_are_closed() -> None:
 
 def test_stage_layers() -> None:
     network = structure("resnet18")
-    members = stage_layers(network, "layer2.0.conv1")
+    members = layers_in_stage_of(network, "layer2.0.conv1")
     assert members == [layer.name for layer in network.layers if layer.name.startswith("layer2.")]
-    assert stage_layers(network, "conv1") == ["conv1"]
-    assert stage_layers(structure("digits"), "conv2") == ["conv2"]
+    assert layers_in_stage_of(network, "conv1") == ["conv1"]
+    assert layers_in_stage_of(structure("digits"), "conv2") == ["conv2"]
     layout = compute_layout(
-        structure("resnet50"), 1100, 620, stage_layers(structure("resnet50"), "layer3.0.conv1")
+        structure("resnet50"),
+        1100,
+        620,
+        layers_in_stage_of(structure("resnet50"), "layer3.0.conv1"),
     )
     for column, layer in zip(layout.columns, structure("resnet50").layers, strict=True):
         assert column.left >= -1

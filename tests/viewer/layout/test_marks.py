@@ -7,14 +7,14 @@ import pytest
 from revacnn_lightning.protocol.inspections import PassedModule
 from tests.viewer.fake_pass import fake_modules
 from tests.viewer.layout.test_input_output import SIZES, layout_of
-from viewer.layout import InputOutputContent, place_input_output
+from viewer.layout import InputOutputDimensions, place_input_output
 from viewer.layout.marks import ModuleMark, place_module_marks
 
 
 def marks_of(net: str, size: tuple[int, int], modules: list[PassedModule] | None = None):  # type: ignore[no-untyped-def]
     structure, layout = layout_of(net, *size)
     ends = place_input_output(
-        layout, InputOutputContent((8, 8), 3, 10, (0,), (len(structure.layers) - 1,))
+        layout, InputOutputDimensions((8, 8), 3, 10, (0,), (len(structure.layers) - 1,))
     )
     if modules is None:
         modules = fake_modules([(layer.name, layer.out_channels) for layer in structure.layers])

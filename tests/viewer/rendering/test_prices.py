@@ -7,7 +7,7 @@ import math
 import pytest
 
 from revacnn_lightning.protocol.prices import RemovalPrice
-from viewer.rendering.prices import format_price
+from viewer.rendering.prices import format_removal_price
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from viewer.rendering.prices import format_price
     ],
 )
 def test_the_change_has_a_sign_and_its_error(change: float, error: float, text: str) -> None:
-    assert format_price(RemovalPrice(change, error, 1.0, 32, 7)) == text
+    assert format_removal_price(RemovalPrice(change, error, 1.0, 32, 7)) == text

@@ -60,7 +60,7 @@ def test_hidden_filters_are_not_requested(world: World) -> None:
 
 def test_visible_filter_is_requested_every_two_seconds(world: World) -> None:
     for _ in range(80):
-        world.inspections.mark_visible("conv2", id_of(world, 3), None)
+        world.inspections.request_newest("conv2", id_of(world, 3), None)
         world.tick(0.1)
     assert {request for request, _ in world.sent} == {InspectFilter("conv2", 3, ascent=1)}
     assert 3 <= len(world.sent) <= 5
@@ -71,7 +71,7 @@ def test_visible_filter_is_requested_every_two_seconds(world: World) -> None:
 
 def test_another_image_is_requested_immediately(world: World) -> None:
     for image in (None, None, 2):
-        world.inspections.mark_visible("conv2", id_of(world, 3), image)
+        world.inspections.request_newest("conv2", id_of(world, 3), image)
         world.tick(0.1)
 
     assert [request.image_index for request, _ in world.sent] == [None, 2]
@@ -79,7 +79,7 @@ def test_another_image_is_requested_immediately(world: World) -> None:
 
 def test_the_search_of_an_image_starts_again_immediately(world: World) -> None:
     filter_id = id_of(world, 3)
-    world.inspections.mark_visible("conv2", filter_id, None)
+    world.inspections.request_newest("conv2", filter_id, None)
     world.tick()
     world.inspections.restart_activation_maximization("conv2", filter_id)
     world.inspections.restart_activation_maximization("conv2", filter_id + 1)  # which no tab shows
@@ -89,7 +89,7 @@ def test_the_search_of_an_image_starts_again_immediately(world: World) -> None:
 
 def test_after_an_edit_the_new_index_is_requested_immediately(world: World) -> None:
     filter_id = id_of(world, 3)
-    world.inspections.mark_visible("conv2", filter_id, None)
+    world.inspections.request_newest("conv2", filter_id, None)
     world.tick()
     outdated = world.inspection()
     world.follower.request(RemoveFilters("conv2", [0]), "", 0)
@@ -102,15 +102,15 @@ def test_after_an_edit_the_new_index_is_requested_immediately(world: World) -> N
         (InspectFilter("conv2", 3, ascent=1), 0),
         (InspectFilter("conv2", 2, ascent=1), 1),
     ]
-    state = world.inspections.mark_visible("conv2", filter_id, None)
+    state = world.inspections.request_newest("conv2", filter_id, None)
     assert state.inspection is None
     assert state.refused == ""
     world.deliver(world.inspection(2))
-    assert world.inspections.mark_visible("conv2", filter_id, None).inspection is not None
+    assert world.inspections.request_newest("conv2", filter_id, None).inspection is not None
 
 
 def test_removed_filter_is_dropped(world: World) -> None:
-    world.inspections.mark_visible("conv2", id_of(world, 3), None)
+    world.inspections.request_newest("conv2", id_of(world, 3), None)
     world.tick()
     world.follower.request(RemoveFilters("conv2", [3]), "", 0)
     world.follower.deliver()
@@ -129,18 +129,18 @@ def test_inspections_of_hidden_filters_are_ignored(world: World) -> None:
 
 def test_refusal_is_kept_until_the_next_inspection(world: World) -> None:
     filter_id = id_of(world, 3)
-    world.inspections.mark_visible("conv2", filter_id, None)
+    world.inspections.request_newest("conv2", filter_id, None)
     world.tick()
     world.deliver(Refused("i1", "there is no validation image 9", 0))
-    assert "image 9" in world.inspections.mark_visible("conv2", filter_id, None).refused
+    assert "image 9" in world.inspections.request_newest("conv2", filter_id, None).refused
     world.deliver(world.inspection())
-    assert world.inspections.mark_visible("conv2", filter_id, None).refused == ""
+    assert world.inspections.request_newest("conv2", filter_id, None).refused == ""
 
 
 def test_missing_training_is_reported(world: World) -> None:
     def fail(request: InspectFilter, version: int) -> str:
         raise ProtocolError("no training is attached")
 
-    state = world.inspections.mark_visible("conv2", id_of(world, 3), None)
+    state = world.inspections.request_newest("conv2", id_of(world, 3), None)
     world.inspections.tick(world.follower.state, fail)
     assert state.refused == "no training is attached"

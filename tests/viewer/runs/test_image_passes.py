@@ -54,10 +54,10 @@ def test_nothing_is_requested_while_no_tab_shows_the_network(world: World) -> No
 
 
 def test_passes_are_requested_again_and_again_and_a_chosen_image_immediately(world: World) -> None:
-    world.passes.mark_visible(None)
+    world.passes.request_newest(None)
     world.tick()
     world.tick(1)
-    world.passes.mark_visible(4)
+    world.passes.request_newest(4)
     world.tick(0.1)
     assert [request.image_index for request in world.sent] == [None, 4]
     assert not world.passes.is_waiting  # nothing is shown yet
@@ -70,14 +70,14 @@ def test_passes_are_requested_again_and_again_and_a_chosen_image_immediately(wor
 
 
 def test_the_modules_are_kept_and_requested_once_per_structure(world: World) -> None:
-    world.passes.mark_visible(None)
+    world.passes.request_newest(None)
     world.tick()
     world.deliver(world.sent_pass())
     known = world.passes.modules
     assert known
     world.deliver(world.sent_pass(modules=None))
     assert world.passes.modules is known
-    world.passes.mark_visible(None)
+    world.passes.request_newest(None)
     world.tick(2.5)
     assert [request.known_modules for request in world.sent] == [-1, 0]
 
@@ -89,7 +89,7 @@ def test_a_pass_of_another_run_or_structure_is_ignored(world: World) -> None:
 
 
 def test_a_refusal_is_shown_until_the_next_pass(world: World) -> None:
-    world.passes.mark_visible(None)
+    world.passes.request_newest(None)
     world.tick()
     world.deliver(Refused("p1", "an old training"))
     assert world.passes.refused == "an old training"

@@ -103,7 +103,7 @@ def test_hidden_layers_are_not_requested(world: World) -> None:
 
 def test_visible_layer_is_requested_every_two_seconds(world: World) -> None:
     for _ in range(80):
-        world.layers.mark_visible("conv2", "tsne")
+        world.layers.request_newest("conv2", "tsne")
         world.tick(0.1)
 
     assert {request.layer for request in world.sent} == {"conv2"}
@@ -111,7 +111,7 @@ def test_visible_layer_is_requested_every_two_seconds(world: World) -> None:
 
 
 def test_hidden_layer_is_no_longer_requested(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     for _ in range(100):
         world.tick(0.1)
 
@@ -120,7 +120,7 @@ def test_hidden_layer_is_no_longer_requested(world: World) -> None:
 
 def test_all_views_are_projected_once_per_detail(world: World) -> None:
     for _ in range(3):  # three tabs
-        world.layers.mark_visible("conv2", "tsne")
+        world.layers.request_newest("conv2", "tsne")
     world.deliver(world.detail())
     world.tick()
     world.tick()
@@ -134,12 +134,12 @@ def test_all_views_are_projected_once_per_detail(world: World) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_only_visible_methods_are_computed(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
-    world.layers.mark_visible("conv2", "pca")
+    world.layers.request_newest("conv2", "tsne")
+    world.layers.request_newest("conv2", "pca")
     world.deliver(world.detail())
     world.tick(0.1)
     world.now += 10
-    world.layers.mark_visible("conv2", "pca")
+    world.layers.request_newest("conv2", "pca")
     world.worker.done.clear()
     world.deliver(world.detail())
     world.tick(0.1)
@@ -149,7 +149,7 @@ def test_only_visible_methods_are_computed(world: World) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_next_projection_starts_from_the_last(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.deliver(world.detail())
     world.tick()
     first = world.layers.projections.get("conv2", "coefficients", "tsne")
@@ -172,7 +172,7 @@ def test_a_layout_was_computed_although_its_filters_hardly_changed(world: World)
         features = (coefficients.features * factor).astype(np.float32)
         world.worker.submitted.clear()
         world.now += seconds
-        world.layers.mark_visible("conv2", "tsne")
+        world.layers.request_newest("conv2", "tsne")
         world.deliver(
             replace(detail, step=step, coefficients=replace(coefficients, features=features))
         )
@@ -188,7 +188,7 @@ def test_a_layout_was_computed_although_its_filters_hardly_changed(world: World)
 
 
 def test_recompute_starts_from_scratch(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.deliver(world.detail())
     world.tick()
     world.layers.projections.recompute("conv2", "tsne")
@@ -199,7 +199,7 @@ def test_recompute_starts_from_scratch(world: World) -> None:
 
 
 def test_each_recompute_uses_another_seed(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.deliver(world.detail())
     world.tick()
     seeds = []
@@ -212,7 +212,7 @@ def test_each_recompute_uses_another_seed(world: World) -> None:
 
 
 def test_another_image_is_requested_immediately(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.tick()
     world.layers.select_image("conv2", 3)
     world.tick(0.01)
@@ -221,7 +221,7 @@ def test_another_image_is_requested_immediately(world: World) -> None:
 
 
 def test_removed_layer_is_dropped(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.deliver(world.detail())
     world.tick()
     structure = world.follower.state.structure  # type: ignore[union-attr]
@@ -238,36 +238,36 @@ def test_removed_layer_is_dropped(world: World) -> None:
 
 
 def test_details_of_an_older_version_are_ignored(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     outdated = world.detail()
     world.follower.request(RemoveFilters("conv2", [0, 1]), "", 0)
     world.follower.deliver()
     world.deliver(outdated)
 
-    assert world.layers.mark_visible("conv2", "tsne").detail is None
+    assert world.layers.request_newest("conv2", "tsne").detail is None
 
 
 @pytest.mark.parametrize("rows", [0, 3, 17])
 def test_details_with_a_wrong_number_of_rows_are_ignored(world: World, rows: int) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     detail = world.detail()
     view = replace(detail.gradients, features=np.zeros((rows, 64), np.float16))
     world.deliver(replace(detail, gradients=view))
 
-    is_accepted = world.layers.mark_visible("conv2", "tsne").detail is not None
+    is_accepted = world.layers.request_newest("conv2", "tsne").detail is not None
     assert is_accepted == (rows == 0)
 
 
 def test_refusal_is_kept(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.tick()
     world.deliver(Refused("w1", "conv2 runs inside a compiled region", 0))
 
-    assert "compiled" in world.layers.mark_visible("conv2", "tsne").refused
+    assert "compiled" in world.layers.request_newest("conv2", "tsne").refused
 
 
 def test_kernel_slice_is_requested_immediately_and_shared_by_tabs(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.layers.select_kernel_slice("conv2", "mean")
     world.layers.select_kernel_slice("elsewhere", "mean")  # not visible
     world.tick(0.01)
@@ -275,16 +275,16 @@ def test_kernel_slice_is_requested_immediately_and_shared_by_tabs(world: World) 
     world.tick(2.5)
 
     assert [request.kernel_slice for request in world.sent] == ["mean", "mean"]
-    assert world.layers.mark_visible("conv2", "pca").kernel_slice == "mean"
+    assert world.layers.request_newest("conv2", "pca").kernel_slice == "mean"
 
 
 def test_single_values_of_linear_layers_are_not_arranged(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     detail = world.detail()
     count = len(detail.coefficients.features)
     single = FilterView(np.ones((count, 1), np.float16), np.ones((count, 1, 1), np.float16))
     world.deliver(replace(detail, activations=single, activation_gradients=single))
-    known = world.layers.mark_visible("conv2", "tsne")
+    known = world.layers.request_newest("conv2", "tsne")
 
     assert {view: len(known.features[view]) for view in VIEWS} == {
         "coefficients": count, "gradients": count, "activations": 0, "activation_gradients": 0,
@@ -292,7 +292,7 @@ def test_single_values_of_linear_layers_are_not_arranged(world: World) -> None:
 
 
 def test_the_slice_of_volumes_is_requested_immediately(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.layers.select_depth("conv2", 0.25)
     world.layers.select_depth("elsewhere", 0.25)  # not visible
     world.tick(0.01)
@@ -300,11 +300,11 @@ def test_the_slice_of_volumes_is_requested_immediately(world: World) -> None:
     world.tick(0.1)
 
     assert [request.depth for request in world.sent] == [0.25, 1.0]
-    assert world.layers.mark_visible("conv2", "pca").depth == 1.0
+    assert world.layers.request_newest("conv2", "pca").depth == 1.0
 
 
 def test_near_duplicates_are_searched_in_coefficients_only(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     detail = world.detail()
     features = detail.coefficients.features.copy()
     features[[4, 9, 11]] = features[2] * 0.5
@@ -321,7 +321,7 @@ def test_near_duplicates_are_searched_in_coefficients_only(world: World) -> None
 
 @pytest.mark.usefixtures("impatient")
 def test_failed_projection_keeps_the_last_and_is_reported(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.deliver(world.detail())
     world.tick()
     before = world.layers.projections.get("conv2", "coefficients", "tsne")
@@ -334,7 +334,7 @@ def test_failed_projection_keeps_the_last_and_is_reported(world: World) -> None:
 
     world.worker.fail = False
     world.now += layer_projections.RETRY_SECONDS
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.layers._submit("conv2", world.layers._layers["conv2"], world.now)
     assert all(job.from_scratch for job in world.worker.jobs.values())
     world.tick()
@@ -344,7 +344,7 @@ def test_failed_projection_keeps_the_last_and_is_reported(world: World) -> None:
 
 def test_failed_projection_is_retried_later_from_scratch(world: World) -> None:
     world.worker.fail = True
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.deliver(world.detail())
     world.tick()
     assert world.layers.projections.get("conv2", "coefficients", "tsne") is None
@@ -355,7 +355,7 @@ def test_failed_projection_is_retried_later_from_scratch(world: World) -> None:
     assert world.worker.done == []
 
     world.now += layer_projections.RETRY_SECONDS
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     world.tick()
 
     assert world.layers.projections.get("conv2", "coefficients", "tsne") is not None
@@ -373,7 +373,7 @@ def test_batch_dependent_views_are_stable(world: World) -> None:
     """Gradients differ between batches; without averaging, their projection would jump."""
     details = [replace(world.detail(), step=step) for step in range(20)]
     for detail in details:
-        world.layers.mark_visible("conv2", "tsne")
+        world.layers.request_newest("conv2", "tsne")
         world.deliver(detail)
         world.tick(0.1)
 
@@ -383,7 +383,7 @@ def test_batch_dependent_views_are_stable(world: World) -> None:
 
 
 def test_maps_of_a_selected_image_are_not_averaged(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     known = world.layers.get("conv2")
     assert known is not None
     for image in (None, None, 1, 1):
@@ -394,7 +394,7 @@ def test_maps_of_a_selected_image_are_not_averaged(world: World) -> None:
 
 
 def test_details_of_the_same_batch_are_averaged_once(world: World) -> None:
-    world.layers.mark_visible("conv2", "tsne")
+    world.layers.request_newest("conv2", "tsne")
     known = world.layers.get("conv2")
     assert known is not None
     first, second = (replace(world.detail(), step=step) for step in (1, 2))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from viewer.runs.metric_names import families, family, main_metric, phase
+from viewer.runs.metric_names import family, group_by_family, main_metric, phase
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_family_and_phase_of_a_name(name: str, expected: tuple[str, str]) -> Non
 
 
 def test_loss_is_always_the_first_family() -> None:
-    assert list(families([])) == ["loss"]
-    found = families(["val_acc", "train_acc", "val_loss", "aux"])
+    assert list(group_by_family([])) == ["loss"]
+    found = group_by_family(["val_acc", "train_acc", "val_loss", "aux"])
     assert list(found) == ["loss", "acc", "aux"]
     assert found["acc"] == ["train_acc", "val_acc"]
     assert found["loss"] == ["val_loss"]

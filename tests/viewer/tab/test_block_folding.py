@@ -44,7 +44,7 @@ def test_blocks_open_and_close_by_path(tab: TabState) -> None:
 
 def test_blocks_open_and_close_around_the_selected_layer(tab: TabState) -> None:
     layer = tab.layer_names().index("layer2.1.conv2")
-    send_command(tab, "select_strongest_filter", layer=layer, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=layer, first=0, last=0)
     send_command(tab, "close_block")
     assert "layer2" in tab.folding.closed
     send_command(tab, "open_block")
@@ -58,7 +58,7 @@ def test_blocks_open_and_close_around_the_selected_layer(tab: TabState) -> None:
 
 def test_enter_opens_the_block_before_it_expands_a_layer(tab: TabState) -> None:
     layer = tab.layer_names().index("layer2.1.conv2")
-    send_command(tab, "select_strongest_filter", layer=layer, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=layer, first=0, last=0)
     send_command(tab, "toggle_layer")
     assert "layer2.1" not in tab.folding.closed
     assert not tab.expanded_layers
@@ -70,10 +70,10 @@ def test_selecting_a_whole_layer_opens_the_blocks_around_it(tab: TabState) -> No
     names = tab.layer_names()
     send_command(tab, "close_block", name="layer3")
     layer = names.index("layer3.4.conv3")
-    send_command(tab, "select_strongest_filter", layer=layer, option="preview")
+    send_command(tab, "select_largest_gradient_filter", layer=layer, option="preview")
     assert selected_layer(tab) == "layer3.4.conv3"
     assert tab.folding.is_hidden(layer, names)
-    send_command(tab, "select_strongest_filter", layer=layer)
+    send_command(tab, "select_largest_gradient_filter", layer=layer)
     assert not tab.folding.is_hidden(layer, names)
     assert "layer3.3" in tab.folding.closed
 

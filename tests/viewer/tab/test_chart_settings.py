@@ -27,19 +27,19 @@ def test_smoothing_is_set_per_chart_and_clamped() -> None:
 
 def test_scales_of_unknown_charts_and_unknown_scales_are_ignored() -> None:
     settings = ChartSettings()
-    settings.set_scale("loss", "log")
-    settings.set_scale("loss", "square")
-    settings.set_scale("nothing", "log")
+    settings.set_y_axis_scale("loss", "log")
+    settings.set_y_axis_scale("loss", "square")
+    settings.set_y_axis_scale("nothing", "log")
     assert settings.scales["loss"] == "log"
     assert "nothing" not in settings.scales
 
 
 def test_each_request_of_a_table_is_a_new_one() -> None:
     settings = ChartSettings()
-    settings.save_chart("loss")
+    settings.request_chart_csv("loss")
     first = settings.saved_chart
-    settings.save_chart("loss")
+    settings.request_chart_csv("loss")
     assert settings.saved_chart[0] == "loss"
     assert settings.saved_chart != first
-    settings.save_chart("bars")  # shows no curve
+    settings.request_chart_csv("bars")  # shows no curve
     assert settings.saved_chart[0] == "loss"

@@ -241,9 +241,9 @@ def test_statistics_do_not_wait_for_images(
     page._update_secondary()
     assert drawn
     drawn.clear()
-    send(page, "set_bar_statistic", {"option": "index"})
+    send(page, "set_filter_bar_statistic", {"option": "index"})
     assert not drawn
-    send(page, "select_strongest_filter", {"layer": 1, "first": 3})
+    send(page, "select_largest_gradient_filter", {"layer": 1, "first": 3})
     assert drawn  # the new selection is shown immediately
 
 

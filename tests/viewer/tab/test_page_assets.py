@@ -13,7 +13,7 @@ import pytest
 
 from viewer.layout import NodeState
 from viewer.rendering.palette import DARK, LIGHT, Palette, css_variables
-from viewer.tab.page_assets import STATIC, STYLE_SHEETS, page_assets, page_config
+from viewer.tab.page_assets import STATIC, STYLE_SHEETS, page_config, page_template_variables
 
 SCRIPTS = sorted(STATIC.rglob("*.js"))
 
@@ -27,7 +27,7 @@ def test_the_page_gets_the_palettes_and_the_numbers_of_states() -> None:
     config = page_config()
     assert config["node_states"] == {state.name.lower(): state.value for state in NodeState}
     assert config["palettes"]["dark"]["red"] == DARK.red
-    assert json.loads(page_assets()["config"]) == json.loads(json.dumps(config))
+    assert json.loads(page_template_variables()["config"]) == json.loads(json.dumps(config))
 
 
 def test_every_color_is_a_css_variable_of_its_theme() -> None:
@@ -55,7 +55,7 @@ def test_the_script_has_no_numbers_of_states(path: Path) -> None:
 
 
 def test_the_modules_of_workers_have_a_version_that_changes_with_any_of_them() -> None:
-    modules = json.loads(page_assets()["modules"])
+    modules = json.loads(page_template_variables()["modules"])
     assert {"network/node_worker.js", "shared/drawing_loop.js"} <= set(modules["files"])
     assert "main.js" not in modules["files"]  # in the page itself
     assert re.fullmatch(r"[0-9a-f]{16}", modules["version"])

@@ -58,7 +58,7 @@ def test_without_layers_the_page_waited_forever_and_offered_what_cannot_work(
     for _ in range(MIN_BATCHES + 1):
         follower.train(1)
         update_all(page)
-    judgment = follower.state.freeze_evidence().judge()  # type: ignore[union-attr]
+    judgment = follower.state.copy_verdict_evidence().judge()  # type: ignore[union-attr]
     assert [one.is_known for one in judgment.verdicts] == [False]
     parts = {part.part: part.data for part in page.components.parts()}
     reason = parts["header"]["watch_refusal"]

@@ -27,7 +27,7 @@ def test_a_tab_opened_with_the_address_of_another_shows_the_same(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     follower.train(20)
-    send_command(tab, "select_strongest_filter", layer=1, first=6, last=6)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
     send_command(tab, "set_pane", option="maps")
     send_command(tab, "show_moment", row=5)
     address = address_parameters(tab)
@@ -42,9 +42,9 @@ def test_a_tab_opened_with_the_address_of_another_shows_the_same(
 def test_the_address_names_a_filter_by_the_id_that_edits_keep(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "select_strongest_filter", layer=1, first=6, last=6)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
     address = address_parameters(tab)
-    send_command(tab, "select_strongest_filter", layer=1, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=0, last=0)
     send_command(tab, "stage_remove")
     send_command(tab, "apply")
     deliver_replies(tab, follower)

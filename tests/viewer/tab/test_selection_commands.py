@@ -20,7 +20,7 @@ def selected(tab: TabState) -> list[int]:
 @pytest.fixture
 def at_5(tab: TabState) -> TabState:
     """Return a tab in which filter 5 of conv2 is selected."""
-    send_command(tab, "select_strongest_filter", layer=LAYER, first=5, last=5)
+    send_command(tab, "select_largest_gradient_filter", layer=LAYER, first=5, last=5)
     return tab
 
 
@@ -32,7 +32,7 @@ def test_a_click_with_shift_replaced_the_selection(at_5: TabState) -> None:
     assert selected(at_5) == [9, 7, 5]
     send_command(at_5, "select_filters_by_index", layer=LAYER, filters=[7], option="toggle")
     assert selected(at_5) == [9, 5]
-    send_command(at_5, "select_strongest_filter", layer=LAYER, first=2, last=2)
+    send_command(at_5, "select_largest_gradient_filter", layer=LAYER, first=2, last=2)
     assert selected(at_5) == [2]
 
 
@@ -78,7 +78,7 @@ def test_filters_that_are_not_neighbors_could_not_be_merged_by_keyboard(
     for _ in range(4):
         send_command(at_5, "move_primary", dy=1)
     assert selected(at_5) == [9, 5]
-    send_command(at_5, "toggle_keep_primary")
+    send_command(at_5, "toggle_keep_primary_selected")
     send_command(at_5, "move_primary", dy=1)
     send_command(at_5, "move_primary", dy=1)
     assert selected(at_5) == [11, 9, 5]

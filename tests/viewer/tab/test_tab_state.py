@@ -31,14 +31,14 @@ def test_initially_the_first_filter_is_selected(tab: TabState) -> None:
 def test_select_range_selects_largest_gradient(tab: TabState, follower: InProcessFollower) -> None:
     assert follower.state is not None
     gradient = follower.state.layer_values("gradient", 1)[4:9]
-    send_command(tab, "select_strongest_filter", layer=1, first=4, last=8)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=4, last=8)
     assert tab.selected_position() == (1, 4 + int(np.argmax(gradient)))
 
 
 def test_selection_keeps_its_filter_after_an_edit(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "select_strongest_filter", layer=1, first=6, last=6)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
     follower.request(RemoveFilters("conv2", [0, 1]), "other filters", 0)
     deliver_replies(tab, follower)
     assert tab.selected_position() == (1, 4)
@@ -47,7 +47,7 @@ def test_selection_keeps_its_filter_after_an_edit(
 def test_removing_the_selected_filter_selects_the_next(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "select_strongest_filter", layer=1, first=6, last=6)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
     assert follower.state is not None
     next_id = follower.state.layer_ids(1)[8]
     follower.request(RemoveFilters("conv2", [2, 6, 7]), "the selected filter and others", 0)
@@ -60,7 +60,7 @@ def test_removing_the_selected_filter_selects_the_next(
 def test_removing_the_selected_layer_selects_the_one_before(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "select_strongest_filter", layer=2, first=6, last=6)
+    send_command(tab, "select_largest_gradient_filter", layer=2, first=6, last=6)
     assert follower.state is not None
     shorter = replace(structure(tab), layers=structure(tab).layers[:2], edges=[], version=1)
     follower.state.receive(shorter)
@@ -73,14 +73,14 @@ def test_removing_the_last_filter_selects_the_previous(
 ) -> None:
     assert follower.state is not None
     last = len(follower.state.layer_ids(1)) - 1
-    send_command(tab, "select_strongest_filter", layer=1, first=last, last=last)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=last, last=last)
     follower.request(RemoveFilters("conv2", [last]), "the selected filter", 0)
     deliver_replies(tab, follower)
     assert tab.selected_position() == (1, last - 1)
 
 
 def test_move_selection_within_and_between_layers(tab: TabState) -> None:
-    send_command(tab, "select_strongest_filter", layer=1, first=8, last=8)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=8, last=8)
     send_command(tab, "move_selection", dx=0, dy=1)
     assert tab.selected_position() == (1, 9)
     send_command(tab, "move_selection", dx=-1, dy=0)
@@ -92,7 +92,7 @@ def test_move_selection_within_and_between_layers(tab: TabState) -> None:
 def test_staging_requests_a_plan_and_apply_sends_the_edit(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "select_strongest_filter", layer=1, first=6, last=6)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
     send_command(tab, "stage_remove")
     assert follower.requests[-1].body == RemoveFilters("conv2", [6])
     assert all(request.dry_run for request in follower.requests)
@@ -114,7 +114,7 @@ def test_changes_are_sent_one_at_a_time_with_the_current_version(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     send_command(tab, "stage_add", layer=1)
-    send_command(tab, "select_strongest_filter", layer=1, first=6, last=6)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
     send_command(tab, "stage_remove")
     send_command(tab, "stage_add", layer=2)
     deliver_replies(tab, follower)
@@ -131,7 +131,7 @@ def test_changes_are_sent_one_at_a_time_with_the_current_version(
 
 def test_refused_plan_prevents_apply(tab: TabState, follower: InProcessFollower) -> None:
     for index in range(8):
-        send_command(tab, "select_strongest_filter", layer=0, first=index, last=index)
+        send_command(tab, "select_largest_gradient_filter", layer=0, first=index, last=index)
         send_command(tab, "stage_remove")
     deliver_replies(tab, follower)
     plan = tab.staging.changes[0].plan
@@ -164,7 +164,7 @@ def test_nothing_is_staged_for_a_layer_that_refuses_edits(
     assert follower.state is not None
     follower.state.receive(follower.training.structure())
     tab.update()
-    send_command(tab, "select_strongest_filter", layer=1, first=0, last=0)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=0, last=0)
     for command in ("stage_add", "stage_remove_least_active", "stage_remove", "stage_split"):
         tab.edit_queue.error = ""
         send_command(tab, command, layer=1)
@@ -179,7 +179,7 @@ def test_nothing_is_staged_after_the_run_has_ended(
     send_command(tab, "stage_add", layer=1)
     for command in ("remove", "split", "freeze", "reinitialize"):
         send_command(tab, f"stage_{command}")
-    send_command(tab, "stage_set_to_mean", ids=[0, 1], weights=[1.0])
+    send_command(tab, "stage_set_filter_to_mean", ids=[0, 1], weights=[1.0])
     send_command(tab, "stage_insert_layer", layer=1, option="residual")
     send_command(tab, "stage_remove_layer", layer=1)
     send_command(tab, "stage_freeze_layer", layer=1)
@@ -267,10 +267,10 @@ def test_another_run_resets_the_tab(tab: TabState, follower: InProcessFollower) 
     ("command", "args"),
     [
         ("nonsense", {}),
-        ("select_strongest_filter", {"layer": 99}),
-        ("select_strongest_filter", {"layer": "x"}),
-        ("select_strongest_filter", {}),
-        ("set_bar_statistic", {"option": "__class__"}),
+        ("select_largest_gradient_filter", {"layer": 99}),
+        ("select_largest_gradient_filter", {"layer": "x"}),
+        ("select_largest_gradient_filter", {}),
+        ("set_filter_bar_statistic", {"option": "__class__"}),
         ("stage_add", {"layer": -5}),
         ("discard", {"key": "no such key"}),
         ("show_run", {"run": "nobody"}),
@@ -415,7 +415,7 @@ def test_an_observer_steers_nothing_and_reads_why(
 
 def test_an_observer_sees_coupled_filters(tab: TabState, follower: InProcessFollower) -> None:
     follower.access = Access("ann", "observer")
-    send_command(tab, "select_strongest_filter", layer=1, first=6, last=6)
+    send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
     deliver_replies(tab, follower)
     plan, refusal = tab.coupling_preview()
     assert plan is not None

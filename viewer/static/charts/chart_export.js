@@ -19,7 +19,7 @@ export function startChartTables() {
 
 /** Save the values of a chart, as they were recorded. @param {string} name */
 export function saveTable(name) {
-  sendCommand("save_chart", {name})
+  sendCommand("request_chart_csv", {name})
 }
 
 /**

@@ -90,7 +90,7 @@ const percent = (share) => share === 0 ? "off" : `${(100 * share).toFixed(1)} %`
 function scaleRow(name, {scales}) {
   const scale = scales?.[name]
   return scale == null ? null : segments("Scale", SCALES, scale, (option) => {
-    sendCommand("set_scale", {name, option})
+    sendCommand("set_y_axis_scale", {name, option})
     showAll(name)
   })
 }

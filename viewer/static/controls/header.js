@@ -11,7 +11,7 @@ export function startHeader() {
   subscribe("header", drawHeader)
   onChoice(byId("runs"), (run) => sendCommand("show_run", {run}))
   const dismiss = /** @type {HTMLElement} */ (byId("alert").querySelector(".dismiss"))
-  dismiss.addEventListener("click", () => sendCommand("dismiss_alert"))
+  dismiss.addEventListener("click", () => sendCommand("dismiss_alerts"))
 }
 
 /** @param {HeaderData} data */

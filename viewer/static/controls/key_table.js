@@ -126,7 +126,7 @@ function severalKeys({send}) {
     {keys: ["Ctrl ArrowUp"], run: () => send("move_primary", {dy: -1}), isFree: true},
     {keys: ["Ctrl ArrowDown"], run: () => send("move_primary", {dy: 1}), isFree: true,
      label: "Ctrl ↑ ↓", description: "select another one as well, not those between"},
-    {keys: ["Ctrl  "], run: () => send("toggle_keep_primary"), isFree: true,
+    {keys: ["Ctrl  "], run: () => send("toggle_keep_primary_selected"), isFree: true,
      label: "Ctrl Space", description: "keep it selected while going on"},
     {keys: ["Ctrl a"], run: () => send("select_all_filters"), label: "Ctrl A", description: "select all filters of the layer"},
   ]

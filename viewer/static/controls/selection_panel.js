@@ -11,7 +11,7 @@ export function startSelectionPanel() {
   subscribe("selection_panel", drawSelection)
   for (const id of ["add", "split", "remove"]) onEnabledClick(byId(id), () => sendCommand(`stage_${id}`))
   for (const button of buttonsWith("sort")) {
-    button.addEventListener("click", () => sendCommand("set_bar_statistic", {option: button.dataset.sort}))
+    button.addEventListener("click", () => sendCommand("set_filter_bar_statistic", {option: button.dataset.sort}))
   }
 }
 

@@ -61,7 +61,7 @@ function whyNot({refused}) {
 /** @param {StagedRow} row */
 function confirmBox({key, confirmation, confirmed}) {
   return createElement("label", {class: "confirm"},
-    createElement("input", {type: "checkbox", "data-key": `confirm ${key}`, checked: confirmed, onchange: () => sendCommand("confirm", {key})}),
+    createElement("input", {type: "checkbox", "data-key": `confirm ${key}`, checked: confirmed, onchange: () => sendCommand("toggle_confirmed", {key})}),
     ` Apply although ${confirmation}`)
 }
 

@@ -224,7 +224,7 @@ function select(cell) {
   const data = latest("classes")
   if (cell == null || data?.filters == null) return
   const first = data.filters[cell.row]
-  sendCommand("select_strongest_filter", {layer: data.layer, first, last: first})
+  sendCommand("select_largest_gradient_filter", {layer: data.layer, first, last: first})
 }
 
 /** @param {KeyboardEvent} event */

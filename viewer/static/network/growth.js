@@ -25,7 +25,7 @@ export function startGrowth() {
 function rowElement({layer, text, title, heat}) {
   const button = createElement("button", {
     class: "chip", "data-key": text, title: `${title}. Stage a new filter in this direction`,
-    onclick: () => sendCommand("stage_add_directed", {layer}),
+    onclick: () => sendCommand("stage_add_best_direction", {layer}),
   }, text)
   button.style.setProperty("--heat", String(heat))
   return createElement("li", {}, button)

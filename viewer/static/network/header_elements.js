@@ -61,7 +61,7 @@ export function layerHeader(layer, density) {
   const rate = layer.rate_factor === 1 ? "" : ` · ${layer.rate_factor} × the learning rate`
   const title = createElement("b", {
     title: `${layer.name} · ${countOf(layer.filters, "filter")}${rate} · double-click to expand or collapse`,
-    onclick: () => sendCommand("select_strongest_filter", {layer: layer.index, first: -1, last: -1}),
+    onclick: () => sendCommand("select_largest_gradient_filter", {layer: layer.index, first: -1, last: -1}),
     ondblclick: () => sendCommand("toggle_layer", {layer: layer.index}),
     oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
       event.preventDefault()

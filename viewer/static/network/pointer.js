@@ -204,7 +204,7 @@ export class NetworkPointer {
       return
     }
     changeSelection({selected: node, also: []}) // shown immediately; the server's reply confirms it
-    sendCommand("select_strongest_filter", {layer, first, last})
+    sendCommand("select_largest_gradient_filter", {layer, first, last})
   }
 
   /** @param {MouseEvent} event */

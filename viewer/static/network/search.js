@@ -26,7 +26,7 @@ export function startSearch() {
     const option = isPreview && names[layer] !== field.value.trim() ? "preview" : ""
     const isUnknown = layer < 0 && field.value.trim() !== ""
     field.setAttribute("aria-invalid", String(isUnknown))
-    if (layer >= 0) sendCommand("select_strongest_filter", {layer, first: -1, last: -1, option})
+    if (layer >= 0) sendCommand("select_largest_gradient_filter", {layer, first: -1, last: -1, option})
     else if (isUnknown && !isPreview) explain(`No layer has "${field.value.trim()}" in its name`)
     return !isUnknown
   }

@@ -161,7 +161,7 @@ function markCurrent() {
 function onRowClick({target}) {
   const row = /** @type {HTMLTableRowElement | null} */ (/** @type {Element} */ (target).closest("tr"))
   const layer = row == null ? -1 : rowElements.indexOf(row)
-  if (layer >= 0) sendCommand("select_strongest_filter", {layer, first: -1, last: -1})
+  if (layer >= 0) sendCommand("select_largest_gradient_filter", {layer, first: -1, last: -1})
 }
 
 function saveCsv() {
