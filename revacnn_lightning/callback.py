@@ -61,7 +61,7 @@ from revacnn_lightning.runtime.trial.trainer_loop import RepeatableTrainerLoop
 from revacnn_lightning.runtime.undo_after_failure import UndoOnlySession
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.checkpoint import add_edits
-from revacnn_lightning.steering.edit_mark import is_marked
+from revacnn_lightning.steering.edit_mark import is_marked_edited
 from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS
@@ -381,7 +381,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         self._close()
         processes = self._processes = TrainingProcesses(trainer)
         journal = find_journal(pl_module)
-        if journal is None and is_marked(pl_module):
+        if journal is None and is_marked_edited(pl_module):
             log.warning(
                 "This model was edited before, in a way that is unknown in this process, so the "
                 "checkpoints of this run will lack these edits. To keep them, load the model with "

@@ -256,7 +256,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _journal(options: argparse.Namespace) -> int:
     try:
         from revacnn_lightning.steering import Journal
-        from revacnn_lightning.steering.checkpoint import find_state
+        from revacnn_lightning.steering.checkpoint import find_edit_state
         from revacnn_lightning.steering.journal_text import format_journal, format_script
         from revacnn_lightning.steering.loading import read_checkpoint
     except ImportError as error:
@@ -264,7 +264,7 @@ def _journal(options: argparse.Namespace) -> int:
             "reading checkpoints requires torch: pip install 'revacnn-lightning[train]'"
         ) from error
     try:
-        state = find_state(read_checkpoint(options.checkpoint))
+        state = find_edit_state(read_checkpoint(options.checkpoint))
     except OSError as error:
         raise RevacnnError(f"{options.checkpoint} is not a readable checkpoint: {error}") from error
     if state is None:

@@ -63,9 +63,9 @@ class ReVACNN(Tool):
         checkpoint.adopt_structure(network, loaded)
         network.load_state_dict(loaded["state_dict"])
         optimizer = self.make_optimizer(network.parameters())
-        state = checkpoint.find_state(loaded)
+        state = checkpoint.find_edit_state(loaded)
         assert state is not None
-        checkpoint.restore_ages(network, [optimizer], state)
+        checkpoint.restore_entry_ages(network, [optimizer], state)
         resumed = self.continued(network, optimizer)
         optimizer.load_state_dict(loaded["optimizer"])
         return resumed

@@ -24,11 +24,11 @@ from revacnn_lightning.steering.checkpoint import (
     add_edits,
     adopt_journal,
     adopt_structure,
-    find_state,
-    inserted_layers,
-    reorder_param_groups,
-    restore_ages,
-    saved_groups,
+    find_edit_state,
+    inserted_layer_names,
+    restore_entry_ages,
+    restore_param_groups,
+    saved_parameter_names,
 )
 from revacnn_lightning.steering.holders.optimizers import unwrapped
 
@@ -107,7 +107,7 @@ class CheckpointHooks:
             holders = other_callbacks(self.trainer)
             optimizers = unwrapped(self.trainer.optimizers)
             adopt_structure(self._module, checkpoint, optimizers, holders, self._copies)
-            self._loaded = find_state(checkpoint)
+            self._loaded = find_edit_state(checkpoint)
             if self._loaded is not None:
                 _rename_groups_of_finetuning(checkpoint, self._loaded["parameters"])
         original(checkpoint)
@@ -141,16 +141,16 @@ class CheckpointHooks:
         state, self._loaded = self._loaded, None
         if state is None:
             return
-        saved, inserted = saved_groups(state, optimizers), inserted_layers(state)
+        saved, inserted = saved_parameter_names(state, optimizers), inserted_layer_names(state)
         for optimizer, groups in zip(optimizers, saved, strict=False):
             self._order_when_loaded(optimizer, groups, inserted)
-        restore_ages(self._module, optimizers, state)
+        restore_entry_ages(self._module, optimizers, state)
 
     def _order_when_loaded(
         self, optimizer: Optimizer, groups: list[list[str]], inserted: list[str]
     ) -> None:
         def order(optimizer: Optimizer, _: dict[str, Any]) -> None:
-            reorder_param_groups(optimizer, self._module, groups, inserted)
+            restore_param_groups(optimizer, self._module, groups, inserted)
 
         self._handles.append(optimizer.register_load_state_dict_pre_hook(order))
 

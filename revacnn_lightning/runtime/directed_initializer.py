@@ -11,7 +11,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.requests import AddFilters, Edit
 from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
 from revacnn_lightning.steering import Editor, EditPlan
-from revacnn_lightning.steering.planning.plan import old_indices
+from revacnn_lightning.steering.planning.plan import old_indices_and_new_mask
 from revacnn_lightning.telemetry.unit_layers import is_transposed
 
 __all__ = ["DirectedInitializer"]
@@ -71,7 +71,7 @@ class DirectedInitializer:
         module: Any = self._editor.model.get_submodule(layer)
         filters = module.weight.transpose(0, 1) if is_transposed(module) else module.weight
         move = next(one for one in plan.filters if one.layer == layer)
-        _, is_new = old_indices(move)
+        _, is_new = old_indices_and_new_mask(move)
         rows = [index for index, new in enumerate(is_new.tolist()) if new]
         for row, direction in zip(rows, directions.to(filters), strict=False):
             filters[row] = direction * (filters[row].norm() / direction.norm())

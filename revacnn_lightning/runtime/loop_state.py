@@ -18,11 +18,11 @@ from revacnn_lightning.runtime.schedulers import find_schedulers
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
     adopt_structure,
-    find_state,
-    inserted_layers,
-    reorder_param_groups,
-    restore_ages,
-    saved_groups,
+    find_edit_state,
+    inserted_layer_names,
+    restore_entry_ages,
+    restore_param_groups,
+    saved_parameter_names,
 )
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.holders.optimizers import unwrapped
@@ -136,7 +136,7 @@ class LoopState:
                 f"{len(optimizers)}; create the same ones"
             )
         adopt_structure(self.model, checkpoint, optimizers, self.holders)
-        self._order(optimizers, find_state(checkpoint))
+        self._order(optimizers, find_edit_state(checkpoint))
         self.model.load_state_dict(checkpoint["state_dict"])
         for optimizer, state in zip(optimizers, states, strict=True):
             optimizer.load_state_dict(state)
@@ -148,10 +148,12 @@ class LoopState:
         """Bring the parameters of fresh optimizers into the order of their saved states."""
         if edits is None:
             return
-        inserted = inserted_layers(edits)
-        for optimizer, groups in zip(optimizers, saved_groups(edits, optimizers), strict=False):
-            reorder_param_groups(optimizer, self.model, groups, inserted)
-        restore_ages(self.model, optimizers, edits)
+        inserted = inserted_layer_names(edits)
+        for optimizer, groups in zip(
+            optimizers, saved_parameter_names(edits, optimizers), strict=False
+        ):
+            restore_param_groups(optimizer, self.model, groups, inserted)
+        restore_entry_ages(self.model, optimizers, edits)
 
     def _with_state(self) -> Iterator[tuple[str, Any]]:
         for name, each in self.others.items():

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.steering import Editor, ForwardProbe
-from revacnn_lightning.steering.planning.layer_costs import LayerCost
+from revacnn_lightning.steering.planning.layer_costs import LayerCostAndSize
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.split_tensors import class_before_fsdp
 from revacnn_lightning.telemetry.unit_layers import (
@@ -43,7 +43,7 @@ class TracedTopology:
     version: int
     edges: list[tuple[str, str]] = field(default_factory=list)
     refusals: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, LayerCost] = field(default_factory=dict)
+    sizes: dict[str, LayerCostAndSize] = field(default_factory=dict)
 
     @classmethod
     def trace(
@@ -53,7 +53,7 @@ class TracedTopology:
         try:
             probe = make_probe()
             edges, refusals = editor.edges(probe), editor.refusals(probe)
-            return cls(version, edges, refusals, editor.layer_costs(probe))
+            return cls(version, edges, refusals, editor.layer_costs_and_sizes(probe))
         except RevacnnError as error:
             names = [name for name, _ in named_unit_layers(editor.model)]
             return cls(version, [], dict.fromkeys(names, str(error)))
@@ -103,7 +103,7 @@ def _build_layer(
     activation_source: str,
     observed: bool,
 ) -> LayerInfo:
-    sizes = topology.sizes.get(name, LayerCost(0, None))
+    sizes = topology.sizes.get(name, LayerCostAndSize(0, None))
     return LayerInfo(
         name=name,
         module_type=class_before_fsdp(type_before_parametrizations(conv)).__name__,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit, old_indices
+from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit, old_indices_and_new_mask
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     filter_count,
@@ -152,7 +152,7 @@ def _filters_of(places: np.ndarray, shape: tuple[int, ...], conv: UnitLayer) -> 
 
 def _order_of(edit: TensorEdit) -> tuple[np.ndarray, np.ndarray]:
     """Return the order of an edit's entries, and which of them do not survive as they are."""
-    order, is_new = old_indices(edit)
+    order, is_new = old_indices_and_new_mask(edit)
     if edit.fill == "share":  # the source has only a share of its value now
         is_new = is_new | np.isin(order, order[is_new])
     return order, is_new

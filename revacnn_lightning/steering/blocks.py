@@ -13,7 +13,7 @@ from revacnn_lightning.telemetry.conv import stored_tensor
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 __all__ = [
-    "CroppedConv2d",
+    "CropOrPadConv2d",
     "DiracBlock",
     "IdentityLinear",
     "LinearResidualBlock",
@@ -124,13 +124,13 @@ class RunChildOnOutput:
         return getattr(module, self.child)(output)
 
 
-class CroppedConv2d(nn.Conv2d):
-    """A conv that first crops its input on four sides, or pads it where ``crop`` is positive."""
+class CropOrPadConv2d(nn.Conv2d):
+    """A conv that first pads its input on four sides; negative ``input_padding`` crops it."""
 
-    crop: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, right, top, bottom, as in F.pad
+    input_padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, right, top, bottom, as in F.pad
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(F.pad(input, self.crop))
+        return super().forward(F.pad(input, self.input_padding))
 
 
 def make_replacement(module: nn.Module, kind: str) -> nn.Module:
@@ -143,12 +143,12 @@ def make_replacement(module: nn.Module, kind: str) -> nn.Module:
     if kind == "identity":
         return nn.Identity()
     assert isinstance(module, nn.Conv2d)
-    crop = padding_for_1x1(module)
-    conv = CroppedConv2d(
+    input_padding = padding_for_1x1(module)
+    conv = CropOrPadConv2d(
         module.in_channels, module.out_channels, 1, stride=module.stride,  # type: ignore[arg-type]
         groups=module.groups, bias=has_tensor(module, "bias"),
     )  # fmt: skip
-    conv.crop = crop
+    conv.input_padding = input_padding
     with torch.no_grad():
         conv.weight.copy_(_value(module, "weight").sum((2, 3), keepdim=True))
         if conv.bias is not None:

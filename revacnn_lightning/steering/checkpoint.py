@@ -2,7 +2,7 @@
 
 Saving: `add_edits` stores the journal in a checkpoint under `STATE_KEY`. Loading:
 `adopt_structure` gives a model the structure of a checkpoint before its weights are loaded, and
-`reorder_param_groups` puts the parameters of fresh optimizers in the order of their saved state.
+`restore_param_groups` puts the parameters of fresh optimizers in the order of their saved state.
 An optimizer's state dict identifies parameters by position only; those of an inserted layer are at
 the end of their group in the run that inserted it, but in module order in a fresh optimizer.
 """
@@ -29,12 +29,12 @@ __all__ = [
     "add_edits",
     "adopt_journal",
     "adopt_structure",
-    "find_state",
-    "inserted_layers",
+    "find_edit_state",
+    "inserted_layer_names",
     "parameter_names",
-    "reorder_param_groups",
-    "restore_ages",
-    "saved_groups",
+    "restore_entry_ages",
+    "restore_param_groups",
+    "saved_parameter_names",
 ]
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def add_edits(
         "parameters": parameter_names(model, optimizers),
         "ages": entry_ages.ages_to_data(model, optimizers),
     }
-    edit_mark.mark_weights(model, checkpoint.get("state_dict"))
+    edit_mark.mark_state_dict(model, checkpoint.get("state_dict"))
 
 
 def parameter_names(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[list[list[str]]]:
@@ -70,7 +70,7 @@ def parameter_names(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[l
     ]
 
 
-def find_state(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+def find_edit_state(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the saved state in a checkpoint: at its top level, or in a callback's state."""
     holders = [checkpoint, *checkpoint.get("callbacks", {}).values()]
     for holder in holders:
@@ -103,7 +103,7 @@ def adopt_structure(
     Raises:
         SteeringError: the checkpoint is that of another network; the model is unchanged.
     """
-    edit_mark.unmark_weights(checkpoint.get("state_dict"))
+    edit_mark.unmark_state_dict(checkpoint.get("state_dict"))
     copies = CopyTracker(model, declared_copies).find(optimizers, holders).outside
     _adopt(model, checkpoint, optimizers, copies)
 
@@ -115,7 +115,7 @@ def _adopt(
     copies: Sequence[ModelCopy],
 ) -> None:
     present = edited_models.find_journal(model)
-    state = find_state(checkpoint)
+    state = find_edit_state(checkpoint)
     if state is None:
         if present is not None and present.entries:
             _revert_edits(model, present, checkpoint, optimizers, copies)
@@ -129,9 +129,9 @@ def _adopt(
         return
     target = Journal.from_data(state["journal"])
     if present is None and edited_models.has_structure(model, target):
-        edited_models.remember(model, target)
+        edited_models.remember_edits(model, target)
         return
-    if present is None and edit_mark.is_marked(model):
+    if present is None and edit_mark.is_marked_edited(model):
         raise SteeringError(
             "the model is a copy of an edited one, and its edits are unknown in this process; pass "
             f"an unedited model, such as {type(model).__name__}()"
@@ -143,20 +143,20 @@ def _adopt(
             f"the edits in the checkpoint ({_titles(target)}) cannot be repeated: {error}; pass an "
             "unedited model of the class that was trained"
         ) from error
-    edited_models.remember(model, target)
+    edited_models.remember_edits(model, target)
 
 
 def adopt_journal(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     """Adopt the journal of a checkpoint whose weights the model already has.
 
     Strategies that split the parameters load the weights first. So the edits must have changed no
-    structure, such as those of `SplitEditor`, or the model must have been built with it.
+    structure, such as those of `SplitModelEditor`, or the model must have been built with it.
 
     Raises:
         SteeringError: the model has another structure; its edits so far remain.
     """
-    edit_mark.unmark_weights(checkpoint.get("state_dict"))
-    state, present = find_state(checkpoint), edited_models.find_journal(model)
+    edit_mark.unmark_state_dict(checkpoint.get("state_dict"))
+    state, present = find_edit_state(checkpoint), edited_models.find_journal(model)
     if state is None and (present is None or not _was_saved_with_callback(checkpoint)):
         return
     target = Journal() if state is None else Journal.from_data(state["journal"])
@@ -165,7 +165,7 @@ def adopt_journal(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
             f"the edits in the checkpoint ({_titles(target)}) have changed the structure, but its "
             "weights were loaded before the edits were known"
         )
-    edited_models.remember(model, target)
+    edited_models.remember_edits(model, target)
 
 
 def _revert_edits(
@@ -181,7 +181,7 @@ def _revert_edits(
     """
     weights = checkpoint.get("state_dict")
     if weights is None or (
-        edited_models.has_weights(model, weights) and not _was_saved_with_callback(checkpoint)
+        edited_models.has_weight_shapes(model, weights) and not _was_saved_with_callback(checkpoint)
     ):
         return
 
@@ -197,7 +197,7 @@ def _revert_edits(
             )
 
     change_structure(model, present, Journal(), optimizers, check, copies)
-    edited_models.remember(model, Journal())
+    edited_models.remember_edits(model, Journal())
 
 
 def _was_saved_with_callback(checkpoint: Mapping[str, Any]) -> bool:
@@ -214,17 +214,17 @@ def _titles(journal: Journal) -> str:
 # -------------------------------------------------------------------- optimizers
 
 
-def reorder_param_groups(
+def restore_param_groups(
     optimizer: Optimizer,
     model: nn.Module,
     saved_names: Sequence[Sequence[str]],
-    inserted: Sequence[str],
+    inserted_names: Sequence[str],
 ) -> None:
     """Put the parameters of a fresh optimizer in the groups and the order of the saved names.
 
     Args:
-        inserted: the names of the layers that edits have inserted. Their parameters may be missing
-            from a group, or be in a group whose saved one does not list them.
+        inserted_names: the names of the layers that edits have inserted. Their parameters
+            may be missing from a group, or be in a group whose saved one does not list them.
 
     Raises:
         SteeringError: the optimizer has other groups or parameters; it is unchanged.
@@ -239,7 +239,9 @@ def reorder_param_groups(
         )
     names = {name for group in present for name in group}
     differing = sorted(names ^ {name for group in saved_names for name in group})
-    if any(not name.startswith(tuple(f"{layer}." for layer in inserted)) for name in differing):
+    if any(
+        not name.startswith(tuple(f"{layer}." for layer in inserted_names)) for name in differing
+    ):
         raise SteeringError(
             "the optimizer trains other parameters than the saved one: " + ", ".join(differing[:6])
         )
@@ -250,7 +252,7 @@ def reorder_param_groups(
         group["params"][:] = [by_name[n] if n else unnamed.pop(0) for n in group_names]
 
 
-def restore_ages(
+def restore_entry_ages(
     model: nn.Module, optimizers: Sequence[Optimizer], state: Mapping[str, Any]
 ) -> None:
     """Restore the ages of the entries that were young when the checkpoint was saved.
@@ -260,7 +262,7 @@ def restore_ages(
     entry_ages.restore_ages_from_data(model, optimizers, state.get("ages", []))
 
 
-def saved_groups(
+def saved_parameter_names(
     state: Mapping[str, Any], optimizers: Sequence[Optimizer]
 ) -> list[list[list[str]]]:
     """Return the names of the parameters of all groups in a saved state: one list per optimizer.
@@ -277,7 +279,7 @@ def saved_groups(
     return saved
 
 
-def inserted_layers(state: Mapping[str, Any]) -> list[str]:
+def inserted_layer_names(state: Mapping[str, Any]) -> list[str]:
     """Return the names of the layers that the edits in a saved state have inserted."""
     journal = Journal.from_data(state["journal"])
     layers = [layer for entry in journal.entries for layer in entry.plan.layers]

@@ -31,11 +31,11 @@ from revacnn_lightning.telemetry.module_tree import named_modules_of
 __all__ = [
     "ComputedTensor",
     "computed_tensors",
-    "filter_originals",
     "has_tensor",
     "hook_attribute_names",
-    "recompute_hook_attributes",
+    "hook_attribute_values",
     "tensor_or_original",
+    "tensors_defining_filters",
 ]
 
 _REASONS = {
@@ -100,7 +100,7 @@ def _find(module: nn.Module, name: str) -> Tensor | None:
     return holder._parameters.get(attribute, holder._buffers.get(attribute))
 
 
-def filter_originals(conv: nn.Module) -> list[Tensor] | None:
+def tensors_defining_filters(conv: nn.Module) -> list[Tensor] | None:
     """Return the tensors whose entries, along the filters, determine each filter of a conv.
 
     They are the weight itself, the dense weight under a mask, or gain and direction of a weight
@@ -132,7 +132,7 @@ def hook_attribute_names(module: nn.Module) -> set[str]:
     return {computed.name for computed in _computed_by_hooks("", module)}
 
 
-def recompute_hook_attributes(module: nn.Module) -> dict[str, Tensor]:
+def hook_attribute_values(module: nn.Module) -> dict[str, Tensor]:
     """Return the plain attributes that hooks set before each forward, computed once more.
 
     They are those of masks and of hook-based norms of weights, whose computations have no effects.

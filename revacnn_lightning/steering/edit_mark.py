@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["MARK", "MARK_KEY", "is_marked", "mark_weights", "unmark_weights", "update_edit_mark"]
+__all__ = [
+    "MARK",
+    "MARK_KEY",
+    "is_marked_edited",
+    "mark_state_dict",
+    "unmark_state_dict",
+    "update_edit_mark",
+]
 
 MARK = "edited_by_ReVACNN"
 MARK_KEY = f"{MARK}.load_with.revacnn_lightning.load_edited"
@@ -21,16 +28,16 @@ MARK_KEY = f"{MARK}.load_with.revacnn_lightning.load_edited"
 PACKAGES = {"torch", "lightning", "lightning_fabric", "pytorch_lightning", "builtins"}
 
 
-def is_marked(model: nn.Module) -> bool:
+def is_marked_edited(model: nn.Module) -> bool:
     """Return whether a model, or the model that it is a copy of, was edited."""
     return MARK in model._modules
 
 
 def update_edit_mark(model: nn.Module, *, is_edited: bool) -> None:
     """Mark an edited model; remove the mark from one whose edits were all undone."""
-    if is_edited and not is_marked(model) and not _reads_its_table(type(model)):
+    if is_edited and not is_marked_edited(model) and not _reads_its_table(type(model)):
         model.register_module(MARK, None)
-    elif not is_edited and is_marked(model):
+    elif not is_edited and is_marked_edited(model):
         delattr(model, MARK)
 
 
@@ -50,13 +57,13 @@ def _reads_its_table(kind: type[nn.Module]) -> bool:
     )
 
 
-def mark_weights(model: nn.Module, weights: Any) -> None:
-    """Add the key that other models report, if the model of these weights is marked."""
-    if is_marked(model) and isinstance(weights, dict):
-        weights[MARK_KEY] = torch.empty(0)
+def mark_state_dict(model: nn.Module, state_dict: Any) -> None:
+    """Add the key that other models report, if the model of this state dict is marked."""
+    if is_marked_edited(model) and isinstance(state_dict, dict):
+        state_dict[MARK_KEY] = torch.empty(0)
 
 
-def unmark_weights(weights: Any) -> None:
+def unmark_state_dict(state_dict: Any) -> None:
     """Remove the key again. Does nothing if there is none."""
-    if isinstance(weights, dict):
-        weights.pop(MARK_KEY, None)
+    if isinstance(state_dict, dict):
+        state_dict.pop(MARK_KEY, None)

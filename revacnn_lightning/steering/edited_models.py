@@ -8,18 +8,18 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from revacnn_lightning.steering.blocks import CroppedConv2d
-from revacnn_lightning.steering.edit_mark import is_marked, update_edit_mark
+from revacnn_lightning.steering.blocks import CropOrPadConv2d
+from revacnn_lightning.steering.edit_mark import is_marked_edited, update_edit_mark
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.steering.planning.lookup import find_tensor
 
 __all__ = [
     "find_journal",
-    "forget",
+    "forget_edits",
     "has_structure",
-    "has_weights",
+    "has_weight_shapes",
     "mismatched_weights",
-    "remember",
+    "remember_edits",
 ]
 
 _INSERTED = re.compile(r"\.inserted\d+\.")  # as `planning.layer_changes` names inserted layers
@@ -36,20 +36,20 @@ def find_journal(model: nn.Module) -> Journal | None:
         del _journals[model]
         update_edit_mark(model, is_edited=False)
         return None
-    if journal is None and is_marked(model):
+    if journal is None and is_marked_edited(model):
         journal = _journal_of_original(model)
         if journal is not None:
             _journals[model] = journal
     return journal
 
 
-def remember(model: nn.Module, journal: Journal) -> None:
+def remember_edits(model: nn.Module, journal: Journal) -> None:
     """Keep the journal of a model as long as the model exists, and mark an edited model."""
     _journals[model] = journal
     update_edit_mark(model, is_edited=journal.changes_structure)
 
 
-def forget(model: nn.Module) -> None:
+def forget_edits(model: nn.Module) -> None:
     """Treat a model as one that was never edited."""
     _journals.pop(model, None)
     update_edit_mark(model, is_edited=False)
@@ -58,7 +58,7 @@ def forget(model: nn.Module) -> None:
 def _journal_of_original(copy: nn.Module) -> Journal | None:
     """Return a journal for a copy of a model of this process. Its edits cannot be undone."""
     for model, journal in list(_journals.items()):
-        if type(model) is type(copy) and is_marked(model) and has_structure(copy, journal):
+        if type(model) is type(copy) and is_marked_edited(model) and has_structure(copy, journal):
             return journal.without_values()
     return None
 
@@ -79,7 +79,7 @@ def has_structure(model: nn.Module, journal: Journal) -> bool:
             layers = {
                 each: kind for each, kind in layers.items() if not f"{each}.".startswith(f"{name}.")
             }
-            kinds = {"identity": nn.Identity, "conv": CroppedConv2d}
+            kinds = {"identity": nn.Identity, "conv": CropOrPadConv2d}
             layers[name] = kinds.get(layer.kind, nn.Module)
     try:
         return all(
@@ -90,7 +90,7 @@ def has_structure(model: nn.Module, journal: Journal) -> bool:
         return False
 
 
-def has_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+def has_weight_shapes(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Return whether weights have the names and shapes of a model's."""
     present = model.state_dict()
     return present.keys() == weights.keys() and not mismatched_weights(model, weights)

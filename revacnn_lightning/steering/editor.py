@@ -24,7 +24,7 @@ from revacnn_lightning.steering.execution.compiled_code import reset_compiled_co
 from revacnn_lightning.steering.execution.edit_application import EditApplication
 from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
-from revacnn_lightning.steering.execution.group_membership import GroupMembership
+from revacnn_lightning.steering.execution.group_membership import ParamGroupMembership
 from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.execution.peers import Peers, perform_and_agree
 from revacnn_lightning.steering.execution.rate_scaling import RateScaler
@@ -33,23 +33,23 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.verification import is_rounding
 from revacnn_lightning.steering.execution.young_entries import YoungEntries
 from revacnn_lightning.steering.filter_ids import FilterIds
-from revacnn_lightning.steering.holders.copies import Copies, CopyTracker
+from revacnn_lightning.steering.holders.copies import CopiesAndRestrictions, CopyTracker
 from revacnn_lightning.steering.holders.copy_plans import (
-    add_copies,
+    add_copy_edits,
     check_copies_editable,
     check_not_a_copy,
-    copy_refusal,
+    why_copy_not_resizable,
 )
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
 from revacnn_lightning.steering.journal import Journal, JournalEntry
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.layer_costs import LayerCost, layer_costs
+from revacnn_lightning.steering.planning.layer_costs import LayerCostAndSize, layer_costs_and_sizes
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.planning.planner import make_plan
 from revacnn_lightning.steering.planning.refusals import why_not_editable
 from revacnn_lightning.steering.planning.single_filter import (
-    has_single_filter,
+    is_untraceable_single_filter,
     plan_single_growth,
 )
 from revacnn_lightning.steering.tentative_edits import TentativeEdits
@@ -60,7 +60,7 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     trace,
 )
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
-from revacnn_lightning.steering.tracing.raising_module import raising_module
+from revacnn_lightning.steering.tracing.raising_module import raising_module_name
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
 __all__ = ["AppliedEdit", "Editor", "OptimizersAndCopies"]
@@ -85,7 +85,7 @@ class OptimizersAndCopies:
     """The optimizers and the copies of a model, which an edit changes together with it."""
 
     optimizers: list[Optimizer]
-    copies: Copies
+    copies: CopiesAndRestrictions
 
 
 class Editor:
@@ -194,7 +194,7 @@ class Editor:
     def has_copies(self) -> bool:
         """Whether the model, its optimizers or a callback holds copies of it, such as averages."""
         found = self._find_involved().copies
-        return bool(found.copies or found.conflicts)
+        return bool(found.copies or found.restrictions)
 
     def adopt_replaced_layers(self) -> None:
         """Adopt layers that the user's code has replaced, added or removed.
@@ -259,9 +259,9 @@ class Editor:
         """Return (conv, conv) pairs: the filters of the first feed the second."""
         return list(self.channel_groups(probe).edges)
 
-    def layer_costs(self, probe: ForwardProbe) -> dict[str, LayerCost]:
+    def layer_costs_and_sizes(self, probe: ForwardProbe) -> dict[str, LayerCostAndSize]:
         """Return what each layer that the forwards call costs and returns."""
-        return layer_costs(self.channel_groups(probe), self.model)
+        return layer_costs_and_sizes(self.channel_groups(probe), self.model)
 
     def refusals(self, probe: ForwardProbe) -> dict[str, str]:
         """Return conv -> why no filter can be added or removed there. Editable convs are absent.
@@ -270,10 +270,13 @@ class Editor:
         """
         groups = self.channel_groups(probe)
         convs = [*groups.filters, *groups.untraced]
-        convs += [x for x in groups.unlabeled if not has_single_filter(self.model, groups, x)]
+        convs += [
+            x for x in groups.unlabeled if not is_untraceable_single_filter(self.model, groups, x)
+        ]
         copies = self._find_involved().copies.registered
         reasons = {
-            layer: why_not_editable(groups, layer) or copy_refusal(layer, copies) for layer in convs
+            layer: why_not_editable(groups, layer) or why_copy_not_resizable(layer, copies)
+            for layer in convs
         }
         return {layer: reason for layer, reason in reasons.items() if reason}
 
@@ -349,14 +352,14 @@ class Editor:
             [copy.path for copy in copies.registered],
             self.learning_rate_factor,
         )
-        if isinstance(request, requests.AddFilters) and has_single_filter(
+        if isinstance(request, requests.AddFilters) and is_untraceable_single_filter(
             self.model, context.groups, request.layer
         ):
             plan = plan_single_growth(context, request, probe)
         else:
             plan = make_plan(context, request)
-        check_copies_editable(plan, copies.copies, copies.conflicts)
-        add_copies(context, plan, copies.copies)
+        check_copies_editable(plan, copies.copies, copies.restrictions)
+        add_copy_edits(context, plan, copies.copies)
         return plan
 
     def _check_version(self, version: int | None) -> None:
@@ -367,7 +370,10 @@ class Editor:
             )
 
     def _plan_again(
-        self, request: requests.Undo | requests.Redo, probe: ForwardProbe, copies: Copies
+        self,
+        request: requests.Undo | requests.Redo,
+        probe: ForwardProbe,
+        copies: CopiesAndRestrictions,
     ) -> EditPlan:
         """Return the summary of an undo or redo."""
 
@@ -382,7 +388,7 @@ class Editor:
             plan = plan_redo(request, self.journal, self.model, groups)
             newest = self.journal.undone[-request.count :]
         for edit in newest:
-            check_copies_editable(edit.plan, copies.copies, copies.conflicts)
+            check_copies_editable(edit.plan, copies.copies, copies.restrictions)
         return plan
 
     def _find_involved(self) -> OptimizersAndCopies:
@@ -478,7 +484,7 @@ class Editor:
         try:
             return self._perform(self._application(tx, probe, involved), plan)
         except ForwardFailedError as error:
-            module = raising_module(self.model, error)
+            module = raising_module_name(self.model, error)
             where = f" in {module}" if module else ""
             raise EditFailedError(
                 f"{error}{where} after the edit; the edit was rolled back{error.hint}"
@@ -500,7 +506,7 @@ class Editor:
     def _perform(
         self, edits: EditApplication, plan: EditPlan, replica: ReplicaEdit | None = None
     ) -> PerformedEdit:
-        groups = GroupMembership(self.model, edits.optimizers)
+        groups = ParamGroupMembership(self.model, edits.optimizers)
         if isinstance(plan.request, requests.Undo):
             newest = self.journal.entries[-plan.request.count :]
             performed = edits.revert(plan, [(e.plan, e.undo) for e in newest if e.undo is not None])
@@ -537,7 +543,7 @@ class Editor:
             undo.groups_before = self._groups
             self._filters.apply(plan)
             self.journal.append(plan, undo)
-        edited_models.remember(self.model, self.journal)
+        edited_models.remember_edits(self.model, self.journal)
         self._refresh_hooks(optimizers)
         self._copies.restart()
         self._groups, self._traced_version = performed.groups, self.version

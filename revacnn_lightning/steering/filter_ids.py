@@ -11,9 +11,9 @@ from torch import nn
 from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     FilterMove,
-    FreezeEdit,
+    FreezeOrUnfreezeEdit,
     RateEdit,
-    old_indices,
+    old_indices_and_new_mask,
 )
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
@@ -149,7 +149,7 @@ class FilterIds:
                 del self._ids[layer]
         self._remember_convs()
 
-    def remember(self) -> Callable[[], None]:
+    def restore_function(self) -> Callable[[], None]:
         """Return a function that gives all filters the ids that they have now."""
         known = {
             name: value.copy() if isinstance(value, (dict, list)) else value
@@ -161,7 +161,7 @@ class FilterIds:
 
         return restore
 
-    def _freeze(self, edit: FreezeEdit) -> None:
+    def _freeze(self, edit: FreezeOrUnfreezeEdit) -> None:
         if edit.layer not in self._ids:
             self._assign_ids(edit.layer, edit.size)
         ids = self._ids[edit.layer]
@@ -211,7 +211,7 @@ class FilterIds:
 
     def _ids_after(self, move: FilterMove) -> list[int]:
         old, ids = self._ids[move.layer], []
-        order, new = old_indices(move)
+        order, new = old_indices_and_new_mask(move)
         for index, is_new in zip(order.tolist(), new.tolist(), strict=True):
             if is_new:
                 ids.append(self._next[move.layer])

@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.steering.edit_mark import update_edit_mark
 from revacnn_lightning.steering.execution.copy_edits import revert_on_copies
 from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord, revert
-from revacnn_lightning.steering.execution.journal_replay import replay
+from revacnn_lightning.steering.execution.journal_replay import replay_plans
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -118,7 +118,7 @@ class Journal:
         self.undone += undone
         self.version += 1
 
-    def remember(self) -> Callable[[], None]:
+    def restore_function(self) -> Callable[[], None]:
         """Return a function that makes the edits that are in force now those of the journal."""
         entries, version, undone = [*self.entries], self.version, [*self.undone]
         undos = [entry.undo for entry in entries]
@@ -241,7 +241,7 @@ def change_structure(
                     f"the edit {entry.plan.title!r} cannot be reverted: {error}"
                 ) from error
         plans = [entry.plan for entry in target.entries[shared:]]
-        records = replay(tx, model, plans, optimizers, copies, first=shared + 1)
+        records = replay_plans(tx, model, plans, optimizers, copies, first_number=shared + 1)
         if check is not None:
             check()
     update_edit_mark(model, is_edited=target.changes_structure)

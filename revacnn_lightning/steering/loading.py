@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.steering.checkpoint import STATE_KEY, adopt_structure, find_state
+from revacnn_lightning.steering.checkpoint import STATE_KEY, adopt_structure, find_edit_state
 
 __all__ = ["load_edited", "read_checkpoint"]
 
@@ -88,7 +88,7 @@ def load_edited(
     if weights is None:
         raise SteeringError(f"{_name(path)} is not a checkpoint: it has no 'state_dict'")
     if edits_from is not None:
-        state = find_state(read_checkpoint(edits_from, "cpu", weights_only))
+        state = find_edit_state(read_checkpoint(edits_from, "cpu", weights_only))
         checkpoint = {**checkpoint, STATE_KEY: state} if state is not None else checkpoint
     model = _make(make, checkpoint, kwargs)
     adopt_structure(model, checkpoint)
@@ -103,7 +103,7 @@ def load_edited(
 
 
 def _why_not_loaded(path: File, checkpoint: Mapping[str, Any], error: Exception) -> str:
-    if find_state(checkpoint) is not None:
+    if find_edit_state(checkpoint) is not None:
         return f"the weights do not fit the edited network: {error}"
     return (
         f"the weights do not fit: {error}. {_name(path)} contains no edits. If the network was "

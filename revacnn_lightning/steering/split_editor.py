@@ -1,4 +1,4 @@
-"""`SplitEditor`: freezes filters and scales rates where the parameters are split among ranks.
+"""`SplitModelEditor`: freezes filters and scales rates where the parameters are split among ranks.
 
 No rank can run such a network by itself, which tracing and verification need. Freezing and
 scaling learning rates need neither: they change no tensor, and each rank restores its part of the
@@ -15,7 +15,7 @@ from revacnn_lightning.steering.editor import Editor, OptimizersAndCopies
 from revacnn_lightning.steering.execution.edit_application import EditApplication
 from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneEdit, UndoRecord
 from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
-from revacnn_lightning.steering.holders.copies import Copies
+from revacnn_lightning.steering.holders.copies import CopiesAndRestrictions
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -26,7 +26,7 @@ from revacnn_lightning.steering.tracing.trace import Trace
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 from revacnn_lightning.telemetry.split_tensors import is_distributed, local_indices
 
-__all__ = ["SplitEditor"]
+__all__ = ["SplitModelEditor"]
 
 SPLIT = (
     "the parameters of the network are split among the processes of the training, and no process "
@@ -39,7 +39,7 @@ NOT_YET = (
 )
 
 
-class SplitEditor(Editor):
+class SplitModelEditor(Editor):
     """An `Editor` that freezes filters and scales learning rates. It runs no forward.
 
     Its probes hold what training steps have shown of the norms behind the layers.
@@ -55,7 +55,7 @@ class SplitEditor(Editor):
 
     def _find_involved(self) -> OptimizersAndCopies:
         # A search for copies would compare values, which the ranks would have to exchange.
-        return OptimizersAndCopies(self._all_optimizers(), Copies([], []))
+        return OptimizersAndCopies(self._all_optimizers(), CopiesAndRestrictions([], []))
 
     def _plan(
         self,

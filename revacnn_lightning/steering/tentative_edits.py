@@ -34,7 +34,7 @@ class TentativeEdits:
         self._model = model
         self._journal = journal
         self._count, self._version = len(journal.entries), journal.version
-        self._restore = (journal.remember(), filters.remember())
+        self._restore = (journal.restore_function(), filters.restore_function())
         self._is_first = edited_models.find_journal(model) is None
         self._is_kept = False
 
@@ -55,7 +55,7 @@ class TentativeEdits:
         for restore in self._restore:
             restore()
         if self._is_first:
-            edited_models.forget(self._model)
+            edited_models.forget_edits(self._model)
         else:
-            edited_models.remember(self._model, self._journal)
+            edited_models.remember_edits(self._model, self._journal)
         reset_compiled_code()

@@ -54,14 +54,16 @@ def save(path: Path, model: nn.Module, editor: Editor) -> None:
 
 def order(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict) -> None:
     [groups] = state["parameters"]
-    checkpoint.reorder_param_groups(optimizer, model, groups, checkpoint.inserted_layers(state))
+    checkpoint.restore_param_groups(
+        optimizer, model, groups, checkpoint.inserted_layer_names(state)
+    )
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     model, editor = edited_run()
     save(tmp_path / "run.ckpt", model, editor)
     loaded = torch.load(tmp_path / "run.ckpt", weights_only=True)
-    state = checkpoint.find_state(loaded)
+    state = checkpoint.find_edit_state(loaded)
     assert state is not None
 
     fresh = nets.build(nets.Residual, seed=5)
@@ -90,7 +92,7 @@ def test_other_optimizers_or_groups_are_refused(tmp_path: Path) -> None:
     model, editor = edited_run()
     content: dict = {}
     checkpoint.add_edits(content, model, editor.optimizers)
-    state = checkpoint.find_state(content)
+    state = checkpoint.find_edit_state(content)
     assert state is not None
     other = nets.build(nets.Plain)
     with pytest.raises(SteeringError, match="other parameters"):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from revacnn_lightning.steering.edit_mark import (
     MARK,
     MARK_KEY,
-    is_marked,
-    mark_weights,
-    unmark_weights,
+    is_marked_edited,
+    mark_state_dict,
+    unmark_state_dict,
     update_edit_mark,
 )
 
@@ -32,14 +32,14 @@ def marked() -> tuple[Net, dict[str, Tensor]]:
     model = Net()
     update_edit_mark(model, is_edited=True)
     weights = model.state_dict()
-    mark_weights(model, weights)
+    mark_state_dict(model, weights)
     return model, weights
 
 
 def test_a_marked_model_and_its_copies_accept_the_key():
     model, weights = marked()
     for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert is_marked(each)
+        assert is_marked_edited(each)
         each.load_state_dict(weights)
 
 
@@ -47,7 +47,7 @@ def test_another_model_reports_the_key():
     _, weights = marked()
     with pytest.raises(RuntimeError, match=MARK_KEY):
         Net().load_state_dict(weights)
-    unmark_weights(weights)
+    unmark_state_dict(weights)
     Net().load_state_dict(weights)
 
 
@@ -72,8 +72,8 @@ class RunsItsTable(Net):
 def test_a_model_that_runs_all_of_its_table_is_not_marked(make):
     model = make()
     update_edit_mark(model, is_edited=True)
-    assert not is_marked(model)
+    assert not is_marked_edited(model)
     assert model(torch.zeros(1, 1, 4, 4)).shape == (1, 2, 2, 2)
     weights = model.state_dict()
-    mark_weights(model, weights)
+    mark_state_dict(model, weights)
     assert MARK_KEY not in weights

@@ -22,12 +22,12 @@ from tests.steering import nets
 def test_an_internal_error_fails_the_edit_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def check_alike(*args: object) -> None:
+    def check_same_structure(*args: object) -> None:
         raise IndexError("index 7 is out of bounds")
 
     model, editor, probe = nets.editor_of(nets.Plain)
     before = nets.checksum(model, *editor.optimizers, journal=editor.journal)
-    monkeypatch.setattr(edit_application, "check_alike", check_alike)
+    monkeypatch.setattr(edit_application, "check_same_structure", check_same_structure)
     with pytest.raises(EditFailedError, match=r"internal error \(IndexError: index 7"):
         editor.apply(requests.RemoveFilters("conv1", [1]), probe)
     assert nets.checksum(model, *editor.optimizers, journal=editor.journal) == before

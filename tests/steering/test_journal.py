@@ -101,7 +101,7 @@ def test_invalid_data_is_refused() -> None:
 
 
 def test_a_stored_journal_of_format_1_is_read_and_written_unchanged() -> None:
-    state = checkpoint.find_state(torch.load(FORMAT_1, weights_only=True))
+    state = checkpoint.find_edit_state(torch.load(FORMAT_1, weights_only=True))
     assert state is not None
     data = state["journal"]
     assert data["format"] == 1
@@ -138,7 +138,7 @@ def _without_omitted_fields(stored: Any, written: Any) -> Any:
 
 def test_a_stored_journal_of_format_1_is_replayed_and_undone() -> None:
     loaded = torch.load(FORMAT_1, weights_only=True)
-    state = checkpoint.find_state(loaded)
+    state = checkpoint.find_edit_state(loaded)
     assert state is not None
     model = TwoConvs()
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -148,7 +148,9 @@ def test_a_stored_journal_of_format_1_is_replayed_and_undone() -> None:
     model.load_state_dict(loaded["state_dict"])
     optimizer = model.configure_optimizers()
     [groups] = state["parameters"]
-    checkpoint.reorder_param_groups(optimizer, model, groups, checkpoint.inserted_layers(state))
+    checkpoint.restore_param_groups(
+        optimizer, model, groups, checkpoint.inserted_layer_names(state)
+    )
     optimizer.load_state_dict(loaded["optimizer_states"][0])
     editor = Editor(model, [optimizer], journal=journal)
     images = torch.rand(2, 1, 6, 6, dtype=torch.float64)
@@ -160,7 +162,7 @@ def test_a_stored_journal_of_format_1_is_replayed_and_undone() -> None:
 
 def test_scripts_written_by_earlier_versions_run() -> None:
     """They import ``Journal`` from this package and call ``from_data(...).replay(model)``."""
-    state = checkpoint.find_state(torch.load(FORMAT_1, weights_only=True))
+    state = checkpoint.find_edit_state(torch.load(FORMAT_1, weights_only=True))
     assert state is not None
     data = {key: value for key, value in state["journal"].items() if key != "records"}
     model = TwoConvs()

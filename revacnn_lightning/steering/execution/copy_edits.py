@@ -18,14 +18,14 @@ from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.tensor_containers import update_tensor_container
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import copy_random_entries
-from revacnn_lightning.steering.holders.copy_plans import is_touched, renamed_plan
+from revacnn_lightning.steering.holders.copy_plans import must_edit_copy, renamed_plan
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
-from revacnn_lightning.steering.holders.module_matching import structure_id
+from revacnn_lightning.steering.holders.module_matching import structure_hash
 from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["check_alike", "perform_on_copies", "revert_on_copies", "sync_random_entries"]
+__all__ = ["check_same_structure", "perform_on_copies", "revert_on_copies", "sync_random_entries"]
 
 
 def perform_on_copies(
@@ -45,7 +45,7 @@ def perform_on_copies(
         undone: what `revert_on_copies` returned, if the plan is redone.
     """
     for copy in copies:
-        if is_touched(copy, plan):
+        if must_edit_copy(copy, plan):
             changes = renamed_plan(plan, copy)
             if isinstance(copy, TensorCopy):
                 changes.layers = []
@@ -67,7 +67,7 @@ def sync_random_entries(
     """Copy the random entries of the model, which were drawn again, to all its copies."""
     copy_random_entries(tx, model, plan, model)
     for copy in copies:
-        if is_touched(copy, plan):
+        if must_edit_copy(copy, plan):
             copy_random_entries(tx, copy.root, renamed_plan(plan, copy), model)
 
 
@@ -89,7 +89,7 @@ def revert_on_copies(
     undone = {}
     for copy in copies:
         changes = renamed_plan(plan, copy)
-        if copy.holder not in undo.copies and not is_touched(copy, plan):
+        if copy.holder not in undo.copies and not must_edit_copy(copy, plan):
             continue
         if isinstance(copy, TensorCopy):
             changes.layers = []
@@ -123,10 +123,10 @@ def _record_of_model(plan: EditPlan, copy: ModelCopy, undo: UndoRecord) -> UndoR
     if len(undo.changes) < len(names):  # of the structure only: without values
         names = names[len(plan.values) :]
     records = zip(names, undo.changes, strict=True)
-    return UndoRecord([r for name, r in records if name and copy.rename(name) is not None])
+    return UndoRecord([r for name, r in records if name and copy.name_in_copy(name) is not None])
 
 
-def check_alike(model: nn.Module, copies: Sequence[ModelCopy]) -> None:
+def check_same_structure(model: nn.Module, copies: Sequence[ModelCopy]) -> None:
     """Check that every copy has the structure of its origin.
 
     Raises:
@@ -137,7 +137,7 @@ def check_alike(model: nn.Module, copies: Sequence[ModelCopy]) -> None:
         if not isinstance(copy, ModuleCopy) or copy.is_unpruned:
             continue
         origin = model.get_submodule(copy.origin)
-        if structure_id(copy.module, known) != structure_id(origin, known):
+        if structure_hash(copy.module, known) != structure_hash(origin, known):
             raise EditFailedError(
                 f"{copy.holder} would not have the structure of {copy.origin or 'the model'} after "
                 "the edit; the edit was rolled back"

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.steering.execution import verification
 from revacnn_lightning.steering.execution.activation_matching import scale_new_filters
 from revacnn_lightning.steering.execution.copy_edits import (
-    check_alike,
+    check_same_structure,
     perform_on_copies,
     revert_on_copies,
     sync_random_entries,
@@ -123,7 +123,7 @@ class EditApplication:
             performed = self._change_values(plan, groups)
         else:
             return PerformedEdit(plan, UndoRecord(), 0.0, groups)  # freezing changes no tensor
-        check_alike(self.model, self.copies)
+        check_same_structure(self.model, self.copies)
         return performed
 
     def revert(
@@ -136,7 +136,7 @@ class EditApplication:
             added = revert(self.tx, self.model, done, self.optimizers, undo)
             copies = revert_on_copies(self.tx, self.model, done, self.copies, undo)
             undone.append(UndoneEdit(done, added, copies))
-        check_alike(self.model, self.copies)
+        check_same_structure(self.model, self.copies)
         known = performed[0][1].groups_before
         output = evaluate(self.model, self.probe, last=known is not None)
         verification.check_shapes(output, before)
@@ -157,7 +157,7 @@ class EditApplication:
             )
             redone.append(undo)
             removed.update(undo.removed_layers)
-        check_alike(self.model, self.copies)
+        check_same_structure(self.model, self.copies)
         with verification.forbid_execution(removed):
             groups = trace(self.model, self.probe)
             output = evaluate(self.model, self.probe, last=True)

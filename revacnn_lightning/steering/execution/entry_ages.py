@@ -25,19 +25,19 @@ from torch.optim import Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from revacnn_lightning.steering.execution.transaction import Transaction
 
 __all__ = [
-    "ages_of",
+    "ages_along_dims",
     "ages_to_data",
     "assign_ages",
-    "births_of",
+    "births_along_dims",
+    "births_by_prefixed_key",
     "delay_births",
     "drop_births",
     "is_age_key",
     "optimizer_class_to_correct",
     "parameters_with_young_entries",
-    "recorded_births",
     "restore_ages_from_data",
     "restore_recorded_births",
-    "start_of_unrecorded",
+    "unrecorded_initial_value",
 ]
 
 # Optimizers with a correction that depends on the count of steps. The others start new entries
@@ -64,12 +64,12 @@ def _step(optimizer: Optimizer, parameter: Tensor) -> float | None:
     return float(step)
 
 
-def ages_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+def ages_along_dims(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """Return the ages along each dimension of a parameter, by key; {} if they do not matter."""
     step = _step(optimizer, parameter)
     if step is None:
         return {}
-    births = births_of(optimizer, parameter)
+    births = births_along_dims(optimizer, parameter)
     ages = {}
     for dim, size in enumerate(parameter.shape):
         shape = [1] * parameter.ndim
@@ -82,9 +82,9 @@ def ages_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
 def assign_ages(
     tx: Transaction, optimizer: Optimizer, parameter: Tensor, key: str, ages: Tensor
 ) -> None:
-    """Set the ages that `ages_of` returned with this ``key``."""
+    """Set the ages that `ages_along_dims` returned with this ``key``."""
     step = _step(optimizer, parameter) or 0.0
-    steps = {**births_of(optimizer, parameter), int(key.removeprefix("age")): step - ages}
+    steps = {**births_along_dims(optimizer, parameter), int(key.removeprefix("age")): step - ages}
     _set_births(tx, optimizer, parameter, steps)
 
 
@@ -104,11 +104,13 @@ def _set_births(tx: Transaction, optimizer: Optimizer, parameter: Tensor, births
 
 
 def is_age_key(key: str) -> bool:
-    """Return whether ``key``, which may begin with that of the optimizer, is one of `ages_of`."""
+    """Return whether a key, perhaps after that of the optimizer, is one of `ages_along_dims`."""
     return key.rpartition(".")[2][:3] == "age"
 
 
-def start_of_unrecorded(record: Mapping[str, Any], key: str, default: float | None) -> float | None:
+def unrecorded_initial_value(
+    record: Mapping[str, Any], key: str, default: float | None
+) -> float | None:
     """Return the initial value of a restored entry whose state ``key`` was not recorded.
 
     It is ``default``, except for some ages.
@@ -131,7 +133,7 @@ def _fit(births: _Births, parameter: Tensor) -> bool:
     )
 
 
-def births_of(optimizer: Optimizer, parameter: Tensor) -> _Births:
+def births_along_dims(optimizer: Optimizer, parameter: Tensor) -> _Births:
     """Return the step at which each index of a dimension was born; -inf: grown long ago.
 
     An entry was born at the latest of the steps of its indices.
@@ -153,7 +155,7 @@ def drop_births(optimizer: Optimizer, parameter: Tensor) -> None:
 
 def delay_births(optimizer: Optimizer, parameter: Tensor, dim: int, indices: Tensor) -> None:
     """Move the births of these indices by one step, so that this step does not count."""
-    births = births_of(optimizer, parameter).get(dim)
+    births = births_along_dims(optimizer, parameter).get(dim)
     if births is not None:
         births.index_add_(dim, indices, torch.ones_like(births.index_select(dim, indices)))
 
@@ -161,10 +163,12 @@ def delay_births(optimizer: Optimizer, parameter: Tensor, dim: int, indices: Ten
 # ------------------------------------------------------------ removed layers and checkpoints
 
 
-def recorded_births(optimizer: Optimizer, parameter: Tensor, prefix: str) -> dict[str, Tensor]:
-    """Return the births of a parameter about to be removed, under keys that begin with prefix."""
-    births = births_of(optimizer, parameter)
-    return {f"{prefix}{dim}": steps.clone() for dim, steps in births.items()}
+def births_by_prefixed_key(
+    optimizer: Optimizer, parameter: Tensor, key_prefix: str
+) -> dict[str, Tensor]:
+    """Return the births of a parameter about to be removed, with ``key_prefix`` before each key."""
+    births = births_along_dims(optimizer, parameter)
+    return {f"{key_prefix}{dim}": steps.clone() for dim, steps in births.items()}
 
 
 def restore_recorded_births(

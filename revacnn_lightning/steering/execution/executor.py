@@ -35,8 +35,8 @@ class UndoRecord:
 
     Attributes:
         changes: one record per change, in the order of the plan.
-        removed_layers: the removed modules, by name. They are objects of this process; `replay`
-            finds them again in another one.
+        removed_layers: the removed modules, by name. They are objects of this process;
+            `replay_plans` finds them again in another one.
         groups_before: the channel groups before the edit; kept for the newest edit only.
         copies: what the edit removed from copies outside the model, by the name of their holder.
         tensors: the tensors that the edit removed from a container of copies, by name.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.computed_tensors import filter_originals, tensor_or_original
+from revacnn_lightning.steering.computed_tensors import tensor_or_original, tensors_defining_filters
 from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.execution.step_hooks import StepHooks, is_listed
 from revacnn_lightning.steering.filter_ids import FilterIds
@@ -109,7 +109,7 @@ class Freezer(StepHooks):
     def _add_slices_of(self, modules: dict[str, nn.Module], layer: str) -> None:
         conv, indices = modules[layer], self._filters.frozen_indices(layer)
         assert isinstance(conv, UnitLayer)
-        originals = filter_originals(conv)
+        originals = tensors_defining_filters(conv)
         if not indices or not originals:
             return
         rows = int(is_transposed(conv))

@@ -65,8 +65,8 @@ class Initializer:
         is_own = callable(reset) and reset not in _OF_TORCH
         is_plain = name in owner._parameters and "parametrizations" not in owner._modules
         if not is_plain or (self.initialize is None and not is_own):
-            return default_values(owner, like, self.generator)
-        layer = _copy_of(owner, name, default_values(owner, like, self.generator))
+            return default_initial_values(owner, like, self.generator)
+        layer = _copy_of(owner, name, default_initial_values(owner, like, self.generator))
         seed = int(torch.randint(2**31, (), generator=self.generator))
         with random_states_restored([like]), torch.no_grad():
             seed_random_states(seed, [like])
@@ -87,7 +87,7 @@ class Initializer:
         return values.detach().to(like)
 
 
-def default_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
+def default_initial_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
     """Return torch's default initial values for a tensor of ``owner``; see `Initializer.draw`."""
     if isinstance(owner, (UnitLayer, ParametrizationList)):
         weight = like if like.ndim > 1 else tensor_or_original(owner, "weight")

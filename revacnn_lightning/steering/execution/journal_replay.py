@@ -15,28 +15,28 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["replay"]
+__all__ = ["replay_plans"]
 
 
-def replay(
+def replay_plans(
     tx: Transaction,
     model: nn.Module,
     plans: Sequence[EditPlan],
     optimizers: Sequence[Optimizer] = (),
     copies: Sequence[ModelCopy] = (),
-    first: int = 1,
+    first_number: int = 1,
 ) -> list[UndoRecord]:
     """Perform plans on a model whose weights are loaded afterwards, and on its copies.
 
     Args:
         copies: copies of the model that are not registered in it, such as a callback's average.
-        first: the number of the first plan in the journal.
+        first_number: the number of the first plan in the journal.
 
     Raises:
         SteeringError: a plan does not fit the model. The rollback is up to ``tx``.
     """
     records = []
-    for number, plan in enumerate(plans, first):
+    for number, plan in enumerate(plans, first_number):
         try:
             record = perform(tx, model, plan, optimizers, Initializer.seeded(number))
             perform_on_copies(tx, model, plan, copies, record, Initializer.seeded(number))

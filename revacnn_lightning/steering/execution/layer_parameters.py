@@ -96,7 +96,7 @@ def saved_layer(
                 if isinstance(value, (Tensor, float, int)):
                     record[f"state {optimizer} {name} {key}"] = value
             prefix = f"births {optimizer} {name} "
-            record |= entry_ages.recorded_births(optimizers[optimizer], parameter, prefix)
+            record |= entry_ages.births_by_prefixed_key(optimizers[optimizer], parameter, prefix)
     return record
 
 

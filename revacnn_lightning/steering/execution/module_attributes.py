@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 
 from revacnn_lightning.steering.computed_tensors import (
-    recompute_hook_attributes,
+    hook_attribute_values,
     tensor_or_original,
 )
 from revacnn_lightning.steering.execution.transaction import Transaction
@@ -66,7 +66,7 @@ def update_size_attributes(tx: Transaction, model: nn.Module, plan: EditPlan) ->
     for _, module in named_modules_of(model):
         if any(id(tensor) in changed for tensor in _own_tensors(module)):
             _sync_sizes(tx, module)
-            for name, value in recompute_hook_attributes(module).items():
+            for name, value in hook_attribute_values(module).items():
                 old = vars(module)[name]
                 setattr(module, name, value)
                 tx.on_rollback(lambda m=module, n=name, o=old: setattr(m, n, o))  # type: ignore[misc]

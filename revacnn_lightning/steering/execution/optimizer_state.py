@@ -97,7 +97,7 @@ def edit_state(
                 new = change(f"optimizer{i}.{key}", old, start)
                 if new is not old:
                     _assign(tx, state, key, new)
-        for key, ages in entry_ages.ages_of(optimizer, parameter).items():
+        for key, ages in entry_ages.ages_along_dims(optimizer, parameter).items():
             new = change(f"optimizer{i}.{key}", ages, 0.0)
             if new is not ages:
                 entry_ages.assign_ages(tx, optimizer, parameter, key, new)

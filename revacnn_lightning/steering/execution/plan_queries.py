@@ -12,7 +12,7 @@ from revacnn_lightning.steering.planning.plan import (
     FilterMove,
     TensorEdit,
     ValueEdit,
-    old_indices,
+    old_indices_and_new_mask,
 )
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
@@ -56,7 +56,7 @@ def are_normalized_together(groups: ChannelGroups, plan: EditPlan) -> bool:
 
 def _edited(move: FilterMove) -> list[int]:
     """Return the filters that a move removes or, if it adds filters, those it copies."""
-    order, new = old_indices(move)
+    order, new = old_indices_and_new_mask(move)
     if new.any():
         return sorted(set(order[new].tolist()))
     return sorted(set(range(move.size)) - set(order.tolist()))

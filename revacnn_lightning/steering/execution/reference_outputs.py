@@ -21,7 +21,7 @@ from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     TensorEdit,
     ValueEdit,
-    old_indices,
+    old_indices_and_new_mask,
 )
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
 
@@ -75,7 +75,7 @@ def disconnect_removed_filters(
     for edit in _silenced(plan):
         _, tensor = find_tensor(model, edit.tensor)
         kept = np.zeros(edit.size, bool)
-        kept[old_indices(edit)[0]] = True
+        kept[old_indices_and_new_mask(edit)[0]] = True
         removed = torch.from_numpy(np.flatnonzero(~kept)).to(tensor.device)
         zeroed = tensor.detach().clone().index_fill_(edit.dim, removed, 0.0)
         before = tensor.detach()

@@ -6,7 +6,10 @@ from torch import Tensor
 
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.execution import verification
-from revacnn_lightning.steering.execution.copy_edits import check_alike, sync_random_entries
+from revacnn_lightning.steering.execution.copy_edits import (
+    check_same_structure,
+    sync_random_entries,
+)
 from revacnn_lightning.steering.execution.edit_application import EditApplication
 from revacnn_lightning.steering.execution.executor import PerformedEdit
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -50,7 +53,7 @@ class ReplicaEdit:
         if not self._plan.changes_tensors:
             return  # freezing
         sync_random_entries(edits.tx, edits.model, self._plan, edits.copies)
-        check_alike(edits.model, edits.copies)
+        check_same_structure(edits.model, edits.copies)
         removed = {} if performed.undo is None else performed.undo.removed_layers
         with verification.forbid_execution(removed):
             output = evaluate(edits.model, edits.probe)

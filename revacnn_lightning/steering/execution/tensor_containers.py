@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.holders.module_matching import is_inside
+from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -40,7 +40,9 @@ def update_tensor_container(
     if copy.container is None or not plan.layers:
         return {}
     hosts = [layer.host for layer in plan.layers if layer.action == "replace"]
-    replaced = {n for n in copy.listing.full_names if any(is_inside(n, host) for host in hosts)}
+    replaced = {
+        n for n in copy.listing.full_names if any(is_inside_module(n, host) for host in hosts)
+    }
     listing = copy.listing if copy.listing.kind == "chosen" else copy.listing.now(model)
     existing = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     after = [name for name in listing.full_names if name in existing]

@@ -122,7 +122,7 @@ def revert_tensor_edit(
                 if any(a not in (b, 1) for a, b in zip(state.shape, shape, strict=True)):
                     return state
                 undone[key] = resize.new_entries(state)
-                start = entry_ages.start_of_unrecorded(record, key, start)
+                start = entry_ages.unrecorded_initial_value(record, key, start)
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
             optimizer_state.edit_state(tx, optimizers, tensor, reverted)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.planning.plan import TensorEdit, old_indices
+from revacnn_lightning.steering.planning.plan import TensorEdit, old_indices_and_new_mask
 
 __all__ = ["Resize", "in_memory_format_of"]
 
@@ -30,7 +30,7 @@ class Resize:
     def __init__(self, edit: TensorEdit) -> None:
         self.edit = edit
         self.dim, self.size = edit.dim, edit.size
-        self.order, self.is_new = old_indices(edit)
+        self.order, self.is_new = old_indices_and_new_mask(edit)
         kept = self.order[~self.is_new]
         removed = np.ones(self.size, bool)
         removed[kept] = False

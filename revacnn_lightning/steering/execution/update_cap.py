@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_RATIO", "GrownEntries", "cap_update_share"]
+__all__ = ["MAX_RATIO", "GrownUpdateMeter", "cap_update_share"]
 
 MAX_RATIO = 1.25  # of the mean absolute update of young entries to that of the grown entries
 
 
-class GrownEntries:
+class GrownUpdateMeter:
     """Measures how far an optimizer step moves the grown entries of a parameter.
 
     Args:
@@ -55,7 +55,7 @@ def cap_update_share(share: Any, change: Tensor, grown_update: Tensor) -> Tensor
 
     Args:
         change: the change of the young weights in a full step.
-        grown_update: what `GrownEntries.mean_update` returned. With inf or nan there is no cap.
+        grown_update: what `GrownUpdateMeter.mean_update` returned. With inf or nan there is no cap.
     """
     mean = change.abs().mean(dtype=_precise(change)) * share
     limit = MAX_RATIO * grown_update

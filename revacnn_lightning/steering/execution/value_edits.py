@@ -108,7 +108,7 @@ def revert_value_edit(
                 indices = at.to(state.device)
                 now = state.index_select(edit.dim, indices)
                 undone[key] = now
-                start = entry_ages.start_of_unrecorded(record, key, start)
+                start = entry_ages.unrecorded_initial_value(record, key, start)
                 fallback = rows if start is None else torch.full_like(now, start)
                 saved = record.get(key, fallback)
                 return state.clone().index_copy_(edit.dim, indices, saved.to(state))

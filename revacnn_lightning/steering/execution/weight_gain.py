@@ -27,17 +27,17 @@ SAME_NORM = 1e-13
 def rescale_gain(
     tx: Transaction,
     model: nn.Module,
-    gain: str,
-    before: Tensor,
-    after: Tensor,
+    gain_name: str,
+    direction_before: Tensor,
+    direction_after: Tensor,
     reverted: ChangeRecord | None = None,
 ) -> ChangeRecord:
     """Adapt a gain to a change of its direction within the norms.
 
     Args:
-        gain: its name.
-        before: the direction before the change.
-        after: the direction after it; the number of norms is the same.
+        gain_name: the name of the gain.
+        direction_before: the direction before the change.
+        direction_after: the direction after it; the number of norms is the same.
         reverted: what an earlier call returned, if this one reverts it: entries that were not
             trained since are exactly the old ones.
 
@@ -47,14 +47,16 @@ def rescale_gain(
     Raises:
         EditFailedError: nothing but zeros remains of a direction, which then has no norm.
     """
-    parameter = find_tensor(model, gain)[1]
+    parameter = find_tensor(model, gain_name)[1]
     old = parameter.detach()
-    if bool((_norms(after, old) == 0).any()) and not bool((_norms(before, old) == 0).any()):
+    if bool((_norms(direction_after, old) == 0).any()) and not bool(
+        (_norms(direction_before, old) == 0).any()
+    ):
         raise EditFailedError(
-            f"nothing but zeros would remain of a filter that {gain} scales, so that its weight "
-            "norm would be undefined; the edit was rolled back"
+            f"nothing but zeros would remain of a filter that {gain_name} scales, so that its "
+            "weight norm would be undefined; the edit was rolled back"
         )
-    rescaled = _rescaled(old, before, after)
+    rescaled = _rescaled(old, direction_before, direction_after)
     if reverted is not None and "gain before" in reverted:
         known = old == reverted["gain after"].to(old)
         rescaled = torch.where(known, reverted["gain before"].to(old), rescaled)
@@ -63,12 +65,17 @@ def rescale_gain(
 
 
 def initialize_gain(
-    tx: Transaction, model: nn.Module, gain: str, direction: Tensor, dim: int, new: Sequence[int]
+    tx: Transaction,
+    model: nn.Module,
+    gain_name: str,
+    direction: Tensor,
+    dim: int,
+    new_indices: Sequence[int],
 ) -> None:
-    """Set these entries of a gain along ``dim`` to the norms of the direction."""
-    parameter = find_tensor(model, gain)[1]
+    """Set the entries of a gain at ``new_indices`` of ``dim`` to the norms of the direction."""
+    parameter = find_tensor(model, gain_name)[1]
     old = parameter.detach()
-    at = torch.tensor(new, device=old.device)
+    at = torch.tensor(new_indices, device=old.device)
     reduced = [d for d in range(direction.ndim) if d != dim]
     norms = torch.linalg.vector_norm(direction, dim=reduced, keepdim=True).to(old)
     initialized = old.index_copy(dim, at, norms.index_select(dim, at))

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages
-from revacnn_lightning.steering.execution.update_cap import GrownEntries, cap_update_share
+from revacnn_lightning.steering.execution.update_cap import GrownUpdateMeter, cap_update_share
 from revacnn_lightning.steering.execution.young_cohorts import (
     Cohort,
     cohorts_of,
@@ -102,7 +102,7 @@ class _YoungSteps:
     def __init__(self, optimizer: Optimizer, frozen: FrozenEntries) -> None:
         self._frozen = frozen
         self._cohorts: list[Cohort] | None = None
-        self._grown: dict[Tensor, GrownEntries] = {}  # of parameters that have any
+        self._grown: dict[Tensor, GrownUpdateMeter] = {}  # of parameters that have any
         self._steps_left = 0  # until the next entries may be grown
         self._before = optimizer.register_step_pre_hook(self._before_step)
         self._after = optimizer.register_step_post_hook(self._after_step)
@@ -161,7 +161,7 @@ class _YoungSteps:
         """Group the young entries by age, and remove the hooks if there are none."""
         self._cohorts, self._grown, self._steps_left = [], {}, MAX_STEPS
         for parameter in entry_ages.parameters_with_young_entries(optimizer):
-            births = entry_ages.births_of(optimizer, parameter)
+            births = entry_ages.births_along_dims(optimizer, parameter)
             step = optimizer.state.get(parameter, {}).get("step")
             number = _group_of(optimizer, parameter)
             if step is None or number is None or not births:
@@ -177,7 +177,7 @@ class _YoungSteps:
                 young.index_fill_(dim, frozen.cpu(), False)
                 grown.index_fill_(dim, frozen.cpu(), False)
             if grown.any():
-                self._grown[parameter] = GrownEntries(parameter, grown)
+                self._grown[parameter] = GrownUpdateMeter(parameter, grown)
             for cohort in cohorts_of(optimizer, parameter, number, young, births):
                 self._cohorts.append(cohort)
                 self._steps_left = min(self._steps_left, int(cohort.born - last_grown))

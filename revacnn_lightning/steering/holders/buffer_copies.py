@@ -13,7 +13,7 @@ from torch import nn
 
 from revacnn_lightning.steering.holders.copy_evidence import SIMILAR, tensor_similarity
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
-from revacnn_lightning.steering.holders.module_matching import is_inside
+from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry.module_tree import named_modules_of
 
@@ -34,13 +34,13 @@ class BufferCopy(ModelCopy):
     origin: str
     buffers: Mapping[str, str] = field(repr=False)
 
-    def rename(self, name: str) -> str | None:
+    def name_in_copy(self, name: str) -> str | None:
         """Return the name of the buffer that is a copy of a parameter; None if there is none."""
         return self.buffers.get(name)
 
     def concerns_layer(self, host: str) -> bool:
         """Return whether a module is inside the origin."""
-        return is_inside(host, self.origin) or is_inside(self.origin, host)
+        return is_inside_module(host, self.origin) or is_inside_module(self.origin, host)
 
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copy; "" if it can."""
@@ -52,28 +52,31 @@ class BufferCopy(ModelCopy):
         )
 
 
-def find_buffer_copies(model: nn.Module, copies: Sequence[str]) -> list[BufferCopy]:
+def find_buffer_copies(model: nn.Module, copy_names: Sequence[str]) -> list[BufferCopy]:
     """Return the modules of a model that keep copies of parameters as buffers.
 
     Args:
-        copies: the names of the modules that are copies of others. No copies of these are searched.
+        copy_names: the names of the modules that are copies of others. No copies of these are
+            searched.
     """
     found = []
     for path, module in named_modules_of(model):
         has_weights = any(b is not None and b.ndim > 1 for b in module._buffers.values())
         if has_weights and not module._parameters:
-            copy = _best_origin(model, path, module, copies)
+            copy = _best_origin(model, path, module, copy_names)
             if copy is not None:
                 found.append(copy)
     return found
 
 
 def _best_origin(
-    model: nn.Module, path: str, module: nn.Module, copies: Sequence[str]
+    model: nn.Module, path: str, module: nn.Module, copy_names: Sequence[str]
 ) -> BufferCopy | None:
     best, best_similarity = None, SIMILAR
     for origin, other in model.named_modules():
-        if is_inside(path, origin) != (origin == "") or any(is_inside(origin, c) for c in copies):
+        if is_inside_module(path, origin) != (origin == "") or any(
+            is_inside_module(origin, c) for c in copy_names
+        ):
             continue
         parameters = {n: p for n, p in other.named_parameters() if p.requires_grad and p.ndim > 1}
         for separator in ("", "_"):

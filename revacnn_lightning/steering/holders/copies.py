@@ -9,21 +9,21 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.buffer_copies import find_buffer_copies
-from revacnn_lightning.steering.holders.copy_evidence import TrainedParameters, UntrainedValues
-from revacnn_lightning.steering.holders.model_copy import CopyConflict, ModelCopy
+from revacnn_lightning.steering.holders.copy_evidence import TrainedParameters, UntrainedChanges
+from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelCopy
 from revacnn_lightning.steering.holders.module_copies import CopySearch, ModuleCopy
 from revacnn_lightning.steering.holders.object_walk import CopyHolder, FoundObject, walk_attributes
 from revacnn_lightning.steering.holders.tensor_copies import find_tensor_copies
 
-__all__ = ["Copies", "CopyTracker"]
+__all__ = ["CopiesAndRestrictions", "CopyTracker"]
 
 
 @dataclass(frozen=True)
-class Copies:
+class CopiesAndRestrictions:
     """The copies of a model, and the parts of the model that cannot be edited because of one."""
 
     copies: list[ModelCopy]
-    conflicts: list[CopyConflict]
+    restrictions: list[CopyRestriction]
 
     @property
     def registered(self) -> list[ModuleCopy]:
@@ -46,7 +46,7 @@ class CopyTracker:
     def __init__(self, model: nn.Module, declared: Mapping[str, str | None] | None) -> None:
         self._model = model
         self._declared = declared
-        self._values = UntrainedValues()
+        self._values = UntrainedChanges()
 
     def remember(self, optimizers: Sequence[Optimizer]) -> None:
         """Remember the values of untrained modules, to see later which training updates."""
@@ -58,17 +58,21 @@ class CopyTracker:
         modules = [module for module in held if module is not self._model]
         self._values.remember([self._model, *modules], TrainedParameters(optimizers))
 
-    def find(self, optimizers: Sequence[Optimizer], holders: Sequence[CopyHolder]) -> Copies:
+    def find(
+        self, optimizers: Sequence[Optimizer], holders: Sequence[CopyHolder]
+    ) -> CopiesAndRestrictions:
         """Return the present copies."""
         self._values.update()
         trained = TrainedParameters(optimizers)
         search = CopySearch(self._model, trained, self._values, self._declared)
         search.run(holders)
         found = search.found + _in_optimizers(optimizers)
-        tensors, conflicts = find_tensor_copies(self._model, found, search.copies)
+        tensors, restrictions = find_tensor_copies(self._model, found, search.copies)
         registered = [copy.path for copy in search.copies if copy.is_registered]
         buffers = find_buffer_copies(self._model, registered)
-        return Copies([*search.copies, *tensors, *buffers], search.conflicts + conflicts)
+        return CopiesAndRestrictions(
+            [*search.copies, *tensors, *buffers], search.restrictions + restrictions
+        )
 
     def restart(self) -> None:
         """Remember the present values. Call this after an edit, which moves them."""

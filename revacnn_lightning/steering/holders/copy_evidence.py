@@ -24,7 +24,7 @@ from revacnn_lightning.telemetry.split_tensors import local_part
 __all__ = [
     "SIMILAR",
     "TrainedParameters",
-    "UntrainedValues",
+    "UntrainedChanges",
     "tensor_similarity",
     "weight_similarity",
 ]
@@ -64,7 +64,7 @@ class TrainedParameters:
         return parameter.requires_grad and (is_unknown or id(parameter) in self._trained)
 
 
-class UntrainedValues:
+class UntrainedChanges:
     """Notices which tensors change although no optimizer trains them."""
 
     def __init__(self) -> None:

@@ -14,19 +14,19 @@ import numpy as np
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering.holders.model_copy import CopyConflict, ModelCopy
+from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
-from revacnn_lightning.steering.holders.module_matching import is_inside
+from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
 from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit
 from revacnn_lightning.steering.planning.resize_plan import filter_move, parameter_growth
 
 __all__ = [
-    "add_copies",
+    "add_copy_edits",
     "check_copies_editable",
     "check_not_a_copy",
-    "is_touched",
+    "must_edit_copy",
     "renamed_plan",
     "sync_copy_edits",
 ]
@@ -36,7 +36,7 @@ def _resized_names(plan: EditPlan) -> list[str]:
     return [e.tensor for e in plan.tensors] + [e.host for e in plan.layers]
 
 
-def is_touched(copy: ModelCopy, plan: EditPlan) -> bool:
+def must_edit_copy(copy: ModelCopy, plan: EditPlan) -> bool:
     """Return whether a plan must be performed on a copy, too.
 
     A module that may be no copy is only edited if its sizes must change.
@@ -57,7 +57,7 @@ def check_not_a_copy(request: requests.Edit, copies: Iterable[ModuleCopy]) -> No
     """
     layer: str = getattr(request, "layer", "") or getattr(request, "after", "")
     for copy in copies:
-        if is_inside(layer, copy.path):
+        if is_inside_module(layer, copy.path):
             if copy.doubt:
                 keeps_sizes = (requests.Freeze, requests.Unfreeze, requests.Reinitialize,
                                requests.SetFilter, requests.ScaleLearningRate)  # fmt: skip
@@ -71,7 +71,7 @@ def check_not_a_copy(request: requests.Edit, copies: Iterable[ModuleCopy]) -> No
             )
 
 
-def copy_refusal(layer: str, copies: Iterable[ModuleCopy]) -> str:
+def why_copy_not_resizable(layer: str, copies: Iterable[ModuleCopy]) -> str:
     """Return why the width of a layer cannot be changed if it is in a copy, else ""."""
     try:
         check_not_a_copy(requests.AddFilters(layer), copies)
@@ -81,7 +81,7 @@ def copy_refusal(layer: str, copies: Iterable[ModuleCopy]) -> str:
 
 
 def check_copies_editable(
-    plan: EditPlan, copies: Iterable[ModelCopy], conflicts: Iterable[CopyConflict]
+    plan: EditPlan, copies: Iterable[ModelCopy], restrictions: Iterable[CopyRestriction]
 ) -> None:
     """Check that every copy that a plan must be performed on can be edited.
 
@@ -90,14 +90,14 @@ def check_copies_editable(
     """
     names = _resized_names(plan)
     removed = [edit.host for edit in plan.layers if edit.action == "replace"]
-    for conflict in conflicts:
-        is_edited = any(is_inside(name, conflict.origin) for name in names)
-        is_removed = any(is_inside(conflict.origin, host) for host in removed)
-        if is_removed if conflict.is_needed else is_edited:
-            raise EditRefusedError(conflict.reason)
+    for restriction in restrictions:
+        is_edited = any(is_inside_module(name, restriction.origin) for name in names)
+        is_removed = any(is_inside_module(restriction.origin, host) for host in removed)
+        if is_removed if restriction.is_needed else is_edited:
+            raise EditRefusedError(restriction.reason)
     keeps_function = isinstance(plan.request, (requests.AddFilters, requests.InsertLayer))
     for copy in copies:
-        if copy.doubt and is_touched(copy, plan) and (copy.is_ambiguous or not keeps_function):
+        if copy.doubt and must_edit_copy(copy, plan) and (copy.is_ambiguous or not keeps_function):
             raise EditRefusedError(copy.doubt)
         reason = copy.refusal(plan)
         if reason:
@@ -106,7 +106,7 @@ def check_copies_editable(
 
 def renamed_plan(plan: EditPlan, copy: ModelCopy) -> EditPlan:
     """Return the changes of a plan that concern a copy, under the names in its root."""
-    rename = copy.rename
+    rename = copy.name_in_copy
     changes: dict[str, Any] = {
         kind: [
             msgspec.structs.replace(each, **{attribute: name}, origin=getattr(each, attribute))
@@ -128,13 +128,13 @@ def renamed_plan(plan: EditPlan, copy: ModelCopy) -> EditPlan:
     return EditPlan(plan.request, plan.title, **changes)
 
 
-def add_copies(context: PlanningContext, plan: EditPlan, copies: Sequence[ModelCopy]) -> None:
+def add_copy_edits(context: PlanningContext, plan: EditPlan, copies: Sequence[ModelCopy]) -> None:
     """Add the changes of registered copies to a plan, and say which copies are edited along.
 
     Raises:
         EditRefusedError: a copy would be edited without its origin, or what reads it would not.
     """
-    touched = [copy for copy in copies if is_touched(copy, plan)]
+    touched = [copy for copy in copies if must_edit_copy(copy, plan)]
     original = msgspec.structs.replace(plan)
     for copy in touched:
         if copy.is_registered:
@@ -176,11 +176,11 @@ def _add_filters(plan: EditPlan, original: EditPlan, copy: ModelCopy) -> None:
     moved = {move.layer for move in plan.filters}
     moves, changes = [], []
     for move in original.filters:
-        layer, tensor = copy.rename(move.layer), copy.rename(move.tensor)
+        layer, tensor = copy.name_in_copy(move.layer), copy.name_in_copy(move.tensor)
         if layer is not None and tensor is not None and layer not in moved:
             moves.append(msgspec.structs.replace(move, layer=layer, tensor=tensor))
     for change in original.filter_changes:
-        layer = copy.rename(change.layer)
+        layer = copy.name_in_copy(change.layer)
         if layer is not None and layer not in {each.layer for each in plan.filter_changes}:
             changes.append(msgspec.structs.replace(change, layer=layer))
     plan.filters, plan.filter_changes = plan.filters + moves, plan.filter_changes + changes
@@ -190,7 +190,7 @@ def _check_origin(plan: EditPlan, copy: ModuleCopy) -> None:
     """Check that a plan which resizes a copy does the same to its origin."""
     moves = {(edit.tensor, edit.dim): (edit.runs, edit.new) for edit in plan.tensors}
     for edit in plan.tensors:
-        if is_inside(edit.tensor, copy.path):
+        if is_inside_module(edit.tensor, copy.path):
             rest = edit.tensor[len(copy.path) + 1 :]
             origin = ".".join(part for part in (copy.origin, rest) if part)
             if moves.get((origin, edit.dim)) != (edit.runs, edit.new):
@@ -205,7 +205,7 @@ def _check_readers(context: PlanningContext, plan: EditPlan, copy: ModuleCopy) -
     groups = context.groups
     edited = {(edit.tensor, edit.dim) for edit in plan.tensors}
     for move in plan.filters:
-        if is_inside(move.layer, copy.path) and move.layer in groups.filters:
+        if is_inside_module(move.layer, copy.path) and move.layer in groups.filters:
             filters = _edited_filters(move.runs, move.new, move.size)
             members = groups.members(groups.groups_of_filters(move.layer, filters))
             missing = sorted(name for name, dim in members.keys() - edited)

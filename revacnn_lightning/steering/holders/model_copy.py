@@ -8,7 +8,7 @@ from torch import nn
 
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["CopyConflict", "ModelCopy"]
+__all__ = ["CopyRestriction", "ModelCopy"]
 
 
 @dataclass(eq=False)
@@ -32,13 +32,13 @@ class ModelCopy:
     is_registered: bool = field(default=False, kw_only=True)
     has_values: bool = field(default=True, kw_only=True)
 
-    def rename(self, name: str) -> str | None:
+    def name_in_copy(self, name: str) -> str | None:
         """Return the name in ``root`` of what ``name`` is in the model; None if it has no copy."""
         raise NotImplementedError
 
     def follows(self, name: str) -> bool:
         """Return whether a change of this tensor of the model concerns the copy."""
-        return self.rename(name) is not None
+        return self.name_in_copy(name) is not None
 
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copy, and what to do; "" if it can."""
@@ -50,7 +50,7 @@ class ModelCopy:
 
 
 @dataclass(frozen=True)
-class CopyConflict:
+class CopyRestriction:
     """A part of the model that cannot be edited because of something that holds a copy of it.
 
     With ``is_needed``, it can be edited, but not removed.

@@ -26,17 +26,17 @@ from torch.optim.swa_utils import AveragedModel
 from revacnn_lightning.steering.holders.copy_evidence import (
     SIMILAR,
     TrainedParameters,
-    UntrainedValues,
+    UntrainedChanges,
     weight_similarity,
 )
-from revacnn_lightning.steering.holders.model_copy import CopyConflict, ModelCopy
+from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelCopy
 from revacnn_lightning.steering.holders.module_matching import (
+    are_modules_overlapping,
     has_identifying_weights,
-    is_inside,
-    is_overlapping,
+    is_inside_module,
     is_pruned,
-    modules_by_structure,
-    structure_id,
+    names_by_structure,
+    structure_hash,
 )
 from revacnn_lightning.steering.holders.object_walk import CopyHolder, FoundObject, walk_attributes
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -70,9 +70,9 @@ class ModuleCopy(ModelCopy):
         """The copy itself."""
         return self.root.get_submodule(self.path)
 
-    def rename(self, name: str) -> str | None:
+    def name_in_copy(self, name: str) -> str | None:
         """Return the name in ``root`` of what ``name`` is in the model; None outside the origin."""
-        if not is_inside(name, self.origin):
+        if not is_inside_module(name, self.origin):
             return None
         rest = name[len(self.origin) :].lstrip(".")
         if self.is_unpruned:
@@ -84,7 +84,7 @@ class ModuleCopy(ModelCopy):
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copy; "" if it can."""
         removed = [edit.host for edit in plan.layers if edit.action == "replace"]
-        hosts = [host for host in removed if is_inside(self.origin, host)]
+        hosts = [host for host in removed if is_inside_module(self.origin, host)]
         if all(host == self.origin and self.path for host in hosts):
             return ""
         return (
@@ -94,7 +94,7 @@ class ModuleCopy(ModelCopy):
 
     def concerns_layer(self, host: str) -> bool:
         """Return whether a module is inside the origin."""
-        return is_inside(host, self.origin)
+        return is_inside_module(host, self.origin)
 
 
 class CopySearch:
@@ -109,7 +109,7 @@ class CopySearch:
         self,
         model: nn.Module,
         trained: TrainedParameters,
-        values: UntrainedValues,
+        values: UntrainedChanges,
         declared: Mapping[str, str | None] | None = None,
     ) -> None:
         self._model = model
@@ -121,12 +121,12 @@ class CopySearch:
         self._known = set(map(id, self._modules.values()))
         self.found: list[FoundObject] = []  # by the walks, also what are no modules
         self.copies: list[ModuleCopy] = []
-        self.conflicts: list[CopyConflict] = []
+        self.restrictions: list[CopyRestriction] = []
 
     @cached_property
     def _by_structure(self) -> dict[int, list[str]]:
         """Structure -> the names of the model's modules that have it; most searches need none."""
-        return modules_by_structure(self._model)
+        return names_by_structure(self._model)
 
     def run(self, holders: Sequence[CopyHolder]) -> None:
         """Find the copies in the model, in its attributes and in the holders."""
@@ -158,7 +158,7 @@ class CopySearch:
                 found.append(name)  # of the model, or a copy that was found already
             if self._is_settled(label, name, found) or not self._may_be_copy(root, module):
                 continue
-            is_certain = any(is_inside(name, each) for each in averages)
+            is_certain = any(is_inside_module(name, each) for each in averages)
             copy = self._judge(label, root, name, is_certain=is_certain, is_trusted=is_trusted)
             if copy is not None:
                 found.append(name)
@@ -166,8 +166,8 @@ class CopySearch:
 
     def _is_settled(self, label: str, name: str, found: Sequence[str]) -> bool:
         """Return whether a module belongs to a copy that was found, or is declared."""
-        return any(is_inside(name, each) for each in found) or any(
-            is_inside(label, each) for each in self._declared
+        return any(is_inside_module(name, each) for each in found) or any(
+            is_inside_module(label, each) for each in self._declared
         )
 
     def _may_be_copy(self, root: nn.Module, module: nn.Module) -> bool:
@@ -205,9 +205,9 @@ class CopySearch:
     def _origins(self, root: nn.Module, name: str, module: nn.Module) -> Iterator[str]:
         """Yield the modules of the model that may be the origin of a module."""
         copies = [copy.path for copy in self.copies if copy.root is self._model]
-        for origin in self._by_structure.get(structure_id(module, self._structures), []):
-            is_part = root is self._model and is_overlapping(origin, name)
-            if not is_part and not any(is_inside(origin, path) for path in copies):
+        for origin in self._by_structure.get(structure_hash(module, self._structures), []):
+            is_part = root is self._model and are_modules_overlapping(origin, name)
+            if not is_part and not any(is_inside_module(origin, path) for path in copies):
                 yield origin
 
     # ---------------------------------------------------------------- outside the model
@@ -241,17 +241,17 @@ class CopySearch:
             if id(module) in names:
                 name = names[id(module)]
                 reason = f"{holder.name} uses {name}, which therefore cannot be removed"
-                self.conflicts.append(
-                    CopyConflict(name, f"{reason}; exclude the layer there", is_needed=True)
+                self.restrictions.append(
+                    CopyRestriction(name, f"{reason}; exclude the layer there", is_needed=True)
                 )
 
     def _pair(self, label: str, root: nn.Module, path: str, origin: str) -> None:
-        """Take a copy whose origin is known; note a conflict where it has another structure."""
+        """Take a copy whose origin is known; note a restriction where it has another structure."""
         copy, module = root.get_submodule(path), self._modules.get(origin)
         if module is None:
             reason = f"the model has no module {origin!r}, which {label} is declared a copy of"
-            self.conflicts.append(CopyConflict("", f"{reason}; correct copies="))
-        elif structure_id(copy, self._structures) == structure_id(module, self._structures):
+            self.restrictions.append(CopyRestriction("", f"{reason}; correct copies="))
+        elif structure_hash(copy, self._structures) == structure_hash(module, self._structures):
             inside = root is self._model
             self._add(ModuleCopy(label, root, path, origin, is_registered=inside))
         elif is_pruned(module) and not is_pruned(copy):
@@ -261,8 +261,8 @@ class CopySearch:
                 parts = [".".join(part for part in (each, name) if part) for each in (path, origin)]
                 self._pair(label, root, parts[0], parts[1])
         elif has_identifying_weights(module):
-            self.conflicts.append(
-                CopyConflict(
+            self.restrictions.append(
+                CopyRestriction(
                     origin,
                     f"{label} has another structure than {origin or 'the model'}, so it cannot be "
                     "edited along; make it after all changes of the model, or train without it",

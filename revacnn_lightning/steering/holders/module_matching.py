@@ -9,49 +9,49 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.prune import BasePruningMethod
 
 __all__ = [
+    "are_modules_overlapping",
     "has_identifying_weights",
-    "is_inside",
-    "is_overlapping",
+    "is_inside_module",
     "is_pruned",
-    "modules_by_structure",
-    "structure_id",
+    "names_by_structure",
+    "structure_hash",
 ]
 
 
-def structure_id(module: nn.Module, known: dict[int, int] | None = None) -> int:
+def structure_hash(module: nn.Module, known_hashes: dict[int, int] | None = None) -> int:
     """Return a number that only modules of the same structure have.
 
     It covers the class, and the names and shapes of parameters, buffers and children. Device, type,
     values and hooks may differ.
 
     Args:
-        known: the structures found so far, by id of the module; the new ones are added.
+        known_hashes: the hashes computed so far, by id of the module; the new ones are added.
     """
-    known = {} if known is None else known
-    if id(module) not in known:
+    known_hashes = {} if known_hashes is None else known_hashes
+    if id(module) not in known_hashes:
         kind = type(module)
         tensors = [*module._parameters.items(), *module._buffers.items()]
         children = module._modules.items()
-        known[id(module)] = hash(
+        known_hashes[id(module)] = hash(
             (
                 f"{kind.__module__}.{kind.__qualname__}",
                 tuple((name, _shape(tensor)) for name, tensor in tensors),
-                tuple((n, structure_id(c, known)) for n, c in children if c is not None),
+                tuple((n, structure_hash(c, known_hashes)) for n, c in children if c is not None),
             )
         )
-    return known[id(module)]
+    return known_hashes[id(module)]
 
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
     return None if tensor is None or is_lazy(tensor) else tuple(tensor.shape)
 
 
-def modules_by_structure(model: nn.Module) -> dict[int, list[str]]:
+def names_by_structure(model: nn.Module) -> dict[int, list[str]]:
     """Return structure -> the names of the model's modules that have it."""
     known: dict[int, int] = {}
     names = defaultdict(list)
     for name, module in model.named_modules():
-        names[structure_id(module, known)].append(name)
+        names[structure_hash(module, known)].append(name)
     return names
 
 
@@ -60,14 +60,14 @@ def has_identifying_weights(module: nn.Module) -> bool:
     return any(not is_lazy(p) and p.ndim > 1 for p in module.parameters())
 
 
-def is_inside(name: str, module: str) -> bool:
+def is_inside_module(name: str, module_name: str) -> bool:
     """Return whether a dotted name is that of a module or of a part of it."""
-    return module in ("", name) or name.startswith(f"{module}.")
+    return module_name in ("", name) or name.startswith(f"{module_name}.")
 
 
-def is_overlapping(a: str, b: str) -> bool:
-    """Return whether two modules are the same or one is part of the other."""
-    return is_inside(a, b) or is_inside(b, a)
+def are_modules_overlapping(name_a: str, name_b: str) -> bool:
+    """Return whether two named modules are the same, or one is part of the other."""
+    return is_inside_module(name_a, name_b) or is_inside_module(name_b, name_a)
 
 
 def is_pruned(module: nn.Module) -> bool:

@@ -71,7 +71,7 @@ class FoundObject:
 
 
 def walk_attributes(
-    name: str, value: object, known: frozenset[int] = frozenset()
+    name: str, value: object, skipped_ids: frozenset[int] = frozenset()
 ) -> Iterator[FoundObject]:
     """Yield the modules, optimizers and tensors that an object holds in its attributes.
 
@@ -79,11 +79,11 @@ def walk_attributes(
 
     Args:
         name: the name of the object, with which each path begins.
-        known: the ids of objects that are not entered.
+        skipped_ids: the ids of objects that are not entered.
     """
-    seen = set(known)
+    seen = set(skipped_ids)
     queue = deque([(name, value, 0)])
-    while queue and len(seen) < MAX_OBJECTS + len(known):
+    while queue and len(seen) < MAX_OBJECTS + len(skipped_ids):
         path, each, depth = queue.popleft()
         if id(each) in seen:
             continue

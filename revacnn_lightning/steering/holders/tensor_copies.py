@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.copy_evidence import SIMILAR, tensor_similarity
-from revacnn_lightning.steering.holders.model_copy import CopyConflict
+from revacnn_lightning.steering.holders.model_copy import CopyRestriction
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
 from revacnn_lightning.steering.holders.object_walk import FoundObject
 from revacnn_lightning.steering.holders.tensor_copy import TensorCopy, make_module_tree
@@ -35,10 +35,10 @@ class _Search:
         self._taken = taken | {id(t) for t in self.listings.tensors.values()}
         self._names = {id(t): name for name, t in self.listings.tensors.items()}
         self.copies: list[TensorCopy] = []
-        self.conflicts: list[CopyConflict] = []
+        self.restrictions: list[CopyRestriction] = []
 
     def take(self, found: FoundObject) -> None:
-        """Note what was found if it is a copy, or a conflict if it cannot be edited."""
+        """Note what was found if it is a copy, or a restriction if it cannot be edited."""
         value = found.value
         if isinstance(value, Tensor):
             self._take_single(found.path, value)
@@ -175,7 +175,7 @@ class _Search:
         )  # fmt: skip
 
     def _refuse(self, listings: Sequence[TensorListing], reason: str) -> None:
-        self.conflicts += [CopyConflict(listing.scope, reason) for listing in listings]
+        self.restrictions += [CopyRestriction(listing.scope, reason) for listing in listings]
 
     def _fits(self, listing: TensorListing, tensors: Sequence[Tensor]) -> bool:
         return all(
@@ -204,7 +204,7 @@ def _is_part(tensor: Tensor) -> bool:
 
 def find_tensor_copies(
     model: nn.Module, candidates: Iterable[FoundObject], modules: Sequence[ModuleCopy]
-) -> tuple[list[TensorCopy], list[CopyConflict]]:
+) -> tuple[list[TensorCopy], list[CopyRestriction]]:
     """Return the copies of tensors among what a walk has found, and why some cannot be edited.
 
     Args:
@@ -219,4 +219,4 @@ def find_tensor_copies(
     search = _Search(model, [copy.path for copy in modules if copy.is_registered], taken)
     for found in tensors:
         search.take(found)
-    return search.copies, search.conflicts
+    return search.copies, search.restrictions

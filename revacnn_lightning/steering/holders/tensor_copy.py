@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
-from revacnn_lightning.steering.holders.module_matching import is_inside
+from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.holders.tensor_listings import TensorListing
 from revacnn_lightning.steering.planning.plan import EditPlan
 
@@ -35,16 +35,16 @@ class TensorCopy(ModelCopy):
     aliases: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
 
-    def rename(self, name: str) -> str | None:
+    def name_in_copy(self, name: str) -> str | None:
         """Return the name itself if it is that of a tensor with a copy."""
         is_own = name in self.listing.full_names and name not in self.aliases | self.foreign
         return name if is_own else None
 
     def concerns_layer(self, host: str) -> bool:
         """Return whether parameters of this layer, or of one after it, are in the container."""
-        if self.container is not None and is_inside(host, self.listing.scope):
+        if self.container is not None and is_inside_module(host, self.listing.scope):
             return True
-        return any(is_inside(name, host) for name in self.listing.full_names)
+        return any(is_inside_module(name, host) for name in self.listing.full_names)
 
     def follows(self, name: str) -> bool:
         """Return whether a change of this tensor of the model concerns a copy or its memory."""

@@ -19,7 +19,7 @@ from revacnn_lightning.steering.planning.part_search import balanced_choices
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.records import EqualParts
 
-__all__ = ["choose_balanced_groups", "dividing_modules", "keeps_equal_parts"]
+__all__ = ["choose_balanced_groups", "dividing_module_names", "keeps_equal_parts"]
 
 MANY = 4  # fewer filters are looked for if at least one in so many of a layer is coupled
 
@@ -62,7 +62,7 @@ def choose_balanced_groups(
     return given if is_exact else None
 
 
-def dividing_modules(groups: ChannelGroups, chosen: Sequence[int]) -> list[str]:
+def dividing_module_names(groups: ChannelGroups, chosen: Sequence[int]) -> list[str]:
     """Return the modules that divide channels of these groups into equal parts."""
     edited = _mask(groups, chosen)
     found = [each.where for each in groups.equal_parts if edited[np.concatenate(each.parts)].any()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
-from revacnn_lightning.steering.computed_tensors import filter_originals
+from revacnn_lightning.steering.computed_tensors import tensors_defining_filters
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.filter_values import empty_plan
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
-from revacnn_lightning.steering.planning.plan import EditPlan, FreezeEdit
+from revacnn_lightning.steering.planning.plan import EditPlan, FreezeOrUnfreezeEdit
 from revacnn_lightning.telemetry.unit_layers import filter_count, group_count, is_transposed
 
 __all__ = ["plan_freezing", "plan_unfreezing"]
@@ -36,7 +36,7 @@ def _plan(
         raise EditRefusedError(
             f"{layer} is transposed and grouped: freeze or unfreeze the whole layer instead"
         )
-    if filter_originals(conv) is None:
+    if tensors_defining_filters(conv) is None:
         raise EditRefusedError(
             f"the weight of {layer} is computed from other parameters in each forward, not filter "
             "by filter; its filters cannot be frozen"
@@ -49,7 +49,7 @@ def _plan(
     verb = "Freeze" if frozen else "Unfreeze"
     plan = empty_plan(context, request, f"{verb} {layer}{_listed(request.filters)}")
     norms = sorted(context.groups.norm_after.get(layer, ()))
-    plan.freezes = [FreezeEdit(layer, filter_count(conv), changed, frozen, norms)]
+    plan.freezes = [FreezeOrUnfreezeEdit(layer, filter_count(conv), changed, frozen, norms)]
     plan.filter_changes = [messages.FilterChange(layer, filters=changed)]
     plan.output_effect = messages.OUTPUT_UNCHANGED
     if any(type(o).__name__ == "LBFGS" for o in context.optimizers):

@@ -24,7 +24,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
     make_resize_plan,
     set_weight_norm_gains,
     sort_by_gain_dependency,
-    why_divided,
+    why_no_equal_parts,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
@@ -120,7 +120,7 @@ def _balanced(
     found = choose_balanced_groups(context.groups, groups, request.layer, filters, count)
     if found is None:
         raise EditRefusedError(
-            f"no filter can be added to {request.layer}: {why_divided(context, groups)}"
+            f"no filter can be added to {request.layer}: {why_no_equal_parts(context, groups)}"
         )
     return replace(context, groups=found[0]), found[1]
 

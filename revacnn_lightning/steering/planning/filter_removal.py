@@ -22,7 +22,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
     set_weight_norm_gains,
     sort_by_gain_dependency,
     why_coupled,
-    why_divided,
+    why_no_equal_parts,
 )
 from revacnn_lightning.steering.planning.size_attributes import attribute_edits
 from revacnn_lightning.telemetry.unit_layers import filter_count
@@ -108,7 +108,7 @@ def _removal(
         edits.append(set_weight_norm_gains(context, edit))
     if balanced and found is None:  # after the loop, whose reasons say what can be removed instead
         raise EditRefusedError(
-            f"these filters of {layer} cannot be removed: {why_divided(context, groups)}"
+            f"these filters of {layer} cannot be removed: {why_no_equal_parts(context, groups)}"
         )
     listed = ", ".join(map(str, sorted(filters)))
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
@@ -130,7 +130,7 @@ def _possible_removal(context: PlanningContext, layer: str, filters: Sequence[in
     rest = len(set(filters) - set(kept))
     if rest:
         return f"Keep filter {kept[0]} of {layer}: at most {rest} of these can be removed"
-    reasons = [why_coupled(context, groups, layer), why_divided(context, groups)]
+    reasons = [why_coupled(context, groups, layer), why_no_equal_parts(context, groups)]
     return f"All filters of {layer} are coupled: {'; '.join(filter(None, reasons))}"
 
 

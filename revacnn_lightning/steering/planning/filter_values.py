@@ -16,7 +16,7 @@ from revacnn_lightning.steering.planning.outgoing_columns import outgoing_zeroin
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, is_transposed
 
-__all__ = ["empty_plan", "plan_reinitialization", "plan_setting"]
+__all__ = ["empty_plan", "plan_reinitialization", "plan_weighted_mean"]
 
 
 OUTGOING_ZERO = "the outgoing weights become zero, as those of new filters"
@@ -54,7 +54,7 @@ def plan_reinitialization(context: PlanningContext, request: requests.Reinitiali
     return plan
 
 
-def plan_setting(context: PlanningContext, request: requests.SetFilter) -> EditPlan:
+def plan_weighted_mean(context: PlanningContext, request: requests.SetFilter) -> EditPlan:
     """Plan setting a filter to the weighted mean of others."""
     conv = find_layer(context.model, request.layer)
     check_filters(conv, request.layer, [request.filter])

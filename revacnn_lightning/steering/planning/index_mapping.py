@@ -13,7 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from revacnn_lightning.errors import EditFailedError
-from revacnn_lightning.steering.planning.plan import TensorEdit, old_indices, split_into_runs
+from revacnn_lightning.steering.planning.plan import (
+    TensorEdit,
+    old_indices_and_new_mask,
+    split_into_runs,
+)
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
 __all__ = [
@@ -125,7 +129,7 @@ def _origins(
         if edit is None:
             order, new = np.arange(dimension.size), np.zeros(dimension.size, bool)
         else:
-            order, new = old_indices(edit)
+            order, new = old_indices_and_new_mask(edit)
         start = groups_before.start_of(dimension.tensor, dimension.dim)
         if start is not None:  # before, the dimension had a single entry
             source[here] = start + order

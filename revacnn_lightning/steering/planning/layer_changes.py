@@ -10,7 +10,12 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.protocol.messages import OUTPUT_UNCHANGED
-from revacnn_lightning.steering.blocks import CroppedConv2d, DiracBlock, IdentityLinear, make_block
+from revacnn_lightning.steering.blocks import (
+    CropOrPadConv2d,
+    DiracBlock,
+    IdentityLinear,
+    make_block,
+)
 from revacnn_lightning.steering.computed_tensors import has_tensor
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import find_layer, find_module
@@ -18,7 +23,7 @@ from revacnn_lightning.steering.planning.optimizer_support import parameter_posi
 from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, kernel_size
 
-__all__ = ["plan_insertion", "plan_layer_removal"]
+__all__ = ["plan_layer_insertion", "plan_layer_removal"]
 
 NOT_CALLED = (
     "{layer} was not called as a module by any forward of the model; it can be edited when a "
@@ -30,7 +35,7 @@ REPLACEMENTS = {
 }
 
 
-def plan_insertion(context: PlanningContext, request: requests.InsertLayer) -> EditPlan:
+def plan_layer_insertion(context: PlanningContext, request: requests.InsertLayer) -> EditPlan:
     """Plan inserting a block after a layer without changing the network's function."""
     host = find_layer(context.model, request.after)
     if request.after not in context.groups.shapes:  # a hook of the layer runs the block
@@ -105,7 +110,7 @@ def _replacement_kind(
     if all(given is not None and given == returned for given, returned in shapes):
         return "identity"
     if isinstance(module, nn.Conv2d):
-        if type(module) is CroppedConv2d or (
+        if type(module) is CropOrPadConv2d or (
             module.kernel_size == (1, 1) and module.padding in ((0, 0), "valid", "same")
         ):
             raise EditRefusedError(

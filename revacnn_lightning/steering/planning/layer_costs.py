@@ -11,10 +11,10 @@ from torch import nn
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, kernel_size
 
-__all__ = ["LayerCost", "layer_costs"]
+__all__ = ["LayerCostAndSize", "layer_costs_and_sizes"]
 
 
-class LayerCost(NamedTuple):
+class LayerCostAndSize(NamedTuple):
     """What a layer costs and returns in one sample's forward.
 
     Attributes:
@@ -27,13 +27,13 @@ class LayerCost(NamedTuple):
     output_size: tuple[int, ...] | None = None
 
 
-def layer_costs(groups: ChannelGroups, model: nn.Module) -> dict[str, LayerCost]:
+def layer_costs_and_sizes(groups: ChannelGroups, model: nn.Module) -> dict[str, LayerCostAndSize]:
     """Return what each module of the model that the traced forwards called costs and returns."""
     macs: Counter[str] = Counter()
     for cost in groups.op_costs:
         macs[cost.modules[-1] if cost.modules else ""] += cost.macs
     return {
-        name: LayerCost(
+        name: LayerCostAndSize(
             round(macs[name] / groups.samples),
             _output_size(model.get_submodule(name), [out for _, out in shapes]),
         )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from revacnn_lightning.steering.blocks import make_block
-from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit, old_indices
+from revacnn_lightning.steering.planning.plan import EditPlan, LayerEdit, old_indices_and_new_mask
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.records import OpCost
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
@@ -28,7 +28,7 @@ def count_macs_after(groups: ChannelGroups, plan: EditPlan, model: nn.Module) ->
     for edit in plan.tensors:
         dimension = groups.dimension(edit.tensor, edit.dim)
         copies[dimension.start : dimension.stop] = np.bincount(
-            old_indices(edit)[0], minlength=dimension.size
+            old_indices_and_new_mask(edit)[0], minlength=dimension.size
         )
     total = 0
     for cost in groups.op_costs:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["inexact_notes", "parameter_positions", "why_state_not_resizable"]
+__all__ = ["inexact_resize_notes", "parameter_positions", "why_state_not_resizable"]
 
 # The optimizers whose state cannot be resized exactly, and why. Keys are class names, so that
 # older versions of torch need not have the class.
@@ -23,7 +23,9 @@ INEXACT = {
 }
 
 
-def inexact_notes(optimizers: Sequence[Optimizer], parameters: Iterable[Tensor]) -> list[str]:
+def inexact_resize_notes(
+    optimizers: Sequence[Optimizer], parameters: Iterable[Tensor]
+) -> list[str]:
     """Return a note for each kind of optimizer that cannot resize these parameters exactly."""
     resized = list(parameters)
     kinds = {type(o).__name__ for o in optimizers for p in resized if _trains(o, p)}

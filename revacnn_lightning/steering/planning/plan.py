@@ -20,12 +20,12 @@ __all__ = [
     "AttributeEdit",
     "EditPlan",
     "FilterMove",
-    "FreezeEdit",
+    "FreezeOrUnfreezeEdit",
     "LayerEdit",
     "RateEdit",
     "TensorEdit",
     "ValueEdit",
-    "old_indices",
+    "old_indices_and_new_mask",
     "split_into_runs",
 ]
 
@@ -129,7 +129,7 @@ class LayerEdit(Struct):
     origin: str = ""
 
 
-class FreezeEdit(Struct):
+class FreezeOrUnfreezeEdit(Struct):
     """Freezes filters, or lets them train again.
 
     ``norms``: the batch norms that normalize only this conv's output; their entries for a filter
@@ -165,7 +165,7 @@ class EditPlan(Struct):
     filters: list[FilterMove] = field(default_factory=list)
     attributes: list[AttributeEdit] = field(default_factory=list)
     layers: list[LayerEdit] = field(default_factory=list)
-    freezes: list[FreezeEdit] = field(default_factory=list)
+    freezes: list[FreezeOrUnfreezeEdit] = field(default_factory=list)
     rates: list[RateEdit] = field(default_factory=list)
     # After a layer was inserted or removed: the batch norms that are frozen with each frozen layer,
     # or scaled with the rate of a layer.
@@ -218,7 +218,7 @@ def split_into_runs(order: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
-def old_indices(edit: TensorEdit | FilterMove) -> tuple[np.ndarray, np.ndarray]:
+def old_indices_and_new_mask(edit: TensorEdit | FilterMove) -> tuple[np.ndarray, np.ndarray]:
     """Return the old index of each position after an edit, and whether it is a new entry."""
     order = np.concatenate([np.arange(a, b) for a, b in edit.runs] or [np.zeros(0, int)])
     new = np.zeros(len(order), bool)

@@ -10,9 +10,15 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.filter_freezing import plan_freezing, plan_unfreezing
 from revacnn_lightning.steering.planning.filter_growth import plan_growth
 from revacnn_lightning.steering.planning.filter_removal import plan_merging, plan_removal
-from revacnn_lightning.steering.planning.filter_values import plan_reinitialization, plan_setting
-from revacnn_lightning.steering.planning.layer_changes import plan_insertion, plan_layer_removal
-from revacnn_lightning.steering.planning.learning_rate import plan_rate
+from revacnn_lightning.steering.planning.filter_values import (
+    plan_reinitialization,
+    plan_weighted_mean,
+)
+from revacnn_lightning.steering.planning.layer_changes import (
+    plan_layer_insertion,
+    plan_layer_removal,
+)
+from revacnn_lightning.steering.planning.learning_rate import plan_rate_scaling
 from revacnn_lightning.steering.planning.macs import count_macs, count_macs_after
 from revacnn_lightning.steering.planning.plan import EditPlan
 
@@ -22,13 +28,13 @@ _PLANNERS: dict[type, Callable[[PlanningContext, Any], EditPlan]] = {
     requests.AddFilters: plan_growth,
     requests.RemoveFilters: plan_removal,
     requests.MergeFilters: plan_merging,
-    requests.InsertLayer: plan_insertion,
+    requests.InsertLayer: plan_layer_insertion,
     requests.RemoveLayer: plan_layer_removal,
     requests.Freeze: plan_freezing,
     requests.Unfreeze: plan_unfreezing,
-    requests.ScaleLearningRate: plan_rate,
+    requests.ScaleLearningRate: plan_rate_scaling,
     requests.Reinitialize: plan_reinitialization,
-    requests.SetFilter: plan_setting,
+    requests.SetFilter: plan_weighted_mean,
 }
 
 

@@ -11,17 +11,17 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.equal_parts import dividing_modules
+from revacnn_lightning.steering.planning.equal_parts import dividing_module_names
 from revacnn_lightning.steering.planning.lookup import find_layer, find_tensor
 from revacnn_lightning.steering.planning.optimizer_support import (
-    inexact_notes,
+    inexact_resize_notes,
     why_state_not_resizable,
 )
 from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     FilterMove,
     TensorEdit,
-    old_indices,
+    old_indices_and_new_mask,
     split_into_runs,
 )
 from revacnn_lightning.steering.planning.unused_layers import untraced_consumers
@@ -36,7 +36,7 @@ __all__ = [
     "set_weight_norm_gains",
     "sort_by_gain_dependency",
     "why_coupled",
-    "why_divided",
+    "why_no_equal_parts",
 ]
 
 # A note names at most this many layers.
@@ -62,7 +62,7 @@ def make_resize_plan(
     if problem:
         raise EditRefusedError(problem)
     before = context.count_parameters()
-    notes = inexact_notes(context.optimizers, tensors.values())
+    notes = inexact_resize_notes(context.optimizers, tensors.values())
     unused, is_certain = untraced_consumers(context, edits)
     plan = EditPlan(
         request=request,
@@ -117,7 +117,7 @@ def filter_move(layer: str, edit: TensorEdit, filter_count: int) -> FilterMove:
 
     The weight of a grouped transposed conv has one index for a filter of each group.
     """
-    order, new = old_indices(edit)
+    order, new = old_indices_and_new_mask(edit)
     conv_groups = filter_count // edit.size
     whole = np.concatenate([order + g * edit.size for g in range(conv_groups)])
     return FilterMove(layer, edit.tensor, edit.dim, filter_count, split_into_runs(whole),
@@ -184,14 +184,14 @@ def why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> 
         else:
             reasons.append(f"operations after {layer} couple {own} of its filters")
     if not context.groups.keeps_positions:
-        places = dividing_modules(context.groups, groups)
+        places = dividing_module_names(context.groups, groups)
         reasons.append(f"channels are divided into parts of equal size in {_listed(places)}")
     return "; ".join(reasons)
 
 
-def why_divided(context: PlanningContext, groups: Sequence[int]) -> str:
+def why_no_equal_parts(context: PlanningContext, groups: Sequence[int]) -> str:
     """Return why no edit of these groups keeps equal parts; "" if nothing divides them."""
-    places = dividing_modules(context.groups, groups)
+    places = dividing_module_names(context.groups, groups)
     if not places:
         return ""
     return (

@@ -18,7 +18,7 @@ from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     FilterMove,
     TensorEdit,
-    old_indices,
+    old_indices_and_new_mask,
     split_into_runs,
 )
 from revacnn_lightning.steering.planning.refusals import why_not_editable
@@ -29,10 +29,10 @@ from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError,
 from revacnn_lightning.steering.tracing.widened_layer import EXTRA_FILTERS, trace_widened
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
-__all__ = ["has_single_filter", "plan_single_growth"]
+__all__ = ["is_untraceable_single_filter", "plan_single_growth"]
 
 
-def has_single_filter(model: nn.Module, groups: ChannelGroups, layer: str) -> bool:
+def is_untraceable_single_filter(model: nn.Module, groups: ChannelGroups, layer: str) -> bool:
     """Return whether a layer was run, but its path cannot be traced because it has one filter."""
     if layer not in groups.unlabeled:
         return False
@@ -107,7 +107,7 @@ def _remapped(
     edit: TensorEdit | FilterMove, removed: np.ndarray
 ) -> tuple[list[tuple[int, int]], list[int]]:
     """Return runs and new positions of an edit of the tensor without the ``removed`` entries."""
-    order, new = old_indices(edit)
+    order, new = old_indices_and_new_mask(edit)
     is_kept = ~np.isin(order, removed)
     index = np.cumsum(~np.isin(np.arange(edit.size), removed)) - 1
     return split_into_runs(index[order[is_kept]]), np.flatnonzero(new[is_kept]).tolist()

@@ -15,7 +15,7 @@ from revacnn_lightning.steering.tracing.kept_tensors import (
     have_same_layout,
 )
 
-__all__ = ["CallResult", "ExpensiveCallCache", "Place"]
+__all__ = ["CachedCallResult", "ExpensiveCallCache", "Place"]
 
 # Operation -> the positions of its input and of its weight, None if it has none.
 _COMPARED: dict[str, tuple[int, int | None]] = {
@@ -38,7 +38,7 @@ Place = tuple[str, int, int, int]  # operation, address and offset of its weight
 
 
 @dataclass(eq=False)
-class CallResult:
+class CachedCallResult:
     """What a call returned: one tensor, or a tuple.
 
     Attributes:
@@ -51,8 +51,8 @@ class CallResult:
     is_tuple: bool
     forward: int
 
-    def tensors(self) -> Any:
-        """Return what the call returned."""
+    def tensor_or_tuple(self) -> Any:
+        """Return what the call returned: one tensor, or a tuple of tensors."""
         found = tuple(each.tensor.detach() for each in self.outputs)
         return found if self.is_tuple else found[0]
 
@@ -61,7 +61,7 @@ class CallResult:
 class _Call:
     arguments: list[Any]  # tensors as `KeptTensor`
     named: dict[str, Any]
-    result: CallResult
+    result: CachedCallResult
 
     def agrees(self, args: tuple[Any, ...], kwargs: dict[str, Any], exact: bool) -> bool:
         """Return whether a call has these arguments; if not exact, tensors of these shapes."""
@@ -114,7 +114,7 @@ class ExpensiveCallCache:
 
     def find(
         self, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], *, exact: bool
-    ) -> CallResult | None:
+    ) -> CachedCallResult | None:
         """Return the result of the call at this place in an earlier forward, if it will do.
 
         Args:
@@ -126,8 +126,8 @@ class ExpensiveCallCache:
         return call.result if call is not None and call.agrees(args, kwargs, is_exact) else None
 
     def keep(
-        self, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], result: CallResult
-    ) -> CallResult | None:
+        self, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], result: CachedCallResult
+    ) -> CachedCallResult | None:
         """Keep the arguments of a call; return the result of the one that it replaces."""
         old = self._calls.get(place)
         for each in () if old is None else old.arguments:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ContentNumbers", "is_numbered"]
+__all__ = ["ContentNumbers", "can_be_numbered"]
 
 _ATOMS = {str, torch.dtype, torch.device, torch.layout, torch.memory_format}
 _COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
@@ -120,7 +120,7 @@ class ContentNumbers:
         Raises:
             TypeError: its memory does not determine them, is not observed, or has no number.
         """
-        if not is_numbered(tensor):
+        if not can_be_numbered(tensor):
             raise TypeError(tensor.dtype)
         address = tensor.untyped_storage().data_ptr()
         number = self._now.get(address)
@@ -143,7 +143,7 @@ class ContentNumbers:
         return number
 
 
-def is_numbered(tensor: Tensor) -> bool:
+def can_be_numbered(tensor: Tensor) -> bool:
     """Return whether the memory of a tensor determines its values and is observed."""
     return (
         type(tensor) in (Tensor, nn.Parameter)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.records import TensorDimension
 
-__all__ = ["FilterActivity"]
+__all__ = ["NewFilterActivity"]
 
 
-class FilterActivity:
+class NewFilterActivity:
     """The activity of new filters wherever a consumer reads them.
 
     A sum of convs has one filter of each at a position, and consumers read the label of one of

@@ -6,10 +6,10 @@ import traceback
 
 from torch import nn
 
-__all__ = ["raising_module"]
+__all__ = ["raising_module_name"]
 
 
-def raising_module(model: nn.Module, error: BaseException) -> str:
+def raising_module_name(model: nn.Module, error: BaseException) -> str:
     """Return the name of the innermost module in whose method ``error`` was raised.
 
     Returns:

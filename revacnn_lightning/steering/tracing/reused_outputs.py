@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.compared_calls import CallResult, ExpensiveCallCache, Place
-from revacnn_lightning.steering.tracing.content_numbers import ContentNumbers, is_numbered
+from revacnn_lightning.steering.tracing.compared_calls import (
+    CachedCallResult,
+    ExpensiveCallCache,
+    Place,
+)
+from revacnn_lightning.steering.tracing.content_numbers import ContentNumbers, can_be_numbered
 from revacnn_lightning.steering.tracing.kept_tensors import KeptTensors, have_same_layout
 from revacnn_lightning.steering.tracing.op_effects import (
     Effect,
@@ -52,7 +56,7 @@ class ReusedOutputs:
 
     def __init__(self) -> None:
         self._numbers = ContentNumbers()
-        self._results: dict[Hashable, CallResult] = {}
+        self._results: dict[Hashable, CachedCallResult] = {}
         self._written: dict[Hashable, int] = {}  # what operations in place have written
         self._kept = KeptTensors()
         self._calls = ExpensiveCallCache(self._kept)
@@ -111,7 +115,7 @@ class ReusedOutputs:
             self._prepare_write(tensor)
         output = func(*args, **kwargs)
         for tensor in (*written, *_tensors_in((output,))):
-            if is_numbered(tensor):
+            if can_be_numbered(tensor):
                 self._numbers.hold(tensor)
         return output
 
@@ -136,7 +140,7 @@ class ReusedOutputs:
     def _ignored(self, output: Any, written: Sequence[Tensor] = ()) -> Any:
         """Return the output of an operation of the last forward, and keep nothing of it."""
         for tensor in (*written, *_tensors_in((output,))):
-            if is_numbered(tensor):
+            if can_be_numbered(tensor):
                 self._numbers.ignore(tensor)
         return output
 
@@ -162,7 +166,7 @@ class ReusedOutputs:
     def _prepare_write(self, tensor: Tensor) -> None:
         """Copy what is kept in the memory that an operation is about to write to."""
         self._kept.copy_before_write(tensor)
-        if is_numbered(tensor):
+        if can_be_numbered(tensor):
             self._numbers.forget(tensor)
 
     def _may_move(self, tensor: Tensor) -> bool:
@@ -185,7 +189,7 @@ class ReusedOutputs:
             return self._returned(found)
         output = func(*args, **kwargs)
         outputs = output if isinstance(output, tuple) else (output,)
-        if not all(isinstance(each, Tensor) and is_numbered(each) for each in outputs):
+        if not all(isinstance(each, Tensor) and can_be_numbered(each) for each in outputs):
             return output
         if any(self._numbers.has(each) for each in outputs):  # another view of an argument
             return output
@@ -199,13 +203,13 @@ class ReusedOutputs:
             self._numbers.hold(each, number if self._is_exact or found is known else 0)
         return output
 
-    def _returned(self, result: CallResult) -> Any:
+    def _returned(self, result: CachedCallResult) -> Any:
         """Return the output of an earlier call."""
         result.forward = self._forward
         self._record(result)
-        return result.tensors()
+        return result.tensor_or_tuple()
 
-    def _record(self, result: CallResult) -> None:
+    def _record(self, result: CachedCallResult) -> None:
         """Record that the outputs of a call exist in this forward."""
         for kept, number in zip(result.outputs, result.numbers, strict=True):
             self._numbers.record(kept.address, number)
@@ -218,12 +222,12 @@ class ReusedOutputs:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         output: Any,
-    ) -> CallResult:
+    ) -> CachedCallResult:
         """Keep the output of a call."""
         outputs = output if isinstance(output, tuple) else (output,)
         kept = [self._kept.keep(each) for each in outputs]
         numbers = [self._numbers.new() for _ in outputs]
-        result = CallResult(kept, numbers, isinstance(output, tuple), self._forward)
+        result = CachedCallResult(kept, numbers, isinstance(output, tuple), self._forward)
         self._record(result)
         self._results[key] = result
         if place is not None:
@@ -261,13 +265,13 @@ class ReusedOutputs:
             return func(*args, **kwargs)
         found = self._calls.find(place, args, kwargs, exact=self._is_exact)
         if found is not None:
-            return found.tensors()
+            return found.tensor_or_tuple()
         output = func(*args, **kwargs)
         if self._is_last:
             return output
         outputs = output if isinstance(output, tuple) else (output,)
         kept = [self._kept.keep(each) for each in outputs]
-        result = CallResult(kept, [], isinstance(output, tuple), self._forward)
+        result = CachedCallResult(kept, [], isinstance(output, tuple), self._forward)
         replaced = self._calls.keep(place, args, kwargs, result)
         for each in () if replaced is None else replaced.outputs:
             self._kept.release(each)
@@ -276,7 +280,7 @@ class ReusedOutputs:
 
 def _are_numbered(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Return whether the memory of all tensors among arguments determines their values."""
-    return all(map(is_numbered, _tensors_in((*args, *kwargs.values()))))
+    return all(map(can_be_numbered, _tensors_in((*args, *kwargs.values()))))
 
 
 def _tensors_in(values: Any) -> list[Tensor]:

@@ -24,7 +24,7 @@ __all__ = [
     "SizeAttribute",
     "SizeSource",
     "TracedInt",
-    "traced_attributes",
+    "temporary_traced_ints",
 ]
 
 
@@ -107,7 +107,7 @@ class LinearExpression(NamedTuple):
             return None
         return self.times(Fraction(1, value))._replace(divisors=(*self.divisors, attribute))
 
-    def opaque(self) -> LinearExpression:
+    def as_nonlinear(self) -> LinearExpression:
         """Return the expression marked as not linear."""
         return self._replace(is_linear=False)
 
@@ -147,7 +147,7 @@ class TracedInt(int):
         def product(factor: LinearExpression) -> LinearExpression:
             if not factor.terms:
                 return self.expression.times(factor.constant)
-            return self.expression.plus(factor).opaque()
+            return self.expression.plus(factor).as_nonlinear()
 
         return self._with(other, int.__mul__(self, other), product)
 
@@ -155,7 +155,7 @@ class TracedInt(int):
 
     def __floordiv__(self, other: Any) -> Any:
         def quotient(divisor: LinearExpression) -> LinearExpression:
-            opaque = self.expression.plus(divisor).opaque()
+            opaque = self.expression.plus(divisor).as_nonlinear()
             if int.__mod__(self, int(other)):
                 return opaque
             if divisor.terms:
@@ -166,7 +166,7 @@ class TracedInt(int):
 
     def __rfloordiv__(self, other: Any) -> Any:
         value = int.__rfloordiv__(self, other)
-        return self._with(other, value, lambda e: e.plus(self.expression).opaque())
+        return self._with(other, value, lambda e: e.plus(self.expression).as_nonlinear())
 
     __hash__ = int.__hash__
 
@@ -198,7 +198,7 @@ if hasattr(nn, "RMSNorm"):
 
 
 @contextmanager
-def traced_attributes(model: nn.Module) -> Iterator[bool]:
+def temporary_traced_ints(model: nn.Module) -> Iterator[bool]:
     """Replace the integer attributes of the model's own classes by `TracedInt`s.
 
     Yields whether there are any. Afterwards the original values are restored.

@@ -21,7 +21,7 @@ from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.dispatch import apply_rule
 from revacnn_lightning.steering.tracing.size_uses import SizeUseMode
 from revacnn_lightning.steering.tracing.trace import Trace
-from revacnn_lightning.steering.tracing.traced_int import traced_attributes
+from revacnn_lightning.steering.tracing.traced_int import temporary_traced_ints
 from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
 
 __all__ = ["Run", "Tracer"]
@@ -76,7 +76,7 @@ class Tracer(LightDispatchMode):
                 register_module_forward_hook(self._leave, always_call=True),
             ):
                 stack.callback(handle.remove)
-            has_attributes = stack.enter_context(traced_attributes(self.trace.model))
+            has_attributes = stack.enter_context(temporary_traced_ints(self.trace.model))
             if has_attributes or self._reads_shapes:
                 stack.enter_context(SizeUseMode(self.trace, reads_shapes=self._reads_shapes))
             stack.enter_context(self)

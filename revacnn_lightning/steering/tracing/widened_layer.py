@@ -23,7 +23,7 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardProbe,
     trace,
 )
-from revacnn_lightning.steering.tracing.raising_module import raising_module
+from revacnn_lightning.steering.tracing.raising_module import raising_module_name
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
@@ -70,7 +70,7 @@ def _trace(model: nn.Module, probe: ForwardProbe) -> ChannelGroups:
         try:
             return trace(model, probe)
         except ForwardFailedError as error:
-            name = raising_module(model, error)
+            name = raising_module_name(model, error)
             if name not in called or not _fit(modules[name], called[name]):
                 raise
         finally:

@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from revacnn_lightning.steering.execution.tensor_resize import Resize
 from revacnn_lightning.steering.planning import index_mapping
-from revacnn_lightning.steering.planning.plan import TensorEdit, old_indices, split_into_runs
+from revacnn_lightning.steering.planning.plan import (
+    TensorEdit,
+    old_indices_and_new_mask,
+    split_into_runs,
+)
 
 orders = st.lists(st.integers(0, 30), max_size=40)
 
@@ -45,7 +49,7 @@ def tensor_for(edit: TensorEdit) -> torch.Tensor:
 @given(edits())
 def test_apply_equals_index_select(edit: TensorEdit) -> None:
     old = tensor_for(edit)
-    order, new = old_indices(edit)
+    order, new = old_indices_and_new_mask(edit)
     slow = torch.stack([old.select(edit.dim, i) for i in order.tolist()], edit.dim)
     assert torch.equal(Resize(edit).apply(old), slow)
     filled = Resize(edit).apply_and_fill(old, -1.0)
@@ -62,7 +66,7 @@ def test_revert_is_the_inverse_of_apply(edit: TensorEdit) -> None:
     assert torch.equal(resize.revert(resized, resize.removed_entries(old)), old)
     trained = resized + 1000  # survivors keep later changes
     again = resize.revert(trained, resize.removed_entries(old))
-    order, new = old_indices(edit)
+    order, new = old_indices_and_new_mask(edit)
     for index in range(edit.size):
         at = [p for p, (i, n) in enumerate(zip(order, new, strict=True)) if i == index and not n]
         expected = trained.select(edit.dim, at[0]) if at else old.select(edit.dim, index)
@@ -95,7 +99,7 @@ def test_insert_copies_after_a_flatten(filters: int, block: int, data: st.DataOb
     index, count = data.draw(st.integers(0, filters - 1)), data.draw(st.integers(1, 3))
     columns = np.arange(index * block, (index + 1) * block)
     edit = index_mapping.insertion_edit("w", 1, filters * block, columns, 1, count)
-    order, new = old_indices(edit)
+    order, new = old_indices_and_new_mask(edit)
     slow: list[tuple[int, bool]] = []
     for f in range(filters):
         own = [(f * block + i, False) for i in range(block)]

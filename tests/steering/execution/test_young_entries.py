@@ -17,7 +17,7 @@ from revacnn_lightning.steering.checkpoint import (
     STATE_KEY,
     add_edits,
     adopt_structure,
-    restore_ages,
+    restore_entry_ages,
 )
 from revacnn_lightning.steering.execution import entry_ages, update_cap, young_entries
 from tests.steering import nets
@@ -181,7 +181,7 @@ def test_ages_survive_a_checkpoint(name: str) -> None:
     adopt_structure(fresh, checkpoint)
     fresh.load_state_dict(weights)
     resumed = maker(name, {})(fresh.parameters())
-    restore_ages(fresh, [resumed], checkpoint[STATE_KEY])
+    restore_entry_ages(fresh, [resumed], checkpoint[STATE_KEY])
     Editor(fresh, [resumed])
     resumed.load_state_dict(state)
     train(fresh, resumed, [], range(11, 14))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Journal
-from revacnn_lightning.steering.tracing.traced_int import TracedInt, traced_attributes
+from revacnn_lightning.steering.tracing.traced_int import TracedInt, temporary_traced_ints
 from tests.steering import nets
 
 
@@ -330,7 +330,7 @@ def test_channels_counted_by_one_number_are_coupled() -> None:
 def test_attributes_are_restored_after_a_trace() -> None:
     model, editor, probe = nets.editor_of(UnequalSplit)
     sizes = model.sizes
-    with traced_attributes(model):
+    with temporary_traced_ints(model):
         assert isinstance(model.touched, TracedInt)
     editor.channel_groups(probe)
     assert model.sizes is sizes
@@ -340,7 +340,7 @@ def test_attributes_are_restored_after_a_trace() -> None:
 
 def test_arithmetic_tracks_attributes() -> None:
     model = Product()
-    with traced_attributes(model):
+    with temporary_traced_ints(model):
         heads, width = model.heads, model.width
         linear = 2 * heads - width
         assert int(linear) == 1

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning import AddFilters, EditFailedError
 from revacnn_lightning.steering import Editor, ForwardProbe
-from revacnn_lightning.steering.tracing.raising_module import raising_module
+from revacnn_lightning.steering.tracing.raising_module import raising_module_name
 
 
 class FixedSize(nn.Module):
@@ -38,11 +38,11 @@ def test_innermost_module_is_found() -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(3, 2)))
     with pytest.raises(RuntimeError) as info:
         model(torch.zeros(1, 4))
-    assert raising_module(model, info.value) == "0.0"
+    assert raising_module_name(model, info.value) == "0.0"
 
 
 def test_error_outside_of_the_model_has_no_module() -> None:
-    assert raising_module(nn.Linear(1, 1), ValueError("elsewhere")) == ""
+    assert raising_module_name(nn.Linear(1, 1), ValueError("elsewhere")) == ""
 
 
 def test_rolled_back_edit_names_the_module_that_raised() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.labels import Label, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.table import rule
+from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["is_per_head", "multiply_heads"]
@@ -59,7 +59,7 @@ def _sum_over(trace: Trace, query: Label, key: Label) -> None:
     trace.normalize_together(query, f"the scores of {trace.where()} sum over them")
 
 
-@rule(
+@register_rule(
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention",

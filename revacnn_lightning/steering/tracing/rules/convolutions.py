@@ -7,13 +7,13 @@ from torch import Tensor
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.rounding import conv_rounding_unit
-from revacnn_lightning.steering.tracing.rules.table import rule
+from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["convolution_rule", "couple_bias", "fix_partly_labeled", "why_unlabeled"]
 
 
-@rule("convolution", "_convolution", "convolution_overrideable")
+@register_rule("convolution", "_convolution", "convolution_overrideable")
 def convolution_rule(trace: Trace, call: OpCall) -> None:
     """Record which filters of the weight produce channels, and which columns read them."""
     x, weight, bias = call.args[:3]
@@ -44,7 +44,7 @@ def convolution_rule(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.out, labels)
 
 
-@rule("deform_conv2d")
+@register_rule("deform_conv2d")
 def _deformable(trace: Trace, call: OpCall) -> None:
     """A deformable conv (Dai et al. 2017): others compute where each pixel of the kernel reads."""
     x, weight, offset, mask, bias = call.args[:5]

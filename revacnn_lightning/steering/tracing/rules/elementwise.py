@@ -9,7 +9,7 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.labels import Label, align_label, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.table import rule
+from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["join_labels", "pointwise_rule"]
@@ -54,7 +54,7 @@ def _label_whole(trace: Trace, part: Tensor, written: Tensor) -> bool:
     return True
 
 
-@rule("mse_loss", "smooth_l1_loss", "huber_loss")
+@register_rule("mse_loss", "smooth_l1_loss", "huber_loss")
 def _loss(trace: Trace, call: OpCall) -> None:
     """Couple the channels of both operands, and those that one mean or sum depends on."""
     joined = _joined(trace, call.args[:2], call.args[0].ndim)

@@ -13,23 +13,23 @@ from revacnn_lightning.steering.tracing.rules.convolutions import (
     why_unlabeled,
 )
 from revacnn_lightning.steering.tracing.rules.rounding import matmul_rounding_unit
-from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
+from revacnn_lightning.steering.tracing.rules.table import fix_inputs, register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__: list[str] = []
 
 
-@rule("addmm")
+@register_rule("addmm")
 def _addmm(trace: Trace, call: OpCall) -> None:
     _matrix_product(trace, call, call.args[1], call.args[2], call.args[0])
 
 
-@rule("mm", "bmm")
+@register_rule("mm", "bmm")
 def _mm(trace: Trace, call: OpCall) -> None:
     _matrix_product(trace, call, call.args[0], call.args[1], None)
 
 
-@rule("baddbmm")
+@register_rule("baddbmm")
 def _baddbmm(trace: Trace, call: OpCall) -> None:
     if trace.labels(call.args[0]):
         fix_inputs(trace, call)
@@ -73,7 +73,7 @@ def _matrix_product(
     trace.set_labels(call.out, labels)
 
 
-@rule("mv")
+@register_rule("mv")
 def _matrix_vector(trace: Trace, call: OpCall) -> None:
     """(N, K) x (K,) -> (N,), as a spectral norm computes it: the sum depends on all columns."""
     matrix, vector = call.args[:2]
@@ -87,7 +87,7 @@ def _matrix_vector(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.out, [] if rows is None else [rows])
 
 
-@rule("dot", "vdot")
+@register_rule("dot", "vdot")
 def _dot(trace: Trace, call: OpCall) -> None:
     left, right = (trace.channels_along(each, 0) for each in call.args[:2])
     if left is not None and right is not None:
@@ -97,7 +97,7 @@ def _dot(trace: Trace, call: OpCall) -> None:
         fix_partly_labeled(trace, left, right)
 
 
-@rule("embedding")
+@register_rule("embedding")
 def _embedding(trace: Trace, call: OpCall) -> None:
     produced = trace.channels_along(call.args[0], 1)
     if produced is not None:

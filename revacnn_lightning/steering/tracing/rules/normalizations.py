@@ -9,7 +9,7 @@ from revacnn_lightning.steering.tracing.labels import labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.elementwise import join_labels
 from revacnn_lightning.steering.tracing.rules.op_families import BATCH_NORMS
-from revacnn_lightning.steering.tracing.rules.table import rule
+from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__: list[str] = []
@@ -17,7 +17,7 @@ __all__: list[str] = []
 NORMS = (nn.LayerNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (nn.LayerNorm,)
 
 
-@rule(*BATCH_NORMS)
+@register_rule(*BATCH_NORMS)
 def _batch_norm(trace: Trace, call: OpCall) -> None:
     x = call.args[0]
     if _uses_batch_statistics(call):
@@ -63,7 +63,7 @@ def _uses_batch_statistics(call: OpCall) -> bool:
     return flags[0] if flags else call.base == "_batch_norm_with_update"
 
 
-@rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")
+@register_rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")
 def _layer_norm(trace: Trace, call: OpCall) -> None:
     x, shape = call.args[:2]
     normalized = set(range(x.ndim - len(shape), x.ndim))
@@ -79,7 +79,7 @@ def _layer_norm(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.outs[0], join_labels(trace, [x, *affine], x.ndim))
 
 
-@rule("native_group_norm", "group_norm")
+@register_rule("native_group_norm", "group_norm")
 def _group_norm(trace: Trace, call: OpCall) -> None:
     x, weight, bias = call.args[:3]
     groups = int(call.args[6]) if call.base == "native_group_norm" else int(call.args[1])
@@ -99,7 +99,7 @@ def _group_norm(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.outs[0], list(trace.labels(x)))
 
 
-@rule("_weight_norm_interface")
+@register_rule("_weight_norm_interface")
 def _weight_norm(trace: Trace, call: OpCall) -> None:
     """w = g v / |v| (Salimans & Kingma 2016); g has size 1 in every dimension but ``dim``."""
     direction, gain = call.args[:2]

@@ -14,19 +14,19 @@ from revacnn_lightning.steering.tracing.labels import labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.convolutions import fix_partly_labeled
 from revacnn_lightning.steering.tracing.rules.rounding import matmul_rounding_unit
-from revacnn_lightning.steering.tracing.rules.table import rule
+from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__: list[str] = []
 
 
-@rule("mkldnn_rnn_layer")
+@register_rule("mkldnn_rnn_layer")
 def _one_layer(trace: Trace, call: OpCall) -> None:
     """One layer in one direction: x (T, B, C), weight_ih (gates, C)."""
     _read(trace, call, [call.args[1]])
 
 
-@rule("_cudnn_rnn", "miopen_rnn")
+@register_rule("_cudnn_rnn", "miopen_rnn")
 def _all_layers(trace: Trace, call: OpCall) -> None:
     """All layers and directions. Those of the first layer read x (T, B, C)."""
     weights, per_direction = call.args[1], int(call.args[2])
@@ -56,13 +56,13 @@ def _read(trace: Trace, call: OpCall, weights: Sequence[Tensor]) -> None:
             trace.fix(label, f"are states or steps of {trace.where()}, whose number is fixed")
 
 
-@rule("_pack_padded_sequence")
+@register_rule("_pack_padded_sequence")
 def _packed(trace: Trace, call: OpCall) -> None:
     """(B, T, …) -> (steps, …): the steps of all sequences, one after the other."""
     _convert_steps(trace, call, 2, 1)
 
 
-@rule("_pad_packed_sequence")
+@register_rule("_pad_packed_sequence")
 def _padded(trace: Trace, call: OpCall) -> None:
     """(steps, …) -> (B, T, …)."""
     _convert_steps(trace, call, 1, 2)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from revacnn_lightning.steering.tracing.labels import Label, labeled_dims, normalize_dims
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.op_families import SPATIAL
-from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
+from revacnn_lightning.steering.tracing.rules.table import fix_inputs, register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["reduction_rule", "spatial_rule"]
@@ -65,7 +65,7 @@ def _of_one_group(trace: Trace, label: Label, dims: Sequence[int]) -> Label:
     return label
 
 
-@rule("_softmax", "_log_softmax", "softmax", "log_softmax")
+@register_rule("_softmax", "_log_softmax", "softmax", "log_softmax")
 def _softmax(trace: Trace, call: OpCall) -> None:
     """Channels of a softmax over channels stay in place, but each depends on all others."""
     x = call.args[0]
@@ -79,7 +79,7 @@ def _softmax(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.out, kept)
 
 
-@rule("cumsum", "cumprod", "sort", "topk")
+@register_rule("cumsum", "cumprod", "sort", "topk")
 def _along_one_dim(trace: Trace, call: OpCall) -> None:
     x = call.args[0]
     default = -1 if call.base in ("sort", "topk") else 0

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["RULES", "Rule", "fix_inputs", "rule"]
+__all__ = ["RULES", "Rule", "fix_inputs", "register_rule"]
 
 Rule = Callable[[Trace, OpCall], None]
 RULES: dict[str, Rule] = {}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def register_rule(*names: str) -> Callable[[Rule], Rule]:
     """Register a function as the rule of these aten operations."""
 
     def register(function: Rule) -> Rule:

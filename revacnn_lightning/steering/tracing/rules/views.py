@@ -15,7 +15,7 @@ from revacnn_lightning.steering.tracing.labels import (
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.linear_maps import couple_pixels, is_unflattening
 from revacnn_lightning.steering.tracing.rules.op_families import RESHAPES
-from revacnn_lightning.steering.tracing.rules.table import fix_inputs, rule
+from revacnn_lightning.steering.tracing.rules.table import fix_inputs, register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["view_rule"]
@@ -109,7 +109,7 @@ def _better(x: Tensor, label: Label, out: Tensor) -> str:
     return f"; write {written} instead"
 
 
-@rule("pixel_shuffle")
+@register_rule("pixel_shuffle")
 def _pixel_shuffle(trace: Trace, call: OpCall) -> None:
     """(…, C r², H, W) -> (…, C, H r, W r) couples the r² filters of one output channel."""
     x, r = call.args[0], int(call.args[1])
@@ -121,7 +121,7 @@ def _pixel_shuffle(trace: Trace, call: OpCall) -> None:
         trace.set_labels(call.out, [label_along(phases[:, 0], call.out.ndim, dim)])
 
 
-@rule("pixel_unshuffle")
+@register_rule("pixel_unshuffle")
 def _pixel_unshuffle(trace: Trace, call: OpCall) -> None:
     x, r = call.args[0], int(call.args[1])
     dim = x.ndim - 3
@@ -132,7 +132,7 @@ def _pixel_unshuffle(trace: Trace, call: OpCall) -> None:
         )
 
 
-@rule("im2col")
+@register_rule("im2col")
 def _unfold(trace: Trace, call: OpCall) -> None:
     """(B, C, H, W) -> (B, C·k·k, L): the kernel's positions of one channel are adjacent."""
     x = call.args[0]
@@ -142,7 +142,7 @@ def _unfold(trace: Trace, call: OpCall) -> None:
         trace.set_labels(call.out, [label_along(unfolded, call.out.ndim, call.out.ndim - 2)])
 
 
-@rule("index")
+@register_rule("index")
 def _index(trace: Trace, call: OpCall) -> None:
     """x[:, [2, 0, 1]]: fixed indices are possible along any dimension but a labeled one."""
     x, indices = call.args[:2]
@@ -156,7 +156,7 @@ def _index(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.out, carried)
 
 
-@rule("cat")
+@register_rule("cat")
 def _cat(trace: Trace, call: OpCall) -> None:
     """Concatenate the labels along ``dim`` and couple the others; unlabeled parts are constants."""
     dim = call.argument(1, "dim", 0) % call.out.ndim
@@ -207,14 +207,14 @@ def _coupled_by_dims(trace: Trace, labels: list[Label]) -> list[Label]:
     return list(by_dims.values())
 
 
-@rule("stack")
+@register_rule("stack")
 def _stack(trace: Trace, call: OpCall) -> None:
     dim = call.argument(1, "dim", 0) % call.out.ndim
     labels = [c.unsqueeze(dim) for t in call.args[0] for c in trace.labels(t)]
     trace.set_labels(call.out, _coupled_by_dims(trace, labels))
 
 
-@rule("constant_pad_nd")
+@register_rule("constant_pad_nd")
 def _constant_pad(trace: Trace, call: OpCall) -> None:
     """Padding keeps labels; padded channels are constants, as those of a concatenation."""
     x, pad = call.args[:2]
@@ -252,7 +252,7 @@ def _with_size(label: Label, dim: int, size: int) -> list[int]:
     return [size if d == dim else each for d, each in enumerate(label.shape)]
 
 
-@rule("glu")
+@register_rule("glu")
 def _gated(trace: Trace, call: OpCall) -> None:
     """GLU (Dauphin et al. 2017): the second half of the channels gates the first."""
     x = call.args[0]
@@ -271,7 +271,7 @@ def _gated(trace: Trace, call: OpCall) -> None:
     trace.set_labels(call.out, kept)
 
 
-@rule("roi_align", "roi_pool")
+@register_rule("roi_align", "roi_pool")
 def _regions(trace: Trace, call: OpCall) -> None:
     """(B, C, H, W), (K, 5) -> (K, C, h, w): crops each channel on its own."""
     channels = trace.channels_along(call.args[0], 1)
@@ -282,7 +282,7 @@ def _regions(trace: Trace, call: OpCall) -> None:
         trace.set_labels(call.outs[0], [label_along(channels, call.outs[0].ndim, 1)])
 
 
-@rule("as_strided")
+@register_rule("as_strided")
 def _as_strided(trace: Trace, call: OpCall) -> None:
     """In place it only changes the memory format; otherwise any elements may overlap."""
     if not (call.is_inplace and call.out.shape == call.args[0].shape):
