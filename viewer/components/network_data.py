@@ -268,22 +268,22 @@ def coupled_nodes(state: RunState, layout: NetworkLayout, plan: PlanSummary | No
     return nodes if len(nodes) > 1 else []
 
 
-def coupling_text(plan: PlanSummary | None, layer: str) -> str:
+def coupling_text(plan: PlanSummary | None, layer_name: str) -> str:
     """Return the names of coupled layers in words: ``coupled with conv1, layer1.1.conv2``."""
     changed = [] if plan is None else [part.layer for part in plan.filter_changes]
-    others = [name for name in changed if name != layer]
+    others = [name for name in changed if name != layer_name]
     if not others:
         return ""
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
     return f"coupled with {', '.join(others[:3])}{more}"
 
 
-def removal_preview_text(plan: PlanSummary | None, layer: str) -> str:
+def removal_preview_text(plan: PlanSummary | None, layer_name: str) -> str:
     """Return in words the price of removing a filter, and the layers coupled with it."""
     price = describe_plan_loss_change(plan)
     if plan is not None and plan.price is not None:
         price += f", measured at batch {format_count(plan.price.step)}"
-    parts = [f"removal: {price}" if price else "", coupling_text(plan, layer)]
+    parts = [f"removal: {price}" if price else "", coupling_text(plan, layer_name)]
     return " · ".join(filter(None, parts))
 
 

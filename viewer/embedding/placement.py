@@ -45,16 +45,16 @@ def jitter(points: Array, seed: int) -> Array:
     return np.asarray(points + noise * points.std())
 
 
-def grid_positions(n: int) -> Array:
-    """Return positions (n, 2) in a grid, row by row, in [-1, 1]²."""
-    if n == 0:
+def grid_positions(n_points: int) -> Array:
+    """Return positions (n_points, 2) in a grid, row by row, in [-1, 1]²."""
+    if n_points == 0:
         return np.zeros((0, 2))
-    columns = int(np.ceil(np.sqrt(n)))
-    rows = -(-n // columns)
-    i = np.arange(n)
+    columns = int(np.ceil(np.sqrt(n_points)))
+    rows = -(-n_points // columns)
+    i = np.arange(n_points)
     x = (i % columns + 0.5) / columns * 2 - 1
     y = 1 - (i // columns + 0.5) / rows * 2
-    return np.stack([x, y], axis=1) * (0.7 if n < MIN_PROJECTED else 0.95)
+    return np.stack([x, y], axis=1) * (0.7 if n_points < MIN_PROJECTED else 0.95)
 
 
 def place_degenerate_filters(kinds: Array) -> Array:

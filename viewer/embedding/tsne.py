@@ -38,9 +38,9 @@ TRUST_NEIGHBORS = 7
 Array = np.ndarray
 
 
-def perplexity(n: int) -> float:
-    """Return the perplexity for ``n`` points. t-SNE needs three times as many neighbors."""
-    return max(1.0, min(MAX_PERPLEXITY, (n - 1) / 3))
+def perplexity(n_points: int) -> float:
+    """Return the perplexity for ``n_points`` points. t-SNE needs three times as many neighbors."""
+    return max(1.0, min(MAX_PERPLEXITY, (n_points - 1) / 3))
 
 
 def tsne(data: Array, seed: int) -> Array:

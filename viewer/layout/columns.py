@@ -100,20 +100,20 @@ class Column:
         return replace(self, x=self.x + dx)
 
 
-def fit_dot_pitch(n: int, slot: float, height: float, largest: float = DOT_PITCH) -> float:
-    """Return the largest pitch at which ``n`` dots fit a slot, px; 0 if none does.
+def fit_dot_pitch(n_dots: int, slot: float, height: float, max_pitch: float = DOT_PITCH) -> float:
+    """Return the largest pitch at which ``n_dots`` dots fit a slot, px; 0 if none does.
 
     Dots are side by side only where the height does not suffice for one below the other.
 
     Args:
         slot: the width of the slot, px.
         height: the height of the slot, px.
-        largest: the largest pitch to return, px.
+        max_pitch: the largest pitch to return, px.
     """
-    if height / n >= MIN_SINGLE_PITCH:
-        return min(largest, height / n)
-    for pitch in np.arange(min(largest, DOT_PITCH), MIN_DOT_PITCH - 1e-6, -0.2):
-        nodes_per_row = np.ceil(n * pitch / height)
+    if height / n_dots >= MIN_SINGLE_PITCH:
+        return min(max_pitch, height / n_dots)
+    for pitch in np.arange(min(max_pitch, DOT_PITCH), MIN_DOT_PITCH - 1e-6, -0.2):
+        nodes_per_row = np.ceil(n_dots * pitch / height)
         if nodes_per_row == 1 or nodes_per_row * pitch <= slot * SLOT_SHARE:
             return float(pitch)
     return 0.0

@@ -14,7 +14,7 @@ __all__ = [
     "closed_block_of",
     "find_blocks",
     "fold_blocks",
-    "initially_closed",
+    "initially_closed_blocks",
     "innermost_open_block_of",
     "reveal",
 ]
@@ -66,7 +66,7 @@ class LayoutUnit:
         return range(self.first, self.end)
 
 
-def find_blocks(names: Sequence[str]) -> tuple[Block, ...]:
+def find_blocks(layer_names: Sequence[str]) -> tuple[Block, ...]:
     """Return the blocks of a network from the outside in, each before the blocks inside it.
 
     A block has several layers, but not all. A module is no block if layers of other modules run
@@ -74,9 +74,9 @@ def find_blocks(names: Sequence[str]) -> tuple[Block, ...]:
     the same layers, the outermost one is the block.
 
     Args:
-        names: the names of all layers, in forward order.
+        layer_names: the names of all layers, in forward order.
     """
-    return _find_blocks(tuple(names))
+    return _find_blocks(tuple(layer_names))
 
 
 @lru_cache(maxsize=8)
@@ -98,61 +98,67 @@ def _find_blocks(names: tuple[str, ...]) -> tuple[Block, ...]:
     return tuple(sorted(blocks, key=lambda block: (block.first, -block.end)))
 
 
-def fold_blocks(names: Sequence[str], closed_blocks: Collection[str]) -> list[LayoutUnit]:
+def fold_blocks(layer_names: Sequence[str], closed_blocks: Collection[str]) -> list[LayoutUnit]:
     """Return the units to draw: the outermost closed blocks, and all layers outside of them.
 
     Args:
-        names: the names of all layers, in forward order.
+        layer_names: the names of all layers, in forward order.
         closed_blocks: the paths of the closed blocks. Unknown paths are ignored.
     """
-    return _fold(names, [block for block in find_blocks(names) if block.path in closed_blocks])
+    return _fold(
+        layer_names, [block for block in find_blocks(layer_names) if block.path in closed_blocks]
+    )
 
 
-def initially_closed(names: Sequence[str]) -> frozenset[str]:
+def initially_closed_blocks(layer_names: Sequence[str]) -> frozenset[str]:
     """Return the paths of the blocks that are closed at first.
 
     A network of up to `MAX_OPEN_LAYERS` layers is shown completely. A larger one is opened level
     by level, as long as no more than `MAX_UNITS` are drawn.
     """
-    if len(names) <= MAX_OPEN_LAYERS:
+    if len(layer_names) <= MAX_OPEN_LAYERS:
         return frozenset()
-    blocks = find_blocks(names)
+    blocks = find_blocks(layer_names)
     depths = [sum(outer.encloses(block) for outer in blocks) for block in blocks]
     closed = list(blocks)
     for depth in range(max(depths, default=-1) + 1):
         inner = [block for block, d in zip(blocks, depths, strict=True) if d > depth]
-        if len(_fold(names, inner)) > MAX_UNITS:
+        if len(_fold(layer_names, inner)) > MAX_UNITS:
             break
         closed = inner
     return frozenset(block.path for block in closed)
 
 
 def closed_block_of(
-    layer: int, names: Sequence[str], closed_blocks: Collection[str]
+    layer_index: int, layer_names: Sequence[str], closed_blocks: Collection[str]
 ) -> Block | None:
     """Return the closed block in which a layer is drawn; None if the layer has its own column."""
-    return next((b for b in find_blocks(names) if layer in b and b.path in closed_blocks), None)
+    return next(
+        (b for b in find_blocks(layer_names) if layer_index in b and b.path in closed_blocks), None
+    )
 
 
 def innermost_open_block_of(
-    layer: int, names: Sequence[str], closed_blocks: Collection[str]
+    layer_index: int, layer_names: Sequence[str], closed_blocks: Collection[str]
 ) -> Block | None:
     """Return the innermost open block around a layer, or around the closed block that hides it.
 
     None if there is no such block.
     """
     around: Block | None = None
-    for block in find_blocks(names):
-        if layer in block:
+    for block in find_blocks(layer_names):
+        if layer_index in block:
             if block.path in closed_blocks:
                 break
             around = block
     return around
 
 
-def reveal(layer: int, names: Sequence[str], closed_blocks: Collection[str]) -> frozenset[str]:
+def reveal(
+    layer_index: int, layer_names: Sequence[str], closed_blocks: Collection[str]
+) -> frozenset[str]:
     """Return the paths of the closed blocks without those around a layer, so that it is drawn."""
-    around = {block.path for block in find_blocks(names) if layer in block}
+    around = {block.path for block in find_blocks(layer_names) if layer_index in block}
     return frozenset(closed_blocks) - around
 
 

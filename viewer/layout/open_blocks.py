@@ -33,7 +33,7 @@ class OpenBlock:
 
 
 def find_open_blocks(
-    names: Sequence[str],
+    layer_names: Sequence[str],
     units: Sequence[LayoutUnit],
     closed_blocks: Collection[str],
     stages: Sequence[Stage],
@@ -43,11 +43,11 @@ def find_open_blocks(
     A block has a frame if a block beside it is closed: then the frame says what belongs together.
 
     Args:
-        names: the names of all layers.
+        layer_names: the names of all layers.
     """
     unit_of = [i for i, unit in enumerate(units) for _ in unit.layers]
     opened: list[OpenBlock] = []
-    for block in find_blocks(names):
+    for block in find_blocks(layer_names):
         first, end = unit_of[block.first], unit_of[block.end - 1] + 1
         if block.path in closed_blocks or end - first < 2:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Stage", "find_stages", "layers_in_same_stage", "short_name"]
+__all__ = ["Stage", "find_stages", "layers_in_same_stage", "short_layer_name"]
 
 SPLIT_SHARE = 0.8  # a larger stage is split into its parts; layer3 of a ResNet-152 has 0.7
 
@@ -29,15 +29,15 @@ class Stage:
     layer: int
 
 
-def find_stages(names: Sequence[str], ranks: Sequence[int]) -> list[Stage]:
+def find_stages(layer_names: Sequence[str], ranks: Sequence[int]) -> list[Stage]:
     """Return the stages from left to right; none if they carry no information.
 
     Stages whose ranks interleave would have overlapping frames and are left out. If a stage is
     much smaller and beside the layers of another, such as an auxiliary classifier, only the
     smaller one is left out.
     """
-    groups = _group_layers(range(len(names)), names, ranks)
-    prefix = _join(names, _shared_depth(names))
+    groups = _group_layers(range(len(layer_names)), layer_names, ranks)
+    prefix = _join(layer_names, _shared_depth(layer_names))
     framed = [path for path in groups if not _overlaps_another(path, groups, ranks)]
     stages = []
     for path in framed:
@@ -48,22 +48,26 @@ def find_stages(names: Sequence[str], ranks: Sequence[int]) -> list[Stage]:
     return stages if len(groups) > 1 and longest > 1 else []
 
 
-def layers_in_same_stage(name: str, stages: Sequence[Stage], names: Sequence[str]) -> list[str]:
-    """Return the layers in the same stage as layer ``name``; only itself if it is in none."""
+def layers_in_same_stage(
+    layer_name: str, stages: Sequence[Stage], layer_names: Sequence[str]
+) -> list[str]:
+    """Return the layers in the same stage as a layer; only itself if it is in none."""
     for stage in stages:
         inside = f"{stage.path}."
-        if name == stage.path or name.startswith(inside):
-            return [other for other in names if other == stage.path or other.startswith(inside)]
-    return [name]
+        if layer_name == stage.path or layer_name.startswith(inside):
+            return [
+                other for other in layer_names if other == stage.path or other.startswith(inside)
+            ]
+    return [layer_name]
 
 
-def short_name(name: str, stages: Sequence[Stage], names: Sequence[str]) -> str:
+def short_layer_name(layer_name: str, stages: Sequence[Stage], layer_names: Sequence[str]) -> str:
     """Return a layer's name without the part that its stage's title shows."""
     for stage in stages:
-        if name.startswith(f"{stage.path}."):
-            return name[len(stage.path) + 1 :]
-    prefix = _join(names, _shared_depth(names))
-    rest = name[len(prefix) :]
+        if layer_name.startswith(f"{stage.path}."):
+            return layer_name[len(stage.path) + 1 :]
+    prefix = _join(layer_names, _shared_depth(layer_names))
+    rest = layer_name[len(prefix) :]
     if prefix and rest[0].isdigit():  # an index without its list says little
         return f"{prefix.split('.')[-2]}.{rest}"
     return rest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .boxes import Box
-from .stages import Stage, short_name
+from .stages import Stage, short_layer_name
 
 __all__ = ["StageBox", "column_labels", "stage_boxes"]
 
@@ -37,20 +37,22 @@ class StageBox:
     level: int = 0
 
 
-def column_labels(names: list[str], stages: list[Stage], density: str, width: float) -> list[str]:
+def column_labels(
+    layer_names: list[str], stages: list[Stage], density: str, width: float
+) -> list[str]:
     """Return the label of each column.
 
     Args:
-        names: the names of the layers.
+        layer_names: the names of the layers.
         width: the width available for each label, px.
     """
     if density == "crowded":  # shown one at a time, on hover
-        return [short_name(name, [], names) for name in names]
-    labels = [short_name(name, stages, names) for name in names]
+        return [short_layer_name(name, [], layer_names) for name in layer_names]
+    labels = [short_layer_name(name, stages, layer_names) for name in layer_names]
     if density == "roomy":
         return labels
     by_title: dict[str, list[int]] = {}
-    for i, (name, label) in enumerate(zip(names, labels, strict=True)):
+    for i, (name, label) in enumerate(zip(layer_names, labels, strict=True)):
         by_title.setdefault(name.removesuffix(label), []).append(i)
     for group in by_title.values():
         shortened = _shorten_labels([labels[i] for i in group], width - LABEL_GAP)

@@ -30,13 +30,13 @@ def forward_edges(structure: Structure) -> list[Edge]:
     return sorted(edges)
 
 
-def assign_ranks(n: int, edges: list[Edge]) -> list[int]:
+def assign_ranks(n_layers: int, edges: list[Edge]) -> list[int]:
     """Return the rank of each layer: one more than the largest rank of the layers it reads.
 
     Parallel branches share ranks, all edges point to the right, and ranks have no gaps. Layers
     without inputs have rank 0.
     """
-    ranks = [0] * n
+    ranks = [0] * n_layers
     for a, b in sorted(edges):  # layers are in forward order, so a < b
         ranks[b] = max(ranks[b], ranks[a] + 1)
     return ranks

@@ -8,7 +8,7 @@ from ..layout.folding import (
     closed_block_of,
     find_blocks,
     fold_blocks,
-    initially_closed,
+    initially_closed_blocks,
     innermost_open_block_of,
     reveal,
 )
@@ -34,7 +34,7 @@ class BlockFolding:
     def start(self, names: Sequence[str]) -> None:
         """Fold a network that is shown for the first time."""
         if not self._is_started:
-            self.closed, self._is_started = initially_closed(names), True
+            self.closed, self._is_started = initially_closed_blocks(names), True
 
     def is_hidden(self, layer: int, names: Sequence[str]) -> bool:
         """Return whether a layer is drawn inside a closed block."""

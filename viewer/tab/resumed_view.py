@@ -12,14 +12,14 @@ from ..runs.run_state import RunState
 if TYPE_CHECKING:
     from .tab_state import TabState
 
-__all__ = ["adapt_to_resumed_run", "resumes"]
+__all__ = ["adapt_to_resumed_run", "resumes_shown_run"]
 
 
-def resumes(state: RunState | None, shown: object) -> bool:
+def resumes_shown_run(state: RunState | None, shown_state: object) -> bool:
     """Return whether a run resumes the run of another state, which was shown before."""
-    if state is None or not isinstance(shown, RunState):
+    if state is None or not isinstance(shown_state, RunState):
         return False
-    return state.resumes == shown.connection.run
+    return state.resumes == shown_state.connection.run
 
 
 def adapt_to_resumed_run(tab: TabState, previous_structure: Structure | None) -> None:

@@ -19,7 +19,7 @@ from .edit_queue import EditQueue
 from .page_link import PageLink
 from .playback import Playback
 from .requested_view import PANES, RequestedView, show_requested_view
-from .resumed_view import adapt_to_resumed_run, resumes
+from .resumed_view import adapt_to_resumed_run, resumes_shown_run
 from .run_selection import RunSelection
 from .selection import FilterReference, find_position, find_replacement
 from .staged_changes import StagedChanges
@@ -264,7 +264,7 @@ class TabState:
 
     def _update_structure(self, is_other_run: bool, structure: Structure | None) -> None:
         self.revision += 1
-        if is_other_run and resumes(self.state, self._known_key[0]):
+        if is_other_run and resumes_shown_run(self.state, self._known_key[0]):
             self._coupling_preview.clear()
             adapt_to_resumed_run(self, self._known_structure)
         elif is_other_run:

@@ -9,7 +9,7 @@ from viewer.layout.folding import (
     closed_block_of,
     find_blocks,
     fold_blocks,
-    initially_closed,
+    initially_closed_blocks,
     innermost_open_block_of,
     reveal,
 )
@@ -20,7 +20,7 @@ def names_of(net: str) -> list[str]:
 
 
 def folded(names: list[str]) -> list[str]:
-    return [unit.name for unit in fold_blocks(names, initially_closed(names))]
+    return [unit.name for unit in fold_blocks(names, initially_closed_blocks(names))]
 
 
 def test_blocks_are_modules_with_several_layers_but_not_all() -> None:
@@ -44,7 +44,11 @@ def test_interleaved_modules_are_no_blocks() -> None:
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_units_hold_every_layer_once(net: str) -> None:
     names = names_of(net)
-    for closed in (set(), initially_closed(names), {block.path for block in find_blocks(names)}):
+    for closed in (
+        set(),
+        initially_closed_blocks(names),
+        {block.path for block in find_blocks(names)},
+    ):
         units = fold_blocks(names, closed)
         assert [layer for unit in units for layer in unit.layers] == list(range(len(names)))
         assert all(unit.is_block or names[unit.first] == unit.name for unit in units)
@@ -54,7 +58,7 @@ def test_units_hold_every_layer_once(net: str) -> None:
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_only_large_networks_are_folded_at_first(net: str) -> None:
     names = names_of(net)
-    closed = initially_closed(names)
+    closed = initially_closed_blocks(names)
     assert bool(closed) == (len(names) > MAX_OPEN_LAYERS)
     assert len(fold_blocks(names, closed)) <= (MAX_UNITS if closed else MAX_OPEN_LAYERS)
 
@@ -80,7 +84,7 @@ def test_densenet121_is_folded_to_its_dense_blocks() -> None:
 
 def test_opening_a_block_shows_what_is_inside_in_its_place() -> None:
     names = names_of("densenet121")
-    closed = initially_closed(names) - {"features.denseblock1"}
+    closed = initially_closed_blocks(names) - {"features.denseblock1"}
     units = fold_blocks(names, closed)
     assert [unit.name for unit in units][:3] == [
         "features.conv0",

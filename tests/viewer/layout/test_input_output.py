@@ -8,7 +8,7 @@ import pytest
 from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import FakeTraining
 from viewer.layout import InputOutputDimensions, NetworkLayout, compute_layout, place_input_output
-from viewer.layout.folding import initially_closed
+from viewer.layout.folding import initially_closed_blocks
 from viewer.layout.input_output import NO_NODE, guess_input_readers
 from viewer.layout.input_output_space import input_output_space
 
@@ -18,7 +18,7 @@ NETS = ["digits", "alexnet", "resnet50", "gan", "inception", "densenet121"]
 
 def layout_of(net: str, width: float, height: float) -> tuple[Structure, NetworkLayout]:
     structure = FakeTraining(net).structure()
-    closed = initially_closed([layer.name for layer in structure.layers])
+    closed = initially_closed_blocks([layer.name for layer in structure.layers])
     return structure, compute_layout(structure, width, height, (), closed, has_input_output=True)
 
 

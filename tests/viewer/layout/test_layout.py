@@ -10,9 +10,9 @@ from revacnn_lightning.protocol.messages import Structure
 from tests.viewer.fake_training import NETS, FakeTraining
 from viewer.layout import NetworkLayout, compute_layout, layers_in_stage_of
 from viewer.layout.arcs import MAX_LEVELS, arc_levels
-from viewer.layout.folding import initially_closed
+from viewer.layout.folding import initially_closed_blocks
 from viewer.layout.paths import MAX_PATHS
-from viewer.layout.stages import find_stages, layers_in_same_stage, short_name
+from viewer.layout.stages import find_stages, layers_in_same_stage, short_layer_name
 from viewer.layout.topology import (
     assign_ranks,
     concatenating_layers,
@@ -37,7 +37,7 @@ def layout_of(net: str, width: float, height: float) -> NetworkLayout:
 def folded(net: str, width: float = 1100, height: float = 620) -> NetworkLayout:
     """Return the layout of a network as it is shown at first."""
     network = structure(net)
-    closed = initially_closed([layer.name for layer in network.layers])
+    closed = initially_closed_blocks([layer.name for layer in network.layers])
     return compute_layout(network, width, height, (), closed)
 
 
@@ -259,7 +259,7 @@ def test_the_bundle_of_a_block_is_as_thick_as_what_passes() -> None:
 
 def test_open_blocks_have_frames_where_others_are_closed() -> None:
     network = structure("resnet50")
-    closed = initially_closed([layer.name for layer in network.layers])
+    closed = initially_closed_blocks([layer.name for layer in network.layers])
     assert [(box.block, box.level) for box in folded("resnet50").stages] == [
         (f"layer{k}", 0) for k in (1, 2, 3, 4)
     ]  # fmt: skip
@@ -295,7 +295,7 @@ def test_stages_are_found_in_module_paths() -> None:
     assert [(s.name, s.first, s.last) for s in stages] == [
         ("conv1", 0, 0), ("layer1", 1, 2), ("layer2", 3, 3),
     ]  # fmt: skip
-    assert short_name("layer1.0.conv2", stages, names) == "0.conv2"
+    assert short_layer_name("layer1.0.conv2", stages, names) == "0.conv2"
 
 
 def test_shared_prefix_is_not_a_stage() -> None:
@@ -329,7 +329,7 @@ def test_interleaved_stages_have_no_frames() -> None:
     assert stage_names(names, list(range(7))) == ["down", "head"]
     assert stage_names(["left.0", "right.0", "left.1", "right.1"], [0, 0, 1, 1]) == []
     stages = find_stages(names, list(range(7)))
-    labels = [short_name(name, stages, names) for name in names]
+    labels = [short_layer_name(name, stages, names) for name in names]
     assert labels == ["0", "1", "up.0", "merge.0.a", "up.1", "merge.1.a", "head"]
 
 
@@ -339,7 +339,7 @@ def test_stage_of_nearly_all_layers_is_split() -> None:
     assert stage_names(names, ranks) == ["stem", "trunk.block1", "trunk.block2", "trunk.block3"]
     stages = find_stages(names, ranks)
     assert layers_in_same_stage("trunk.block2.0", stages, names) == names[5:9]
-    assert short_name("trunk.block2.0", stages, names) == "0"
+    assert short_layer_name("trunk.block2.0", stages, names) == "0"
     single = ["stem"] + [f"features.{i}" for i in range(9)]
     assert stage_names(single, list(range(10))) == ["stem", "features"]
 
@@ -354,9 +354,9 @@ def test_third_stage_of_resnet152_is_not_split() -> None:
 
 def test_index_in_a_list_is_labeled_with_its_list() -> None:
     names = ["net.features.0", "net.features.4"]
-    assert [short_name(name, [], names) for name in names] == ["features.0", "features.4"]
+    assert [short_layer_name(name, [], names) for name in names] == ["features.0", "features.4"]
     names = ["net.down.0", "net.up.0"]
-    assert [short_name(name, [], names) for name in names] == ["down.0", "up.0"]
+    assert [short_layer_name(name, [], names) for name in names] == ["down.0", "up.0"]
 
 
 def test_titles_are_shortened_to_the_same_depth() -> None:
@@ -442,7 +442,7 @@ def test_many_arcs_share_one_line_as_thick_as_what_passes() -> None:
     """Dozens of lines side by side cannot be followed."""
     network = structure("densenet121")
     names = [layer.name for layer in network.layers]
-    closed = initially_closed(names) - {"features.denseblock2"}
+    closed = initially_closed_blocks(names) - {"features.denseblock2"}
     layout = compute_layout(network, 1100, 620, (), closed)
     assert max(arc_levels(layout.connections.arcs, layout.ranks)) > MAX_LEVELS
     shared = (layout.arcs.y0 == layout.arcs.level) & (layout.arcs.y1 == layout.arcs.level)
