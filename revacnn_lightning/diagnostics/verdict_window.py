@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from revacnn_lightning.diagnostics.verdicts import WINDOW, Verdict, nonfinite_origin
+from revacnn_lightning.diagnostics.verdicts import WINDOW, Verdict, judge_nonfinite_origin
 from revacnn_lightning.diagnostics.window_verdicts import FrozenWindow, Rows
 
 __all__ = ["VerdictWindow"]
@@ -87,7 +87,7 @@ class VerdictWindow:
         elif self._nonfinite is None:
             parts = [self._measured_parts(name, row) for name, row in
                      (("activation", activation), ("gradient", gradient))]  # fmt: skip
-            self._nonfinite = nonfinite_origin(self._layers, *parts)
+            self._nonfinite = judge_nonfinite_origin(self._layers, *parts)
 
     def _measured_parts(self, statistic: str, row: np.ndarray) -> list[np.ndarray]:
         """Return the row by layer; nothing of a layer that was never measured."""

@@ -52,9 +52,9 @@ __all__ = [
     "VerdictKind",
     "dormancy_scores",
     "judge_gradient_flow",
+    "judge_nonfinite_origin",
     "judge_weight_updates",
     "mean_magnitudes",
-    "nonfinite_origin",
 ]
 
 VerdictKind = Literal[
@@ -188,7 +188,7 @@ def judge_gradient_flow(layers: Sequence[str], gradients: np.ndarray) -> Verdict
     return None
 
 
-def nonfinite_origin(
+def judge_nonfinite_origin(
     layers: Sequence[str], activations: Sequence[np.ndarray], gradients: Sequence[np.ndarray]
 ) -> Verdict | None:
     """Return the verdict on the layer where NaN or infinity began in a batch; None without.

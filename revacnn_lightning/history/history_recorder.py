@@ -38,7 +38,7 @@ class HistoryRecorder:
     def add(self, snapshot: Snapshot) -> None:
         """Add a batch that was due."""
         network = self._network
-        if not network.fits(snapshot):
+        if not network.has_structure_of(snapshot):
             return  # of the network before an edit
         self._history.add_scalars(snapshot)
         if network.add_activation(snapshot):

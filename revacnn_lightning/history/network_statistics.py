@@ -43,14 +43,14 @@ class NetworkStatistics:
         self._is_observed = np.repeat(observed, widths)
         return True
 
-    def fits(self, snapshot: Snapshot) -> bool:
+    def has_structure_of(self, snapshot: Snapshot) -> bool:
         """Return whether a batch was trained with this network."""
         is_current = self.structure is not None and snapshot.version == self.structure.version
         shape = (len(snapshot.statistics), int(self.offsets[-1]))
         return is_current and snapshot.values.shape == shape
 
     def add_activation(self, snapshot: Snapshot) -> bool:
-        """Add the activation of a batch that fits; return False if it has none."""
+        """Add the activation of a batch of this network; return False if it has none."""
         if "activation" not in snapshot.statistics:
             return False
         row = snapshot.values[snapshot.statistics.index("activation")]
@@ -62,7 +62,7 @@ class NetworkStatistics:
         return self._dead.mask() & self._is_observed if self._dead.is_known else None
 
     def layer_means(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
-        """Return the means of the statistics of a batch that fits over the filters of each layer.
+        """Return the means of the statistics of a batch over the filters of each layer.
 
         Each has the shape (layers,). ``dead_share`` is the share of dead filters, if it is known.
         """

@@ -47,7 +47,7 @@ class FrozenEvidence:
         for evidence in self.layers:
             measures = replace(
                 to_layer_measures(evidence),
-                busiest=self.window.busiest(evidence.layer, evidence.redundant),
+                busiest=self.window.busiest_filter(evidence.layer, evidence.redundant),
             )
             kept += judge_layer(evidence.layer, measures, self.n_filters)
         return Judgment(sorted(kept, key=lambda verdict: -verdict.worth), found.levels)

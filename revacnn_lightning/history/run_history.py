@@ -168,13 +168,13 @@ class RunHistory:
             history.add_edit(replace(edit, version=-1))  # versions begin with each training
         return history
 
-    def fill(self, message: History, after: float) -> None:
+    def fill_gap(self, message: History, after: float) -> None:
         """Insert what a message knows of the batches between ``after`` and the next known one.
 
         Raises:
             ValueError: its parts do not fit together.
         """
-        self._insert(message, partial(TimeSeries.fill, after=after))
+        self._insert(message, partial(TimeSeries.fill_gap, after=after))
 
     def prepend(self, message: History) -> None:
         """Insert what a message knows of earlier batches, except for the edits.

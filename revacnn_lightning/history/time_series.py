@@ -99,7 +99,9 @@ class TimeSeries:
         """
         self._insert(0, -1.0, steps, weights, rows)
 
-    def fill(self, after: float, steps: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None:
+    def fill_gap(
+        self, after: float, steps: np.ndarray, weights: np.ndarray, rows: np.ndarray
+    ) -> None:
         """Insert rows of the batches between ``after`` and the next known one.
 
         Arguments and errors are those of `prepend`.

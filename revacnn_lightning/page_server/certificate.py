@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-__all__ = ["fingerprint", "self_signed_certificate", "tls_context"]
+__all__ = ["ensure_self_signed_certificate", "fingerprint", "tls_context"]
 
 FILE = "viewer-certificate.pem"  # the key and the certificate
 VALID_DAYS = 365
@@ -54,12 +54,11 @@ def fingerprint(certificate: Path) -> str:
     return ":".join(f"{byte:02X}" for byte in digest)
 
 
-def self_signed_certificate(names: Sequence[str]) -> Path:
-    """Return a file with a self-signed certificate for these names, and its key.
+def ensure_self_signed_certificate(names: Sequence[str]) -> Path:
+    """Return a file with a self-signed certificate for these host names, and its key.
 
-    It is created if there is none.
-
-    It is kept, so that a browser that trusts it does so at the next start.
+    The file is created if there is no usable one. It is kept, so that a browser that trusts the
+    certificate does so at the next start.
 
     Raises:
         MissingPackageError: ``cryptography`` is not installed.

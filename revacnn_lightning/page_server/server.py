@@ -17,7 +17,7 @@ from msgspec import Struct
 from revacnn_lightning.errors import MissingPackageError, RevacnnError
 from revacnn_lightning.page_server.access_token import AccessToken
 from revacnn_lightning.page_server.allowed_hosts import AllowedHosts, host_names_for, is_loopback
-from revacnn_lightning.page_server.certificate import self_signed_certificate, tls_context
+from revacnn_lightning.page_server.certificate import ensure_self_signed_certificate, tls_context
 
 __all__ = [
     "DEFAULT_PORT",
@@ -128,7 +128,7 @@ def _tls(options: ServerOptions, names: Sequence[str]) -> tuple[Path | None, ssl
     """Return the certificate and the context of the server, if it is to use TLS."""
     if not options.has_tls:
         return None, None
-    file = options.certificate or self_signed_certificate(names)
+    file = options.certificate or ensure_self_signed_certificate(names)
     return file, tls_context(file, options.key)
 
 

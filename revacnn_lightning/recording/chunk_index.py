@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mcap.data_stream import ReadDataStream
     from mcap.records import McapRecord
 
-__all__ = ["Chunk", "ChunkIndex", "find_chunks", "read_records"]
+__all__ = ["Chunk", "ChunkIndex", "find_chunks", "read_chunk"]
 
 RECORD = struct.Struct("<BQ")  # opcode, length
 CHUNK_TIMES = struct.Struct("<QQ")  # of the first and the last message
@@ -67,7 +67,7 @@ def find_chunks(stream: IO[bytes]) -> ChunkIndex:
         return _scan(stream)
 
 
-def read_records(stream: IO[bytes], offset: int) -> list[McapRecord]:
+def read_chunk(stream: IO[bytes], offset: int) -> list[McapRecord]:
     """Return the channels and messages of the chunk at this offset.
 
     Raises:
@@ -165,7 +165,7 @@ class _Scan:
         if not self._topics:  # all channels are in the first chunk
             from mcap.records import Channel
 
-            for record in read_records(self._stream, offset):
+            for record in read_chunk(self._stream, offset):
                 if isinstance(record, Channel):
                     self._topics[record.id] = record.topic
 

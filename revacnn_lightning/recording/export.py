@@ -90,7 +90,7 @@ def _rows(reader: RecordingReader, run_columns: RunColumns) -> Iterator[tuple[st
             network.update(message)
         elif isinstance(message, Snapshot):
             yield "batches", batch_row(message, run_columns)
-            if network.fits(message):
+            if network.has_structure_of(message):
                 yield from network.rows(message)
         elif isinstance(message, Applied):
             yield "edits", edit_row(message, time, run_columns.outcomes.get(message.id))
@@ -153,7 +153,7 @@ class _Network:
         self._indices = np.array([i for width in self._widths for i in range(width)], np.int64)
         self._observed = np.repeat(np.array([one.observed for one in layers], bool), self._widths)
 
-    def fits(self, snapshot: Snapshot) -> bool:
+    def has_structure_of(self, snapshot: Snapshot) -> bool:
         """Return whether a batch was trained with this network."""
         shape = (len(snapshot.statistics), len(self._ids))
         structure = self._structure

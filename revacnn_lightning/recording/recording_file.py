@@ -89,7 +89,7 @@ class RecordingFile:
         finally:
             self._stream.close()
 
-    def abandon(self) -> None:
+    def close_without_index(self) -> None:
         """Close the file without an index, after an error."""
         with contextlib.suppress(OSError):  # what is still buffered cannot be written, either
             self._stream.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from revacnn_lightning.errors import ProtocolError, RecordingError
 from revacnn_lightning.protocol.messages import PROTOCOL_VERSION, Message
-from revacnn_lightning.recording.chunk_index import Chunk, find_chunks, read_records
+from revacnn_lightning.recording.chunk_index import Chunk, find_chunks, read_chunk
 from revacnn_lightning.recording.packed_message import PackedMessage, unpack
 from revacnn_lightning.recording.recording_file import require_mcap
 
@@ -76,7 +76,7 @@ class RecordingReader:
         try:
             if not self._topics and chunk is not self.chunks[0]:
                 self.packed(self.chunks[0])  # it holds the channels
-            for record in read_records(self._stream, chunk.offset):
+            for record in read_chunk(self._stream, chunk.offset):
                 if isinstance(record, Channel):
                     self._topics[record.id] = record.topic
                 elif isinstance(record, MessageRecord):

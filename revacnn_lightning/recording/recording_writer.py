@@ -115,7 +115,7 @@ class RecordingWriter:
         except Exception as error:  # noqa: BLE001 - the disk, or a bug: training continues
             self.failure = f"{type(error).__name__}: {error}"
             self._take_queue()
-            self._file.abandon()
+            self._file.close_without_index()
             log.warning(
                 "The recording %s has ended: %s. Training continues; what was written before can "
                 "be read",

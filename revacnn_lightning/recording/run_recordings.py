@@ -77,7 +77,7 @@ class RunRecordings:
         """Name of the file that is being written; "" if there is none."""
         return "" if self._writer is None else self._writer.path.name
 
-    def begin(self) -> None:
+    def start_configured(self) -> None:
         """Start the recording that the training has asked for, if any."""
         if self._settings.file is None:
             return

@@ -101,7 +101,7 @@ class AlertMonitor:
 
     def _check_layers(self, batch: Snapshot) -> None:
         network = self.network
-        if batch.step < self._next_check or not network.fits(batch):
+        if batch.step < self._next_check or not network.has_structure_of(batch):
             return
         self._next_check = batch.step + ACTIVATION_INTERVAL
         dead = network.dead_mask() if network.add_activation(batch) else None

@@ -263,7 +263,7 @@ class FilterInspectionCollector:
             guided_backpropagation=encode_crop(guided, depth),
             top_images=[encode_top_image(each, depth) for each in ranked],
             top_images_note=inspected.note or self._why_unobserved(layer),
-            receptive_field=(0, 0) if field is None else field.size,
+            receptive_field=(0, 0) if field is None else field.max_size,
             response=None if found is None else found.response,
             box=(0, 0, 0, 0) if box is None else edges(box),
             image_size=input_size(image),
@@ -273,7 +273,7 @@ class FilterInspectionCollector:
             preferred_refusal=preferred_refusal,
             response_map=encode_response_map(image, response_map),
             volume=volume,
-            receptive_field_depth=1 if field is None else field.depth,
+            receptive_field_depth=1 if field is None else field.max_depth,
             depth=depth,
         )
 

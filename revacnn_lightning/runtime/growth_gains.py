@@ -21,7 +21,7 @@ from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.growth_gain import (
     ReaderTensors,
-    growth_gain,
+    find_best_new_filters,
     outgoing_gradient_norms,
     why_no_gain,
 )
@@ -125,7 +125,7 @@ class GrowthGainCollector:
         if refusal:
             return refusal
         try:
-            values, directions = growth_gain(module, readers)
+            values, directions = find_best_new_filters(module, readers)
         except (RuntimeError, ValueError) as error:  # shapes that do not fit each other
             log.info("The growth gain of %s cannot be computed", layer, exc_info=True)
             return str(error)

@@ -17,7 +17,7 @@ from revacnn_lightning.telemetry.inspection.attribution import (
     attribute,
     trace_activation,
 )
-from revacnn_lightning.telemetry.inspection.receptive_field import ReceptiveField
+from revacnn_lightning.telemetry.inspection.receptive_field import ReceptiveFields
 
 __all__ = ["NO_IMAGES", "ImageAttributor", "why_unsupported"]
 
@@ -86,7 +86,7 @@ class ImageAttributor:
             log.info("Cannot attribute %s · %d", layer, filter, exc_info=True)
             return _describe_failure(error)
 
-    def receptive_field(self, layer: str, image: Tensor | None) -> ReceptiveField | None:
+    def receptive_field(self, layer: str, image: Tensor | None) -> ReceptiveFields | None:
         """Return the layer's receptive fields; None if unknown."""
         if image is None or why_unsupported(image):
             return None

@@ -239,7 +239,7 @@ class ImagePassCollector:
             PassedModule(
                 one.name,
                 one.module_type,
-                flow.last(one.sources),
+                flow.last_called(one.sources),
                 list(one.input_shape[1:]),
                 list(one.output_shape[1:]),
             )

@@ -123,7 +123,7 @@ class LayerDetailCollector:
                 "image alone; if its forward needs more, pass the option forward=..."
             )
         self._pinned_image = None if index is None else self._images.image(index)
-        self._recorder.details.pin(self._pinned_image, self.predictions.run)
+        self._recorder.details.pin_image(self._pinned_image, self.predictions.run)
         truth = LabelAndClassNames() if index is None else self._images.truth(index)
         self.predictions.choose(self._pinned_image, truth)
         self._image_index = index

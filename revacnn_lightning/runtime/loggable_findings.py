@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from revacnn_lightning.diagnostics.findings import (
+    FindingCounter,
     FindingCounts,
-    StatisticFindings,
     describe_finding,
 )
 from revacnn_lightning.history.network_statistics import NetworkStatistics
@@ -26,7 +26,7 @@ class LoggableFindings:
     """
 
     def __init__(self) -> None:
-        self._statistic_findings = StatisticFindings()
+        self._finding_counter = FindingCounter()
         self._counts: dict[str, FindingCounts] = {}  # of the findings so far, by layer
         self._text = NONE_LEFT
 
@@ -38,7 +38,7 @@ class LoggableFindings:
                 the batch lacks stay as they are.
         """
         norms = batch.values[batch.statistics.index(NORM)] if NORM in batch.statistics else None
-        present = self._statistic_findings.count(
+        present = self._finding_counter.count(
             network.layer_names, network.offsets, norms, network.dead_mask()
         )
         for layer, counts in present.items():

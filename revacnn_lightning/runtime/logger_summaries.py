@@ -65,7 +65,7 @@ class LoggerSummaries:
         self._verdicts.receive(message)
         if isinstance(message, Snapshot):
             step = self._pop_due(message)
-            if step is not None and self._network.fits(message):
+            if step is not None and self._network.has_structure_of(message):
                 findings, text = self._findings.update(message, self._network)
                 verdicts, evidence = self._verdicts.update(self._network.dead_mask())
                 named = _named("findings", findings) | _named("verdicts", verdicts)

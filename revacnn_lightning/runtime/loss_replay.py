@@ -33,7 +33,7 @@ from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.side_effects import (
-    seed_random_states,
+    seed_torch_random_states,
     side_effect_free,
 )
 
@@ -234,7 +234,7 @@ class LossReplay:
         with side_effect_free(self._module, training=False, objects=objects):
             for group in self._groups[:count]:
                 # What is random is the same in each replay.
-                seed_random_states(0, self._module.parameters())
+                seed_torch_random_states(0, self._module.parameters())
                 losses.append(float(run_forward(functools.partial(self._loss, group))))
                 if len(losses) >= MIN_GROUPS and self._clock() > ends_at:
                     break
@@ -252,7 +252,7 @@ class LossReplay:
             found = []
             for group in self._groups[:count]:
                 group.step.constants = group.constants
-                seed_random_states(0, self._module.parameters())
+                seed_torch_random_states(0, self._module.parameters())
                 run = functools.partial(group.step.replay_graph, self._module)
                 with self._make_context():
                     found.append(

@@ -197,7 +197,7 @@ class Session:
         self._queue = RequestQueue(self.server.request_server, self._key_commands, outcomes.record)
         self._handler = self._make_handler()
         if self._recordings is not None:
-            self._recordings.begin()
+            self._recordings.start_configured()
             self._recordings.on_change = self._status.repeat_heartbeat
 
     def _make_automatic(

@@ -24,7 +24,7 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe
 from revacnn_lightning.steering.tracing.trace import Trace
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
-from revacnn_lightning.telemetry.split_tensors import is_distributed, local_indices
+from revacnn_lightning.telemetry.split_tensors import is_distributed, local_index_range
 
 __all__ = ["SplitModelEditor"]
 
@@ -115,7 +115,7 @@ def _check_parts(layer: nn.Module, name: str) -> None:
     """
     for parameter in layer.parameters():
         if is_distributed(parameter) and any(
-            local_indices(parameter, dim) is None for dim in range(parameter.ndim)
+            local_index_range(parameter, dim) is None for dim in range(parameter.ndim)
         ):
             placements = getattr(parameter, "placements", ())
             raise EditRefusedError(

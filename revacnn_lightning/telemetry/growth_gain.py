@@ -39,7 +39,7 @@ from revacnn_lightning.telemetry.unit_layers import (
     kernel_size,
 )
 
-__all__ = ["ReaderTensors", "growth_gain", "outgoing_gradient_norms", "why_no_gain"]
+__all__ = ["ReaderTensors", "find_best_new_filters", "outgoing_gradient_norms", "why_no_gain"]
 
 DIRECTIONS = 4  # of the subspace
 ITERATIONS = 30
@@ -82,8 +82,10 @@ def why_no_gain(layer: UnitLayer, reader: UnitLayer) -> str:
     return ""
 
 
-def growth_gain(layer: UnitLayer, readers: Sequence[ReaderTensors]) -> tuple[Tensor, Tensor]:
-    """Return the largest singular values of M, and the filters that have these gains.
+def find_best_new_filters(
+    layer: UnitLayer, readers: Sequence[ReaderTensors]
+) -> tuple[Tensor, Tensor]:
+    """Return the new filters with the largest gains, and these: the largest singular values of M.
 
     Cost: `ITERATIONS` times a forward and a backward pass of `DIRECTIONS` filters over the inputs.
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from revacnn_lightning.telemetry.split_tensors import find_tensor_parallel
+from revacnn_lightning.telemetry.split_tensors import find_tensor_parallel_modules
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     filter_count,
@@ -58,7 +58,7 @@ class LayerSelection:
     ) -> tuple[list[tuple[str, UnitLayer]], set[nn.Module]]:
         """Return the chosen layers, and those among them that tensor parallelism splits."""
         chosen = list(self._choose(model))
-        return chosen, find_tensor_parallel(model, [layer for _, layer in chosen])
+        return chosen, find_tensor_parallel_modules(model, [layer for _, layer in chosen])
 
     def _choose(self, model: nn.Module) -> Iterator[tuple[str, UnitLayer]]:
         layers = [(name, each) for name, each in named_unit_layers(model) if filter_count(each) > 0]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.reductions import BLOCK, pixel_sums
 
-__all__ = ["image_products", "price_per_filter"]
+__all__ = ["estimate_removal_prices", "image_products"]
 
 
 def image_products(maps: Tensor, gradients: Tensor) -> Tensor:
@@ -24,8 +24,8 @@ def image_products(maps: Tensor, gradients: Tensor) -> Tensor:
     return sums
 
 
-def price_per_filter(image_products: Tensor) -> Tensor:
-    """Return the price of each filter from its `image_products`: (B, C) -> (C,).
+def estimate_removal_prices(image_products: Tensor) -> Tensor:
+    """Return the estimated price of removing each filter: `image_products` (B, C) -> (C,).
 
     It is √(B Σ x²) over the images: the root mean square of B x.
     """

@@ -13,12 +13,12 @@ __all__ = [
     "ShardedParameters",
     "class_before_fsdp",
     "find_fsdp_modules",
-    "find_tensor_parallel",
+    "find_tensor_parallel_modules",
     "has_split_parameters",
     "is_distributed",
-    "local_indices",
+    "local_index_range",
     "local_part",
-    "local_rows",
+    "local_row_range",
 ]
 
 # Loaded only in trainings that use them, and not in every build of PyTorch.
@@ -53,7 +53,7 @@ def has_split_parameters(model: nn.Module) -> bool:
     return bool(find_fsdp_modules(model)) or any(map(is_distributed, model.parameters()))
 
 
-def find_tensor_parallel(model: nn.Module, modules: Iterable[nn.Module]) -> set[nn.Module]:
+def find_tensor_parallel_modules(model: nn.Module, modules: Iterable[nn.Module]) -> set[nn.Module]:
     """Return the modules among ``modules`` that tensor parallelism splits.
 
     Each rank computes another part of their output.
@@ -83,7 +83,7 @@ def local_part(tensor: Tensor) -> Tensor:
     return local.detach()
 
 
-def local_indices(tensor: Any, dim: int) -> range | None:
+def local_index_range(tensor: Any, dim: int) -> range | None:
     """Return which indices along a dimension of a DTensor are on this rank; None if unknown."""
     indices = range(tensor.shape[dim])
     coordinate = tensor.device_mesh.get_coordinate()
@@ -102,11 +102,11 @@ def local_indices(tensor: Any, dim: int) -> range | None:
     return indices
 
 
-def local_rows(tensor: Any) -> range | None:
+def local_row_range(tensor: Any) -> range | None:
     """Return which rows of a DTensor are on this rank; None if it has no whole rows."""
     others = range(1, len(tensor.shape))
-    is_whole = all(local_indices(tensor, dim) == range(tensor.shape[dim]) for dim in others)
-    return local_indices(tensor, 0) if is_whole else None
+    is_whole = all(local_index_range(tensor, dim) == range(tensor.shape[dim]) for dim in others)
+    return local_index_range(tensor, 0) if is_whole else None
 
 
 class ShardedParameters:

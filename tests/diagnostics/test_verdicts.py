@@ -11,9 +11,9 @@ from revacnn_lightning.diagnostics.verdicts import (
     RESTLESS,
     dormancy_scores,
     judge_gradient_flow,
+    judge_nonfinite_origin,
     judge_weight_updates,
     mean_magnitudes,
-    nonfinite_origin,
 )
 
 LAYERS, OFFSETS = ["a", "b"], np.array([0, 4, 7])
@@ -78,11 +78,11 @@ def test_depth(first, kind):
 
 def test_the_origin_of_nan():
     good, bad = np.ones(3), np.array([1, np.nan, np.inf])
-    forward = nonfinite_origin(["a", "b", "c"], [good, bad, bad], [bad, bad, bad])
+    forward = judge_nonfinite_origin(["a", "b", "c"], [good, bad, bad], [bad, bad, bad])
     assert (forward.layer, forward.filters, forward.remedy) == ("b", (1, 2), "undo")
-    backward = nonfinite_origin(["a", "b", "c"], [good] * 3, [bad, bad, good])
+    backward = judge_nonfinite_origin(["a", "b", "c"], [good] * 3, [bad, bad, good])
     assert (backward.layer, backward.confidence) == ("b", 1.0)
-    assert nonfinite_origin(["a"], [good], [good]) is None
+    assert judge_nonfinite_origin(["a"], [good], [good]) is None
 
 
 def test_a_healthy_network_has_no_verdict_but_that_it_is_new():
@@ -110,11 +110,11 @@ def test_verdicts_are_ordered_by_what_acting_is_worth():
 def test_the_busiest_filter_is_the_most_active_one_that_counts():
     activation = np.array([1, 5, -9, 2, np.nan, 3, np.nan])
     frozen = window_of(30, activation=activation).freeze()
-    assert frozen.busiest("a", []) == 2
-    assert frozen.busiest("a", [2]) == 1
-    assert frozen.busiest("b", []) == 1
-    assert frozen.busiest("gone", []) == -1
-    assert window_of(30, activation=np.zeros(7)).freeze().busiest("a", []) == -1
+    assert frozen.busiest_filter("a", []) == 2
+    assert frozen.busiest_filter("a", [2]) == 1
+    assert frozen.busiest_filter("b", []) == 1
+    assert frozen.busiest_filter("gone", []) == -1
+    assert window_of(30, activation=np.zeros(7)).freeze().busiest_filter("a", []) == -1
 
 
 def test_nan_of_a_layer_that_was_never_measured_is_no_verdict():

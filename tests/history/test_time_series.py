@@ -246,14 +246,14 @@ def test_a_gap_is_filled_and_nothing_known_is_changed() -> None:
         kept.add(step, np.array([step]))
         if not 10 < step < 25:
             series.add(step, np.array([-step]))
-    series.fill(10, kept.steps, kept.weights, kept.rows)
+    series.fill_gap(10, kept.steps, kept.weights, kept.rows)
     expected = [step if 10 < step < 25 else -step for step in range(40)]
     assert series.rows[:, 0].tolist() == expected
-    series.fill(39, kept.steps, kept.weights, kept.rows)
+    series.fill_gap(39, kept.steps, kept.weights, kept.rows)
     assert series.length == 40
     late = TimeSeries(1, 64)
     late.add(10, np.array([0.0]))
-    late.fill(10, kept.steps, kept.weights, kept.rows)  # nothing has arrived since
+    late.fill_gap(10, kept.steps, kept.weights, kept.rows)  # nothing has arrived since
     assert late.steps.tolist() == list(range(10, 40))
 
 
@@ -263,6 +263,6 @@ def test_a_filled_series_stays_bounded() -> None:
         kept.add(step, np.array([step]))
     for step in [*range(5), *range(60, 80)]:
         series.add(step, np.array([step]))
-    series.fill(4, kept.steps, kept.weights, kept.rows)
+    series.fill_gap(4, kept.steps, kept.weights, kept.rows)
     assert series.length <= 32
     assert (np.diff(series.steps) > 0).all()

@@ -13,8 +13,8 @@ import pytest
 from revacnn_lightning import ConnectionFileError, MissingPackageError, RevacnnError
 from revacnn_lightning.page_server import certificate as certificates
 from revacnn_lightning.page_server.certificate import (
+    ensure_self_signed_certificate,
     fingerprint,
-    self_signed_certificate,
     tls_context,
 )
 
@@ -22,38 +22,38 @@ NAMES = ["gpu7", "127.0.0.1", "[::1]"]
 
 
 def test_a_certificate_is_made_once_and_only_its_owner_can_read_it(runtime_dir: Path):
-    path = self_signed_certificate(NAMES)
+    path = ensure_self_signed_certificate(NAMES)
     first = path.read_bytes()
     assert path.parent == runtime_dir
     assert path.stat().st_mode & 0o777 == 0o600
-    assert self_signed_certificate(NAMES[:2]).read_bytes() == first
+    assert ensure_self_signed_certificate(NAMES[:2]).read_bytes() == first
     assert isinstance(tls_context(path), ssl.SSLContext)
     assert re.fullmatch(r"([0-9A-F]{2}:){31}[0-9A-F]{2}", fingerprint(path))
 
 
 def test_a_certificate_for_other_names_or_of_other_readers_is_replaced(runtime_dir: Path):
-    path = self_signed_certificate(NAMES)
+    path = ensure_self_signed_certificate(NAMES)
     first = path.read_bytes()
-    second = self_signed_certificate([*NAMES, "gpu8"]).read_bytes()
+    second = ensure_self_signed_certificate([*NAMES, "gpu8"]).read_bytes()
     assert second != first
     path.chmod(0o644)  # others may know the key
-    assert self_signed_certificate(NAMES).read_bytes() != second
+    assert ensure_self_signed_certificate(NAMES).read_bytes() != second
     path.write_bytes(b"no certificate")
-    assert b"PRIVATE KEY" in self_signed_certificate(NAMES).read_bytes()
+    assert b"PRIVATE KEY" in ensure_self_signed_certificate(NAMES).read_bytes()
 
 
 def test_a_certificate_that_expires_soon_is_replaced(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(certificates, "VALID_DAYS", certificates.MIN_DAYS_LEFT)
-    first = self_signed_certificate(NAMES).read_bytes()
+    first = ensure_self_signed_certificate(NAMES).read_bytes()
     monkeypatch.undo()
-    assert self_signed_certificate(NAMES).read_bytes() != first
+    assert ensure_self_signed_certificate(NAMES).read_bytes() != first
 
 
 def test_no_certificate_is_kept_where_others_can_replace_it(runtime_dir: Path):
     runtime_dir.mkdir()
     runtime_dir.chmod(0o777)
     with pytest.raises(ConnectionFileError, match="chmod 700"):
-        self_signed_certificate(NAMES)
+        ensure_self_signed_certificate(NAMES)
 
 
 def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
@@ -66,7 +66,7 @@ def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(builtins, "__import__", without_cryptography)
     with pytest.raises(MissingPackageError, match=r"revacnn-lightning\[tls\]"):
-        self_signed_certificate(NAMES)
+        ensure_self_signed_certificate(NAMES)
 
 
 def test_an_unusable_certificate_is_an_error_of_the_user(tmp_path: Path):

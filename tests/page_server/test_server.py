@@ -23,7 +23,7 @@ from tornado.websocket import websocket_connect
 
 from revacnn_lightning import RevacnnError
 from revacnn_lightning.page_server.access_token import VARIABLE, cookie_name
-from revacnn_lightning.page_server.certificate import self_signed_certificate
+from revacnn_lightning.page_server.certificate import ensure_self_signed_certificate
 from revacnn_lightning.page_server.server import ServerOptions, require_tls_if_public
 from tests.viewer.processes import ROOT, TOKEN, free_port
 
@@ -300,7 +300,7 @@ def test_other_machines_do_not_reach_the_page_without_encryption(host: str):
 
 
 def test_contradictory_certificates_are_refused(tmp_path: Path):
-    pem = self_signed_certificate(["localhost"])
+    pem = ensure_self_signed_certificate(["localhost"])
     with pytest.raises(RevacnnError, match="requires --certfile"):
         require_tls_if_public(ServerOptions(key=pem))
     with pytest.raises(RevacnnError, match="use either"):
@@ -428,7 +428,7 @@ def test_bokeh_serve_showed_the_page_to_other_machines_without_encryption(
 def test_bokeh_serve_shows_the_page_to_other_machines_with_encryption(
     tmp_path: Path, own_address: str
 ):
-    pem = self_signed_certificate(["localhost"])
+    pem = ensure_self_signed_certificate(["localhost"])
     context = ssl.create_default_context(cafile=str(pem))
     context.check_hostname = False
     client = Client(free_port(), context)

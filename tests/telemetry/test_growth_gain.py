@@ -7,7 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from revacnn_lightning.telemetry.growth_gain import ReaderTensors, _maps, growth_gain, why_no_gain
+from revacnn_lightning.telemetry.growth_gain import (
+    ReaderTensors,
+    _maps,
+    find_best_new_filters,
+    why_no_gain,
+)
 from revacnn_lightning.telemetry.unit_layers import filter_count, is_transposed
 
 IMAGES = torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -113,7 +118,7 @@ def test_the_gain_is_the_largest_singular_value_of_real_gradients(name: str) -> 
     (gradient,) = torch.autograd.grad(loss, inputs[reader + 1])
     size = () if isinstance(network[reader], nn.Linear) else tuple(inputs[reader].shape[2:])
     tensors = ReaderTensors(inputs[layer].detach(), network[reader], size, gradient)
-    values, directions = growth_gain(network[layer], [tensors])
+    values, directions = find_best_new_filters(network[layer], [tensors])
     expected = torch.linalg.svdvals(matrix)
     assert values[0] == pytest.approx(float(expected[0]), rel=1e-6)
     assert float((matrix @ directions[0].flatten()).norm()) == pytest.approx(
@@ -131,7 +136,7 @@ def test_several_groups_of_images_add_up() -> None:
         ReaderTensors(inputs[layer][rows].detach(), network[reader], (6, 6), gradient[rows])
         for rows in (slice(0, 2), slice(2, 5))
     ]
-    values, _ = growth_gain(network[layer], parts)
+    values, _ = find_best_new_filters(network[layer], parts)
     expected = torch.linalg.svdvals(gradient_matrix(network, layer, reader))
     assert values[0] == pytest.approx(float(expected[0]), rel=1e-6)
 

@@ -12,11 +12,11 @@ from torch.distributed.tensor import Partial, Replicate, Shard
 
 from revacnn_lightning.telemetry.recording.split_weights import LocalFilters, reduce_filters
 from revacnn_lightning.telemetry.reductions import filter_l2_norms
-from revacnn_lightning.telemetry.split_tensors import local_rows
+from revacnn_lightning.telemetry.split_tensors import local_row_range
 
 
 def split(rows: int, mesh: tuple[int, ...], at: tuple[int, ...] | None, placements: Any) -> Any:
-    """Return what `local_rows` reads of a DTensor."""
+    """Return what `local_row_range` reads of a DTensor."""
     return SimpleNamespace(
         shape=(rows, 3),
         device_mesh=SimpleNamespace(shape=mesh, get_coordinate=lambda: at),
@@ -29,12 +29,12 @@ def split(rows: int, mesh: tuple[int, ...], at: tuple[int, ...] | None, placemen
 def test_rows_are_those_of_chunk(rows: int, size: int):
     chunks = [chunk.tolist() for chunk in torch.arange(rows).chunk(size)]
     chunks += [[]] * (size - len(chunks))  # these ranks have none
-    found = [local_rows(split(rows, (size,), (at,), [Shard(0)])) for at in range(size)]
+    found = [local_row_range(split(rows, (size,), (at,), [Shard(0)])) for at in range(size)]
     assert [list(each or []) for each in found] == chunks
 
 
 def test_rows_of_hybrid_sharding_are_those_of_its_inner_mesh():
-    found = local_rows(split(6, (2, 3), (1, 2), [Replicate(), Shard(0)]))
+    found = local_row_range(split(6, (2, 3), (1, 2), [Replicate(), Shard(0)]))
     assert list(found or []) == [4, 5]
 
 
@@ -42,7 +42,7 @@ def test_rows_of_hybrid_sharding_are_those_of_its_inner_mesh():
     ("at", "placement"), [((0,), Shard(1)), ((0,), Partial()), (None, Shard(0))]
 )
 def test_no_rows_are_known_where_a_rank_has_no_whole_ones(at: Any, placement: Any):
-    assert local_rows(split(6, (2,), at, [placement])) is None
+    assert local_row_range(split(6, (2,), at, [placement])) is None
 
 
 def test_filters_of_other_ranks_are_nan():

@@ -261,7 +261,7 @@ class RunState:
         try:
             self.histories.prepend(message)
             if after is not None:
-                self.histories.fill(message, after)
+                self.histories.fill_gap(message, after)
         except ValueError as error:
             log.warning("Ignored a malformed history of run %s: %s", self.connection.run, error)
             return

@@ -10,7 +10,7 @@ from revacnn_lightning.runtime.ranks.started_processes import (
     adopts_loaded_edits,
     was_started_by_lightning,
 )
-from revacnn_lightning.telemetry.inspection.norm_sync import find_unsupported_sync_norm
+from revacnn_lightning.telemetry.inspection.norm_sync import unsupported_norm_class_name
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
 __all__ = ["SPLIT", "are_parameters_split", "backward_refusal", "edit_refusal", "forward_refusal"]
@@ -51,7 +51,7 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
             f"edits in several processes work with Lightning's DDPStrategy, not with {name}; "
             "train with strategy='ddp'"
         )
-    norm = find_unsupported_sync_norm(module)
+    norm = unsupported_norm_class_name(module)
     if norm:
         return (
             f"a forward of a {norm} waits for the other processes, so that no edit can be "
@@ -97,7 +97,7 @@ def forward_refusal(trainer: Any, module: nn.Module) -> str:
     other processes.
     """
     is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
-    if is_replicated and not find_unsupported_sync_norm(module):
+    if is_replicated and not unsupported_norm_class_name(module):
         return ""
     return backward_refusal(trainer, module)
 

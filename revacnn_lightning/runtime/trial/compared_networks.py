@@ -28,7 +28,7 @@ from revacnn_lightning.steering.tracing.forward_probe import run_forward
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.global_hooks import global_hooks_suspended
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
-from revacnn_lightning.telemetry.inspection.side_effects import disable_logging
+from revacnn_lightning.telemetry.inspection.side_effects import patch_log_methods
 from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 
 __all__ = ["ComparedNetworks"]
@@ -236,7 +236,7 @@ def _unseen(modules: Sequence[nn.Module]) -> Iterator[None]:
     own = [{name: vars(each)[name] for name in names if name in vars(each)} for each in modules]
     with torch_modes_suspended(), global_hooks_suspended():
         for module in modules:
-            disable_logging(module)
+            patch_log_methods(module)
         try:
             yield
         finally:

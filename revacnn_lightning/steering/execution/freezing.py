@@ -26,7 +26,7 @@ from revacnn_lightning.telemetry.module_tree import named_modules_of
 from revacnn_lightning.telemetry.split_tensors import (
     ShardedParameters,
     is_distributed,
-    local_indices,
+    local_index_range,
     local_part,
 )
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, is_transposed
@@ -50,7 +50,7 @@ class _FrozenSlice:
         """Return where the entries are in this rank's part of a tensor of this shape (int64)."""
         own = range(tensor.shape[self.dim])
         if is_distributed(tensor):
-            own = local_indices(tensor, self.dim) or range(0)
+            own = local_index_range(tensor, self.dim) or range(0)
         device = local_part(tensor).device
         found = self._positions.get((own, device))
         if found is None:

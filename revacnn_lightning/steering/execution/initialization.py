@@ -17,7 +17,7 @@ from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.computed_tensors import tensor_or_original
 from revacnn_lightning.telemetry.inspection.side_effects import (
     random_states_restored,
-    seed_random_states,
+    seed_torch_random_states,
 )
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
@@ -69,7 +69,7 @@ class Initializer:
         layer = _copy_of(owner, name, default_initial_values(owner, like, self.generator))
         seed = int(torch.randint(2**31, (), generator=self.generator))
         with random_states_restored([like]), torch.no_grad():
-            seed_random_states(seed, [like])
+            seed_torch_random_states(seed, [like])
             np.random.seed(seed)
             random.seed(seed)
             if is_own:

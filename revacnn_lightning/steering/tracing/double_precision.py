@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 
 __all__ = ["DoublePrecision"]
 
@@ -33,7 +33,7 @@ _WIDE = frozenset(_WIDER.values())
 _HALF_TO_FLOAT = {"_softmax": 2, "_log_softmax": 2}  # the position of a flag that needs half
 
 
-class DoublePrecision(LightDispatchMode):
+class DoublePrecision(NoCompileDispatchMode):
     """Computes every operation inside in double precision.
 
     Views stay as they are: what reads them widens them. What the forward writes into a tensor of

@@ -19,7 +19,7 @@ from revacnn_lightning.steering.tracing.double_precision import DoublePrecision
 from revacnn_lightning.steering.tracing.forward_cache import ForwardCache
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.tracer import Run, Tracer
-from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 from revacnn_lightning.telemetry.inspection.following_norms import FollowingNorms
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
@@ -179,7 +179,7 @@ def _runner(probe: ForwardProbe, tensors: TensorState, *, exact: bool, last: boo
     return run
 
 
-class _Observed(LightDispatchMode):
+class _Observed(NoCompileDispatchMode):
     """Runs every operation inside by a function."""
 
     def __init__(self, run: Run) -> None:

@@ -22,7 +22,7 @@ from revacnn_lightning.steering.tracing.rules.dispatch import apply_rule
 from revacnn_lightning.steering.tracing.size_uses import SizeUseMode
 from revacnn_lightning.steering.tracing.trace import Trace
 from revacnn_lightning.steering.tracing.traced_int import temporary_traced_ints
-from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 
 __all__ = ["Run", "Tracer"]
 
@@ -32,7 +32,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-class Tracer(LightDispatchMode):
+class Tracer(NoCompileDispatchMode):
     """Fills a `Trace` during one or more forwards of ``model``.
 
     Use ``with tracer.tracing(): model(x)`` once per forward, then ``ChannelGroups(tracer.trace)``.

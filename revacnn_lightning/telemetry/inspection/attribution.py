@@ -30,9 +30,9 @@ from revacnn_lightning.telemetry.inspection.attribution_support import why_unsup
 from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
 from revacnn_lightning.telemetry.inspection.receptive_field import (
     PixelBox,
-    ReceptiveField,
+    ReceptiveFields,
     as_volume,
-    compute_receptive_field,
+    compute_receptive_fields,
 )
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.recording.following_nonlinearity import report_activation_maps
@@ -71,7 +71,7 @@ class TracedActivation:
     """
 
     conv: UnitLayer
-    receptive_field: ReceptiveField
+    receptive_field: ReceptiveFields
     has_receptive_field: bool
     map_size: tuple[int, int]
     module: nn.Module
@@ -141,10 +141,10 @@ def trace_activation(
     # Reading the graph runs a part of the network again that uses activation checkpointing.
     with side_effect_free(model, training=False):
         refusal = why_unsupported(backward_path(maps, pixels), relu_nodes)
-        field = compute_receptive_field(output, pixels) if is_traced else None
+        field = compute_receptive_fields(output, pixels) if is_traced else None
     if field is None:
         units = (depth, maps.shape[2] // depth, maps.shape[3])
-        field = ReceptiveField.of_whole_input(units, as_volume(image).shape[1:])
+        field = ReceptiveFields.of_whole_input(units, as_volume(image).shape[1:])
     has_field = is_traced or maps.shape[2:] == (1, 1)
     size = maps.shape[2], maps.shape[3]
     return TracedActivation(conv, field, has_field, size, module, call_index, refusal, depth)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["LightDispatchMode"]
+__all__ = ["NoCompileDispatchMode"]
 
 
-class LightDispatchMode(TorchDispatchMode):
+class NoCompileDispatchMode(TorchDispatchMode):
     """A `TorchDispatchMode` under which nothing is compiled, so torch need not import dynamo."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 
 __all__ = ["IndexBoundsMode"]
 
@@ -24,7 +24,7 @@ _Bounds = tuple[Tensor, float, float, float | None]
 _Arguments = Sequence[Any]
 
 
-class IndexBoundsMode(LightDispatchMode):
+class IndexBoundsMode(NoCompileDispatchMode):
     """A `TorchDispatchMode` that raises an `IndexError` for an index out of bounds.
 
     It checks the indices of every operation before it runs.

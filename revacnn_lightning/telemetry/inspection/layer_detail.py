@@ -119,7 +119,9 @@ class DetailRecorder:
         for layer in list(self._open):
             self._close(layer)
 
-    def pin(self, image: Tensor | None, forward: Callable[[Tensor], Any] | None = None) -> None:
+    def pin_image(
+        self, image: Tensor | None, forward: Callable[[Tensor], Any] | None = None
+    ) -> None:
         """Sample the maps of ``image`` (channels, H, W); None: of the first image of each batch.
 
         ``forward`` passes a batch of one image through the model; by default the model itself.

@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 
 __all__ = ["INPUT", "FlowResult", "ModuleFlow", "NonLayerCall"]
 
@@ -62,13 +62,13 @@ class FlowResult:
     output_sources: Sources = NONE
     passed: list[NonLayerCall] = field(default_factory=list)
 
-    def last(self, sources: Sources) -> str:
+    def last_called(self, sources: Sources) -> str:
         """Return the layer of these that was called last; `INPUT` if there is none."""
         known = [name for name in self.order if name in sources]
         return known[-1] if known else INPUT
 
 
-class ModuleFlow(LightDispatchMode):
+class ModuleFlow(NoCompileDispatchMode):
     """Observes the forwards that run in this context.
 
     Args:

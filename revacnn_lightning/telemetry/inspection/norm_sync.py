@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["disable_norm_sync", "find_unsupported_sync_norm"]
+__all__ = ["patch_sync_batch_norm", "unsupported_norm_class_name"]
 
 
-def disable_norm_sync(module: nn.Module) -> None:
+def patch_sync_batch_norm(module: nn.Module) -> None:
     """Make a SyncBatchNorm use the samples of this rank only, until its attributes are restored.
 
     Any other module stays as it is.
@@ -24,8 +24,8 @@ def disable_norm_sync(module: nn.Module) -> None:
         vars(module)["forward"] = functools.partial(_forward, module)
 
 
-def find_unsupported_sync_norm(model: nn.Module) -> str:
-    """Return the class name of a synchronized norm that `disable_norm_sync` cannot handle.
+def unsupported_norm_class_name(model: nn.Module) -> str:
+    """Return the class name of a synchronized norm that `patch_sync_batch_norm` cannot handle.
 
     It is "" if there is none.
     """

@@ -74,14 +74,15 @@ class PooledMapRecorder:
         if pooled is not None and maps is not None:
             pooled.gradient = maps.flatten(2).sum(2, dtype=torch.float32)
 
-    def pop(self, scale: Tensor | float) -> dict[str, PooledMaps]:
+    def pop(self, gradient_scale: Tensor | float) -> dict[str, PooledMaps]:
         """Return the pooled maps of the batch that has ended, by layer.
 
         Args:
-            scale: what the loss, and with it all gradients, was multiplied by. It is divided out.
+            gradient_scale: what the loss, and with it all gradients, was multiplied by. It is
+                divided out.
         """
         pooled, self._pooled = self._pooled, {}
         for maps in pooled.values():
             if maps.gradient is not None:
-                maps.gradient = maps.gradient / scale
+                maps.gradient = maps.gradient / gradient_scale
         return pooled

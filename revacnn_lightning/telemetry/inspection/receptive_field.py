@@ -31,7 +31,7 @@ from revacnn_lightning.telemetry.inspection.moved_dimensions import (
 )
 from revacnn_lightning.telemetry.inspection.receptive_field_rules import RULES
 
-__all__ = ["PixelBox", "ReceptiveField", "as_volume", "compute_receptive_field"]
+__all__ = ["PixelBox", "ReceptiveFields", "as_volume", "compute_receptive_fields"]
 
 EMPTY = (2**40, -1)  # first and last index of a unit that depends on padding only
 
@@ -77,7 +77,7 @@ def _one() -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class ReceptiveField:
+class ReceptiveFields:
     """The receptive fields of all units of a map of D×H×W.
 
     Attributes:
@@ -91,7 +91,7 @@ class ReceptiveField:
     slices: np.ndarray = field(default_factory=_one)
 
     @classmethod
-    def of_whole_input(cls, units: Sequence[int], size: Sequence[int]) -> ReceptiveField:
+    def of_whole_input(cls, units: Sequence[int], size: Sequence[int]) -> ReceptiveFields:
         """Return that each unit of a map (D, H, W) depends on the whole input (D, H, W)."""
         slices, rows, columns = (
             np.tile([0, length - 1], (count, 1)) for count, length in zip(units, size, strict=True)
@@ -105,12 +105,12 @@ class ReceptiveField:
         return PixelBox(top, left, bottom + 1, right + 1, front, back + 1)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def max_size(self) -> tuple[int, int]:
         """Height and width of the largest receptive field, in pixels."""
         return _largest(self.rows), _largest(self.columns)
 
     @property
-    def depth(self) -> int:
+    def max_depth(self) -> int:
         """Depth of the largest receptive field, in slices."""
         return _largest(self.slices)
 
@@ -119,7 +119,7 @@ def _largest(ends: np.ndarray) -> int:
     return int(np.ptp(ends, axis=1).max()) + 1
 
 
-def compute_receptive_field(maps: Tensor, pixels: Tensor) -> ReceptiveField:
+def compute_receptive_fields(maps: Tensor, pixels: Tensor) -> ReceptiveFields:
     """Return the receptive fields of the units of ``maps`` (1, C, ...) in ``pixels`` (1, c, ...).
 
     Both have one to three dimensions of positions: ([[D,] H,] W). ``maps`` must have been computed
@@ -130,7 +130,7 @@ def compute_receptive_field(maps: Tensor, pixels: Tensor) -> ReceptiveField:
     dimensions = range(-1, 1 - pixels.dim(), -1)
     ends = [_trace(path, pixels, maps.shape[dim], dim) for dim in dimensions]
     columns, rows, slices = *ends, *(_one() for _ in range(3 - len(ends)))
-    return ReceptiveField(rows, columns, slices)
+    return ReceptiveFields(rows, columns, slices)
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.inspection.global_hooks import global_hooks_suspended
 from revacnn_lightning.telemetry.inspection.index_checks import IndexBoundsMode
-from revacnn_lightning.telemetry.inspection.norm_sync import disable_norm_sync
+from revacnn_lightning.telemetry.inspection.norm_sync import patch_sync_batch_norm
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState, are_cheap_to_copy
 from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 
 __all__ = [
     "dataset_state_restored",
-    "disable_logging",
     "inside_side_effect_free",
+    "patch_log_methods",
     "random_states_restored",
-    "seed_random_states",
+    "seed_torch_random_states",
     "side_effect_free",
 ]
 
@@ -58,7 +58,7 @@ def side_effect_free(
     `TorchFunctionMode` that the user has entered is suspended, and so are hooks registered for all
     modules, so that they do not see what runs inside; the default device stays in effect.
 
-    No batch norm waits for other ranks inside (`disable_norm_sync`).
+    No batch norm waits for other ranks inside (`patch_sync_batch_norm`).
 
     On a GPU, an index out of bounds raises an `IndexError` inside instead of stopping the process
     (`IndexBoundsMode`).
@@ -101,8 +101,8 @@ def _restoring(objects: ObjectState, training: bool | None, observe: bool) -> It
             tensors = TensorState(objects.tensors, at_once=is_compiled or is_small)
             try:
                 for module in objects.modules:
-                    disable_logging(module)
-                    disable_norm_sync(module)
+                    patch_log_methods(module)
+                    patch_sync_batch_norm(module)
                     if training is not None and module.training != training:
                         vars(module)["training"] = training  # `nn.Module.__setattr__` is slow
                 with ExitStack() as stack:
@@ -146,7 +146,7 @@ def random_states_restored(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def seed_random_states(seed: int, tensors: Iterable[Tensor] = ()) -> None:
+def seed_torch_random_states(seed: int, tensors: Iterable[Tensor] = ()) -> None:
     """Seed torch's random states that `random_states_restored` restores, those and no others.
 
     ``torch.manual_seed`` also seeds all other devices, and those that torch has yet to initialize.
@@ -163,7 +163,7 @@ def inside_side_effect_free() -> bool:
     return _ACTIVE.get()
 
 
-def disable_logging(module: nn.Module) -> None:
+def patch_log_methods(module: nn.Module) -> None:
     """Make the log methods of a LightningModule do nothing, until its attributes are restored."""
     kind: Any = type(module)
     if _can_log(kind):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from revacnn_lightning.telemetry.inspection.dispatch_mode import LightDispatchMode
+from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 from revacnn_lightning.telemetry.inspection.small_tensors import SmallTensorBackup, can_be_packed
 from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
 
@@ -34,7 +34,7 @@ _shapes = attrgetter("shape")
 _requires_grad = attrgetter("requires_grad")
 
 
-class TensorState(LightDispatchMode):
+class TensorState(NoCompileDispatchMode):
     """The tensors of a model, restored by `restore`. Enter it as a context during the forward.
 
     The version counters of the tensors are not restored: an operation in place inside increases

@@ -24,8 +24,9 @@ from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.computed_weights import weight_computing_module
 from revacnn_lightning.telemetry.recording.discovery_result import (
     evaluate_discovery_batch,
-    log_compiled,
-    took_discovered_path,
+    has_lost_maps,
+    log_compiled_layers,
+    mark_lost_maps,
 )
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.following_nonlinearity import MapOwners
@@ -156,10 +157,11 @@ class ActivationHooks:
         if self._is_discovering:
             layers = evaluate_discovery_batch(layers)
             if not self._has_logged_compiled:
-                self._has_logged_compiled = log_compiled(layers)
+                self._has_logged_compiled = log_compiled_layers(layers)
             self._choose_hooks(layers)
-        elif not took_discovered_path(layers):
-            self._is_dynamic = True
+        else:
+            mark_lost_maps(layers)
+            self._is_dynamic = self._is_dynamic or has_lost_maps(layers)
         if self._undiscovered:
             self._undiscovered = {layer for layer in self._undiscovered if not layer.was_called}
         must_discover = self._is_dynamic or bool(self._undiscovered)
@@ -246,7 +248,7 @@ class ActivationHooks:
         """Handle the module, a conv or a normalization, whose output a non-linearity receives."""
         if isinstance(output, Tensor) and not is_compiling():
             if not in_backward():
-                self._batch.touch(layer)
+                self._batch.prepare_sums(layer)
                 layer.expected_maps += 1
             self._owners.set_owner(output, layer)
 

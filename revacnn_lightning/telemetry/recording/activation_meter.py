@@ -52,7 +52,7 @@ class ActivationMeter:
         self._pooled_maps = pooled_maps
 
     @property
-    def needs_maps(self) -> frozenset[str]:
+    def inspected_layers(self) -> frozenset[str]:
         """The layers whose maps are inspected in this batch."""
         inspected = self._details.layers | self._responses.layers | self._unit_samples.layers
         return inspected | self._pooled_maps.sampled_layers
@@ -74,14 +74,14 @@ class ActivationMeter:
         maps = to_maps(layer.conv, output)
         if maps is None:
             return False
-        sampled = self._batch.sampled(layer.name)
+        sampled = self._batch.sampled_statistics(layer.name)
         if output.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
             output.register_hook(self.gradient_hook(layer, sums, sampled))
             if "price" in sampled:
                 output.register_hook(self._price_hook(layer, sums, maps.detach()))
         if in_backward():
             return False
-        self._batch.touch(layer)
+        self._batch.prepare_sums(layer)
         if layer.source is not None and sums is layer.map_sums:
             self._inspect(layer, output, maps)
         if not sums.calls:
@@ -136,7 +136,7 @@ class ActivationMeter:
         per_image = "signal_to_noise" in sampled
 
         def on_gradient(gradient: Tensor) -> None:
-            self._batch.touch(layer)
+            self._batch.prepare_sums(layer)
             start = self._stopwatch.now()
             maps = require_maps(layer.conv, gradient.detach())
             sums.add_gradient(maps, magnitude, per_image)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry import reductions
-from revacnn_lightning.telemetry.price_reductions import price_per_filter
+from revacnn_lightning.telemetry.price_reductions import estimate_removal_prices
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.reductions import add_to
 
@@ -118,7 +118,7 @@ class ActivationSums:
         if per_image:
             self.image_gradients.append(reductions.pixel_sums(gradient))
 
-    def lose_gradient(self) -> None:
+    def discard_gradients(self) -> None:
         """Discard the gradients of this batch."""
         self.is_gradient_lost, self.image_gradients = True, []
 
@@ -126,7 +126,7 @@ class ActivationSums:
         """Return the root mean square of ``image_products`` (C,), in B images; None without."""
         if not self.image_products or self.is_overwritten:
             return None
-        return price_per_filter(reductions.concatenate(self.image_products))
+        return estimate_removal_prices(reductions.concatenate(self.image_products))
 
 
 def finalize_signal_to_noise(all_sums: Iterable[ActivationSums]) -> None:

@@ -213,11 +213,11 @@ def _lay_out(
     for name in names if "update_ratio" not in names else (*names, "norm_after_step"):
         sum_and_divisor = SUM_AND_DIVISOR[name]
         for layer in layers:
-            is_sampled = name in batch.sampled(layer.name) or name == "norm_after_step"
+            is_sampled = name in batch.sampled_statistics(layer.name) or name == "norm_after_step"
             value, divisor = sum_and_divisor(layer) if is_sampled else (None, np.nan)
             if value is not None and value.shape[0] != layer.width:
                 value, divisor = None, np.nan  # the conv's ``out_channels`` is wrong
-            start = 0 if value is None else buffer.offset_of(value)
+            start = 0 if value is None else buffer.slot_offset(value)
             if value is not None and start is None:
                 extras.append(value.float())  # of a network in double precision, too
                 start, end = end, end + layer.width

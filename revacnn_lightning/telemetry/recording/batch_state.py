@@ -68,7 +68,7 @@ class BatchState:
             loss_scale = loss_scale.detach().clone()
         self.loss_scale = loss_scale
 
-    def touch(self, layer: ObservedLayer) -> None:
+    def prepare_sums(self, layer: ObservedLayer) -> None:
         """Prepare the sums of a layer for an addition that is not an event."""
         self.is_regular = False
         if layer not in self.touched:
@@ -81,7 +81,7 @@ class BatchState:
         if reducer is not None:
             reducer.update_sums(self.events)
 
-    def sampled(self, layer: str) -> frozenset[str]:
+    def sampled_statistics(self, layer: str) -> frozenset[str]:
         """Return the statistics sampled of a layer."""
         return self.statistics if layer in self.inspected else self.of_all_layers
 

@@ -93,7 +93,7 @@ class _Deferred(ABC):
             self._sum([each for each in waiting if each[0] not in lost] if lost else waiting)
         self._stopwatch.add(self.label, start)
         for reducer in lost:
-            self._batch.touch(reducer.layer)
+            self._batch.prepare_sums(reducer.layer)
             self._lose(reducer)
 
     def _sum(self, waiting: Sequence[Waiting]) -> None:
@@ -211,7 +211,7 @@ class DeferredGradients(_Deferred):
         )
 
     def _lose(self, reducer: MapReducer) -> None:
-        reducer.sums.lose_gradient()
+        reducer.sums.discard_gradients()
 
 
 class _Group:

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.unit_layers import is_forward_called
 
-__all__ = ["evaluate_discovery_batch", "forward_order", "log_compiled", "took_discovered_path"]
+__all__ = [
+    "evaluate_discovery_batch",
+    "forward_order",
+    "has_lost_maps",
+    "log_compiled_layers",
+    "mark_lost_maps",
+]
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +32,7 @@ def evaluate_discovery_batch(layers: list[ObservedLayer]) -> list[ObservedLayer]
     return layers
 
 
-def log_compiled(layers: Sequence[ObservedLayer]) -> bool:
+def log_compiled_layers(layers: Sequence[ObservedLayer]) -> bool:
     """Log which layers run in a compiled region. Return whether there are any."""
     names = [layer.name for layer in layers if layer.is_compiled]
     if names:
@@ -38,16 +44,18 @@ def log_compiled(layers: Sequence[ObservedLayer]) -> bool:
     return bool(names)
 
 
-def took_discovered_path(layers: list[ObservedLayer]) -> bool:
-    """Return whether this batch took the discovered path. Marks the maps that were lost if not."""
-    is_valid = True
+def mark_lost_maps(layers: list[ObservedLayer]) -> None:
+    """Mark which maps of this batch did not reach the hooks."""
     for layer in layers:
         sums = layer.map_sums
         is_missing = layer.weights.has_gradient and not sums.calls and not layer.is_compiled
         is_diverted = layer.source is not layer.conv and layer.expected_maps != sums.calls
         sums.is_lost = is_missing or is_diverted
-        is_valid = is_valid and not (sums.is_lost and layer.was_called)
-    return is_valid
+
+
+def has_lost_maps(layers: list[ObservedLayer]) -> bool:
+    """Return whether `mark_lost_maps` has marked a map of a layer that was called before."""
+    return any(layer.map_sums.is_lost and layer.was_called for layer in layers)
 
 
 def forward_order(layers: list[ObservedLayer]) -> list[ObservedLayer]:

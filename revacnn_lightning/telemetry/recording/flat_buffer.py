@@ -45,20 +45,20 @@ class FlatBuffer:
     def slots(self, start: int, stop: int) -> Slots:
         """Return the slots of the layer with these filters: a tensor (stop - start,) per row."""
         slots = {name: self.part(name, start, stop) for name in ROWS}
-        self._offsets |= {id(slots[name]): self.offset(name) + start for name in ROWS}
+        self._offsets |= {id(slots[name]): self.row_offset(name) + start for name in ROWS}
         self._kept.append(slots)
         return slots
 
     def part(self, row: str, start: int, stop: int) -> Tensor:
         """Return a part of a row, which may have the filters of several layers: (stop - start,)."""
-        offset = self.offset(row)
+        offset = self.row_offset(row)
         return self.values[offset + start : offset + stop]
 
     def row(self, name: str) -> Tensor:
         """Return a row: (filters,)."""
         return self.part(name, 0, self._width)
 
-    def offset_of(self, slot: Tensor) -> int | None:
+    def slot_offset(self, slot: Tensor) -> int | None:
         """Return the position of a slot in `values`; None for any other tensor."""
         return self._offsets.get(id(slot))
 
@@ -67,6 +67,6 @@ class FlatBuffer:
         count = max((ROWS.index(name) + 1 for name in names if name in ROWS), default=0)
         return self.values[: 1 + count * self._width]
 
-    def offset(self, row: str) -> int:
+    def row_offset(self, row: str) -> int:
         """Return the position of a row in `values`."""
         return 1 + ROWS.index(row) * self._width

@@ -134,13 +134,13 @@ class FusedGroup:
 
     # ------------------------------------------------------------------ reductions
 
-    def norms(self, order: int, tensors: Mapping[str, Sequence[Tensor]]) -> bool:
+    def write_norms(self, order: int, tensors: Mapping[str, Sequence[Tensor]]) -> bool:
         """Write the L1 or L2 norm of each filter to the row that its tensors are given for."""
         rows = list(tensors)
         addresses = self._find(" ".join(rows), [each for row in rows for each in tensors[row]])
         if addresses is None:
             return False
-        slots = [self._buffer.offset(row) for row in rows]
+        slots = [self._buffer.row_offset(row) for row in rows]
         return self._launch(
             self._kernels.norms,
             (self._filters, len(rows)),
@@ -155,7 +155,7 @@ class FusedGroup:
         )
 
     def copy(self, weights: Sequence[Tensor]) -> FilterCopies | None:
-        """Return copies for `norms_of_changes`."""
+        """Return copies for `write_change_norms`."""
         addresses = self._find("weights", weights)
         if addresses is None:
             return None
@@ -172,7 +172,7 @@ class FusedGroup:
         )
         return copies if is_done else None
 
-    def norms_of_changes(self, weights: Sequence[Tensor], before: FilterCopies) -> bool:
+    def write_change_norms(self, weights: Sequence[Tensor], before: FilterCopies) -> bool:
         """Write ‖Δw‖ and ‖w‖ of each filter."""
         addresses = self._find("weights", weights)
         if addresses is None or list(map(_STRIDE, weights)) != before.strides:
@@ -186,8 +186,8 @@ class FusedGroup:
             before.values,
             self._buffer.values,
             len(self._shapes),
-            self._buffer.offset("update_ratio"),
-            self._buffer.offset("norm_after_step"),
+            self._buffer.row_offset("update_ratio"),
+            self._buffer.row_offset("norm_after_step"),
         )
 
     def as_tensors(self, before: FilterCopies) -> list[Tensor]:

@@ -22,8 +22,8 @@ from revacnn_lightning.telemetry.recording.backward_passes import current_pass
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.grouped_weights import (
     WeightGrouper,
-    read_gradients,
-    read_nonempty_gradients,
+    sum_gradients_if_complete,
+    sum_nonempty_gradients,
 )
 from revacnn_lightning.telemetry.recording.single_hook_policy import SingleHookPolicy
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
@@ -167,7 +167,7 @@ class GradientReader:
             self._hook_followers()
         self._policy.begin_batch()
 
-    def finish(self) -> None:
+    def check_missed_gradients(self) -> None:
         """Check at the end of the batch that no gradient was missed."""
         if self._pending:  # an error has ended these passes
             self._lose([sums for pending in self._pending.values() for sums in pending])
@@ -248,9 +248,9 @@ class GradientReader:
         self._read.append((number, weights))
         start = self._stopwatch.now()
         with torch.no_grad():
-            if not read_gradients(self._grouper, self._grouper.group(weights)):
+            if not sum_gradients_if_complete(self._grouper, self._grouper.group(weights)):
                 found = self._without_missing(weights) if self._policy.order else weights
-                read_nonempty_gradients(self._grouper, self._grouper.group(found))
+                sum_nonempty_gradients(self._grouper, self._grouper.group(found))
         self._stopwatch.add("gradient", start)
 
     def _without_missing(self, weights: tuple[WeightSums, ...]) -> tuple[WeightSums, ...]:

@@ -158,13 +158,13 @@ class _FusedLayers:
 
     def write_l1_norms(self, row: str, tensors: Sequence[Tensor]) -> None:
         """See `GroupedFilterNorms`."""
-        if not self._kernel.norms(1, {row: self._own(tensors)}):
+        if not self._kernel.write_norms(1, {row: self._own(tensors)}):
             for group in self._groups:
                 group.write_l1_norms(row, tensors)
 
     def write_l2_norms(self, tensors: Mapping[str, Sequence[Tensor]]) -> None:
         """See `GroupedFilterNorms`."""
-        if not self._kernel.norms(2, {row: self._own(each) for row, each in tensors.items()}):
+        if not self._kernel.write_norms(2, {row: self._own(each) for row, each in tensors.items()}):
             for group in self._groups:
                 group.write_l2_norms(tensors)
 
@@ -178,7 +178,7 @@ class _FusedLayers:
     ) -> None:
         """See `GroupedFilterNorms`."""
         if isinstance(before, FilterCopies):
-            if self._kernel.norms_of_changes(self._own(tensors), before):
+            if self._kernel.write_change_norms(self._own(tensors), before):
                 return
             all_copies = list(tensors)
             for at, copy in zip(self._positions, self._kernel.as_tensors(before), strict=True):

@@ -26,11 +26,11 @@ from revacnn_lightning.telemetry.reductions import filter_l1_norms, filter_l2_no
 __all__ = [
     "GroupedWeights",
     "WeightGrouper",
-    "measure_norms",
-    "measure_optimizer_gradients",
+    "measure_unknown_norms",
     "measure_updates",
-    "read_gradients",
-    "read_nonempty_gradients",
+    "sum_gradients_if_complete",
+    "sum_nonempty_gradients",
+    "sum_optimizer_gradients",
 ]
 
 _IS_MISSING = functools.partial(operator.is_, None)  # `in` would compare element by element
@@ -106,7 +106,7 @@ class WeightGrouper:
             self.batch.is_regular = False
 
 
-def read_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> bool:
+def sum_gradients_if_complete(grouper: WeightGrouper, weights: GroupedWeights) -> bool:
     """Sum the magnitudes of what ``.grad`` holds after the backward pass.
 
     Returns:
@@ -125,13 +125,13 @@ def read_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> bool:
     return True
 
 
-def read_nonempty_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> None:
+def sum_nonempty_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> None:
     """Sum the magnitudes of what ``.grad`` holds, for the weights where it is not empty."""
     _read_one_by_one(weights.remaining(is_complete=False))
     grouper.note_measured("gradient", weights, is_complete=False)
 
 
-def measure_norms(grouper: WeightGrouper, weights: GroupedWeights) -> None:
+def measure_unknown_norms(grouper: WeightGrouper, weights: GroupedWeights) -> None:
     """Compute the norms of the weights that are not known yet."""
     unknown = [
         each
@@ -173,7 +173,7 @@ def measure_updates(
     grouper.note_measured("update", weights, is_complete=is_complete)
 
 
-def measure_optimizer_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> None:
+def sum_optimizer_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> None:
     """Sum the gradients that the optimizer has just used, which ``.grad`` still holds."""
     grads = [parameter.grad for parameter in weights.parameters]
     is_complete = _is_complete(grads)

@@ -113,7 +113,7 @@ class HookCompiler:
             general_hooks: the general hook of each module.
         """
         batch = self._batch
-        key = (batch.statistics, batch.of_all_layers, self._meter.needs_maps)
+        key = (batch.statistics, batch.of_all_layers, self._meter.inspected_layers)
         if key not in self._kept:
             if len(self._kept) >= MAX_KEPT:
                 self.reset()
@@ -132,8 +132,8 @@ class HookCompiler:
             and sums.shape[1] == layer.width
             and (layer.source is layer.conv or len(layer.preactivation_modules) == 1)
             and weight_computing_module(layer.conv) is None
-            and layer.name not in self._meter.needs_maps
-            and "price" not in self._batch.sampled(layer.name)  # its hook needs the map
+            and layer.name not in self._meter.inspected_layers
+            and "price" not in self._batch.sampled_statistics(layer.name)  # its hook needs the map
         )
 
     def _compile(
@@ -172,7 +172,7 @@ class HookCompiler:
 
     def _make_reducer(self, layer: ObservedLayer, images: PerImageGradients | None) -> MapReducer:
         """Return the reducer of a map, with the hook of its gradient if that is sampled."""
-        sampled = self._batch.sampled(layer.name)
+        sampled = self._batch.sampled_statistics(layer.name)
         reducer = MapReducer(layer, sampled, images)
         if not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
             reducer.on_gradient = self._meter.gradient_hook(layer, reducer.sums, sampled)

@@ -16,7 +16,7 @@ from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.split_tensors import find_fsdp_modules
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, is_forward_called
 
-__all__ = ["ObservedLayer", "find_layers", "is_current", "observe_weight"]
+__all__ = ["ObservedLayer", "is_current", "observe_weight", "reset_selected_layers"]
 
 
 @dataclass(eq=False)
@@ -100,7 +100,7 @@ def observe_weight(layer: ObservedLayer, source: nn.Module, output: Any) -> None
         layer.weights.observe(weight)
 
 
-def find_layers(
+def reset_selected_layers(
     model: nn.Module, selection: LayerSelection, known: Iterable[ObservedLayer]
 ) -> list[ObservedLayer]:
     """Return the selected layers of the model, in the order of the model, all of them reset.

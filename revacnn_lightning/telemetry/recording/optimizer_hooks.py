@@ -19,8 +19,8 @@ from revacnn_lightning.telemetry.recording.group_step import ParameterGroupStep
 from revacnn_lightning.telemetry.recording.grouped_weights import (
     GroupedWeights,
     WeightGrouper,
-    measure_optimizer_gradients,
     measure_updates,
+    sum_optimizer_gradients,
 )
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
@@ -139,7 +139,7 @@ class OptimizerHooks:
             if "optimizer_gradient" in self.pending:
                 start = self._stopwatch.now()
                 for _, weights in groups:
-                    measure_optimizer_gradients(self._grouper, weights)
+                    sum_optimizer_gradients(self._grouper, weights)
                 self._stopwatch.add("optimizer_gradient", start)
         self.has_stepped = True
 

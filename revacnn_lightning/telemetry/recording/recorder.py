@@ -36,12 +36,15 @@ from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
 from revacnn_lightning.telemetry.recording.discovery_result import forward_order
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
-from revacnn_lightning.telemetry.recording.grouped_weights import WeightGrouper, measure_norms
+from revacnn_lightning.telemetry.recording.grouped_weights import (
+    WeightGrouper,
+    measure_unknown_norms,
+)
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 from revacnn_lightning.telemetry.recording.observed_layer import (
     ObservedLayer,
-    find_layers,
     is_current,
+    reset_selected_layers,
 )
 from revacnn_lightning.telemetry.recording.optimizer_hooks import OptimizerHooks
 from revacnn_lightning.telemetry.recording.sampling_schedule import (
@@ -248,7 +251,7 @@ class Recorder:
         """
         for layer in self._layers:
             self._gradients.unhook(layer.weights)
-        layers = find_layers(self._model, self._selection, self._layers)
+        layers = reset_selected_layers(self._model, self._selection, self._layers)
         self._layers = forward_order(layers)
         self._slots = None
         self._activation_hooks.update_structure(layers)
@@ -384,10 +387,10 @@ class Recorder:
     def _send(self, grad_scale: float, loss: Tensor | None, metadata: Any) -> Recording | None:
         """Finish the sums and start to copy them to the host."""
         self._batch.sum_deferred()
-        self._gradients.finish()
+        self._gradients.check_missed_gradients()
         start = self._stopwatch.now()
         if "weight_norm" in self._batch.statistics:
-            measure_norms(self._grouper, self._grouper.group(self._all_weights))
+            measure_unknown_norms(self._grouper, self._grouper.group(self._all_weights))
             self._stopwatch.add("weight_norm", start)
             start = self._stopwatch.now()
         self._evaluate()
@@ -415,7 +418,7 @@ class Recorder:
         if is_known and signature == self._signature:
             return
         for layer in self._layers:
-            batch.touch(layer)
+            batch.prepare_sums(layer)
         self._layers = self._activation_hooks.evaluate_batch(self._layers)
         if "signal_to_noise" in batch.statistics:
             start = self._stopwatch.now()

@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.conv import filters_first
-from revacnn_lightning.telemetry.split_tensors import is_distributed, local_part, local_rows
+from revacnn_lightning.telemetry.split_tensors import is_distributed, local_part, local_row_range
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, is_transposed
 
 __all__ = [
@@ -75,7 +75,7 @@ def local_filters(tensor: Tensor, conv: UnitLayer) -> LocalFilters:
         filters = filters_first(tensor, conv)
         return LocalFilters(filters, 0, len(filters))  # which may differ from what the layer says
     local = local_part(tensor)
-    rows = None if is_transposed(conv) else local_rows(tensor)
+    rows = None if is_transposed(conv) else local_row_range(tensor)
     if rows is None or len(local) != len(rows):
         return LocalFilters(local.new_empty(0), 0, width)
     return LocalFilters(local, rows.start, width)

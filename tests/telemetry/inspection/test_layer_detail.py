@@ -141,7 +141,7 @@ def test_pinned_image_has_no_side_effects(observed):
     model, _, recorder = observed
     train(model, recorder)
     image = torch.randn(3, 12, 12)
-    recorder.details.pin(image)
+    recorder.details.pin_image(image)
     recorder.details.open("first")
     recorder.begin_batch()
     model.zero_grad()

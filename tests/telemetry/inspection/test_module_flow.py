@@ -16,7 +16,7 @@ def flow_of(model: nn.Module, *shape: int) -> FlowResult:
 
 
 def passed(result: FlowResult) -> list[tuple[str, str]]:
-    return [(one.name, result.last(one.sources)) for one in result.passed]
+    return [(one.name, result.last_called(one.sources)) for one in result.passed]
 
 
 class Classifier(nn.Module):
@@ -115,7 +115,7 @@ def test_an_attention_is_one_module_and_a_list_is_none() -> None:
         "Linear",
         "GELU",
     ]
-    assert {result.last(one.sources) for one in result.passed} == {"conv"}
+    assert {result.last_called(one.sources) for one in result.passed} == {"conv"}
 
 
 def test_an_exception_that_the_model_catches_leaves_nothing_behind() -> None:

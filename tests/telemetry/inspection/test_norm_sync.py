@@ -21,7 +21,7 @@ from revacnn_lightning import (
     Undo,
 )
 from revacnn_lightning.steering import Editor
-from revacnn_lightning.telemetry.inspection.norm_sync import find_unsupported_sync_norm
+from revacnn_lightning.telemetry.inspection.norm_sync import unsupported_norm_class_name
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from tests.steering import nets
 
@@ -103,9 +103,9 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
 
 @pytest.mark.parametrize("norm", [OwnForward, NaiveSyncBatchNorm])
 def test_a_norm_that_waits_in_its_own_way_is_found(norm: type[nn.Module]):
-    assert find_unsupported_sync_norm(nn.Sequential(nn.Conv2d(3, 4, 3), norm(4))) == norm.__name__
+    assert unsupported_norm_class_name(nn.Sequential(nn.Conv2d(3, 4, 3), norm(4))) == norm.__name__
 
 
 @pytest.mark.parametrize("norm", [nn.SyncBatchNorm, nn.BatchNorm2d, nn.InstanceNorm2d])
 def test_norms_of_torch_do_not_wait(norm: type[nn.Module]):
-    assert find_unsupported_sync_norm(nn.Sequential(nn.Conv2d(3, 4, 3), norm(4))) == ""
+    assert unsupported_norm_class_name(nn.Sequential(nn.Conv2d(3, 4, 3), norm(4))) == ""

@@ -14,8 +14,8 @@ from torch.nn import functional
 from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
 from revacnn_lightning.telemetry.inspection.receptive_field import (
     PixelBox,
-    ReceptiveField,
-    compute_receptive_field,
+    ReceptiveFields,
+    compute_receptive_fields,
 )
 
 
@@ -119,7 +119,7 @@ def without_cancellation(network: nn.Module) -> nn.Module:
     return network
 
 
-def reference_field(network: nn.Module, size: tuple[int, int]) -> ReceptiveField:
+def reference_field(network: nn.Module, size: tuple[int, int]) -> ReceptiveFields:
     """Compute the field from the gradients of all rows and columns of units."""
     image = torch.rand(1, 3, *size, dtype=torch.float64) + 0.5
     image.requires_grad_()
@@ -133,12 +133,12 @@ def reference_field(network: nn.Module, size: tuple[int, int]) -> ReceptiveField
     height, width = total.shape
     rows = [ends(total[y].sum(), 0) for y in range(height)]
     columns = [ends(total[:, x].sum(), 1) for x in range(width)]
-    return ReceptiveField(np.array(rows), np.array(columns))
+    return ReceptiveFields(np.array(rows), np.array(columns))
 
 
-def field_of(network: nn.Module, size: tuple[int, int]) -> ReceptiveField:
+def field_of(network: nn.Module, size: tuple[int, int]) -> ReceptiveFields:
     image = torch.randn(1, 3, *size, requires_grad=True)
-    return compute_receptive_field(network.eval()(image), image)
+    return compute_receptive_fields(network.eval()(image), image)
 
 
 def assert_same(network: nn.Module, size: tuple[int, int]) -> None:
@@ -184,7 +184,7 @@ def test_box_is_clipped_to_the_image():
     assert field.box(0, 0) == PixelBox(0, 0, 3, 3)
     assert field.box(2, 2) == PixelBox(2, 2, 7, 7)
     assert field.box(5, 5) == PixelBox(8, 8, 11, 11)
-    assert field.size == (5, 5)
+    assert field.max_size == (5, 5)
 
 
 def test_global_gate_is_ignored():
@@ -225,4 +225,4 @@ def test_without_backward_path_it_is_the_whole_image():
     image = torch.randn(1, 3, 9, 9, requires_grad=True)
     maps = conv(3)(image.detach())
     assert backward_path(maps, image) == []
-    assert compute_receptive_field(maps, image).box(0, 0) == PixelBox(0, 0, 9, 9)
+    assert compute_receptive_fields(maps, image).box(0, 0) == PixelBox(0, 0, 9, 9)

@@ -17,7 +17,7 @@ from revacnn_lightning.telemetry.inspection.side_effects import (
     dataset_state_restored,
     inside_side_effect_free,
     random_states_restored,
-    seed_random_states,
+    seed_torch_random_states,
     side_effect_free,
 )
 
@@ -139,7 +139,7 @@ def test_seeding_gives_the_numbers_of_a_manual_seed() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     with random_states_restored():
-        seed_random_states(7)
+        seed_torch_random_states(7)
         assert torch.equal(torch.rand(3), expected)
 
 

@@ -14,9 +14,9 @@ from revacnn_lightning.telemetry.inspection.attribution import attribute, trace_
 from revacnn_lightning.telemetry.inspection.image_ascent import ImageAscent, PixelStatistics
 from revacnn_lightning.telemetry.inspection.receptive_field import (
     PixelBox,
-    ReceptiveField,
+    ReceptiveFields,
     as_volume,
-    compute_receptive_field,
+    compute_receptive_fields,
 )
 from revacnn_lightning.telemetry.inspection.top_images import MAX_SIGNAL_VALUES, TopImages
 
@@ -131,20 +131,20 @@ def test_receptive_fields_match_gradients(name: str) -> None:
     make, shape = NETS[name]
     network = make().eval()
     pixels = torch.randn(1, *shape, requires_grad=True)
-    field = compute_receptive_field(network(pixels), pixels)
+    field = compute_receptive_fields(network(pixels), pixels)
     expected = reference_ends(network, shape)
     actual = [field.slices, field.rows, field.columns][-len(expected) :]
     for one, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one, other)
     if len(shape) == 2:
-        assert field.size[0] == field.depth == 1
+        assert field.max_size[0] == field.max_depth == 1
 
 
 @pytest.mark.parametrize(("dimensions", "shape"), [(1, (2, 12)), (3, (2, 5, 6, 7))])
 def test_a_gate_of_a_whole_signal_or_volume_is_ignored(dimensions: int, shape: Shape) -> None:
     pixels = torch.randn(1, *shape, requires_grad=True)
-    field = compute_receptive_field(Gated(dimensions)(pixels), pixels)
-    assert (field.depth, *field.size)[-dimensions:] == (3,) * dimensions
+    field = compute_receptive_fields(Gated(dimensions)(pixels), pixels)
+    assert (field.max_depth, *field.max_size)[-dimensions:] == (3,) * dimensions
 
 
 def test_a_mixture_of_positions_depends_on_the_whole_signal() -> None:
@@ -157,7 +157,7 @@ def test_a_mixture_of_positions_depends_on_the_whole_signal() -> None:
             return self.conv(x.transpose(1, 2)).transpose(1, 2)
 
     pixels = torch.randn(1, 2, 8, requires_grad=True)
-    field = compute_receptive_field(Mixed()(pixels), pixels)
+    field = compute_receptive_fields(Mixed()(pixels), pixels)
     assert field.box(0, 1) == PixelBox(0, 0, 1, 8)
 
 
@@ -319,5 +319,5 @@ def test_a_crop_of_a_volume_has_slices_and_keeps_its_place() -> None:
 
 
 def test_units_of_another_number_of_dimensions_get_the_whole_input() -> None:
-    field = ReceptiveField.of_whole_input((1, 4, 5), (3, 8, 9))
+    field = ReceptiveFields.of_whole_input((1, 4, 5), (3, 8, 9))
     assert field.box(3, 4) == PixelBox(0, 0, 8, 9, 0, 3)

@@ -261,7 +261,8 @@ def test_detach_removes_everything_after_an_exception():
     ("part", "method", "batches_before"),
     [
         (ActivationSums, "add", 0), (ActivationSums, "add_gradient", 0),
-        (gradient_reader, "read_gradients", 0), (gradient_reader, "read_gradients", 2),
+        (gradient_reader, "sum_gradients_if_complete", 0),
+        (gradient_reader, "sum_gradients_if_complete", 2),
         (optimizer_hooks, "measure_updates", 0), (optimizer_hooks, "measure_updates", 2),
     ],
 )  # fmt: skip
