@@ -109,7 +109,7 @@ class VerdictWindow:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
         judgment = self.freeze().judge(dead)
-        self.note_levels(judgment.levels)
+        self.note_update_levels(judgment.update_levels)
         return judgment.verdicts
 
     def freeze(self) -> FrozenWindow:
@@ -124,7 +124,7 @@ class VerdictWindow:
             self._nonfinite,
         )
 
-    def note_levels(self, levels: Mapping[str, float]) -> None:
-        """Note the `Judgment.levels` of a window, for the peaks of later ones."""
+    def note_update_levels(self, levels: Mapping[str, float]) -> None:
+        """Note the `Judgment.update_levels` of a window, for the peaks of later ones."""
         for layer, level in levels.items():
             self._peaks[layer] = max(level, self._peaks.get(layer, 0.0))

@@ -33,11 +33,11 @@ class Judgment:
 
     Attributes:
         verdicts: those first that are worth most to act on.
-        levels: the median update ratio of each layer in the window, where it is known.
+        update_levels: the median update ratio of each layer in the window, where it is known.
     """
 
     verdicts: list[Verdict]
-    levels: Mapping[str, float]
+    update_levels: Mapping[str, float]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class FrozenEvidence:
                 busiest=self.window.busiest_filter(evidence.layer, evidence.redundant),
             )
             kept += judge_layer(evidence.layer, measures, self.n_filters)
-        return Judgment(sorted(kept, key=lambda verdict: -verdict.worth), found.levels)
+        return Judgment(sorted(kept, key=lambda verdict: -verdict.worth), found.update_levels)
 
 
 class NetworkVerdicts:
@@ -123,7 +123,7 @@ class NetworkVerdicts:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
         judgment = self.freeze(dead).judge()
-        self.note_levels(judgment.levels)
+        self.note_update_levels(judgment.update_levels)
         return judgment.verdicts
 
     def freeze(self, dead: np.ndarray | None = None) -> FrozenEvidence:
@@ -135,9 +135,9 @@ class NetworkVerdicts:
             self._n_filters,
         )
 
-    def note_levels(self, levels: Mapping[str, float]) -> None:
-        """Note the `Judgment.levels` of frozen evidence, which later verdicts compare with."""
-        self._window.note_levels(levels)
+    def note_update_levels(self, levels: Mapping[str, float]) -> None:
+        """Note `Judgment.update_levels` of frozen evidence: later verdicts compare with them."""
+        self._window.note_update_levels(levels)
 
 
 def _without(verdict: Verdict, certified: set[int]) -> Verdict | None:

@@ -26,7 +26,7 @@ BATCH_FIELDS = (
 )  # fmt: skip
 
 
-class RunColumns(NamedTuple):
+class RecordingSummary(NamedTuple):
     """What the rows of the tables need to know of the whole recording.
 
     Attributes:
@@ -55,10 +55,10 @@ def export_recording(path: Path, folder: Path, open_table: OpenTable) -> dict[st
     """
     with RecordingReader(path) as reader:
         folder.mkdir(parents=True, exist_ok=True)
-        run_columns = find_run_columns(reader)
+        summary = summarize_recording(reader)
         tables = {name: _Table(open_table, folder, name) for name in TABLES}
         try:
-            for name, columns in _rows(reader, run_columns):
+            for name, columns in _rows(reader, summary):
                 tables[name].add(columns)
         finally:
             for table in tables.values():
@@ -66,8 +66,8 @@ def export_recording(path: Path, folder: Path, open_table: OpenTable) -> dict[st
     return {name: table.n_rows for name, table in tables.items()}
 
 
-def find_run_columns(reader: RecordingReader) -> RunColumns:
-    """Read the whole recording and return its `RunColumns`."""
+def summarize_recording(reader: RecordingReader) -> RecordingSummary:
+    """Read the whole recording and return its `RecordingSummary`."""
     outcomes: dict[str, RequestOutcome] = {}
     metrics: dict[str, None] = {}
     statistics: dict[str, None] = {}
@@ -79,31 +79,31 @@ def find_run_columns(reader: RecordingReader) -> RunColumns:
             metrics.update(dict.fromkeys(message.metrics))
             statistics.update(dict.fromkeys(message.statistics))
             n_rates = max(n_rates, len(message.learning_rates))
-    return RunColumns(list(metrics), list(statistics), n_rates, outcomes)
+    return RecordingSummary(list(metrics), list(statistics), n_rates, outcomes)
 
 
-def _rows(reader: RecordingReader, run_columns: RunColumns) -> Iterator[tuple[str, Columns]]:
+def _rows(reader: RecordingReader, summary: RecordingSummary) -> Iterator[tuple[str, Columns]]:
     """Yield (table, columns) of all messages."""
-    network = _Network(run_columns)
+    network = _Network(summary)
     for time, message in reader.messages(EXPORTED):
         if isinstance(message, Structure):
             network.update(message)
         elif isinstance(message, Snapshot):
-            yield "batches", batch_row(message, run_columns)
+            yield "batches", batch_row(message, summary)
             if network.has_structure_of(message):
                 yield from network.rows(message)
         elif isinstance(message, Applied):
-            yield "edits", edit_row(message, time, run_columns.outcomes.get(message.id))
+            yield "edits", edit_row(message, time, summary.outcomes.get(message.id))
 
 
-def batch_row(snapshot: Snapshot, run_columns: RunColumns) -> Columns:
+def batch_row(snapshot: Snapshot, summary: RecordingSummary) -> Columns:
     """Return the scalars of a batch; NaN for what it does not know."""
     row = {name: [getattr(snapshot, name)] for name in BATCH_FIELDS}
     row["loss"] = [np.nan if snapshot.loss is None else snapshot.loss]
     rates = snapshot.learning_rates
-    for i in range(run_columns.n_rates):
+    for i in range(summary.n_rates):
         row[f"learning_rate_{i}"] = [rates[i] if i < len(rates) else np.nan]
-    for name in run_columns.metrics:
+    for name in summary.metrics:
         row[f"metric_{name}"] = [snapshot.metrics.get(name, np.nan)]
     return row
 
@@ -130,8 +130,8 @@ def edit_row(applied: Applied, time: int, outcome: RequestOutcome | None) -> Col
 class _Network:
     """The network as it was when a batch was recorded."""
 
-    def __init__(self, run_columns: RunColumns) -> None:
-        self._run_columns = run_columns
+    def __init__(self, summary: RecordingSummary) -> None:
+        self._summary = summary
         self._structure: Structure | None = None
         self._dead = DeadFilters()
         self._widths = np.zeros(0, np.int64)
@@ -164,7 +164,7 @@ class _Network:
         """Yield the statistics of the filters, and their means over the layers."""
         known = dict(zip(snapshot.statistics, snapshot.values, strict=True))
         missing = np.full(len(self._ids), np.nan, np.float32)
-        values = {name: known.get(name, missing) for name in self._run_columns.statistics}
+        values = {name: known.get(name, missing) for name in self._summary.statistics}
         if "activation" in known:
             self._dead.add(snapshot.step, known["activation"])
         dead = self._dead.mask() & self._observed

@@ -20,7 +20,7 @@ from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.growth_gain import (
-    ReaderTensors,
+    LayerPairTensors,
     find_best_new_filters,
     outgoing_gradient_norms,
     why_no_gain,
@@ -115,7 +115,7 @@ class GrowthGainCollector:
             return False
         return bool(self._replay.note) or self._editor.traced_groups is not None
 
-    def _gain(self, layer: str, readers: list[ReaderTensors]) -> tuple[float, float] | str:
+    def _gain(self, layer: str, readers: list[LayerPairTensors]) -> tuple[float, float] | str:
         """Return the two largest gains of a layer, and keep the best direction; or why not."""
         module: Any = self._model.get_submodule(layer)
         weight = self._recorder.current_weight(layer)
@@ -141,7 +141,7 @@ class GrowthGainCollector:
 
     # ---------------------------------------------------------------- recorded tensors
 
-    def _reader_tensors(self) -> dict[str, list[ReaderTensors]]:
+    def _reader_tensors(self) -> dict[str, list[LayerPairTensors]]:
         """Return the tensors of the readers of each layer, on a few groups of images.
 
         Raises:
@@ -151,7 +151,7 @@ class GrowthGainCollector:
         named: dict[str, Any] = dict(self._model.named_modules())
         edges = [] if groups is None else [e for e in groups.edges if e[0] in self._recorder.layers]
         wanted = {name for edge in edges for name in edge}
-        found: dict[str, list[ReaderTensors]] = {}
+        found: dict[str, list[LayerPairTensors]] = {}
         for captured in self._replay.inputs_and_output_gradients(
             {name: named[name] for name in wanted}, MAX_GROUPS
         ):
@@ -164,10 +164,12 @@ class GrowthGainCollector:
         return found
 
 
-def _tensors_between(layer: UnitLayer, reader: UnitLayer, before: Any, after: Any) -> ReaderTensors:
+def _tensors_between(
+    layer: UnitLayer, reader: UnitLayer, before: Any, after: Any
+) -> LayerPairTensors:
     """Return the tensors of two layers, given (input, gradient of the output) of both."""
     inputs, gradient, read = before[0], after[1], after[0]
     if isinstance(layer, nn.Linear) and isinstance(reader, nn.Linear):
         inputs, gradient = inputs.flatten(0, -2), gradient.flatten(0, -2)
     size = () if isinstance(reader, nn.Linear) else tuple(read.shape[2:])
-    return ReaderTensors(inputs, reader, size, gradient)
+    return LayerPairTensors(inputs, reader, size, gradient)

@@ -217,7 +217,7 @@ class ImagePassCollector:
             if self._flow is not None or self._is_compiled():
                 return forward(batch)
             with ModuleFlow(self._model, self._layers()) as flow:
-                output = forward(flow.begin(batch))
+                output = forward(flow.mark_input(batch))
                 self._flow = flow.finish(list(leaves(output)))
                 self._is_new_flow = True
         return output

@@ -58,7 +58,7 @@ def trace_step_images(
         return None
     with ModuleFlow(model, layers) as flow:
         for each in images:
-            flow.begin(each)
+            flow.mark_input(each)
         tensors = step.run_calls(model, tensors)
         found = [tensors[index] for index in _read_again(step)]
         computed = [each for each in found if _is_image(each, shape)]

@@ -39,7 +39,7 @@ from revacnn_lightning.telemetry.unit_layers import (
     kernel_size,
 )
 
-__all__ = ["ReaderTensors", "find_best_new_filters", "outgoing_gradient_norms", "why_no_gain"]
+__all__ = ["LayerPairTensors", "find_best_new_filters", "outgoing_gradient_norms", "why_no_gain"]
 
 DIRECTIONS = 4  # of the subspace
 ITERATIONS = 30
@@ -50,7 +50,7 @@ POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_po
 
 
 @dataclass(frozen=True)
-class ReaderTensors:
+class LayerPairTensors:
     """The tensors recorded in a step at a layer, and at a layer that reads its output.
 
     Attributes:
@@ -83,7 +83,7 @@ def why_no_gain(layer: UnitLayer, reader: UnitLayer) -> str:
 
 
 def find_best_new_filters(
-    layer: UnitLayer, readers: Sequence[ReaderTensors]
+    layer: UnitLayer, readers: Sequence[LayerPairTensors]
 ) -> tuple[Tensor, Tensor]:
     """Return the new filters with the largest gains, and these: the largest singular values of M.
 
@@ -114,7 +114,7 @@ def find_best_new_filters(
 
 
 def outgoing_gradient_norms(
-    layer: UnitLayer, readers: Sequence[ReaderTensors], coefficients: Tensor, bias: float = 0.0
+    layer: UnitLayer, readers: Sequence[LayerPairTensors], coefficients: Tensor, bias: float = 0.0
 ) -> Tensor:
     """Return the norms of ∂L/∂v of new filters behind a ReLU, (k,).
 
@@ -130,7 +130,7 @@ def outgoing_gradient_norms(
 @torch.enable_grad()
 def _multiply(
     layer: UnitLayer,
-    readers: Sequence[ReaderTensors],
+    readers: Sequence[LayerPairTensors],
     filters: Tensor,
     *,
     bias: float = 0.0,
@@ -187,7 +187,7 @@ def _maps(layer: Any, inputs: Tensor, filters: Tensor) -> Tensor:
     return convolve(inputs, filters, None, layer.stride, padding, layer.dilation)
 
 
-def _resized(maps: Tensor, layer: UnitLayer, reader_tensors: ReaderTensors) -> Tensor:
+def _resized(maps: Tensor, layer: UnitLayer, reader_tensors: LayerPairTensors) -> Tensor:
     """Return the maps as the reader receives them: (B, k, *size), or (B, ..., k·positions)."""
     reader = reader_tensors.reader
     if isinstance(layer, nn.Linear):

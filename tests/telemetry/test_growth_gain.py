@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from revacnn_lightning.telemetry.growth_gain import (
-    ReaderTensors,
+    LayerPairTensors,
     _maps,
     find_best_new_filters,
     why_no_gain,
@@ -117,7 +117,7 @@ def test_the_gain_is_the_largest_singular_value_of_real_gradients(name: str) -> 
     loss, inputs = run(network, layer, reader)
     (gradient,) = torch.autograd.grad(loss, inputs[reader + 1])
     size = () if isinstance(network[reader], nn.Linear) else tuple(inputs[reader].shape[2:])
-    tensors = ReaderTensors(inputs[layer].detach(), network[reader], size, gradient)
+    tensors = LayerPairTensors(inputs[layer].detach(), network[reader], size, gradient)
     values, directions = find_best_new_filters(network[layer], [tensors])
     expected = torch.linalg.svdvals(matrix)
     assert values[0] == pytest.approx(float(expected[0]), rel=1e-6)
@@ -133,7 +133,7 @@ def test_several_groups_of_images_add_up() -> None:
     loss, inputs = run(network, layer, reader)
     (gradient,) = torch.autograd.grad(loss, inputs[reader + 1])
     parts = [
-        ReaderTensors(inputs[layer][rows].detach(), network[reader], (6, 6), gradient[rows])
+        LayerPairTensors(inputs[layer][rows].detach(), network[reader], (6, 6), gradient[rows])
         for rows in (slice(0, 2), slice(2, 5))
     ]
     values, _ = find_best_new_filters(network[layer], parts)

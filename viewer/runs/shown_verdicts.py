@@ -88,7 +88,8 @@ class ShownVerdicts:
         judgment = work.result()
         self.problem, self._found, self._found_version = "", judgment.verdicts, self._key[0]
         if state.structure is not None and state.structure.version == self._key[0]:
-            state.network_verdicts.note_levels(judgment.levels)  # an edit may scale learning rates
+            # An edit may scale learning rates.
+            state.network_verdicts.note_update_levels(judgment.update_levels)
 
     def close(self) -> None:
         """Start no further computation."""

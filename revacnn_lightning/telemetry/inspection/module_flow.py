@@ -98,8 +98,8 @@ class ModuleFlow(NoCompileDispatchMode):
         for handle in self._handles:
             handle.remove()
 
-    def begin(self, image: Tensor) -> Tensor:
-        """Start to observe a forward of this image. Return the tensor to call the model with."""
+    def mark_input(self, image: Tensor) -> Tensor:
+        """Observe the forward of this image. Return the tensor to call the model with."""
         self._set([image], frozenset({INPUT}))
         return image
 

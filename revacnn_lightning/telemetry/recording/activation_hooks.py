@@ -2,8 +2,8 @@
 
 In the first batch, the *discovery batch*, a hook on all modules finds the forward order and the
 module that returns the map of each conv. The following batches hook only the modules that matter,
-with hooks that are compiled for this path (`compiled_hooks`), and check that the network still
-takes it. If its path changes from batch to batch, every batch is a discovery batch, which costs
+with hooks specialized for this path (`specialized_hooks`), and check that the network still takes
+it. If its path changes from batch to batch, every batch is a discovery batch, which costs
 more.
 """
 
@@ -31,7 +31,7 @@ from revacnn_lightning.telemetry.recording.discovery_result import (
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.following_nonlinearity import MapOwners
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
-from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
+from revacnn_lightning.telemetry.recording.hook_specializer import HookSpecializer
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 from revacnn_lightning.telemetry.recording.per_image_gradients import PerImageGradients
@@ -68,7 +68,7 @@ class ActivationHooks:
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._needs_global_hook = False  # in the next batch
         self._batch_hooks = BatchHooks()
-        self._compiler = HookCompiler(batch, meter, stopwatch, self._batch_hooks)
+        self._specializer = HookSpecializer(batch, meter, stopwatch, self._batch_hooks)
         self._owners = MapOwners()
         self._has_logged_compiled = False  # once per run, not after every edit
         self.update_structure([])
@@ -83,7 +83,7 @@ class ActivationHooks:
         self._undiscovered: set[ObservedLayer] = set()  # first called after the discovery
         self._hooks: dict[nn.Module, Hook] = {}
         self._batch_hooks.uninstall()
-        self._compiler.reset()
+        self._specializer.reset()
         self._computing = self._find_computing()
 
     def _find_computing(self) -> list[nn.Module | None]:
@@ -92,8 +92,8 @@ class ActivationHooks:
 
     def adopt_slots(self, buffer: FlatBuffer) -> None:
         """Use the slots of this buffer, because some layers have new weights."""
-        self._compiler.buffer = buffer
-        self._compiler.reset()
+        self._specializer.buffer = buffer
+        self._specializer.reset()
         if self._find_computing() != self._computing:
             self.update_structure(self._layers)  # some weight is computed now, or no longer
             self.attach()
@@ -104,7 +104,7 @@ class ActivationHooks:
         Compiled regions are recompiled when hooks in them or on all modules come or go. Where
         there are any, the hook on all modules stays.
         """
-        self._compiler.reset()
+        self._specializer.reset()
         only_some = not (self._is_discovering or self._is_compiled or self._has_replicas)
         is_installed = self._batch_hooks.install(self._hooks if only_some else {})
         self._needs_global_hook = not only_some or not is_installed
@@ -136,17 +136,17 @@ class ActivationHooks:
         if not self._batch_hooks.is_installed:
             self._batch.reducers, self.images = {}, None
             return
-        compiled = self._compiler.compile(self._layers, self._hooks)
-        self._batch.reducers, self.images = compiled.reducers, compiled.images
+        specialized = self._specializer.specialize(self._layers, self._hooks)
+        self._batch.reducers, self.images = specialized.reducers, specialized.images
         self._batch_hooks.enable(
-            compiled.timed_hooks if self._stopwatch.is_timing else compiled.hooks
+            specialized.timed_hooks if self._stopwatch.is_timing else specialized.hooks
         )
 
     def end_batch(self) -> None:
         """Disable the hooks. May be called repeatedly."""
         self._batch_hooks.disable()
         self._owners.clear()
-        self._compiler.end_batch()
+        self._specializer.end_batch()
 
     def evaluate_batch(self, layers: list[ObservedLayer]) -> list[ObservedLayer]:
         """Evaluate a discovery batch, or check that the batch took the discovered path.
@@ -157,7 +157,8 @@ class ActivationHooks:
         if self._is_discovering:
             layers = evaluate_discovery_batch(layers)
             if not self._has_logged_compiled:
-                self._has_logged_compiled = log_compiled_layers(layers)
+                log_compiled_layers(layers)
+                self._has_logged_compiled = any(layer.is_compiled for layer in layers)
             self._choose_hooks(layers)
         else:
             mark_lost_maps(layers)

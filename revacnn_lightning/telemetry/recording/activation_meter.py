@@ -95,11 +95,11 @@ class ActivationMeter:
         return True
 
     def _note_shape(self, sums: ActivationSums, output: Tensor, maps: Tensor) -> None:
-        """Note what the hooks of the next batch are compiled for."""
+        """Note what the hooks of the next batch are specialized for."""
         output_shape = output.shape if type(output) is Tensor else None
         if (output_shape, maps.dtype) != (sums.output_shape, sums.dtype):
             sums.output_shape, sums.shape, sums.dtype = output_shape, maps.shape, maps.dtype
-            self._batch.must_compile = True
+            self._batch.must_specialize = True
 
     def _inspect(self, layer: ObservedLayer, output: Tensor, maps: Tensor) -> None:
         """Hand the maps to the inspections of the layer and of its filters."""

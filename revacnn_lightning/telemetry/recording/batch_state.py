@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from revacnn_lightning.telemetry.recording.compiled_hooks import MapReducer
     from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+    from revacnn_lightning.telemetry.recording.specialized_hooks import MapReducer
 
 __all__ = ["BatchState"]
 
@@ -19,9 +19,9 @@ __all__ = ["BatchState"]
 class BatchState:
     """The batch under way. The recorder writes it, the hooks read it.
 
-    A compiled hook (`compiled_hooks`) adds an event to ``events`` and does nothing else but its
-    reduction. A regular batch with the events of the previous one has its divisors, too, so that
-    nothing has to be computed per layer. Any other hook makes the batch irregular.
+    A specialized hook (`specialized_hooks`) adds an event to ``events`` and does nothing else but
+    its reduction. A regular batch with the events of the previous one has its divisors, too, so
+    that nothing has to be computed per layer. Any other hook makes the batch irregular.
 
     Attributes:
         is_recording: whether forwards, backwards and optimizer steps count. Hooks return
@@ -32,10 +32,10 @@ class BatchState:
         loss_scale: what mixed precision multiplies the loss by.
         start: when the batch began, on the stopwatch.
         failure: the first error of a hook in this batch, which has ended its recording.
-        events: what compiled hooks and groups have done, in this order.
+        events: what specialized hooks and groups have done, in this order.
         is_regular: whether that is all that has happened.
-        must_compile: whether a compiled hook did not find what it was compiled for.
-        reducers: the reducers, by layer, that the hooks of this batch are compiled for.
+        must_specialize: whether a specialized hook did not find what it was specialized for.
+        reducers: the reducers, by layer, that the hooks of this batch are specialized for.
         sum_deferred: sums the maps and gradients of the batch that wait to be summed together.
         sum_deferred_maps: sums the maps alone, when the forward is over.
         touched: layers whose sums are those of this batch. What the sums of another layer hold is
@@ -51,7 +51,7 @@ class BatchState:
     failure: Exception | None = None
     events: list[Any] = field(default_factory=list)
     is_regular: bool = True
-    must_compile: bool = False
+    must_specialize: bool = False
     reducers: Mapping[ObservedLayer, MapReducer] = field(default_factory=dict)
     sum_deferred: Callable[[], None] = lambda: None
     sum_deferred_maps: Callable[[], None] = lambda: None
@@ -63,7 +63,7 @@ class BatchState:
         self.start = start
         self.events.clear()
         self.touched.clear()
-        self.is_regular, self.must_compile = True, False
+        self.is_regular, self.must_specialize = True, False
         if isinstance(loss_scale, Tensor):  # mixed precision updates it within the batch
             loss_scale = loss_scale.detach().clone()
         self.loss_scale = loss_scale

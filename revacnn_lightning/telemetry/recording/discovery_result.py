@@ -32,8 +32,8 @@ def evaluate_discovery_batch(layers: list[ObservedLayer]) -> list[ObservedLayer]
     return layers
 
 
-def log_compiled_layers(layers: Sequence[ObservedLayer]) -> bool:
-    """Log which layers run in a compiled region. Return whether there are any."""
+def log_compiled_layers(layers: Sequence[ObservedLayer]) -> None:
+    """Log which layers run in a compiled region, if any do."""
     names = [layer.name for layer in layers if layer.is_compiled]
     if names:
         log.warning(
@@ -41,7 +41,6 @@ def log_compiled_layers(layers: Sequence[ObservedLayer]) -> bool:
             "(torch.compile, torch.jit), where hooks are not called. Their weights are observed.",
             ", ".join(names),
         )
-    return bool(names)
 
 
 def mark_lost_maps(layers: list[ObservedLayer]) -> None:

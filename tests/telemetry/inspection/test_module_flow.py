@@ -12,7 +12,7 @@ from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 def flow_of(model: nn.Module, *shape: int) -> FlowResult:
     layers = {name: each for name, each in model.named_modules() if isinstance(each, nn.Conv2d)}
     with side_effect_free(model, training=False), ModuleFlow(model, layers) as flow:
-        return flow.finish(model(flow.begin(torch.randn(1, *shape))))
+        return flow.finish(model(flow.mark_input(torch.randn(1, *shape))))
 
 
 def passed(result: FlowResult) -> list[tuple[str, str]]:

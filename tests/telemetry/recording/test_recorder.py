@@ -14,9 +14,9 @@ from torch.optim import optimizer as optimizer_internals
 
 from revacnn_lightning.telemetry import STATISTICS, Recorder
 from revacnn_lightning.telemetry.recording import (
-    compiled_hooks,
     gradient_reader,
     optimizer_hooks,
+    specialized_hooks,
 )
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from tests.telemetry import reference
@@ -292,15 +292,17 @@ def test_an_error_in_a_hook_ends_the_recording_but_not_the_step(
     assert our_hooks(model) == [{}, {}, [], [], []]
 
 
-@pytest.mark.parametrize("compiled", ["build_map_reductions", "build_gradient_reductions"])
-def test_an_error_in_a_compiled_hook_ends_the_recording_but_not_the_step(compiled, monkeypatch):
+@pytest.mark.parametrize("reductions", ["build_map_reductions", "build_gradient_reductions"])
+def test_an_error_in_a_specialized_hook_ends_the_recording_but_not_the_step(
+    reductions, monkeypatch
+):
     def fails(*_: object) -> None:
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr(compiled_hooks, compiled, lambda *_, **__: (fails,))
+    monkeypatch.setattr(specialized_hooks, reductions, lambda *_, **__: (fails,))
     model, plain = small(), small()
     recorder = Recorder(model, statistics=STATISTICS)
-    record(model, IMAGES, recorder)  # the hooks of the next batch are compiled
+    record(model, IMAGES, recorder)  # the hooks of the next batch are specialized
     recorder.begin_batch()
     for each in (model, plain):
         each.zero_grad()

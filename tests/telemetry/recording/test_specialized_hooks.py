@@ -1,4 +1,4 @@
-"""Batches with compiled hooks have the values of batches without, whatever the network does."""
+"""Batches with specialized hooks have the values of batches without, whatever the network does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry import STATISTICS, Recorder, Recording
 from revacnn_lightning.telemetry.recording.batch_recording import RecordingAssembler
-from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
+from revacnn_lightning.telemetry.recording.hook_specializer import HookSpecializer
 from revacnn_lightning.telemetry.recording.layer_statistics import SUM_AND_DIVISOR, SumAndDivisor
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from tests.telemetry import reference
@@ -123,10 +123,10 @@ def recordings(change: str, kind: Any, options: dict[str, float]) -> list[Record
 def test_values_are_those_of_the_general_hooks(
     change: str, kind: Any, options: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = recordings(change, kind, options)
-    monkeypatch.setattr(HookCompiler, "_can_compile", lambda *_: False)
+    specialized = recordings(change, kind, options)
+    monkeypatch.setattr(HookSpecializer, "_can_specialize", lambda *_: False)
     general = recordings(change, kind, options)
-    for batch, (one, other) in enumerate(zip(compiled, general, strict=True)):
+    for batch, (one, other) in enumerate(zip(specialized, general, strict=True)):
         assert one.layers == other.layers
         np.testing.assert_allclose(
             one.values, other.values, rtol=1e-5, atol=1e-6, err_msg=f"batch {batch}"
@@ -143,7 +143,7 @@ def test_batches_like_the_one_before_are_not_evaluated(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(RecordingAssembler, "update_layout", note)
     recordings("nothing", torch.optim.SGD, {"lr": 1e-5, "momentum": 0.9})
-    assert len(evaluated) == 2  # the discovery, and the first batch with compiled hooks
+    assert len(evaluated) == 2  # the discovery, and the first batch with specialized hooks
 
 
 def test_a_statistic_without_slots_was_that_of_an_earlier_batch(

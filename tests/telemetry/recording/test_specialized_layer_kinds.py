@@ -1,4 +1,4 @@
-"""Compiled hooks on layers of every kind: the values of the general hooks, without evaluation."""
+"""Specialized hooks on layers of every kind: the values of general hooks, without evaluation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from revacnn_lightning.telemetry import STATISTICS, Recorder, Recording
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.batch_recording import RecordingAssembler
-from revacnn_lightning.telemetry.recording.compiled_hooks import MapReducer
-from revacnn_lightning.telemetry.recording.hook_compiler import HookCompiler
+from revacnn_lightning.telemetry.recording.hook_specializer import HookSpecializer
+from revacnn_lightning.telemetry.recording.specialized_hooks import MapReducer
 from tests.layer_kinds import KINDS, Kind
 
 BATCHES = 6
@@ -48,10 +48,10 @@ def recordings(kind: Kind, *, size: int = 4, dtype: torch.dtype = torch.float32)
 def test_values_are_those_of_the_general_hooks(
     name: str, size: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = recordings(KINDS[name], size=size, dtype=dtype)
-    monkeypatch.setattr(HookCompiler, "_can_compile", lambda *_: False)
+    specialized = recordings(KINDS[name], size=size, dtype=dtype)
+    monkeypatch.setattr(HookSpecializer, "_can_specialize", lambda *_: False)
     general = recordings(KINDS[name], size=size, dtype=dtype)
-    for batch, (one, other) in enumerate(zip(compiled, general, strict=True)):
+    for batch, (one, other) in enumerate(zip(specialized, general, strict=True)):
         assert one.layers == other.layers
         np.testing.assert_allclose(
             one.values, other.values, rtol=2e-5, atol=1e-7, err_msg=f"batch {batch}"
@@ -62,13 +62,13 @@ def test_values_are_those_of_the_general_hooks(
 def test_batches_of_other_layers_than_2d_convs_were_all_evaluated(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their outputs are no maps (B, C, H, W) as they are, so no hook was compiled for them."""
-    compiled: set[str] = set()
+    """Their outputs are no maps (B, C, H, W) as they are, so no hook was specialized for them."""
+    specialized: set[str] = set()
     evaluated = []
     make, update = MapReducer.__init__, RecordingAssembler.update_layout
 
     def note_reducer(self: MapReducer, layer: Any, *args: Any) -> None:
-        compiled.add(layer.name)
+        specialized.add(layer.name)
         make(self, layer, *args)
 
     def note_layout(self: RecordingAssembler, *args: Any) -> bool:
@@ -78,5 +78,5 @@ def test_batches_of_other_layers_than_2d_convs_were_all_evaluated(
     monkeypatch.setattr(MapReducer, "__init__", note_reducer)
     monkeypatch.setattr(RecordingAssembler, "update_layout", note_layout)
     layers = recordings(KINDS[name])[-1].layers
-    assert compiled == set(layers)
-    assert len(evaluated) <= 4  # the discovery, the first compiled batch, another number of images
+    assert specialized == set(layers)
+    assert len(evaluated) <= 4  # the discovery, the first specialized, another number of images

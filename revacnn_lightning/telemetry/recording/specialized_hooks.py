@@ -1,13 +1,13 @@
 """Hooks for a batch like the one before it, with all decisions made before the batch.
 
 Which modules are called, with maps of which shape, and where their sums go is known from an
-earlier batch. A compiled hook handles the first call of its module in a batch by one reduction
+earlier batch. A specialized hook handles the first call of its module in a batch by one reduction
 straight into the slots of the layer, or keeps a small map, which is reduced with others
 (`DeferredMaps`). Then the general hook takes its place until the next batch; it also handles a map
 that is not as expected, and all maps of a layer of which it has handled one
 (`BatchState.prepare_sums`).
 
-A compiled hook returns immediately where Dynamo traces it. An export calls it with tensors of
+A specialized hook returns immediately where Dynamo traces it. An export calls it with tensors of
 another type, which it leaves to the general hook.
 """
 
@@ -122,7 +122,7 @@ class MapReducer:
         self.awaits_gradient = False
 
     def update_sums(self, events: Sequence[Any]) -> None:
-        """Update the layer's sums to what the compiled hooks have done in this batch."""
+        """Update the layer's sums to what the specialized hooks have done in this batch."""
         if self.pending in events:
             self.layer.expected_maps = 1
         if self.measured in events:

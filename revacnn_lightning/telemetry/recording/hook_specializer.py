@@ -1,4 +1,4 @@
-"""Compiles the hooks of the next batch, from what an earlier one has shown."""
+"""Specializes the hooks of the next batch, from what an earlier one has shown."""
 
 from __future__ import annotations
 
@@ -11,15 +11,6 @@ from torch import nn
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.batch_hooks import BatchHooks, Hook, Prepared
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
-from revacnn_lightning.telemetry.recording.compiled_hooks import (
-    MapReducer,
-    PendingMaps,
-    make_conv_hook,
-    make_gradient_hook,
-    make_nonlinearity_hook,
-    make_preactivation_hook,
-    timed,
-)
 from revacnn_lightning.telemetry.recording.computed_weights import weight_computing_module
 from revacnn_lightning.telemetry.recording.deferred_maps import (
     MAX_DEFERRED,
@@ -29,20 +20,29 @@ from revacnn_lightning.telemetry.recording.deferred_maps import (
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.per_image_gradients import PerImageGradients
+from revacnn_lightning.telemetry.recording.specialized_hooks import (
+    MapReducer,
+    PendingMaps,
+    make_conv_hook,
+    make_gradient_hook,
+    make_nonlinearity_hook,
+    make_preactivation_hook,
+    timed,
+)
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
 
-__all__ = ["CompiledHooks", "HookCompiler"]
+__all__ = ["HookSpecializer", "SpecializedHooks"]
 
 MAX_KEPT = 16  # sets of hooks; a training has a few, depending on what a batch samples
 
 
 @dataclass(frozen=True)
-class CompiledHooks:
+class SpecializedHooks:
     """The hooks of batches that sample the same.
 
     Attributes:
-        reducers: the reducers of the maps that these hooks are compiled for, by layer.
+        reducers: the reducers of the maps that these hooks are specialized for, by layer.
         hooks: the hooks of all modules.
         timed_hooks: the same, with their times measured.
         images: the gradients of each image, if these batches sample them.
@@ -54,8 +54,8 @@ class CompiledHooks:
     images: PerImageGradients | None
 
 
-class HookCompiler:
-    """Compiles hooks, and keeps them for batches that sample the same.
+class HookSpecializer:
+    """Specializes hooks, and keeps them for batches that sample the same.
 
     Args:
         batch: the batch under way.
@@ -64,7 +64,7 @@ class HookCompiler:
         batch_hooks: installs the hooks.
 
     Attributes:
-        buffer: the buffer with the slots; None if no hook can be compiled.
+        buffer: the buffer with the slots; None if no hook can be specialized.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class HookCompiler:
         self._stopwatch = stopwatch
         self._batch_hooks = batch_hooks
         self._pending_maps: PendingMaps = {}
-        self._kept: dict[Any, CompiledHooks] = {}
+        self._kept: dict[Any, SpecializedHooks] = {}
         self._maps = DeferredMaps(batch, stopwatch)
         self._gradients = DeferredGradients(batch, stopwatch)
         batch.sum_deferred_maps, batch.sum_deferred = self._maps.sum, self._sum_deferred
 
     def reset(self) -> None:
-        """Compile new hooks, because layers, slots or shapes have changed."""
+        """Specialize new hooks, because layers, slots or shapes have changed."""
         self._kept.clear()
         self._maps.reset()
         self._gradients.reset()
@@ -96,16 +96,16 @@ class HookCompiler:
         self._pending_maps.clear()
         self._maps.clear()
         self._gradients.clear()
-        if self._batch.must_compile:
+        if self._batch.must_specialize:
             self.reset()
 
     def _sum_deferred(self) -> None:
         self._maps.sum()
         self._gradients.sum()
 
-    def compile(
+    def specialize(
         self, layers: Sequence[ObservedLayer], general_hooks: Mapping[nn.Module, Hook]
-    ) -> CompiledHooks:
+    ) -> SpecializedHooks:
         """Return the hooks of a batch.
 
         Args:
@@ -117,11 +117,11 @@ class HookCompiler:
         if key not in self._kept:
             if len(self._kept) >= MAX_KEPT:
                 self.reset()
-            possible = [layer for layer in layers if self._can_compile(layer)]
-            self._kept[key] = self._compile(possible, general_hooks)
+            possible = [layer for layer in layers if self._can_specialize(layer)]
+            self._kept[key] = self._specialize(possible, general_hooks)
         return self._kept[key]
 
-    def _can_compile(self, layer: ObservedLayer) -> bool:
+    def _can_specialize(self, layer: ObservedLayer) -> bool:
         """Return whether the map of a layer can be summed straight into its slots."""
         sums = layer.map_sums
         return (
@@ -136,9 +136,9 @@ class HookCompiler:
             and "price" not in self._batch.sampled_statistics(layer.name)  # its hook needs the map
         )
 
-    def _compile(
+    def _specialize(
         self, layers: Sequence[ObservedLayer], general_hooks: Mapping[nn.Module, Hook]
-    ) -> CompiledHooks:
+    ) -> SpecializedHooks:
         """Return hooks for the maps of these layers, and the general hooks of other modules."""
         images = self._make_images(layers)
         reducers = {layer: self._make_reducer(layer, images) for layer in layers}
@@ -146,13 +146,13 @@ class HookCompiler:
         self._maps.buffer = self._gradients.buffer = self.buffer
         hooks, timed_hooks = dict(general_hooks), dict(general_hooks)
         for layer, reducer in reducers.items():
-            compiled = self._hooks_of(reducer, general_hooks)
-            hooks.update(compiled)
-            timed_hooks.update(compiled)
+            specialized = self._hooks_of(reducer, general_hooks)
+            hooks.update(specialized)
+            timed_hooks.update(specialized)
             assert layer.source is not None
-            timed_hooks[layer.source] = timed(compiled[layer.source], self._stopwatch)
+            timed_hooks[layer.source] = timed(specialized[layer.source], self._stopwatch)
         prepare = self._batch_hooks.prepare
-        return CompiledHooks(reducers, prepare(hooks), prepare(timed_hooks), images)
+        return SpecializedHooks(reducers, prepare(hooks), prepare(timed_hooks), images)
 
     def _limit_deferred(self, reducers: Iterable[MapReducer]) -> None:
         """Let no more maps and gradients be summed later than may be kept."""
