@@ -297,7 +297,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         hooks = CheckpointHooks.installed_on(pl_module)
         if hooks is not None:
             # Not guarded: in the wrong order, the optimizer would train with the state of others.
-            hooks.start(trainer.optimizers)
+            hooks.begin_loading(trainer.optimizers)
         if self._reserve_for(trainer):
             self._is_disabled = False
             if not loads_checkpoint_after_start(trainer):

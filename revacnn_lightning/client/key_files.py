@@ -14,10 +14,10 @@ from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.sockets import Keys
 
-__all__ = ["connection_with_key", "free_name", "write_new"]
+__all__ = ["connection_with_key", "unused_key_name", "write_new"]
 
 
-def free_name(role: str, names: Collection[str]) -> str:
+def unused_key_name(role: str, names: Collection[str]) -> str:
     """Return a name for a key that no other key has: "observer", "observer 2", ..."""
     number, name = 1, role
     while name in names:

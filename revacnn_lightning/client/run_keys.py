@@ -36,7 +36,7 @@ class RunKeys(RunRequests):
             name: name of the key, for `revoke` and the list of changes; None names it by its role.
             seconds: how long the key is valid; None makes it valid until the run ends.
         """
-        name = name or key_files.free_name(role, [key.name for key in self.list_keys()])
+        name = name or key_files.unused_key_name(role, [key.name for key in self.list_keys()])
         keys = Keys.generate()
         self._execute(ShareKey(name, role, keys.public, seconds), REPLY_SECONDS)
         return key_files.connection_with_key(self.connection, keys, name, role, seconds)

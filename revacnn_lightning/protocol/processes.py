@@ -23,9 +23,9 @@ def machine_id() -> str:
     return f"{boot}/{namespace}"
 
 
-def boot_id_of(machine: str) -> str:
+def boot_id_of(machine_id: str) -> str:
     """Return the boot id in a machine id, which all containers of the machine share."""
-    return machine.partition("/")[0]
+    return machine_id.partition("/")[0]
 
 
 def process_start(pid: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images
-from revacnn_lightning.runtime.batch_nesting import contents
+from revacnn_lightning.runtime.batch_nesting import children_by_key
 from revacnn_lightning.runtime.batch_samples import batch_size
 from revacnn_lightning.runtime.image_class import CLASS_KEYS
 
@@ -56,7 +56,7 @@ def find_classes(batch: Any, get_images: ImagesOfBatch | None = None) -> BatchCl
     named after classes, or the ones of a one-hot matrix (B, classes) there.
 
     Args:
-        batch: tensors nested in containers (see `batch_nesting.contents`).
+        batch: tensors nested in containers (see `batch_nesting.children_by_key`).
         get_images: returns the images of a batch. None searches for them.
     """
     found = find_images(batch, get_images)
@@ -78,7 +78,7 @@ def find_classes(batch: Any, get_images: ImagesOfBatch | None = None) -> BatchCl
 
 def _candidates(node: Any, depth: int, *, is_target: bool = False) -> Iterator[Any]:
     """Yield what may be targets: all of a list, and of a mapping what is named after classes."""
-    inner = contents(node) if depth else None
+    inner = children_by_key(node) if depth else None
     if inner is None:
         yield node
         return
@@ -99,7 +99,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 
 def _first_floating(node: Any, depth: int = MAX_DEPTH) -> Any:
-    inner = contents(node) if depth else None
+    inner = children_by_key(node) if depth else None
     if inner is None:
         is_floating = isinstance(node, Tensor) and node.is_floating_point() and node.ndim > 1
         return node if is_floating else None

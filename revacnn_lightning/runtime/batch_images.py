@@ -17,7 +17,7 @@ from torch import Tensor
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_nesting import (
     MAX_DEPTH,
-    contents,
+    children_by_key,
     is_plain_list_or_tuple,
     leaves,
 )
@@ -56,7 +56,7 @@ def find_images(batch: Any, get_images: ImagesOfBatch | None = None) -> Images |
     of at least three dimensions.
 
     Args:
-        batch: tensors nested in containers (see `batch_nesting.contents`).
+        batch: tensors nested in containers (see `batch_nesting.children_by_key`).
         get_images: the user's function that returns the images of a batch, to be used instead.
 
     Raises:
@@ -100,7 +100,7 @@ def _candidates(node: Any, is_named: bool = False, depth: int = 0) -> Iterator[_
         if can_be and _is_pixels(node):
             yield _Candidate(node, is_named, _has_color(node, 1))
         return
-    inner = contents(node) if depth < MAX_DEPTH else None
+    inner = children_by_key(node) if depth < MAX_DEPTH else None
     if inner is None:
         return
     images = _images_of_samples(node) if is_plain_list_or_tuple(node) else None
@@ -153,14 +153,14 @@ def _tensors_by_name(
     """Yield (whether it is named after images, whether it is floating-point, tensor) of pixels."""
     if isinstance(node, Tensor) and _is_pixels(node):
         yield is_named, node.is_floating_point(), node
-    inner = contents(node) if depth < MAX_DEPTH else None
+    inner = children_by_key(node) if depth < MAX_DEPTH else None
     for key, value in (inner or {}).items():
         yield from _tensors_by_name(value, is_named or _names_images(key), depth + 1)
 
 
 def _image_in_sample(element: Any) -> Tensor | None:
     """Return the image of an element of a list; None if the element is a batch or a tensor."""
-    if contents(element) is None:
+    if children_by_key(element) is None:
         return None
     if any(isinstance(leaf, Tensor) and leaf.ndim > 3 for leaf in leaves(element)):
         return None

@@ -23,7 +23,7 @@ def first_input(batch: Any, images: Images | None) -> Tensor | None:
     """Return the first sample of a batch without the batch's dimension; None if there is none.
 
     Args:
-        batch: tensors nested in containers (see `batch_nesting.contents`).
+        batch: tensors nested in containers (see `batch_nesting.children_by_key`).
         images: what `find_images` has found in the batch. None if it has found nothing: then the
             first tensor (B, features) is the input.
     """

@@ -12,14 +12,20 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["contents", "copy_if_possible", "is_plain_list_or_tuple", "leaves", "with_contents"]
+__all__ = [
+    "children_by_key",
+    "copy_if_possible",
+    "is_plain_list_or_tuple",
+    "leaves",
+    "with_children",
+]
 
 log = logging.getLogger(__name__)
 
 MAX_DEPTH = 16  # a container that contains itself must not be searched forever
 
 
-def contents(node: Any) -> dict[Any, Any] | None:
+def children_by_key(node: Any) -> dict[Any, Any] | None:
     """Return what a container holds, by key, index or attribute; None for anything else.
 
     Containers are mappings, lists, tuples, named tuples, dataclasses, classes of the attrs package
@@ -56,7 +62,7 @@ def leaves(node: Any) -> Iterator[Any]:
 
 
 def _leaves(node: Any, depth: int) -> Iterator[Any]:
-    inner = contents(node) if depth < MAX_DEPTH else None
+    inner = children_by_key(node) if depth < MAX_DEPTH else None
     if inner is None:
         yield node
         return
@@ -64,8 +70,8 @@ def _leaves(node: Any, depth: int) -> Iterator[Any]:
         yield from _leaves(value, depth + 1)
 
 
-def with_contents(node: Any, values: dict[Any, Any]) -> Any:
-    """Return a shallow copy of a container with ``values`` in place of its `contents`.
+def with_children(node: Any, values: dict[Any, Any]) -> Any:
+    """Return a shallow copy of a container with ``values`` in place of what it holds.
 
     A list or tuple may get fewer elements than it has.
 

@@ -12,11 +12,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_nesting import (
-    contents,
+    children_by_key,
     copy_if_possible,
     is_plain_list_or_tuple,
     leaves,
-    with_contents,
+    with_children,
 )
 
 __all__ = ["batch_of_image", "batch_size", "find_images", "first_samples", "is_empty"]
@@ -49,7 +49,7 @@ def first_samples(batch: Any, count: int, get_images: ImagesOfBatch | None = Non
     graphs packed into one tensor is copied whole.
 
     Args:
-        batch: tensors nested in containers (see `batch_nesting.contents`).
+        batch: tensors nested in containers (see `batch_nesting.children_by_key`).
         count: the number of samples.
         get_images: returns the images of a batch. None searches for them.
     """
@@ -65,7 +65,7 @@ def batch_of_image(batch: Any, image: Tensor, get_images: ImagesOfBatch | None =
     Gradients flow back to ``image``.
 
     Args:
-        batch: tensors nested in containers (see `batch_nesting.contents`).
+        batch: tensors nested in containers (see `batch_nesting.children_by_key`).
         image: (1, channels, H, W).
         get_images: returns the images of a batch. None searches for them.
 
@@ -109,7 +109,7 @@ class _Cutter:
     def _copy(self, node: Any, size: int) -> Any:
         if _is_array(node):
             return copy_if_possible(node[: self._count] if size and len(node) == size else node)
-        inner = contents(node)
+        inner = children_by_key(node)
         if inner is None:
             return copy_if_possible(node)
         if size and self._is_per_sample(node, size):
@@ -118,7 +118,7 @@ class _Cutter:
             sizes = _sizes_of_parts(inner, size)
             values = {key: self.copy(value, sizes[key]) for key, value in inner.items()}
         try:
-            return with_contents(node, values)
+            return with_children(node, values)
         except Exception:  # of the user's class
             log.info("Cannot cut a %s of the batch", type(node).__name__, exc_info=True)
             return copy_if_possible(node)
@@ -150,7 +150,7 @@ def _sizes_of_parts(inner: dict[Any, Any], size: int) -> dict[Any, int]:
     if images is None or any(part is images for part in inner.values()):
         return sizes
     for key, part in inner.items():
-        own = None if contents(part) is None else find_images(part)
+        own = None if children_by_key(part) is None else find_images(part)
         if own is not None and _are_of_a_batch(own, part, images):
             sizes[key] = len(own)
     return sizes

@@ -128,7 +128,7 @@ class CheckpointHooks:
 
     # ------------------------------------------------------------------ optimizers
 
-    def start(self, optimizers: Sequence[Optimizer]) -> None:
+    def begin_loading(self, optimizers: Sequence[Optimizer]) -> None:
         """Order the parameters of fresh optimizers right before their state is loaded.
 
         Not earlier, because other callbacks may still change the groups in ``on_fit_start``.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.protocol.inspections import ClassScore
-from revacnn_lightning.runtime.batch_nesting import contents, leaves
+from revacnn_lightning.runtime.batch_nesting import children_by_key, leaves
 
 __all__ = [
     "MAX_WRAPPERS",
@@ -38,7 +38,7 @@ def find_class(sample: Any) -> int | None:
     It is the first integer of a tuple or list, or the integer under a key or attribute named after
     classes.
     """
-    inner = contents(sample) or {}
+    inner = children_by_key(sample) or {}
     if isinstance(sample, (list, tuple)) and not hasattr(sample, "_fields"):
         candidates = list(inner.values())
     else:

@@ -75,10 +75,10 @@ class RedundancyExaminer:
         measures: dict[str, Any] = {}
         if samples.shape[0] >= MIN_SAMPLES and samples.shape[1] == len(units):
             measures |= _compare(samples, units)
-        features = self._start.features(layer)
+        features = self._start.project_filters(layer)
         if features is not None:
             clusters = measure_clusters(features[units])
-            measures |= vars(clusters) | {"moved": self._start.moved(layer)}
+            measures |= vars(clusters) | {"moved": self._start.relative_change(layer)}
         return LayerEvidence(
             context.run, context.version, context.step, layer, width, dead, note,
             examined=len(units), single_color=self._single_color(layer), **measures,

@@ -29,7 +29,7 @@ class AutocastState:
     dtype: torch.dtype
 
     @classmethod
-    def now(cls, device_type: str) -> AutocastState:
+    def current(cls, device_type: str) -> AutocastState:
         """Return the state of autocast on a type of device."""
         try:
             enabled = torch.is_autocast_enabled(device_type)
@@ -41,7 +41,7 @@ class AutocastState:
 
     def context(self) -> Any:
         """Return a context in which autocast has this state."""
-        if self == AutocastState.now(self.device_type):
+        if self == AutocastState.current(self.device_type):
             return nullcontext()
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
 

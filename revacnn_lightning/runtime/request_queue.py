@@ -109,7 +109,7 @@ class RequestQueue:
         """Return whether a request is pending, not counting plans of viewers that must wait."""
         return len(self._pending) > (0 if may_plan else self._n_plans)
 
-    def holds(self, is_wanted: Callable[[Request], bool]) -> bool:
+    def has_matching(self, is_wanted: Callable[[Request], bool]) -> bool:
         """Return whether such a request is pending."""
         return any(is_wanted(queued.request) for queued in list(self._pending))
 

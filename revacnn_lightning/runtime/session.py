@@ -355,7 +355,7 @@ class Session:
         """Stay responsive while a trial trains; return whether it is to be discarded."""
         self.receive_requests()
         self._status.send_heartbeat_if_due("paused")
-        return self._queue.holds(
+        return self._queue.has_matching(
             lambda one: isinstance(one.body, DiscardTrial) or one.body == ControlRun("stop")
         )
 
@@ -367,8 +367,10 @@ class Session:
             return not request.dry_run and not isinstance(request.body, Command)
 
         return StopReasons(
-            is_wanted=self._queue.holds(lambda r: changes_all_ranks(r.body, dry_run=r.dry_run)),
-            is_edit=self._queue.holds(is_edit),
+            is_wanted=self._queue.has_matching(
+                lambda r: changes_all_ranks(r.body, dry_run=r.dry_run)
+            ),
+            is_edit=self._queue.has_matching(is_edit),
             is_pausing=self._controller.is_pausing,
             statistics=tuple(self.recorder.statistics) if self._is_needed else (),
         )

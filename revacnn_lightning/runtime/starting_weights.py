@@ -77,7 +77,7 @@ class StartingWeights:
         del self._before[: max(0, len(self._before) - journal.undoable)]
         self._complete()
 
-    def features(self, layer: str) -> np.ndarray | None:
+    def project_filters(self, layer: str) -> np.ndarray | None:
         """Return a projection of a layer's filters, float32 (C, at most 64).
 
         None if the coefficients are not known: before the first forward of a layer that computes
@@ -88,7 +88,7 @@ class StartingWeights:
             return None
         return project_features(filter_rows(weight.detach(), conv)).cpu().numpy()
 
-    def moved(self, layer: str) -> float:
+    def relative_change(self, layer: str) -> float:
         """Return ‖w - w₀‖ / ‖w₀‖ of the layer's median filter, 0 or more.
 
         NaN if the start is unknown, or if all filters started as zeros.
@@ -97,7 +97,7 @@ class StartingWeights:
         sample = self._samples.get(layer)
         if weight is None or conv is None or sample is None:
             return math.nan
-        return sample.moved(weight, conv)
+        return sample.relative_change(weight, conv)
 
     def _after(self, plan: EditPlan) -> Samples:
         """Return the samples after an edit, without what is new."""

@@ -233,7 +233,7 @@ class StepRecorder:
         except UnsupportedValueError as error:
             arguments, failure = None, f"{name} cannot be called again: {error}"
         inputs = [self._indices[t] for t in tensors if t in self._indices]
-        autocast = AutocastState.now(self._device_type)
+        autocast = AutocastState.current(self._device_type)
         call = RecordedCall(
             name, function, arguments, inputs, autocast, has_modules, failure=failure
         )

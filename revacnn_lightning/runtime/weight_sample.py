@@ -55,7 +55,7 @@ class WeightSample:
             min(1.0, PER_FILTER / size),
         )  # fmt: skip
 
-    def moved(self, weight: Tensor, conv: UnitLayer) -> float:
+    def relative_change(self, weight: Tensor, conv: UnitLayer) -> float:
         """Return ‖w - w₀‖ / ‖w₀‖ of the median filter, 0 or more.
 
         NaN if the layer has another shape now, or if all filters of the sample were zero.

@@ -62,7 +62,9 @@ class Run:
             length = start.norm(dim=1)
             known = length > 0
             moved = np.median(((now - start).norm(dim=1)[known] / length[known]).numpy())
-            assert self.starting.moved(layer) == pytest.approx(float(moved), rel=1e-5), layer
+            assert self.starting.relative_change(layer) == pytest.approx(float(moved), rel=1e-5), (
+                layer
+            )
 
 
 def small():
@@ -120,7 +122,7 @@ def test_restarted_filters_start_over():
     run.train()
     run.check()
     run.apply(Undo())
-    assert run.starting.moved("0") > 0
+    assert run.starting.relative_change("0") > 0
 
 
 def test_an_inserted_layer_starts_when_it_is_inserted():
@@ -129,7 +131,7 @@ def test_an_inserted_layer_starts_when_it_is_inserted():
     run.apply(InsertLayer("0"))
     inserted = set(run.recorder.layers) - set(run.start)
     assert inserted
-    assert all(run.starting.moved(layer) == 0 for layer in inserted)
+    assert all(run.starting.relative_change(layer) == 0 for layer in inserted)
     run.apply(Undo())
     run.check()
 
@@ -149,7 +151,7 @@ def test_layouts_of_weights(second):
         nn.Conv2d(2, 4, 3), nn.ReLU(), second, nn.ReLU(), nn.Conv2d(second.out_channels, 3, 1)
     )
     run.apply(AddFilters("0", 4))
-    assert [run.starting.moved(layer) for layer in run.recorder.layers] == [0, 0, 0]
+    assert [run.starting.relative_change(layer) for layer in run.recorder.layers] == [0, 0, 0]
     run.apply(Undo())
     run.train()
     run.check()
@@ -167,7 +169,9 @@ def test_a_sample_of_wide_filters_stays_even():
         start = conv.weight.clone()
         conv.weight += 0.02 * torch.randn(conv.weight.shape, generator=GENERATOR)
         distance = (conv.weight - start).flatten(1).norm(dim=1) / start.flatten(1).norm(dim=1)
-    assert sample.moved(conv.weight, conv) == pytest.approx(float(distance.median()), rel=0.1)
+    assert sample.relative_change(conv.weight, conv) == pytest.approx(
+        float(distance.median()), rel=0.1
+    )
 
 
 def test_a_filter_that_reads_more_is_not_judged_by_its_old_inputs_alone():
@@ -180,7 +184,7 @@ def test_a_filter_that_reads_more_is_not_judged_by_its_old_inputs_alone():
     distance = (moved - start).flatten(1).norm(dim=1) / start.flatten(1).norm(dim=1)
     sample = run.starting._samples["2"]
     assert len(sample.places) <= 1.4 * PER_FILTER * 6
-    assert run.starting.moved("2") == pytest.approx(float(distance.median()), rel=0.25)
+    assert run.starting.relative_change("2") == pytest.approx(float(distance.median()), rel=0.25)
 
 
 def test_the_start_is_unknown_without_a_first_batch():
@@ -188,4 +192,4 @@ def test_the_start_is_unknown_without_a_first_batch():
     starting = StartingWeights(run.model, run.recorder, lambda: run.editor.journal)
     run.apply(RemoveFilters("0", [1]))
     starting.track_edits()
-    assert math.isnan(starting.moved("0"))
+    assert math.isnan(starting.relative_change("0"))

@@ -56,14 +56,16 @@ class DecisionBroadcast:
     """Broadcasts from rank 0 what all processes do before one of the next batches.
 
     Each broadcast is an *exchange*: it starts at one batch and is waited for at a later one. Every
-    process calls `arrive` before every batch and, where that returns an action, `start` afterwards.
+    process calls `begin_batch` before every batch and, where that returns an action, `start`
+    afterwards.
 
     Args:
         group: the process group of all ranks.
         clock: returns monotonic seconds.
 
     Attributes:
-        sharing: what rank 0 has broadcast about statistics when `arrive` last returned an action.
+        sharing: what rank 0 has broadcast about statistics when `begin_batch` last returned an
+            action.
     """
 
     def __init__(self, group: SideGroup, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,7 +82,7 @@ class DecisionBroadcast:
         self._start_seconds = 0.0  # that it took to start the last exchange
         self._cost = USUAL_SECONDS  # mean duration of an exchange
 
-    def arrive(self) -> RankAction | None:
+    def begin_batch(self) -> RankAction | None:
         """Return what all processes do before this batch; None if no exchange is due."""
         self._batches += 1
         self._batches_left -= 1
@@ -120,7 +122,7 @@ class DecisionBroadcast:
         self._work = self._group.start_broadcast(self._values)
         self._start_seconds = self._clock() - begun
 
-    def hurry(self) -> None:
+    def expedite_next(self) -> None:
         """Let the exchange that is about to start be due at the next batch. All call it."""
         self._batches_left = 1
 

@@ -61,9 +61,9 @@ class ConnectedRank:
 
     def _arrive(self, agreement: DecisionBroadcast) -> RankAction | None:
         """Return what all ranks do before this batch, and do what is shared about statistics."""
-        action = agreement.arrive()
+        action = agreement.begin_batch()
         if action is not None and self.statistics is not None:
-            self.statistics.arrive(agreement.sharing)
+            self.statistics.apply_instruction(agreement.sharing)
         return action
 
     @property

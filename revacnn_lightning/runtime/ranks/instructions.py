@@ -9,18 +9,18 @@ from revacnn_lightning.protocol.requests import SetHyperparameter
 from revacnn_lightning.steering import EditPlan
 
 __all__ = [
+    "ApplyHyperparameter",
     "Instruction",
-    "Perform",
+    "PerformPlan",
     "Proceed",
-    "Save",
-    "SetValue",
+    "SaveCheckpoint",
     "StopTraining",
     "Wait",
     "decode_instruction",
 ]
 
 
-class Perform(Struct, frozen=True, tag=True):
+class PerformPlan(Struct, frozen=True, tag="Perform"):
     """Perform an edit plan, which rank 0 has performed and verified.
 
     ``adopts_replaced``: first adopt the layers that the model's code has replaced.
@@ -30,13 +30,13 @@ class Perform(Struct, frozen=True, tag=True):
     adopts_replaced: bool = False
 
 
-class SetValue(Struct, frozen=True, tag=True):
+class ApplyHyperparameter(Struct, frozen=True, tag="SetValue"):
     """Set a hyperparameter."""
 
     command: SetHyperparameter
 
 
-class Save(Struct, frozen=True, tag=True):
+class SaveCheckpoint(Struct, frozen=True, tag="Save"):
     """Save a checkpoint of this name: saving is a collective."""
 
     name: str
@@ -61,7 +61,7 @@ class Proceed(Struct, frozen=True, tag=True):
     is_last: bool = False
 
 
-Instruction = Perform | SetValue | Save | StopTraining | Wait | Proceed
+Instruction = PerformPlan | ApplyHyperparameter | SaveCheckpoint | StopTraining | Wait | Proceed
 _decoder = msgspec.msgpack.Decoder(Instruction)
 
 

@@ -130,7 +130,7 @@ class RankStatistics:
 
     # ------------------------------------------------------------------ all ranks, in step
 
-    def arrive(self, sharing: StatisticsInstruction) -> None:
+    def apply_instruction(self, sharing: StatisticsInstruction) -> None:
         """Do what rank 0 has exchanged: begin a sum, and record from this batch on.
 
         Raises:

@@ -12,11 +12,11 @@ from revacnn_lightning.runtime.ranks.agreement import RankAction
 from revacnn_lightning.runtime.ranks.all_ranks import StopReasons
 from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
 from revacnn_lightning.runtime.ranks.instructions import (
+    ApplyHyperparameter,
     Instruction,
-    Perform,
+    PerformPlan,
     Proceed,
-    Save,
-    SetValue,
+    SaveCheckpoint,
     StopTraining,
     Wait,
     encode_instruction,
@@ -104,7 +104,7 @@ class RankZero(ConnectedRank):
             self._instruct(Proceed(is_urgent=reasons.is_pausing))
             self.is_stopped = False
             if reasons.is_pausing and agreement is not None:
-                agreement.hurry()
+                agreement.expedite_next()
         if self._has_arrived and agreement is not None:
             action = (
                 RankAction.STOP if reasons.is_wanted or reasons.is_pausing else RankAction.NOTHING
@@ -162,14 +162,14 @@ class RankZero(ConnectedRank):
 
     def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
         try:
-            self._instruct(SetValue(command))
+            self._instruct(ApplyHyperparameter(command))
             self._reached.agree(0)
         except (EditFailedError, EditRefusedError):
             restore()
             raise
 
     def save(self, name: str, save: Callable[[], str]) -> str:
-        self._instruct(Save(name))
+        self._instruct(SaveCheckpoint(name))
         failure, path = "", ""
         try:
             path = save()
@@ -189,7 +189,7 @@ class RankZero(ConnectedRank):
 
     def announce(self, plan: EditPlan) -> None:
         """Let the others perform this plan."""
-        self._instruct(Perform(plan, self._has_replaced))
+        self._instruct(PerformPlan(plan, self._has_replaced))
         self._has_replaced = False
 
     def agree(self, value: int, failure: str = "") -> None:

@@ -12,11 +12,11 @@ from revacnn_lightning.runtime.hyperparameters import set_hyperparameter_reverti
 from revacnn_lightning.runtime.ranks.agreement import RankAction
 from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
 from revacnn_lightning.runtime.ranks.instructions import (
+    ApplyHyperparameter,
     Instruction,
-    Perform,
+    PerformPlan,
     Proceed,
-    Save,
-    SetValue,
+    SaveCheckpoint,
     StopTraining,
     decode_instruction,
 )
@@ -91,20 +91,20 @@ class WorkerRank(ConnectedRank):
                 if instruction.is_last:
                     self._agreement = None
                 elif instruction.is_urgent and self._agreement is not None:
-                    self._agreement.hurry()
+                    self._agreement.expedite_next()
                 return
             self._execute(instruction, batch)
 
     def _execute(self, instruction: Instruction, batch: TrainingBatch) -> None:
         try:
-            if isinstance(instruction, Perform):
+            if isinstance(instruction, PerformPlan):
                 with self.recording.structure_changes():
                     if instruction.adopts_replaced:
                         self._editor.adopt_replaced_layers()
                     self._editor.perform_planned(instruction.plan, batch.make_probe)
-            elif isinstance(instruction, SetValue):
+            elif isinstance(instruction, ApplyHyperparameter):
                 self._set_value(instruction)
-            elif isinstance(instruction, Save):
+            elif isinstance(instruction, SaveCheckpoint):
                 self._save(instruction)
             elif isinstance(instruction, StopTraining):
                 self._controls.stop()
@@ -113,7 +113,7 @@ class WorkerRank(ConnectedRank):
         except EditFailedError as error:  # rank 0 replies to the request
             log.info("%s was not carried out: %s", type(instruction).__name__, error)
 
-    def _set_value(self, instruction: SetValue) -> None:
+    def _set_value(self, instruction: ApplyHyperparameter) -> None:
         controls, restore, failure = self._controls, None, ""
         try:
             _, restore = set_hyperparameter_revertibly(
@@ -129,7 +129,7 @@ class WorkerRank(ConnectedRank):
                 restore()
             raise
 
-    def _save(self, instruction: Save) -> None:
+    def _save(self, instruction: SaveCheckpoint) -> None:
         failure = ""
         try:
             self._controls.save_checkpoint(instruction.name)

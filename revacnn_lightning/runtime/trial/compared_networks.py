@@ -162,7 +162,7 @@ class ComparedNetworks:
             stack.callback(self._editor.refresh_hooks)
             self._editor.close()
             objects, values = ObjectState(self._model), TrainingValues(self._tensors)
-            stack.callback(RandomState.now(self._model.parameters()).restore)
+            stack.callback(RandomState.current(self._model.parameters()).restore)
             is_kept = False
             gradients = _take_gradients(objects.tensors)
             memory = [(tensor, tensor.data) for tensor in objects.tensors]

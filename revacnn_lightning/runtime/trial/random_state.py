@@ -24,7 +24,7 @@ class RandomState:
     python: Any
 
     @classmethod
-    def now(cls, tensors: Iterable[Tensor]) -> RandomState:
+    def current(cls, tensors: Iterable[Tensor]) -> RandomState:
         """Return the present states, on the devices of ``tensors``."""
         devices = {t.device.index for t in tensors if t.device.type == "cuda"}
         return cls(

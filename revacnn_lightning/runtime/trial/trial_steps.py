@@ -56,7 +56,7 @@ class _WholeStepRecorder(StepRecorder):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model, 0, 0)
-        self.random = RandomState.now(model.parameters())
+        self.random = RandomState.current(model.parameters())
         self.loss: Tensor | None = None
 
     def add_result(self, output: Any) -> None:

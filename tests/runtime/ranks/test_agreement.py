@@ -34,7 +34,7 @@ def gaps_of(group: Group, seconds: float, is_idle: bool) -> set[int]:
     agreement = DecisionBroadcast(group, lambda: group.now[0])  # type: ignore[arg-type]
     exchanged = []
     for batch in range(4000):
-        if agreement.arrive() is not None:
+        if agreement.begin_batch() is not None:
             exchanged.append(batch)
             agreement.start(RankAction.NOTHING, is_idle=is_idle)
         group.now[0] += seconds

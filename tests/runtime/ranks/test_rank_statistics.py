@@ -89,7 +89,7 @@ def ranks() -> list[RankStatistics]:
 
 def begin(ranks: list[RankStatistics]) -> None:
     for rank in ranks:
-        rank.arrive(StatisticsInstruction(statistics_to_bits(NAMES)))
+        rank.apply_instruction(StatisticsInstruction(statistics_to_bits(NAMES)))
 
 
 def record(
@@ -103,7 +103,7 @@ def reduce(ranks: list[RankStatistics]) -> Any:
     sharing = ranks[0].next_instruction(NAMES, is_stopping=True)
     for rank in ranks:
         assert not ranks[0].completed()  # the last one has not begun
-        rank.arrive(sharing)
+        rank.apply_instruction(sharing)
     [found] = ranks[0].completed()
     return found
 
@@ -151,7 +151,7 @@ def test_nothing_is_shared_without_a_viewer(ranks: list[RankStatistics]):
     assert ranks[0].next_instruction([], is_stopping=True) == StatisticsInstruction()
     begin(ranks)
     for rank in ranks:
-        rank.arrive(StatisticsInstruction())
+        rank.apply_instruction(StatisticsInstruction())
     assert [rank.recorded for rank in ranks] == [[], []]
 
 
@@ -174,9 +174,9 @@ def test_a_snapshot_is_published_once_all_ranks_have_added_theirs(ranks: list[Ra
         assert list(merger.add(snapshot(step, [[1], [2], [7]]))) == []
         record(ranks[1], ["a"], [[5], [4]])
     sharing = ranks[0].next_instruction(NAMES, is_stopping=True)
-    ranks[0].arrive(sharing)
+    ranks[0].apply_instruction(sharing)
     assert list(merger.add(snapshot(3, [[9], [9], [9]]))) == []  # rank 1 is slower
-    ranks[1].arrive(sharing)
+    ranks[1].apply_instruction(sharing)
     [shown] = merger.flush()
     assert (shown.step, shown.first_step, shown.batch_count, shown.ranks) == (2, 1, 2, 2)
     np.testing.assert_allclose(shown.values, [[3], [3], [7]])
