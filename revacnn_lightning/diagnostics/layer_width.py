@@ -44,29 +44,29 @@ MIN_LAYERS = 3
 
 
 def judge_excess_width(
-    layer: str, changes: np.ndarray, loss: float, n_filters: int
+    layer: str, loss_changes: np.ndarray, loss: float, n_filters: int
 ) -> Verdict | None:
     """Return the verdict that a layer is too wide; None if it is not, or if that is unknown.
 
     Args:
         layer: the name of the layer.
-        changes: the measured price of each of its filters, NaN where unknown, (C,).
+        loss_changes: the measured price of each of its filters, NaN where unknown, (C,).
         loss: the loss on the same images, without a removal.
         n_filters: number of filters of the whole network; the worth is relative to it.
     """
-    known = np.flatnonzero(np.isfinite(changes))
+    known = np.flatnonzero(np.isfinite(loss_changes))
     if not len(known) or not math.isfinite(loss) or loss <= 0:
         return None
-    order = known[np.argsort(changes[known], kind="stable")]
-    sums = np.cumsum(np.maximum(changes[order], 0))
+    order = known[np.argsort(loss_changes[known], kind="stable")]
+    sums = np.cumsum(np.maximum(loss_changes[order], 0))
     filters = order[: int((sums <= NEGLIGIBLE * loss).sum())]
-    filters = filters[: len(changes) - 1]  # a layer keeps one
-    if len(filters) < WIDE_SHARE * len(changes):
+    filters = filters[: len(loss_changes) - 1]  # a layer keeps one
+    if len(filters) < WIDE_SHARE * len(loss_changes):
         return None
     total = float(sums[len(filters) - 1])
     evidence = (
-        f"the {len(filters)} cheapest of {len(changes)} cost {total:.1e} of a loss of {loss:.3g} "
-        "when each is removed alone"
+        f"the {len(filters)} cheapest of {len(loss_changes)} cost {total:.1e} of a loss of "
+        f"{loss:.3g} when each is removed alone"
     )
     worth = 0.6 * len(filters) / max(1, n_filters)
     chosen = tuple(sorted(filters.tolist()))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from revacnn_lightning.protocol.inspections import TopImage, VolumeSlice
 from revacnn_lightning.runtime.layer_details import EMPTY, encode_image
-from revacnn_lightning.telemetry.inspection.downsampling import reduce_signal
+from revacnn_lightning.telemetry.inspection.downsampling import downsample_signal
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.inspection.map_images import slice_index
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox, as_volume
@@ -58,7 +58,7 @@ def encode_inspected_input(image: Tensor | None, volume: VolumeSlice | None) -> 
         return EMPTY
     if image.dim() == 2:
         length = max(2, MAX_VALUES // max(1, len(image)))
-        return normalized_half(reduce_signal(image.detach().float(), length)[:, None])
+        return normalized_half(downsample_signal(image.detach().float(), length)[:, None])
     if image.dim() == 4 and volume is not None:
         return encode_image(image[:, volume.index])
     return encode_image(image)
@@ -75,7 +75,9 @@ def encode_response_map(image: Tensor | None, response_map: Tensor | None) -> np
     """Return a filter's map (1, L) of a signal as messages hold it, (l,); (0,) for others."""
     if image is None or image.dim() != 2 or response_map is None or len(response_map) != 1:
         return EMPTY
-    return normalized_half(reduce_signal(torch.nan_to_num(response_map[0].float()), MAX_MAP_LENGTH))
+    return normalized_half(
+        downsample_signal(torch.nan_to_num(response_map[0].float()), MAX_MAP_LENGTH)
+    )
 
 
 def encode_top_image(found: RankedImage, depth: float) -> TopImage:

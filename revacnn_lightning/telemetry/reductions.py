@@ -134,18 +134,18 @@ def signal_to_noise(images: Tensor) -> Tensor:
     return mean.abs_() / variance.sqrt_()
 
 
-def signals_to_noise(layers: Sequence[Tensor]) -> list[Tensor]:
+def signals_to_noise(images_per_layer: Sequence[Tensor]) -> list[Tensor]:
     """Return `signal_to_noise` of several layers, (B, C) each, with few operations."""
     batches: dict[Any, list[int]] = defaultdict(list)
-    for index, images in enumerate(layers):
+    for index, images in enumerate(images_per_layer):
         batches[len(images), images.device].append(index)
     results: dict[int, Tensor] = {}
     for indices in batches.values():
-        for group in _groups(indices, lambda index: layers[index].numel(), BLOCK):
-            widths = [layers[index].shape[1] for index in group]
-            side_by_side = torch.cat([layers[index] for index in group], 1)
+        for group in _groups(indices, lambda index: images_per_layer[index].numel(), BLOCK):
+            widths = [images_per_layer[index].shape[1] for index in group]
+            side_by_side = torch.cat([images_per_layer[index] for index in group], 1)
             results.update(zip(group, signal_to_noise(side_by_side).split(widths), strict=True))
-    return [results[index] for index in range(len(layers))]
+    return [results[index] for index in range(len(images_per_layer))]
 
 
 def _groups(indices: list[int], size: Callable[[int], int], limit: int) -> Iterator[list[int]]:
@@ -201,7 +201,7 @@ def filter_l2_norm(filters: Tensor, out: Tensor | None = None) -> Tensor:
     return norm if out is None else out.copy_(norm)
 
 
-def filter_l1_norms(layers: Sequence[Tensor]) -> list[Tensor]:
+def filter_l1_norms(filters_per_layer: Sequence[Tensor]) -> list[Tensor]:
     """Return `filter_l1_norm` of several layers, with few operations."""
 
     def of_rows(rows: Tensor) -> Tensor:
@@ -209,12 +209,12 @@ def filter_l1_norms(layers: Sequence[Tensor]) -> list[Tensor]:
             return _absolute_sum_in_one_kernel(rows, (1,))
         return rows.abs_().sum(1, dtype=torch.float32)
 
-    return _side_by_side(layers, filter_l1_norm, of_rows)
+    return _side_by_side(filters_per_layer, filter_l1_norm, of_rows)
 
 
-def filter_l2_norms(layers: Sequence[Tensor]) -> list[Tensor]:
+def filter_l2_norms(filters_per_layer: Sequence[Tensor]) -> list[Tensor]:
     """Return `filter_l2_norm` of several layers, with few operations."""
-    return _side_by_side(layers, filter_l2_norm, filter_l2_norm)
+    return _side_by_side(filters_per_layer, filter_l2_norm, filter_l2_norm)
 
 
 def _side_by_side(

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["project_features", "reduce_signal", "thumbnails"]
+__all__ = ["downsample_signal", "project_features", "thumbnails"]
 
 FEATURE_DIMENSIONS = 64  # of what the viewer embeds in the plane
 MAX_MAP_PIXELS = 2**16  # of all maps of a layer together: 128 KB of float16
@@ -56,15 +56,15 @@ def thumbnails(maps: Tensor) -> Tensor:
     return nn.functional.adaptive_avg_pool2d(maps.float(), (height, width))
 
 
-def reduce_signal(values: Tensor, length: int) -> Tensor:
-    """Return a signal (..., L) of at most ``length`` values, whose curve looks the same.
+def downsample_signal(values: Tensor, max_length: int) -> Tensor:
+    """Return a signal (..., L) of at most ``max_length`` values, whose curve looks the same.
 
     Of each block, its smallest and its largest value are kept: a mean would cancel out an
     oscillation. A signal that is short enough is returned as it is.
     """
-    if values.shape[-1] <= length:
+    if values.shape[-1] <= max_length:
         return values
-    block = -(-values.shape[-1] // (length // 2))
+    block = -(-values.shape[-1] // (max_length // 2))
     missing = -values.shape[-1] % block
     padded = torch.cat([values, values[..., -1:].expand(*values.shape[:-1], missing)], -1)
     blocks = padded.unflatten(-1, (-1, block))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.inspection.downsampling import reduce_signal
+from revacnn_lightning.telemetry.inspection.downsampling import downsample_signal
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox, as_volume
 
 __all__ = ["MAX_IMAGES", "RankedImage", "TopImages", "to_uint8_image"]
@@ -142,4 +142,4 @@ def _downsample_signal(crop: Tensor) -> Tensor:
         size = MAX_SIGNAL_CHANNELS, crop.shape[-1]
         means = nn.functional.adaptive_avg_pool2d(crop[:, 0, 0][None].float(), size)
         crop = means.round().to(torch.uint8)[0][:, None, None]
-    return reduce_signal(crop, MAX_SIGNAL_VALUES // len(crop))
+    return downsample_signal(crop, MAX_SIGNAL_VALUES // len(crop))

@@ -61,9 +61,9 @@ class GroupedWeights:
         )
         self.copies: list[Any] | None = None
 
-    def remaining(self, is_complete: bool) -> list[WeightSums]:
-        """Return what to reduce one by one if the members are done, or if they are not."""
-        return self.others if is_complete else [*self.members, *self.others]
+    def remaining(self, are_members_done: bool) -> list[WeightSums]:
+        """Return the weights to reduce one by one: the members, too, unless they are done."""
+        return self.others if are_members_done else [*self.members, *self.others]
 
     def copy(self) -> None:
         """Copy the members before an optimizer changes them."""
@@ -127,7 +127,7 @@ def sum_gradients_if_complete(grouper: WeightGrouper, weights: GroupedWeights) -
 
 def sum_nonempty_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> None:
     """Sum the magnitudes of what ``.grad`` holds, for the weights where it is not empty."""
-    _read_one_by_one(weights.remaining(is_complete=False))
+    _read_one_by_one(weights.remaining(are_members_done=False))
     grouper.note_measured("gradient", weights, is_complete=False)
 
 
