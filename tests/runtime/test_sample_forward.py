@@ -231,7 +231,7 @@ def test_an_error_of_the_recorder_does_not_reach_training(monkeypatch: pytest.Mo
     def fail(*args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(step_recorder, "cut", fail)
+    monkeypatch.setattr(step_recorder, "take_first_samples", fail)
     module = Base()
     forwards = SampleForwards(module)
     output = forwards.record(BATCH, 0, lambda: module.training_step(BATCH, 0))
