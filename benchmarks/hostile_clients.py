@@ -2,9 +2,7 @@
 
 Clients without the key hold or flood TCP connections. Clients with the key flood the run with
 malformed requests, plans, subscriptions, and frames that are too large or too many. They connect
-with TCP, as everybody can who has the key, and also with the Unix sockets ("local"). Those belong
-to the user of the training, who could end it as well: there is only a faulty viewer to expect, and
-the limit of the memory is wider.
+with TCP, as everybody can who has the key, and also with the Unix sockets ("local").
 
 ``python -m benchmarks.hostile_clients [--only ...] [--seconds N] [--check] [--quick]``
 """
@@ -37,7 +35,6 @@ from revacnn_lightning.protocol.connection_file import Connection
 MAX_SHARE = 0.02  # of the time of a step
 MAX_DESCRIPTORS = 32
 MAX_MEGABYTES = 20.0
-MAX_LOCAL_MEGABYTES = 64.0
 CONNECTIONS = 1_000
 WARM_UP_SECONDS = 8.0  # until an attack has begun, and used what is granted at a time
 LOOK_SECONDS = 0.1  # between two looks at descriptors and memory
@@ -227,8 +224,7 @@ def measure(report: Report, name: str, seconds: float, *, is_local: bool) -> Non
     report.add_row(title, f"{calm.step_seconds * 1e3:.2f} ms", share, descriptors, megabytes)
     report.check_at_most(f"{title}: share of a step", share, MAX_SHARE)
     report.check_at_most(f"{title}: descriptors", descriptors, MAX_DESCRIPTORS)
-    max_megabytes = MAX_LOCAL_MEGABYTES if is_local else MAX_MEGABYTES
-    report.check_at_most(f"{title}: memory (MB)", megabytes, max_megabytes)
+    report.check_at_most(f"{title}: memory (MB)", megabytes, MAX_MEGABYTES)
 
 
 def train_for(training: TimedTraining, seconds: float) -> Usage:

@@ -12,7 +12,12 @@ import zmq
 from revacnn_lightning.protocol.access_keys import AccessKey, KeyRing
 from revacnn_lightning.protocol.authenticator import USER_ID
 from revacnn_lightning.protocol.base_socket import BaseSocket, Keys
-from revacnn_lightning.protocol.senders import PEER_ADDRESS, connection_property, describe_address
+from revacnn_lightning.protocol.senders import (
+    NO_TITLES,
+    PEER_ADDRESS,
+    connection_property,
+    describe_address,
+)
 
 __all__ = ["FloodProtectedSocket"]
 
@@ -37,10 +42,10 @@ class FloodProtectedSocket(BaseSocket):
         clock: returns monotonic seconds.
 
     Attributes:
-        forwarder_pid: pid of the process that holds the TCP ports of the run; 0 if there is none.
+        titles: what to call the processes that forward to the run, by their pids.
     """
 
-    forwarder_pid = 0
+    titles = NO_TITLES
 
     def __init__(
         self,
@@ -121,9 +126,7 @@ class FloodProtectedSocket(BaseSocket):
         public, address = "", ""
         if frames:  # which all have the properties of their connection
             public = connection_property(frames[0], USER_ID)
-            address = describe_address(
-                connection_property(frames[0], PEER_ADDRESS), self.forwarder_pid
-            )
+            address = describe_address(connection_property(frames[0], PEER_ADDRESS), self.titles)
         return self._ring.find(public), address
 
     def _by(self, frames: Sequence[zmq.Frame]) -> str:

@@ -1,4 +1,4 @@
-"""The process that holds the TCP sockets of a run; `forwarder` starts it.
+"""The process that holds the sockets that viewers of a run connect to; `forwarder` starts it.
 
 It needs nothing but the standard library. A connection reaches the training only after the first
 message of CURVE's handshake, so silent connections and other protocols cost the training nothing.
@@ -64,10 +64,10 @@ class Throttle:
 
 
 class ForwardedSocket:
-    """One TCP port and the connections to it, which are forwarded to a Unix socket of the run.
+    """One socket that viewers connect to, and its connections, which are forwarded to the run.
 
     Args:
-        path: the path of the Unix socket.
+        path: the path of the Unix socket of the training.
         rate: how many bytes per second a client may send.
         burst: how many bytes a client may send at a time.
     """
@@ -75,7 +75,8 @@ class ForwardedSocket:
     def __init__(self, path: str, rate: float, burst: float) -> None:
         self.path = path
         self.rate, self.burst = rate, burst
-        self.greeting = b""
+        self._greeting = b""
+        self._greeting_lock = asyncio.Lock()
         # Connections by what they have shown so far, oldest first.
         self.silent: dict[asyncio.Task[None], None] = {}
         self.unproven: dict[asyncio.Task[None], None] = {}
@@ -84,12 +85,17 @@ class ForwardedSocket:
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def read_run_greeting(self) -> None:
-        """Read the greeting with which the run begins each connection, to send it in its place."""
-        reader, writer = await asyncio.open_unix_connection(self.path)
-        writer.write(b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + MECHANISM + bytes(32))
-        self.greeting = await reader.readexactly(GREETING_BYTES)
-        writer.close()
+    async def _read_run_greeting(self) -> bytes:
+        """Return the greeting that begins each connection of the run, to send it in its place."""
+        async with self._greeting_lock:
+            if not self._greeting:
+                reader, writer = await asyncio.open_unix_connection(self.path)
+                try:
+                    writer.write(b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + MECHANISM + bytes(32))
+                    self._greeting = await reader.readexactly(GREETING_BYTES)
+                finally:
+                    writer.close()
+        return self._greeting
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until either side closes it."""
@@ -168,7 +174,7 @@ class ForwardedSocket:
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         """Return the client's greeting and first message, if they are those of a viewer."""
-        writer.write(self.greeting)
+        writer.write(await self._read_run_greeting())
         greeting = await reader.readexactly(GREETING_BYTES)
         is_zmtp = (greeting[:1], greeting[9:10]) == SIGNATURE and greeting[10] >= 3
         if not is_zmtp or greeting[12:32] != MECHANISM:
@@ -226,7 +232,6 @@ async def run_forwarder(parent_pid: int, port_settings: list[dict[str, Any]]) ->
     ports, servers = [], []
     for one in port_settings:
         port = ForwardedSocket(one["path"], one["rate"], one["burst"])
-        await port.read_run_greeting()
         listener = socket.socket(fileno=one["descriptor"])
         servers.append(await asyncio.start_server(port.serve, sock=listener, limit=CHUNK_BYTES))
         ports.append(port)

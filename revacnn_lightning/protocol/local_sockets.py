@@ -16,7 +16,7 @@ __all__ = ["HAS_UNIX_SOCKETS", "SocketDirectory", "exist", "has_listener", "remo
 
 HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX") and os.name == "posix"
 PREFIX = "revacnn-"
-NAMES = ("telemetry", "requests")
+NAMES = ("telemetry", "requests", "run-requests")  # the last one is behind the second
 MAX_PARENT_BYTES = 70  # the path of a socket has at most 103 bytes, on macOS
 
 
@@ -35,8 +35,13 @@ class SocketDirectory:
 
     @property
     def endpoints(self) -> tuple[str, str]:
-        """The endpoints of telemetry and requests."""
+        """The endpoints of telemetry and requests, for viewers."""
         return f"ipc://{self.path / NAMES[0]}", f"ipc://{self.path / NAMES[1]}"
+
+    @property
+    def run_endpoints(self) -> tuple[str, str]:
+        """The endpoints of the training. Only a `RateLimitingForwarder` sends requests there."""
+        return f"ipc://{self.path / NAMES[0]}", f"ipc://{self.path / NAMES[2]}"
 
     def remove(self) -> None:
         """Remove the directory and what is left of the sockets."""

@@ -53,9 +53,11 @@ MAX_SURPLUS_FRAMES = 32  # of each key; more are a flood, which libzmq keeps in 
 # Received per second, of each key, and at a time. More is a flood, of which libzmq keeps up to
 # `REQUEST_QUEUE` requests of each client in memory. A picture of 320×320 takes 0.3 MB.
 BYTE_RATE, BYTE_BURST = 2.0**19, 2.0**20
-# Messages that libzmq receives in advance, of each client. Requests: as many as a client queues. If
-# they fill the queue and the client disconnects, libzmq may abort the process (zeromq/libzmq#3937).
-SUBSCRIPTION_QUEUE, REQUEST_QUEUE = 8, 1_024
+# Messages that libzmq receives in advance, of each client. Subscriptions: any number, because a
+# full queue lets a client abort the process (see `forwarder`); a flood of them ends at the next
+# batch. Requests: more than a viewer sends in a long compilation, because libzmq answers no
+# heartbeat while the queue is full.
+SUBSCRIPTION_QUEUE, REQUEST_QUEUE = 0, 1_024
 
 # Received per batch boundary, so that a flood cannot stop training.
 MAX_SUBSCRIPTIONS_PER_CALL = 32

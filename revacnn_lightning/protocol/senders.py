@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import zmq
 
 from revacnn_lightning.protocol.access_keys import AccessKey
 
-__all__ = ["RequestSender", "connection_property", "describe_address"]
+__all__ = ["NO_TITLES", "RequestSender", "connection_property", "describe_address"]
 
 PEER_ADDRESS = "Peer-Address"
+NO_TITLES: Mapping[int, str] = MappingProxyType({})
 _UNIX_SOCKET = re.compile(r"(?:localhost)?:\d+:\d+:(\d+)")
 
 
@@ -35,14 +38,14 @@ def connection_property(frame: zmq.Frame, name: str) -> str:
         return ""
 
 
-def describe_address(address: str, forwarder_pid: int = 0) -> str:
+def describe_address(address: str, titles: Mapping[int, str] = NO_TITLES) -> str:
     """Return in words where a client has connected from.
 
     Args:
         address: what libzmq says: an IP address, or ``localhost:uid:gid:pid`` of a Unix socket.
-        forwarder_pid: pid of the process that holds the TCP ports of this run.
+        titles: what to call the processes that forward to this run, by their pids.
     """
     match = _UNIX_SOCKET.fullmatch(address)
     if match is None:
         return address
-    return "its TCP port" if int(match[1]) == forwarder_pid else f"process {match[1]}"
+    return titles.get(int(match[1]), f"process {match[1]}")

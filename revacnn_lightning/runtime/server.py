@@ -11,7 +11,7 @@ from revacnn_lightning import __version__
 from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.connection_file import Connection
-from revacnn_lightning.protocol.forwarder import RateLimitingForwarder
+from revacnn_lightning.protocol.forwarder import LOCAL, TCP, RateLimitingForwarder, Route
 from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
 from revacnn_lightning.protocol.locked_publisher import LockedPublisher
@@ -72,21 +72,24 @@ class RunServer:
         lineage = lineage or Lineage.begin()
         keys, owner = Keys.generate(), Keys.generate()
         self.keys = KeyRing(owner.public)
+        self._titles: dict[int, str] = {}
         with ExitStack() as stack:
-            self._forwarder: RateLimitingForwarder | None = None
-            local = _local_endpoints(endpoints, stack)
-            stack.callback(self._close_forwarder)  # after the sockets, whose last messages it sends
-            self.publisher = LockedPublisher(local[0], keys, self.keys)
+            directory = _open_directory(stack)
+            # Closed after the sockets, whose last messages they send.
+            self._forwarders = stack.enter_context(ExitStack())
+            own = directory.run_endpoints if directory else _tcp_addresses(endpoints)
+            self.publisher = LockedPublisher(own[0], keys, self.keys)
             stack.callback(self.publisher.close, LINGER_SECONDS)
-            self.request_server = RequestServer(local[1], keys, self.keys)
+            self.request_server = RequestServer(own[1], keys, self.keys)
             stack.callback(self.request_server.close, LINGER_SECONDS)
+            self.publisher.titles = self.request_server.titles = self._titles
             local = public = (self.publisher.endpoint, self.request_server.endpoint)
-            if HAS_UNIX_SOCKETS and endpoints.tcp_host is not None:
-                self._forwarder = RateLimitingForwarder(endpoints.tcp_host, endpoints.ports, local)
-                public = self._forwarder.endpoints
-                self.publisher.forwarder_pid = self.request_server.forwarder_pid = (
-                    self._forwarder.pid
-                )
+            if directory:
+                local = public = directory.endpoints
+                self._forward(LOCAL, local[1:], own[1:])
+                if endpoints.tcp_host is not None:
+                    telemetry, requests = self._forward(TCP, _tcp_addresses(endpoints), own)
+                    public = (telemetry, requests)
             self.connection = Connection.of_this_process(
                 run=run,
                 telemetry_endpoint=public[0],
@@ -114,19 +117,26 @@ class RunServer:
         """Remove the connection file and free the ports, after a moment for the last messages."""
         self._stack.close()
 
-    def _close_forwarder(self) -> None:
-        if self._forwarder is not None:
-            self._forwarder.close()
+    def _forward(
+        self, route: Route, addresses: tuple[str, ...], targets: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Listen for viewers at addresses, and return the endpoints."""
+        forwarder = RateLimitingForwarder(addresses, targets, route, self._titles)
+        self._forwarders.callback(forwarder.close)
+        return forwarder.endpoints
 
 
-def _local_endpoints(endpoints: Endpoints, stack: ExitStack) -> tuple[str, str]:
-    """Return where the sockets of this process listen."""
+def _open_directory(stack: ExitStack) -> SocketDirectory | None:
     if not HAS_UNIX_SOCKETS:
-        address = f"tcp://{endpoints.tcp_host}"
-        return f"{address}:{endpoints.telemetry_port}", f"{address}:{endpoints.request_port}"
+        return None
     directory = SocketDirectory()
     stack.callback(directory.remove)
-    return directory.endpoints
+    return directory
+
+
+def _tcp_addresses(endpoints: Endpoints) -> tuple[str, str]:
+    address = f"tcp://{endpoints.tcp_host}"
+    return f"{address}:{endpoints.telemetry_port}", f"{address}:{endpoints.request_port}"
 
 
 def _pick_forwarded_ports() -> tuple[int, int]:

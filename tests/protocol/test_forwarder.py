@@ -1,18 +1,20 @@
-"""Whoever reaches the TCP ports of a run cannot use up the descriptors of its training."""
+"""Whoever reaches the sockets of a run can neither starve nor abort its training."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from revacnn_lightning.protocol import connection_file, forwarder_main
+from revacnn_lightning.protocol import connection_file, forwarder, forwarder_main
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
 from revacnn_lightning.protocol.messages import Request
@@ -27,9 +29,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def run() -> Iterator[RunServer]:
-    server = RunServer("run", "Net", Endpoints("127.0.0.1"))
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=[None, "127.0.0.1"], ids=["local", "TCP"])
+def run(request: pytest.FixtureRequest) -> Iterator[RunServer]:
+    server = RunServer("run", "Net", Endpoints(request.param))
     yield server
     server.close()
 
@@ -40,6 +45,10 @@ def descriptors() -> int:
 
 
 def connect(endpoint: str) -> socket.socket:
+    if endpoint.startswith("ipc://"):
+        local = socket.socket(socket.AF_UNIX)
+        local.connect(endpoint.removeprefix("ipc://"))
+        return local
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     return socket.create_connection((host, int(port)))
 
@@ -80,7 +89,9 @@ def test_idle_connections_cost_the_training_no_descriptor(run: RunServer):
     assert_a_viewer_attaches(run)
     until(lambda: not run.publisher.has_subscribers())
     before = descriptors()
-    endpoints = (run.connection.telemetry_endpoint, run.connection.request_endpoint)
+    endpoints = [run.connection.telemetry_endpoint, run.connection.request_endpoint]
+    if endpoints[0].startswith("ipc://"):
+        endpoints[0] = endpoints[1]
     idle = [connect(endpoints[index % 2]) for index in range(300)]
     assert_a_viewer_attaches(run)
     assert descriptors() - len(idle) <= before + 4
@@ -97,7 +108,7 @@ def test_other_protocols_do_not_reach_the_training(run: RunServer):
             stranger.settimeout(30)
             stranger.sendall(beginning)
             received = b""
-            with contextlib.suppress(ConnectionResetError):
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                 while data := stranger.recv(1000):
                     received += data
             assert len(received) <= forwarder_main.GREETING_BYTES  # and then it was closed
@@ -127,12 +138,60 @@ def test_the_last_message_arrives(run: RunServer):
     subscriber.close()
 
 
-def test_the_process_ends_with_the_run():
-    server = RunServer("run", "Net", Endpoints("127.0.0.1"))
-    assert server._forwarder is not None
-    process = server._forwarder._process
-    server.close()
-    assert process.returncode is not None
+def test_a_process_starts_with_the_first_viewer_and_ends_with_the_run(run: RunServer):
+    assert not run._titles
+    assert_a_viewer_attaches(run)
+    [pid] = run._titles
+    run.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_viewers_attach_again_after_the_process_was_killed(run: RunServer):
+    assert_a_viewer_attaches(run)
+    [pid] = run._titles
+    os.kill(pid, signal.SIGKILL)
+    assert_a_viewer_attaches(run)
+    assert len(run._titles) == 2
+
+
+def test_a_forked_process_neither_ends_the_sockets_nor_delays_their_end(run: RunServer):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # a worker that outlives the run
+        run._forwarders.close()
+        os.read(reading, 1)
+        os._exit(0)
+    try:
+        assert_a_viewer_attaches(run)
+        started = time.monotonic()
+        run.close()
+        assert time.monotonic() - started < forwarder.CLOSE_SECONDS
+    finally:
+        os.write(writing, b"x")
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("target", ["telemetry", "requests"])
+def test_heartbeats_behind_a_full_queue_do_not_abort_the_training(target: str):
+    """Directly connected, libzmq ended the process: ``Assertion failed: !_io_error``."""
+    command = [sys.executable, "-m", "tests.protocol.hostile_heartbeats", target]
+    attack = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (attack.returncode, attack.stdout) == (0, "alive\n"), attack.stderr
+
+
+def test_viewers_attach_while_the_run_has_closed_its_sockets_after_a_flood(
+    run: RunServer, capfd: pytest.CaptureFixture[str]
+):
+    """The process ended with a traceback if it was started at this moment."""
+    run.request_server._disconnect_all(1.0)
+    with connect(run.connection.request_endpoint) as early:
+        early.settimeout(30)
+        assert early.recv(1) == b""
+    assert_a_viewer_attaches(run)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 KILLED = """

@@ -19,4 +19,4 @@ from revacnn_lightning.protocol.senders import describe_address
     ],
 )
 def test_addresses(address: str, text: str):
-    assert describe_address(address, forwarder_pid=42) == text
+    assert describe_address(address, titles={42: "its TCP port"}) == text

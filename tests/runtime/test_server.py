@@ -32,7 +32,6 @@ def test_by_default_only_this_user_can_connect():
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert directory.stat().st_uid == os.geteuid()
     assert run_server.connection.telemetry_endpoint.startswith("ipc://")
-    assert run_server._forwarder is None
     run = Run(run_server.connection)
     until(lambda: (run_server.publisher.publish(STATUS), STATUS in run.poll())[1])
     run.close()
