@@ -60,7 +60,7 @@ BYTE_RATE, BYTE_BURST = 2.0**19, 2.0**20
 SUBSCRIPTION_QUEUE, REQUEST_QUEUE = 0, 1_024
 
 # Received per batch boundary, so that a flood cannot stop training.
-MAX_SUBSCRIPTIONS_PER_CALL = 32
+MAX_SUBSCRIPTIONS_PER_CALL = 288  # more than `SUBSCRIPTION_BURST`: one batch notices a flood
 MAX_REQUESTS_PER_CALL = 32
 # Received per second, of all clients; what exceeds this waits in libzmq. A request costs about
 # 50 µs, so all of them cost about 0.5 % of the time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -260,6 +261,20 @@ def test_a_flood_of_subscriptions_disconnects_and_honest_viewers_return(
 
     until(received)
     honest.close()
+    publisher.close()
+
+
+def test_one_batch_notices_a_flood_of_subscriptions(keys: Keys, caplog: pytest.LogCaptureFixture):
+    """Over eight batches, one took 25 MB of the memory of the training."""
+    publisher = Publisher("tcp://127.0.0.1:0", keys)
+    hostile = Subscriber(publisher.endpoint, keys.public)
+    until(lambda: (publisher.has_subscribers(), bool(publisher._topics))[1])
+    for index in range(2 * int(run_sockets.SUBSCRIPTION_BURST)):
+        hostile._socket.setsockopt(zmq.SUBSCRIBE, b"t%d" % index)
+    time.sleep(0.5)  # until all of them have arrived
+    publisher.has_subscribers()
+    assert "too many subscriptions" in caplog.text
+    hostile.close()
     publisher.close()
 
 
