@@ -45,6 +45,7 @@ class StartingWeights:
         self._get_journal = get_journal
         self._is_kept = False
         self._samples: Samples = {}
+        self._convs: dict[str, UnitLayer] = {}  # that have the samples
         self._plans: list[EditPlan] = []  # the edits that the samples have been through
         self._before: list[Samples] = []  # the samples before each of the newest of them
         self._undone: list[tuple[EditPlan, Samples]] = []  # an undone edit, the samples after it
@@ -62,6 +63,8 @@ class StartingWeights:
         journal = self._get_journal()
         plans = [entry.plan for entry in journal.entries]
         shared = sum(a is b for a, b in zip(self._plans, plans, strict=False))
+        if shared == len(plans) == len(self._plans):
+            self._forget_replaced()
         for plan in reversed(self._plans[shared:]):
             self._undone.append((plan, self._samples))
             if self._before:  # an edit of an earlier run leaves the shapes of this one's start
@@ -114,13 +117,20 @@ class StartingWeights:
             samples[layer] = sample.edited(plan, name) if name in changed else sample
         return samples
 
+    def _forget_replaced(self) -> None:
+        """Forget layers that are others now, without an edit: the user's code has replaced them."""
+        for layer, conv in self._convs.items():
+            if self._present(layer)[1] is not conv:
+                self._samples.pop(layer, None)
+
     def _complete(self) -> None:
         """Add what is new in the network: it starts as it is now."""
         samples = {}
+        self._convs.clear()
         for layer in self._recorder.layers:
             weight, conv = self._present(layer)
             if weight is not None and conv is not None:
-                known = self._samples.get(layer)
+                known, self._convs[layer] = self._samples.get(layer), conv
                 samples[layer] = (
                     known.completed(weight, conv) if known else WeightSample.of(weight, conv)
                 )

@@ -28,7 +28,7 @@ def receive(recorded: RunRecordings, *messages: Message) -> None:
 
 def test_nothing_is_recorded_unless_somebody_asks_for_it(tmp_path: Path):
     recorded = recordings(tmp_path)
-    recorded.begin()
+    recorded.start_configured()
     assert not recorded.needs_batch(0)
     receive(recorded, snapshot(0, math.nan))
     recorded.close("failed", "ValueError")
@@ -37,7 +37,7 @@ def test_nothing_is_recorded_unless_somebody_asks_for_it(tmp_path: Path):
 
 def test_a_recording_from_the_start_holds_everything(tmp_path: Path):
     recorded = recordings(tmp_path, tmp_path / "run.mcap")
-    recorded.begin()
+    recorded.start_configured()
     assert recorded.needs_batch(0)
     assert recorded.file_name == "run.mcap"
     receive(recorded, *[snapshot(step) for step in range(5)])
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_created_is_logged_and_costs_the_recording_alone(
 ):
     (tmp_path / "file").write_text("")
     recorded = recordings(tmp_path / "file", tmp_path / "file" / "run.mcap")
-    recorded.begin()
+    recorded.start_configured()
     assert "Training continues" in caplog.text
     assert not recorded.needs_batch(0)
     with pytest.raises(EditRefusedError, match="cannot record"):
@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_created_is_logged_and_costs_the_recording_alone(
 
 def test_the_recording_ends_when_its_disk_fails(tmp_path: Path):
     recorded, changes = recordings(tmp_path, tmp_path / "run.mcap"), []
-    recorded.begin()
+    recorded.start_configured()
     recorded.on_change = lambda: changes.append(recorded.file_name)
     assert recorded._writer is not None
     recorded._writer.failure = "OSError: No space left on device"

@@ -193,3 +193,24 @@ def test_the_start_is_unknown_without_a_first_batch():
     run.apply(RemoveFilters("0", [1]))
     starting.track_edits()
     assert math.isnan(starting.relative_change("0"))
+
+
+@pytest.mark.parametrize("width", [4, 6], ids=["of one shape", "of another shape"])
+def test_the_start_of_a_layer_was_that_of_the_one_that_the_users_code_replaced(width):
+    """An edit of another width then failed with an `IndexError`."""
+    run = small()
+    run.train()
+    torch.manual_seed(1)
+    run.model[0] = nn.Conv2d(2, width, 3)
+    run.model[2] = nn.Conv2d(width, 5, 3)
+    run.editor.adopt_replaced_layers()
+    run.recorder.update_structure()
+    run.starting.track_edits()
+    run.start |= {layer: run.weight(layer).clone() for layer in ("0", "2")}
+    run.check()
+    run.train()
+    run.check()
+    run.apply(RemoveFilters("0", [1]))
+    kept = [index for index in range(width) if index != 1]
+    run.start |= {"0": run.start["0"][kept], "2": run.start["2"][:, kept]}
+    run.check()
