@@ -43,7 +43,7 @@ def _private_page(address: str) -> Path:
     """Return a file that is removed when this process ends."""
     directory = runtime_dir()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    private_files.check_directory(directory)
+    private_files.check_not_writable_by_others(directory)
     path = directory / f"open-{os.getpid()}.html"
     private_files.write(path, _PAGE.format(escape(address)).encode())
     atexit.register(path.unlink, missing_ok=True)

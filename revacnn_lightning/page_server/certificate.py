@@ -74,7 +74,7 @@ def ensure_self_signed_certificate(names: Sequence[str]) -> Path:
     path = runtime_dir() / FILE
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private_files.check_directory(path.parent)
+        private_files.check_not_writable_by_others(path.parent)
         if not _is_usable(path, names):
             private_files.write(path, _make(names))
     except OSError as error:

@@ -172,7 +172,7 @@ def write(connection: Connection, path: Path | None = None) -> Path:
         if path is None:
             directory = runtime_dir()
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            private_files.check_directory(directory)
+            private_files.check_not_writable_by_others(directory)
             path = directory / f"run-{connection.run}.json"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         private_files.write(path, content)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from revacnn_lightning.errors import ConnectionFileError
 
-__all__ = ["check_directory", "is_own", "read", "write"]
+__all__ = ["check_not_writable_by_others", "is_own", "read", "write"]
 
 MAX_BYTES = 2**16
 HAS_OWNERS = os.name == "posix"
@@ -23,7 +23,7 @@ def is_own(path: Path) -> bool:
         return False
 
 
-def check_directory(directory: Path) -> None:
+def check_not_writable_by_others(directory: Path) -> None:
     """Check that no other user can replace files in a directory. Root may use any directory.
 
     Raises:

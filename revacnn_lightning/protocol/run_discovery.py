@@ -132,7 +132,7 @@ def _connection_files() -> list[Path]:
     directory = runtime_dir()
     if not directory.is_dir():
         return []
-    private_files.check_directory(directory)
+    private_files.check_not_writable_by_others(directory)
     return sorted(directory.glob("run-*.json"))
 
 

@@ -55,7 +55,7 @@ def export_recording(path: Path, folder: Path, open_table: OpenTable) -> dict[st
     """
     with RecordingReader(path) as reader:
         folder.mkdir(parents=True, exist_ok=True)
-        summary = summarize_recording(reader)
+        summary = scan_recording(reader)
         tables = {name: _Table(open_table, folder, name) for name in TABLES}
         try:
             for name, columns in _rows(reader, summary):
@@ -66,7 +66,7 @@ def export_recording(path: Path, folder: Path, open_table: OpenTable) -> dict[st
     return {name: table.n_rows for name, table in tables.items()}
 
 
-def summarize_recording(reader: RecordingReader) -> RecordingSummary:
+def scan_recording(reader: RecordingReader) -> RecordingSummary:
     """Read the whole recording and return its `RecordingSummary`."""
     outcomes: dict[str, RequestOutcome] = {}
     metrics: dict[str, None] = {}

@@ -44,9 +44,9 @@ class FreshCopyMixin:
     def __getstate__(self) -> dict[str, Any]:
         options = self._options
         functions = options.with_functions(
-            picklable(options.forward, refuse_missing_forward),
-            picklable(options.images, refuse_missing_images),
-            picklable(options.alert, refuse_missing_alert),
+            picklable(options.forward, unpicklable_forward),
+            picklable(options.images, unpicklable_images),
+            picklable(options.alert, unpicklable_alert),
         )
         return {**self._settings(), "_options": functions}
 
@@ -90,7 +90,7 @@ def _is_found_by_name(function: types.FunctionType) -> bool:
     return found is function
 
 
-def refuse_missing_forward(module: Any, batch: Any) -> Any:
+def unpicklable_forward(module: Any, batch: Any) -> Any:
     """Replace the function of the option ``forward``, which could not be pickled.
 
     Raises:
@@ -99,7 +99,7 @@ def refuse_missing_forward(module: Any, batch: Any) -> Any:
     raise EditRefusedError(NOT_PICKLED.format(argument="forward"))
 
 
-def refuse_missing_images(batch: Any) -> Any:
+def unpicklable_images(batch: Any) -> Any:
     """Replace the function of the option ``images``, which could not be pickled.
 
     Raises:
@@ -108,7 +108,7 @@ def refuse_missing_images(batch: Any) -> Any:
     raise EditRefusedError(NOT_PICKLED.format(argument="images"))
 
 
-def refuse_missing_alert(alert: Any) -> None:
+def unpicklable_alert(alert: Any) -> None:
     """Replace the function of the option ``alert``, which could not be pickled.
 
     Raises:

@@ -23,7 +23,11 @@ from revacnn_lightning.runtime.image_predictions import Forward, LabelAndClassNa
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.layer_details import EMPTY
 from revacnn_lightning.runtime.output_summary import OutputSummarizer, OutputSummary
-from revacnn_lightning.runtime.step_images import FindStepImages, StepImageFlow, unknown_step_images
+from revacnn_lightning.runtime.step_images import (
+    FindStepImages,
+    StepImageReaders,
+    unknown_step_images,
+)
 from revacnn_lightning.steering.tracing.forward_probe import eager_code
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.module_flow import FlowResult, ModuleFlow
@@ -196,7 +200,7 @@ class ImagePassCollector:
             reason = f"The network cannot be run on this input alone: {type(error).__name__}."
             return OutputSummary(ImagePrediction(step, version, note=reason), has_failed=True)
 
-    def _replay_step(self, values: Tensor) -> StepImageFlow | None:
+    def _replay_step(self, values: Tensor) -> StepImageReaders | None:
         """Return who reads inputs like this one in the training step; None if that is not known."""
         if self._is_compiled():
             return None

@@ -22,7 +22,7 @@ from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_i
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples, is_empty
 from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_refusal
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
-from revacnn_lightning.runtime.step_images import StepImageFlow, trace_step_images
+from revacnn_lightning.runtime.step_images import StepImageReaders, trace_step_images
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import (
@@ -227,7 +227,7 @@ class SampleForwards:
 
     def step_images(
         self, layers: Mapping[str, nn.Module], shape: Sequence[int]
-    ) -> StepImageFlow | None:
+    ) -> StepImageReaders | None:
         """Replay the recorded step, and return who reads images of this shape in it, if known.
 
         Call it inside `side_effect_free`. It raises what the called modules raise.

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.telemetry.inspection.module_flow import INPUT, FlowResult, ModuleFlow
 
-__all__ = ["FindStepImages", "StepImageFlow", "trace_step_images", "unknown_step_images"]
+__all__ = ["FindStepImages", "StepImageReaders", "trace_step_images", "unknown_step_images"]
 
 
-class StepImageFlow(NamedTuple):
+class StepImageReaders(NamedTuple):
     """How the images of a batch flow through a training step, as a replay has shown it.
 
     Attributes:
@@ -32,19 +32,19 @@ class StepImageFlow(NamedTuple):
 
 
 # (layers by name, shape of an image) -> what is shown; None if no layer reads such images
-FindStepImages = Callable[[Mapping[str, nn.Module], Sequence[int]], StepImageFlow | None]
+FindStepImages = Callable[[Mapping[str, nn.Module], Sequence[int]], StepImageReaders | None]
 
 
 def unknown_step_images(
     layers: Mapping[str, nn.Module], shape: Sequence[int]
-) -> StepImageFlow | None:
+) -> StepImageReaders | None:
     """Return None: the `FindStepImages` of a run that records no step."""
     return None
 
 
 def trace_step_images(
     step: RecordedStep, model: nn.Module, layers: Mapping[str, nn.Module], shape: Sequence[int]
-) -> StepImageFlow | None:
+) -> StepImageReaders | None:
     """Replay a step, and return which layers read its images of this shape.
 
     Call it inside `side_effect_free`.
@@ -68,7 +68,7 @@ def trace_step_images(
         return None
     # A network that reads two kinds of images is called twice.
     passed = list({(one.name, one.sources): one for one in result.passed}.values())
-    return StepImageFlow(replace(result, passed=passed), generated[-1][0] if generated else None)
+    return StepImageReaders(replace(result, passed=passed), generated[-1][0] if generated else None)
 
 
 def _is_image(tensor: Tensor, shape: Sequence[int]) -> bool:

@@ -45,9 +45,9 @@ def test_nothing_is_left_if_a_file_cannot_be_replaced(tmp_path: Path):
 def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: int):
     tmp_path.chmod(mode)
     with pytest.raises(ConnectionFileError, match=f"chmod 700 {tmp_path}"):
-        private_files.check_directory(tmp_path)
+        private_files.check_not_writable_by_others(tmp_path)
     tmp_path.chmod(0o755)
-    private_files.check_directory(tmp_path)
+    private_files.check_not_writable_by_others(tmp_path)
 
 
 def test_files_and_directories_of_another_user_are_refused(
@@ -59,7 +59,7 @@ def test_files_and_directories_of_another_user_are_refused(
     with pytest.raises(ConnectionFileError, match="belongs to another user"):
         private_files.read(path)
     with pytest.raises(ConnectionFileError, match="REVACNN_RUNTIME_DIR"):
-        private_files.check_directory(tmp_path)
+        private_files.check_not_writable_by_others(tmp_path)
     assert not private_files.is_own(tmp_path)
 
 

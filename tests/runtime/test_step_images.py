@@ -14,7 +14,7 @@ from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatc
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.recorded_step import RecordedStep
-from revacnn_lightning.runtime.step_images import StepImageFlow, trace_step_images
+from revacnn_lightning.runtime.step_images import StepImageReaders, trace_step_images
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from tests.runtime.test_step_recorder import record
@@ -54,7 +54,7 @@ def concatenated(model: Gan) -> Tensor:
     return loss_of(real, 1) + loss_of(fake, 0)
 
 
-def seen(model: nn.Module, step: RecordedStep, names: list[str]) -> StepImageFlow | None:
+def seen(model: nn.Module, step: RecordedStep, names: list[str]) -> StepImageReaders | None:
     layers = {name: model.get_submodule(name) for name in names}
     with side_effect_free(model, training=False):
         return trace_step_images(step, model, layers, IMAGES.shape[1:])

@@ -78,7 +78,7 @@ class ChangeListPanel(HtmlPanel):
             state,
             state.structure_revision,
             state.requests.revision,
-            state.requests.is_reply_due,  # ends with time, not with a message
+            state.requests.is_reply_pending,  # ends with time, not with a message
             *state.alerts,
             state.edit_effects.revision,
             tab.edit_queue.is_busy,

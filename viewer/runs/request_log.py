@@ -128,7 +128,7 @@ class RequestLog:
         self.revision += 1
 
     @property
-    def is_reply_due(self) -> bool:
+    def is_reply_pending(self) -> bool:
         """Whether the newest change may be that of a request whose reply is still to come."""
         now = time.time()
         records = self.records.values()
@@ -147,7 +147,7 @@ class RequestLog:
             if mark.version not in own | by_others
             and (mark.version >= 0 or (mark.step, mark.title) not in before_resume)
         ]
-        if self.is_reply_due:  # the newest edit may be that of the request
+        if self.is_reply_pending:  # the newest edit may be that of the request
             marks = [mark for mark in marks if mark.version < max(own, default=0)]
         return newest_first([*marks, *outcomes, *self.records.values()])
 

@@ -37,7 +37,7 @@ def check_runtime_dir() -> Iterator[Finding]:
         yield Finding(name, "ok", f"{directory} does not exist yet; the first run creates it")
         return
     try:
-        private_files.check_directory(directory)
+        private_files.check_not_writable_by_others(directory)
     except ConnectionFileError as error:
         text, _, advice = str(error).partition("; ")
         yield Finding(name, "problem", text, advice)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.runtime.ranks.sharing import (
-    SharedColumnOrder,
+    CanonicalColumnOrder,
     StatisticsInstruction,
     statistics_from_bits,
     statistics_to_bits,
@@ -63,7 +63,7 @@ class PendingReduction:
     """
 
     statistics: list[str]
-    order: SharedColumnOrder | None
+    order: CanonicalColumnOrder | None
     template: Any
     layer: str
     _works: list[Any]
@@ -123,7 +123,7 @@ class RankStatistics:
         self.get_facts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.wanted_layer = ""
         self._sent_layer = ""  # of the sum that is exchanged to begin
-        self._order = SharedColumnOrder((), ())
+        self._order = CanonicalColumnOrder((), ())
         self._sums: StatisticSums | None = None
         self._reductions: deque[PendingReduction] = deque()
         self._next_time = 0.0
@@ -180,7 +180,7 @@ class RankStatistics:
     ) -> None:
         """Add the recording of a batch; see `Recording`."""
         if list(layers) != self._order.layers or list(widths) != self._order.widths:
-            self._order, self._sums = SharedColumnOrder(layers, widths), None
+            self._order, self._sums = CanonicalColumnOrder(layers, widths), None
         if self._sums is None:
             self._sums = StatisticSums(len(self.recorded), self._order.columns)
         rows = StatisticSums.select_rows(names, values, self.recorded)

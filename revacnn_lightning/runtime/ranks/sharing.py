@@ -11,7 +11,7 @@ import numpy as np
 from revacnn_lightning.telemetry.statistics import REQUESTED_STATISTICS, STATISTICS
 
 __all__ = [
-    "SharedColumnOrder",
+    "CanonicalColumnOrder",
     "StatisticsInstruction",
     "statistics_from_bits",
     "statistics_to_bits",
@@ -51,7 +51,7 @@ def statistics_from_bits(bits: int) -> list[str]:
     return [name for i, name in enumerate(NAMES) if bits >> i & 1]
 
 
-class SharedColumnOrder:
+class CanonicalColumnOrder:
     """The order of the filters (columns) that all ranks share: sorted by the names of the layers.
 
     The order of their forwards, in which a rank records them, may differ between ranks.

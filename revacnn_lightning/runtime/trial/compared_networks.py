@@ -17,7 +17,7 @@ from revacnn_lightning.runtime.trial.random_state import RandomState
 from revacnn_lightning.runtime.trial.training_values import (
     TrainedTensors,
     TrainingValues,
-    set_rates,
+    set_scheduled_options,
 )
 from revacnn_lightning.runtime.trial.trial_edits import TrialEdits
 from revacnn_lightning.runtime.trial.trial_loop import RepeatableLoop
@@ -190,7 +190,7 @@ class ComparedNetworks:
         losses = []
         for step in steps:
             rates = self._rates.edited(step.rates) if is_edited else step.rates
-            set_rates(self.optimizer, rates)
+            set_scheduled_options(self.optimizer, rates)
             step.random.restore()
             losses.append(self._train_step(step))
             self._on_step()

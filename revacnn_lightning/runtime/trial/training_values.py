@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution.entry_ages import ages_to_data, restore_ages_from_data
 
-__all__ = ["RATES", "TrainedTensors", "TrainingValues", "set_rates"]
+__all__ = ["RATES", "TrainedTensors", "TrainingValues", "set_scheduled_options"]
 
 # Entries of parameter groups that schedules set; optimizers keep others there themselves.
 RATES = ("lr", "weight_decay", "momentum", "betas")
@@ -94,7 +94,7 @@ class TrainingValues:
 
     def restore_rates(self) -> None:
         """Give the parameter groups the rates of then."""
-        set_rates(self._tensors.optimizer, self._groups)
+        set_scheduled_options(self._tensors.optimizer, self._groups)
 
     @property
     def rates(self) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ class TrainingValues:
         return ""
 
 
-def set_rates(optimizer: Optimizer, rates: Iterable[Mapping[str, Any]]) -> None:
+def set_scheduled_options(optimizer: Optimizer, rates: Iterable[Mapping[str, Any]]) -> None:
     """Give the parameter groups these rates, in their order; other keys are ignored."""
     with torch.no_grad():
         for group, values in zip(optimizer.param_groups, rates, strict=True):

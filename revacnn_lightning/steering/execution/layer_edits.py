@@ -18,14 +18,14 @@ from revacnn_lightning.steering.blocks import RunChildOnOutput, make_block, make
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.layer_parameters import (
     add_to_group_of,
+    reinsert_into_param_groups,
     remove_parameters,
-    restore_parameters,
     saved_layer,
 )
 from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.undone_layers import (
-    restore_undone_layer,
+    load_redone_layer,
     save_undone_layer,
 )
 from revacnn_lightning.steering.planning.plan import LayerEdit
@@ -54,7 +54,7 @@ def apply_layer_edit(
     else:
         new, record, removed = _replace(tx, model, edit, optimizers, initializer)
     if undone is not None:
-        restore_undone_layer(tx, new, optimizers, undone)
+        load_redone_layer(tx, new, optimizers, undone)
     return record, removed
 
 
@@ -85,7 +85,7 @@ def revert_layer_edit(
     remove_parameters(tx, replacement, optimizers)
     _swap(tx, model, replacement, removed)
     _load(tx, removed, record)
-    restore_parameters(tx, model, edit, optimizers, record)
+    reinsert_into_param_groups(tx, model, edit, optimizers, record)
     return undone
 
 

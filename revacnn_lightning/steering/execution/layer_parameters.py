@@ -15,7 +15,7 @@ from revacnn_lightning.steering.holders.optimizers import all_optimizers
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import LayerEdit
 
-__all__ = ["add_to_group_of", "remove_parameters", "restore_parameters", "saved_layer"]
+__all__ = ["add_to_group_of", "reinsert_into_param_groups", "remove_parameters", "saved_layer"]
 
 
 def add_to_group_of(
@@ -100,7 +100,7 @@ def saved_layer(
     return record
 
 
-def restore_parameters(
+def reinsert_into_param_groups(
     tx: Transaction,
     model: nn.Module,
     edit: LayerEdit,

@@ -15,7 +15,7 @@ from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 
-__all__ = ["restore_undone_layer", "save_undone_layer"]
+__all__ = ["load_redone_layer", "save_undone_layer"]
 
 
 def save_undone_layer(layer: nn.Module, optimizers: Sequence[Optimizer]) -> ChangeRecord:
@@ -35,7 +35,7 @@ def save_undone_layer(layer: nn.Module, optimizers: Sequence[Optimizer]) -> Chan
     return record
 
 
-def restore_undone_layer(
+def load_redone_layer(
     tx: Transaction, layer: nn.Module, optimizers: Sequence[Optimizer], record: ChangeRecord
 ) -> None:
     """Give a redone layer the values and the state that `save_undone_layer` returned.

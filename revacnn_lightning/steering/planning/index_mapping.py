@@ -22,7 +22,7 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
 __all__ = [
     "align_consumer_columns",
-    "insertion_edit",
+    "duplication_edit",
     "piece_insertion_edit",
     "removal_edit",
     "split_into_pieces",
@@ -36,7 +36,7 @@ def removal_edit(tensor: str, dim: int, size: int, indices: np.ndarray) -> Tenso
     return TensorEdit(tensor, dim, size, split_into_runs(np.flatnonzero(kept)))
 
 
-def insertion_edit(
+def duplication_edit(
     tensor: str, dim: int, size: int, indices: np.ndarray, num_pieces: int, count: int
 ) -> TensorEdit:
     """Return the edit that inserts ``count`` copies of each piece of indices after it.

@@ -28,7 +28,7 @@ __all__ = [
     "SplitWeightHooks",
     "is_split",
     "local_filters",
-    "reduce_filters",
+    "reduce_each_filter",
 ]
 
 
@@ -81,7 +81,7 @@ def local_filters(tensor: Tensor, conv: UnitLayer) -> LocalFilters:
     return LocalFilters(local, rows.start, width)
 
 
-def reduce_filters(
+def reduce_each_filter(
     reduce: Callable[[list[Tensor]], list[Tensor]], weights: Sequence[tuple[UnitLayer, Tensor]]
 ) -> list[Tensor]:
     """Reduce the coefficients of each filter to one number: (C,) for each layer.

@@ -18,7 +18,7 @@ from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.recording.group_step import ParameterGroupStep
-from revacnn_lightning.telemetry.recording.split_weights import reduce_filters
+from revacnn_lightning.telemetry.recording.split_weights import reduce_each_filter
 from revacnn_lightning.telemetry.reductions import (
     add_to,
     filter_l1_norm,
@@ -188,7 +188,7 @@ class WeightSums:
     def add_gradient(self, gradient: Tensor) -> None:
         """Sum a gradient that a backward pass produced."""
         if self.is_split:
-            [total] = reduce_filters(filter_l1_norms, [(self.conv, gradient.detach())])
+            [total] = reduce_each_filter(filter_l1_norms, [(self.conv, gradient.detach())])
         else:
             total = filter_l1_norm(filters_first(gradient.detach(), self.conv))
         self.finished_sum = add_to(self.finished_sum, total)

@@ -98,7 +98,7 @@ def test_insert_copies_after_a_flatten(filters: int, block: int, data: st.DataOb
     """Each filter has ``block`` adjacent columns; those of its copy come right after them."""
     index, count = data.draw(st.integers(0, filters - 1)), data.draw(st.integers(1, 3))
     columns = np.arange(index * block, (index + 1) * block)
-    edit = index_mapping.insertion_edit("w", 1, filters * block, columns, 1, count)
+    edit = index_mapping.duplication_edit("w", 1, filters * block, columns, 1, count)
     order, new = old_indices_and_new_mask(edit)
     slow: list[tuple[int, bool]] = []
     for f in range(filters):

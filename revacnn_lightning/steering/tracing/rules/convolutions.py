@@ -10,7 +10,7 @@ from revacnn_lightning.steering.tracing.rules.rounding import conv_rounding_unit
 from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["convolution_rule", "couple_bias", "fix_partly_labeled", "why_unlabeled"]
+__all__ = ["convolution_rule", "couple_bias", "fix_unmatched_operand", "why_unlabeled"]
 
 
 @register_rule("convolution", "_convolution", "convolution_overrideable")
@@ -105,7 +105,7 @@ def _grouped(
         trace.consume(columns, per_group[0])
         trace.couple(columns[None], per_group)
     else:
-        fix_partly_labeled(trace, arriving, columns)
+        fix_unmatched_operand(trace, arriving, columns)
     return rows
 
 
@@ -123,7 +123,7 @@ def _transposed(
             per_group = rows.view(groups, -1)
             trace.couple(per_group[:1], per_group)
     else:
-        fix_partly_labeled(trace, arriving, rows)
+        fix_unmatched_operand(trace, arriving, rows)
     if columns is None:
         return None
     trace.produce(columns)
@@ -135,7 +135,7 @@ def _depthwise(
 ) -> Tensor | None:
     """Weight (C_in · m, 1, …): filters i·m … i·m + m - 1 process channel i."""
     if rows is None or arriving is None:
-        fix_partly_labeled(trace, arriving, rows)
+        fix_unmatched_operand(trace, arriving, rows)
         return rows
     processed = arriving.repeat_interleave(len(rows) // groups)
     trace.produce(rows)
@@ -162,7 +162,7 @@ def couple_bias(trace: Trace, bias: Tensor | None, dim: int, produced: Tensor) -
         trace.couple_arrival(channels, produced)
 
 
-def fix_partly_labeled(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
+def fix_unmatched_operand(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
     """Fix the channels of a product if only one of its two operands has labels."""
     for channels, reason in (
         (columns, f"{trace.where()} reads channels that no layer produces"),

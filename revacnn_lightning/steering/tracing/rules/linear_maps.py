@@ -12,7 +12,7 @@ from torch import Tensor
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["couple_pixels", "is_unflattening"]
+__all__ = ["couple_unflattened_pixels", "is_unflattening"]
 
 MAX_PARTS = 3  # query, key and value
 
@@ -31,7 +31,7 @@ def is_unflattening(x: Tensor, label: Label, out: Tensor) -> bool:
     return labeled_dims(label) == wide and len(wide) > 1 and out.shape[1] > MAX_PARTS
 
 
-def couple_pixels(trace: Trace, label: Label) -> Label:
+def couple_unflattened_pixels(trace: Trace, label: Label) -> Label:
     """Couple the pixels of each channel (1, C, H, W), and return the label (1, C, 1, 1)."""
     pixels = label.flatten(2)[0]  # (C, H·W)
     trace.couple(pixels[:, :1], pixels)

@@ -9,7 +9,7 @@ from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.attention import is_per_head, multiply_heads
 from revacnn_lightning.steering.tracing.rules.convolutions import (
     couple_bias,
-    fix_partly_labeled,
+    fix_unmatched_operand,
     why_unlabeled,
 )
 from revacnn_lightning.steering.tracing.rules.rounding import matmul_rounding_unit
@@ -56,7 +56,7 @@ def _matrix_product(
         trace.activity.record(x, last, arriving)
         trace.consume(inner, arriving)
     else:
-        fix_partly_labeled(trace, arriving, inner)
+        fix_unmatched_operand(trace, arriving, inner)
     labels: list[Label] = []
     if produced is not None:
         trace.produce(produced)
@@ -82,7 +82,7 @@ def _matrix_vector(trace: Trace, call: OpCall) -> None:
         trace.couple_arrival(entries, columns)
         trace.normalize_together(columns, f"{trace.where()} sums over them")
     else:
-        fix_partly_labeled(trace, columns, entries)
+        fix_unmatched_operand(trace, columns, entries)
     rows = trace.channels_along(matrix, 0)
     trace.set_labels(call.out, [] if rows is None else [rows])
 
@@ -94,7 +94,7 @@ def _dot(trace: Trace, call: OpCall) -> None:
         trace.couple_arrival(left, right)
         trace.normalize_together(right, f"{trace.where()} sums over them")
     else:
-        fix_partly_labeled(trace, left, right)
+        fix_unmatched_operand(trace, left, right)
 
 
 @register_rule("embedding")

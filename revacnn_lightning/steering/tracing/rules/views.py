@@ -13,7 +13,10 @@ from revacnn_lightning.steering.tracing.labels import (
     labeled_dims,
 )
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.linear_maps import couple_pixels, is_unflattening
+from revacnn_lightning.steering.tracing.rules.linear_maps import (
+    couple_unflattened_pixels,
+    is_unflattening,
+)
 from revacnn_lightning.steering.tracing.rules.op_families import RESHAPES
 from revacnn_lightning.steering.tracing.rules.table import fix_inputs, register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
@@ -32,7 +35,7 @@ def view_rule(trace: Trace, call: OpCall) -> None:
             trace.fix(label, f"are rearranged by aten.{call.base} in {trace.where()}")
             continue
         if call.base in RESHAPES and is_unflattening(x, parts[0], outs[0]):
-            parts = [couple_pixels(trace, parts[0])]
+            parts = [couple_unflattened_pixels(trace, parts[0])]
         else:
             _couple_parts(trace, call, label, parts)
         if call.base in RESHAPES:
