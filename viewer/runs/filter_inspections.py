@@ -70,7 +70,7 @@ class FilterInspections:
         return filter_
 
     def shows_volume_slices(self, layer: str, filter_id: int) -> bool:
-        """Return whether the inputs of a filter are volumes, of which slices are shown."""
+        """Return whether the inputs of a filter are volumes, which are shown as slices."""
         filter_ = self._filters.get((layer, filter_id))
         inspection = None if filter_ is None else filter_.inspection
         return inspection is not None and inspection.volume is not None

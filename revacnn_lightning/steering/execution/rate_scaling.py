@@ -47,8 +47,8 @@ def _without_interrupting(hook: Callable[..., None]) -> Callable[..., None]:
             with torch_modes_suspended(), torch.no_grad():
                 hook(self, optimizer, args, kwargs)
         except Exception as error:  # the layer trains at its full rate, but training continues
-            log.warning("The learning rates of layers are no longer scaled: %s", error,
-                        exc_info=True)  # fmt: skip
+            message = "The learning rates of layers are no longer scaled: %s"
+            log.warning(message, error, exc_info=True)
             self.abandon()
 
     return guarded
@@ -115,9 +115,8 @@ class RateScaler(StepHooks):
         for key, before in self._saved.pop(id(optimizer), {}).items():
             parameter, factor = self._scaled[key]
             _scale_change(local_part(parameter), before, factor)
-            for (
-                outer
-            ) in self._saved.values():  # an optimizer that wraps this one, such as Lookahead
+            # An optimizer that wraps this one, such as Lookahead, must not scale the step again.
+            for outer in self._saved.values():
                 outer.pop(key, None)
 
 

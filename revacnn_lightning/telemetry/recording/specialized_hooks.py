@@ -4,7 +4,7 @@ Which modules are called, with maps of which shape, and where their sums go is k
 earlier batch. A specialized hook handles the first call of its module in a batch by one reduction
 straight into the slots of the layer, or keeps a small map, which is reduced with others
 (`DeferredMaps`). Then the general hook takes its place until the next batch; it also handles a map
-that is not as expected, and all maps of a layer of which it has handled one
+that is not as expected, and then all further maps of that layer
 (`BatchState.prepare_sums`).
 
 A specialized hook returns immediately where Dynamo traces it. An export calls it with tensors of
