@@ -56,10 +56,12 @@ class UpdateListener(pl.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if batch_idx == 2:  # the structure is known after the first batch
-            deadline = time.monotonic() + 240
-            while not self._attached.is_set() and time.monotonic() < deadline:
+            session, deadline = _revacnn(trainer)._session, time.monotonic() + 240
+            # The structure may arrive before the run has received the greeting of the client.
+            while not (self._attached.is_set() and session.needs_probe):
+                assert time.monotonic() < deadline, "the client did not attach within 240 s"
                 time.sleep(0.01)
-                _revacnn(trainer)._session.receive_requests()
+                session.receive_requests()
 
     def on_train_end(self, trainer, pl_module) -> None:
         self._finish()

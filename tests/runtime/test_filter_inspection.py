@@ -390,6 +390,8 @@ def test_a_filter_can_be_inspected_while_the_run_is_paused(tmp_path):
 
     def client(run: Run) -> dict:
         run.command(ControlRun("pause"))
+        # In a validation, a pause of the first viewer lets one batch pass.
+        run.wait_for(lambda run: run.status is not None and run.status.state == "paused")
         batch = run.inspect("conv2", 1)
         pinned = run.inspect("conv2", 1, image_index=5)
         preferred = run.preferred_image("conv2", 1, steps=20)
