@@ -95,7 +95,7 @@ def _train_silenced(model: nn.Module, layer: str, batches: list[Batch]) -> list[
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
         recorder.end_batch()
-    certified, _ = ProvablyDeadFilters(recorder, editor, lambda: [optimizer]).of_layer(layer)
+    certified, _ = ProvablyDeadFilters(recorder, editor, lambda: [optimizer]).find_in_layer(layer)
     recorder.detach()
     return certified
 

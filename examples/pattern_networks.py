@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from revacnn_lightning.diagnostics.clusters import measure_clusters
-from revacnn_lightning.diagnostics.color import find_single_color
+from revacnn_lightning.diagnostics.color import find_single_color_filters
 from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
 
 BATCH_SIZE = 64
@@ -187,7 +187,7 @@ def measure_layer(
         "hopkins": clusters.hopkins,
         "effective_rank": clusters.effective_rank / clusters.random_effective_rank,
         "near_duplicates": float((group_near_duplicates(rows) >= 0).mean()),
-        "single_color": float(find_single_color(last.transpose(0, 2, 3, 1)).mean())
+        "single_color": float(find_single_color_filters(last.transpose(0, 2, 3, 1)).mean())
         if is_rgb
         else math.nan,
         "silent": silent,

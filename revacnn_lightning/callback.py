@@ -459,7 +459,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             sources=InspectionSources.of(validation, forwards, names, refusal),
             lineage=lineage,
             history=history,
-            recordings=options.recordings(Path(trainer.default_root_dir) / "revacnn"),
+            recordings=options.recording_settings(Path(trainer.default_root_dir) / "revacnn"),
             alerts=diagnostics.alerts,
             observers=diagnostics.observers,
             replay=forwards.replay,
@@ -515,7 +515,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         else:
             self._undo(trainer, make_batch)
         handler = self._session or self._undo_after_failure
-        processes.end_stop(None if handler is None else lambda: handler.stop_reasons)
+        processes.resume_all_ranks(None if handler is None else lambda: handler.stop_reasons)
         processes.update_model(self._editor)  # not guarded: it would train with wrong gradients
         if processes.recording is not None:
             processes.recording.begin_batch(lambda: loss_scale(trainer))

@@ -223,7 +223,7 @@ def _runs(options: argparse.Namespace) -> int:
     from revacnn_lightning.protocol.connection_file import runtime_dir
     from revacnn_lightning.protocol.plain_text import to_plain_text
 
-    runs, unusable = run_discovery.list_runs(), run_discovery.find_unusable_files()
+    runs, unusable = run_discovery.list_runs(), run_discovery.find_unusable_connection_files()
     for reason in unusable.values():
         print(to_plain_text(f"Not usable: {reason}"))
     if not runs and not unusable:

@@ -55,7 +55,10 @@ class Driver(pl.Callback):
         self.last = time.perf_counter()
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        for kind, name in ((TrainingProcesses, "begin_batch"), (TrainingProcesses, "end_stop")):
+        for kind, name in (
+            (TrainingProcesses, "begin_batch"),
+            (TrainingProcesses, "resume_all_ranks"),
+        ):
             timed(kind, name, self.costs)
         timed(DataParallelRewrapper, "update", self.wraps)
 

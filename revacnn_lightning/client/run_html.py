@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from revacnn_lightning.protocol.message_html import card, table
+from revacnn_lightning.protocol.message_html import card_html, table_html
 
 if TYPE_CHECKING:
     from revacnn_lightning.client.batch import Batch
@@ -58,14 +58,14 @@ def run_html(run: RunMessages) -> str:
     if batch is None and structure is not None:
         rows: list[tuple[str, ...]]
         rows = [(layer.name, str(layer.out_channels)) for layer in structure.layers]
-        return card(title, _limited(("layer", "filters"), rows), notes)
-    return card(title, "" if batch is None else _layers(batch), notes)
+        return card_html(title, _limited(("layer", "filters"), rows), notes)
+    return card_html(title, "" if batch is None else _layers(batch), notes)
 
 
 def batch_html(batch: Batch) -> str:
     """Return the means of the statistics of each layer as HTML."""
     loss = "" if batch.loss is None else f", loss {batch.loss:.4g}"
-    return card(f"Batch {batch.step:,}, epoch {batch.epoch}{loss}", _layers(batch))
+    return card_html(f"Batch {batch.step:,}, epoch {batch.epoch}{loss}", _layers(batch))
 
 
 def _layers(batch: Batch) -> str:
@@ -83,7 +83,7 @@ def _limited(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
         if len(rows) > MAX_LAYERS:
             yield f"and {len(rows) - MAX_LAYERS} more", *[""] * (len(columns) - 1)
 
-    return table(columns, shown())
+    return table_html(columns, shown())
 
 
 def _mean(values: np.ndarray) -> str:

@@ -129,7 +129,7 @@ class RunRequests(RunMessages):
         self._unread.add(self._receive())
         self._check_not_ended()
         check_permitted(self, body, dry_run=dry_run)
-        while not self._request_budget.take():
+        while not self._request_budget.try_take():
             time.sleep(POLL_SECONDS)
         if version is None and isinstance(body, Edit | InspectFilter | TryEdits):
             version = self._version()

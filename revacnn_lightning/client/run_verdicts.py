@@ -64,7 +64,7 @@ class RunVerdicts(RunMessages):
         if before is not None and before.run != structure.run:
             before = None
         if before is None or before.version != structure.version:
-            self._dead_filters.remap(find_previous_columns(before, structure))
+            self._dead_filters.reorder_filters(find_previous_columns(before, structure))
             self._verdicts.update_structure(before, structure)
 
     def _count_silent_batches(self, snapshot: Snapshot) -> None:

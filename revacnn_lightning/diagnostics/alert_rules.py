@@ -13,9 +13,9 @@ from statistics import median
 import numpy as np
 
 __all__ = [
-    "DivergingLoss",
-    "NonfiniteLoss",
-    "StalledMetric",
+    "DivergingLossDetector",
+    "NonfiniteLossDetector",
+    "StalledMetricDetector",
     "find_dead_layers",
     "metric_direction",
 ]
@@ -30,13 +30,13 @@ LOSS_NAMES = re.compile(r"loss|error|perplexity|\b(mse|mae|rmse|nll|cer|wer)\b")
 SCORE_NAMES = re.compile(r"acc|f1|auc|auroc|precision|recall|iou|dice|map\b|psnr|ssim|top\d")
 
 
-class NonfiniteLoss:
+class NonfiniteLossDetector:
     """Detects that the loss becomes NaN or infinite."""
 
     def __init__(self) -> None:
         self._n_finite = RECOVERED
 
-    def add(self, loss: float) -> bool:
+    def detect(self, loss: float) -> bool:
         """Return whether this loss is the first that is not finite, after finite ones."""
         if math.isfinite(loss):
             self._n_finite += 1
@@ -46,7 +46,7 @@ class NonfiniteLoss:
         return is_news
 
 
-class DivergingLoss:
+class DivergingLossDetector:
     """Detects that the loss rises far above its best level and stays there.
 
     The level is the median of `WINDOW` batches, so that single outliers do not count. The loss
@@ -61,7 +61,7 @@ class DivergingLoss:
         self._noise = 0.0
         self._has_diverged = False
 
-    def add(self, loss: float) -> bool:
+    def detect(self, loss: float) -> bool:
         """Return whether the loss begins to diverge at this batch."""
         if math.isfinite(loss):
             self._recent.append(loss)
@@ -83,7 +83,7 @@ class DivergingLoss:
         return self._best + max(margins)
 
 
-class StalledMetric:
+class StalledMetricDetector:
     """Detects that a validation metric has not improved for `PATIENCE` validations and half of all.
 
     Args:
@@ -98,7 +98,7 @@ class StalledMetric:
         self._n_values = self._n_without = 0
         self._has_stalled = False
 
-    def add(self, value: float) -> bool:
+    def detect(self, value: float) -> bool:
         """Return whether the metric stalls with this value. A value is added once."""
         if value == self._last or not math.isfinite(value):
             return False

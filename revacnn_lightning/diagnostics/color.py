@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["find_single_color"]
+__all__ = ["find_single_color_filters"]
 
 MIN_SHARE = 0.8  # of a kernel's sum of squares that lies in one color
 
 
-def find_single_color(kernels: np.ndarray, min_share: float = MIN_SHARE) -> np.ndarray:
+def find_single_color_filters(kernels: np.ndarray, min_share: float = MIN_SHARE) -> np.ndarray:
     """Find the filters of a layer with RGB input that respond to a single color.
 
     A filter does if its kernel varies along color only, being nearly constant in space, or if

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["DEAD_BATCHES", "DeadFilters", "find_dead"]
+__all__ = ["DEAD_BATCHES", "DeadFilters", "find_dead_filters"]
 
 DEAD_BATCHES = 20
 MIN_RECORDED = 3  # batches: a filter may be silent in a few by chance
@@ -45,7 +45,7 @@ class DeadFilters:
         self._n_silent += is_silent
         self._n_silent *= is_silent | np.isnan(activation)
 
-    def remap(self, source: np.ndarray) -> None:
+    def reorder_filters(self, source: np.ndarray) -> None:
         """Reorder the filters after an edit.
 
         Args:
@@ -64,7 +64,7 @@ class DeadFilters:
         return is_dead
 
 
-def find_dead(steps: np.ndarray, activations: np.ndarray) -> np.ndarray:
+def find_dead_filters(steps: np.ndarray, activations: np.ndarray) -> np.ndarray:
     """Return which filters are dead at the end of a recording, bool (filters,).
 
     Args:

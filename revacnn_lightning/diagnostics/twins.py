@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["TWIN", "Twins", "explained_by_others", "find_twins"]
+__all__ = ["TWIN", "Twins", "find_twins", "r_squared_from_others"]
 
 TWIN = 0.95  # R² of twins
 SAMPLES_PER_UNIT = 3  # fewer samples fit noise
@@ -64,7 +64,7 @@ def find_twins(samples: np.ndarray) -> list[Twins]:
     return groups
 
 
-def explained_by_others(samples: np.ndarray) -> np.ndarray:
+def r_squared_from_others(samples: np.ndarray) -> np.ndarray:
     """Return R² of each unit by all others together, at most 1, (C,).
 
     A linear model of the other units is fitted on every second sample; R² is measured on the rest,

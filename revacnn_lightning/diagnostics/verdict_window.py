@@ -50,7 +50,7 @@ class VerdictWindow:
         self._rows.clear()
         self._nonfinite = None
 
-    def scale_peak(self, layer: str, factor: float) -> None:
+    def scale_peak_update_level(self, layer: str, factor: float) -> None:
         """Scale the highest level so far of a layer, as an edit has scaled its learning rate."""
         if layer in self._peaks:
             self._peaks[layer] *= factor
@@ -108,11 +108,11 @@ class VerdictWindow:
         Args:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
-        judgment = self.freeze().judge(dead)
-        self.note_update_levels(judgment.update_levels)
+        judgment = self.frozen_copy().judge(dead)
+        self.record_update_levels(judgment.update_levels)
         return judgment.verdicts
 
-    def freeze(self) -> FrozenWindow:
+    def frozen_copy(self) -> FrozenWindow:
         """Return what is kept now."""
         return FrozenWindow(
             tuple(self._layers),
@@ -124,7 +124,7 @@ class VerdictWindow:
             self._nonfinite,
         )
 
-    def note_update_levels(self, levels: Mapping[str, float]) -> None:
+    def record_update_levels(self, levels: Mapping[str, float]) -> None:
         """Note the `Judgment.update_levels` of a window, for the peaks of later ones."""
         for layer, level in levels.items():
             self._peaks[layer] = max(level, self._peaks.get(layer, 0.0))

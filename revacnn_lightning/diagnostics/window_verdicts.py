@@ -118,7 +118,7 @@ class FrozenWindow:
             )
         return found
 
-    def busiest_filter(self, layer: str, without: Collection[int]) -> int:
+    def most_active_filter(self, layer: str, without: Collection[int]) -> int:
         """Return the filter of a layer with the largest E|a|; -1 if that is unknown.
 
         Args:

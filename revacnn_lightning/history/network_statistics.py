@@ -36,7 +36,7 @@ class NetworkStatistics:
         known, self.structure = self.structure, structure
         if known is not None and (known.run, known.version) == (structure.run, structure.version):
             return False
-        self._dead.remap(find_previous_columns(known, structure))
+        self._dead.reorder_filters(find_previous_columns(known, structure))
         widths = np.array([len(layer.filter_ids) for layer in structure.layers], np.int64)
         self.offsets = np.cumsum([0, *widths])
         observed = np.array([layer.observed for layer in structure.layers], bool)

@@ -47,7 +47,7 @@ class FrozenEvidence:
         for evidence in self.layers:
             measures = replace(
                 to_layer_measures(evidence),
-                busiest=self.window.busiest_filter(evidence.layer, evidence.redundant),
+                busiest=self.window.most_active_filter(evidence.layer, evidence.redundant),
             )
             kept += judge_layer(evidence.layer, measures, self.n_filters)
         return Judgment(sorted(kept, key=lambda verdict: -verdict.worth), found.update_levels)
@@ -87,7 +87,7 @@ class NetworkVerdicts:
         rates = {one.name: one.learning_rate_factor for one in before.layers} if before else {}
         for layer in structure.layers:
             factor = layer.learning_rate_factor
-            self._window.scale_peak(layer.name, factor / rates.get(layer.name, factor))
+            self._window.scale_peak_update_level(layer.name, factor / rates.get(layer.name, factor))
 
     def add_evidence(self, evidence: LayerEvidence) -> None:
         """Add what was found on examining a layer, unless the network is another one."""
@@ -95,7 +95,7 @@ class NetworkVerdicts:
             self.evidence[evidence.layer] = evidence
             self.revision += 1
 
-    def twin_scales(self, layer: str, filters: Collection[int]) -> dict[int, float]:
+    def merge_scales_of_twins(self, layer: str, filters: Collection[int]) -> dict[int, float]:
         """Return the ``scales`` of a merge of these filters; {} unless all are known twins."""
         evidence = self.evidence.get(layer)
         for twins in [] if evidence is None else evidence.twins:
@@ -122,22 +122,22 @@ class NetworkVerdicts:
         Args:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
-        judgment = self.freeze(dead).judge()
-        self.note_update_levels(judgment.update_levels)
+        judgment = self.frozen(dead).judge()
+        self.record_update_levels(judgment.update_levels)
         return judgment.verdicts
 
-    def freeze(self, dead: np.ndarray | None = None) -> FrozenEvidence:
+    def frozen(self, dead: np.ndarray | None = None) -> FrozenEvidence:
         """Return what verdicts follow from now; see `verdicts`."""
         return FrozenEvidence(
-            None if self._version is None else self._window.freeze(),
+            None if self._version is None else self._window.frozen_copy(),
             tuple(self.evidence.values()),
             None if dead is None else dead.copy(),
             self._n_filters,
         )
 
-    def note_update_levels(self, levels: Mapping[str, float]) -> None:
+    def record_update_levels(self, levels: Mapping[str, float]) -> None:
         """Note `Judgment.update_levels` of frozen evidence: later verdicts compare with them."""
-        self._window.note_update_levels(levels)
+        self._window.record_update_levels(levels)
 
 
 def _without(verdict: Verdict, certified: set[int]) -> Verdict | None:

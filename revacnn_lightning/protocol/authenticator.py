@@ -63,7 +63,7 @@ class Authenticator:
         self._thread = threading.Thread(target=self._run, name="revacnn-keys", daemon=True)
         self._thread.start()
 
-    def seen_keys(self) -> list[str]:
+    def seen_public_keys(self) -> list[str]:
         """Return the public halves of the keys that have connected."""
         return list(self._seen)
 
@@ -71,7 +71,7 @@ class Authenticator:
         try:
             while True:
                 frames = self._socket.recv_multipart()
-                while not self._replies.take():
+                while not self._replies.try_take():
                     time.sleep(1 / RATE)
                 self._socket.send_multipart(self._reply(frames))
         except zmq.ContextTerminated:

@@ -125,7 +125,9 @@ class Connection(Struct, frozen=True):
 
         The Unix sockets of a run on another machine are reached through `ssh_command`.
         """
-        if self.local_endpoints is not None and local_sockets.exist(self.local_endpoints):
+        if self.local_endpoints is not None and local_sockets.do_sockets_exist(
+            self.local_endpoints
+        ):
             return self.local_endpoints
         is_public = self.telemetry_endpoint.startswith("tcp://")
         if is_public or self.forwarded_ports is None or self.is_local():

@@ -12,7 +12,13 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["HAS_UNIX_SOCKETS", "SocketDirectory", "exist", "has_listener", "remove_leftovers"]
+__all__ = [
+    "HAS_UNIX_SOCKETS",
+    "SocketDirectory",
+    "do_sockets_exist",
+    "has_listener",
+    "remove_leftovers",
+]
 
 HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX") and os.name == "posix"
 PREFIX = "revacnn-"
@@ -48,7 +54,7 @@ class SocketDirectory:
         _remove(self.path)
 
 
-def exist(endpoints: Iterable[str]) -> bool:
+def do_sockets_exist(endpoints: Iterable[str]) -> bool:
     """Return whether all endpoints are Unix sockets that exist on this machine."""
     paths = [endpoint.removeprefix("ipc://") for endpoint in endpoints]
     return all(path.startswith("/") and os.path.exists(path) for path in paths)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.protocol.messages import Applied
     from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
 
-__all__ = ["applied_html", "card", "plan_html", "table"]
+__all__ = ["applied_html", "card_html", "plan_html", "table_html"]
 
 MUTED = "opacity: 0.7"
 MAX_LISTED = 20  # filters of a layer
@@ -19,7 +19,7 @@ MAX_LISTED = 20  # filters of a layer
 
 def plan_html(plan: PlanSummary) -> str:
     """Return a plan as HTML: what changes, and the size of the network before and after."""
-    return card(plan.title, _effects(plan), plan.notes)
+    return card_html(plan.title, _effects(plan), plan.notes)
 
 
 def applied_html(reply: Applied) -> str:
@@ -28,10 +28,10 @@ def applied_html(reply: Applied) -> str:
     if reply.output_change is not None:
         facts.append(f"change of the output on this batch: {reply.output_change:.3g}")
     body = f"<div>{escape('; '.join(facts))}</div>{_effects(reply.plan)}"
-    return card(reply.plan.title, body, reply.plan.notes)
+    return card_html(reply.plan.title, body, reply.plan.notes)
 
 
-def card(title: str, body: str, notes: Iterable[str] = ()) -> str:
+def card_html(title: str, body: str, notes: Iterable[str] = ()) -> str:
     """Return HTML with a plain title, an HTML body, and notes in plain text."""
     lines = "".join(f'<div style="{MUTED}">{escape(note)}</div>' for note in notes)
     return (
@@ -40,7 +40,7 @@ def card(title: str, body: str, notes: Iterable[str] = ()) -> str:
     )
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table_html(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return an HTML table of plain texts; all columns but the first are aligned right."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
@@ -64,7 +64,7 @@ def _effects(plan: PlanSummary) -> str:
         output += f"<div>To be confirmed: {escape(plan.confirmation)}</div>"
     changes = "".join(f"<div>{escape(_describe(change))}</div>" for change in plan.filter_changes)
     price = f"<div>{escape(_describe_price(plan))}</div>" if plan.price or plan.price_note else ""
-    return table(("", "before", "after", "change"), rows) + output + price + coupling + changes
+    return table_html(("", "before", "after", "change"), rows) + output + price + coupling + changes
 
 
 def _describe_price(plan: PlanSummary) -> str:

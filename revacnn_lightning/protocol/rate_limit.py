@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from revacnn_lightning.protocol.plain_text import to_plain_text
 
-__all__ = ["ClientBuckets", "LimitedLog", "TokenBucket"]
+__all__ = ["ClientBuckets", "RateLimitedLog", "TokenBucket"]
 
 MAX_CLIENTS = 256  # that are remembered
 # Warnings about one client, and about all of them.
@@ -43,7 +43,7 @@ class TokenBucket:
         self._refill()
         return self._tokens <= 0
 
-    def take(self, tokens: float = 1.0) -> bool:
+    def try_take(self, tokens: float = 1.0) -> bool:
         """Take tokens and return True, or return False if there are not enough."""
         self._refill()
         if self._tokens < tokens:
@@ -77,9 +77,9 @@ class ClientBuckets:
         self._clock = clock
         self._buckets: OrderedDict[bytes, TokenBucket] = OrderedDict()
 
-    def take(self, client: bytes, tokens: float = 1.0) -> bool:
+    def try_take(self, client: bytes, tokens: float = 1.0) -> bool:
         """Take tokens of a client and return True, or return False if there are not enough."""
-        return self._bucket_of(client).take(tokens)
+        return self._bucket_of(client).try_take(tokens)
 
     def spend(self, client: bytes, tokens: float) -> None:
         """Take tokens of a client for what has happened already; see `TokenBucket.spend`."""
@@ -95,7 +95,7 @@ class ClientBuckets:
         return bucket
 
 
-class LimitedLog:
+class RateLimitedLog:
     """Logs warnings about clients, a few per minute, with control characters shown."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
@@ -108,7 +108,7 @@ class LimitedLog:
         self, client: bytes, message: str, *arguments: object, exc_info: bool = False
     ) -> None:
         """Log a warning, unless too many were logged; the next one says how many were omitted."""
-        if not self._clients.take(client) or not self._all.take():
+        if not self._clients.try_take(client) or not self._all.try_take():
             self._omitted += 1
             return
         text = to_plain_text(message % arguments)

@@ -19,7 +19,7 @@ from revacnn_lightning.protocol.connection_file import (
 
 __all__ = [
     "find_newest_run",
-    "find_unusable_files",
+    "find_unusable_connection_files",
     "is_reachable",
     "list_runs",
     "remove_exited_runs",
@@ -63,7 +63,7 @@ def find_newest_run() -> Connection:
     """
     runs = list_runs()
     if not runs:
-        for reason in find_unusable_files().values():
+        for reason in find_unusable_connection_files().values():
             raise ConnectionFileError(reason)
         raise ConnectionFileError(
             f"no training is running (no live connection file in {runtime_dir()}); start one with "
@@ -72,7 +72,7 @@ def find_newest_run() -> Connection:
     return runs[0]
 
 
-def find_unusable_files() -> dict[Path, str]:
+def find_unusable_connection_files() -> dict[Path, str]:
     """Return the connection files that cannot be read: path -> the reason, in words.
 
     A file is left out if its run has exited.
@@ -142,7 +142,7 @@ def _readable_files() -> list[tuple[Path, Connection]]:
         try:
             found.append((path, read(path)))
         except ConnectionFileError:
-            continue  # of another version, or malformed: see `find_unusable_files`
+            continue  # of another version, or malformed: see `find_unusable_connection_files`
     return found
 
 

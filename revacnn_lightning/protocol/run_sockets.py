@@ -31,7 +31,7 @@ from revacnn_lightning.protocol.encoding import (
 )
 from revacnn_lightning.protocol.flood_protected_socket import FloodProtectedSocket
 from revacnn_lightning.protocol.messages import Message, Refused, Request
-from revacnn_lightning.protocol.rate_limit import ClientBuckets, LimitedLog, TokenBucket
+from revacnn_lightning.protocol.rate_limit import ClientBuckets, RateLimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import ControlRun
 from revacnn_lightning.protocol.senders import RequestSender, connection_property
 
@@ -101,7 +101,7 @@ class Publisher(FloodProtectedSocket):
             event = self._socket.recv(NOBLOCK, copy=False)
             # What a client that disconnects had subscribed to arrives without the key.
             client = connection_property(event, USER_ID)
-            if client and not self._changes.take(client.encode()):
+            if client and not self._changes.try_take(client.encode()):
                 self._pause(event, "too many subscriptions", "telemetry")
                 return False
             self._receive_subscription(event.bytes)
@@ -146,7 +146,7 @@ class Publisher(FloodProtectedSocket):
         connect again by themselves.
         """
         if self._reopen_time is None and self._ring.find_ended_keys(
-            self._authenticator.seen_keys()
+            self._authenticator.seen_public_keys()
         ):
             self._disconnect_all()
 
@@ -177,7 +177,7 @@ class RequestServer(FloodProtectedSocket):
         super().__init__(zmq.ROUTER, keys, ring)
         self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
         self._requests_of = ClientBuckets(CLIENT_RATE, CLIENT_BURST)
-        self._log = LimitedLog(log)
+        self._log = RateLimitedLog(log)
         self._listen(endpoint)
 
     def _listen(self, endpoint: str) -> None:
@@ -200,7 +200,7 @@ class RequestServer(FloodProtectedSocket):
                 return
             if not int(self._socket.get(EVENTS)) & POLLIN:  # cheaper than a failing recv
                 return
-            if not self._requests.take():
+            if not self._requests.try_take():
                 return
             try:
                 (routing_id, *received), n_surplus = self._receive_frames()
@@ -218,7 +218,7 @@ class RequestServer(FloodProtectedSocket):
         n = self._surplus_frames[client] = self._surplus_frames.get(client, 0) + n_surplus
         if n > MAX_SURPLUS_FRAMES:
             self._pause(received[0], "requests of too many frames", "requests")
-        elif not self._bytes.take(client.encode(), sum(map(len, received))):
+        elif not self._bytes.try_take(client.encode(), sum(map(len, received))):
             self._pause(received[0], "too large requests", "requests")
 
     def reply(self, client: RequestSender, reply: Message) -> None:
@@ -259,7 +259,7 @@ class RequestServer(FloodProtectedSocket):
         """Return the request in these frames, and who has sent it; None if it was refused."""
         frames = [frame.bytes for frame in received]
         try:
-            if not self._requests_of.take(client):
+            if not self._requests_of.try_take(client):
                 raise ProtocolError(
                     f"this client has sent more than {CLIENT_RATE:.0f} requests per second; "
                     "send fewer, and repeat this one"

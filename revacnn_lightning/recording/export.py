@@ -145,7 +145,7 @@ class _Network:
             return
         self._structure = structure
         if known is None or structure.version != known.version:
-            self._dead.remap(find_previous_columns(known, structure))
+            self._dead.reorder_filters(find_previous_columns(known, structure))
         layers = structure.layers
         self._widths = np.array([len(layer.filter_ids) for layer in layers], np.int64)
         self._layers = np.repeat(np.array([layer.name for layer in layers], object), self._widths)

@@ -66,7 +66,7 @@ class RecordingReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def packed(self, chunk: Chunk) -> list[PackedMessage]:
+    def packed_messages(self, chunk: Chunk) -> list[PackedMessage]:
         """Return the messages of a chunk, in the order in which they were published."""
         from mcap.exceptions import McapError
         from mcap.records import Channel
@@ -75,7 +75,7 @@ class RecordingReader:
         found = []
         try:
             if not self._topics and chunk is not self.chunks[0]:
-                self.packed(self.chunks[0])  # it holds the channels
+                self.packed_messages(self.chunks[0])  # it holds the channels
             for record in read_chunk(self._stream, chunk.offset):
                 if isinstance(record, Channel):
                     self._topics[record.id] = record.topic
@@ -91,7 +91,7 @@ class RecordingReader:
         for chunk in self.chunks:
             if topics is not None and not chunk.topics & set(topics):
                 continue
-            for packed in self.packed(chunk):
+            for packed in self.packed_messages(chunk):
                 if topics is None or packed.topic in topics:
                     message = self.unpack(packed)
                     if message is not None:

@@ -184,7 +184,7 @@ class Replay:
 
     def _read_chunk(self, chunk: Chunk, batch_step: int) -> Iterator[PackedMessage]:
         n_batches = 0
-        for packed in self._reader.packed(chunk):
+        for packed in self._reader.packed_messages(chunk):
             if packed.topic == "snapshot":
                 n_batches += 1
                 if n_batches % batch_step:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from revacnn_lightning.diagnostics.alert_rules import (
-    DivergingLoss,
-    NonfiniteLoss,
-    StalledMetric,
+    DivergingLossDetector,
+    NonfiniteLossDetector,
+    StalledMetricDetector,
     find_dead_layers,
     metric_direction,
 )
@@ -46,9 +46,9 @@ class AlertMonitor:
         self.network = NetworkStatistics()
         self._receivers = receivers
         self._n_alerts = 0
-        self._nonfinite = NonfiniteLoss()
-        self._diverging = DivergingLoss()
-        self._metrics: dict[str, StalledMetric] = {}
+        self._nonfinite = NonfiniteLossDetector()
+        self._diverging = DivergingLossDetector()
+        self._metrics: dict[str, StalledMetricDetector] = {}
         self._dead_layers: set[str] = set()
         self._next_check = 0  # step
 
@@ -77,10 +77,10 @@ class AlertMonitor:
     def _check_loss(self, batch: Snapshot) -> None:
         if batch.loss is None:
             return
-        if self._nonfinite.add(batch.loss):
+        if self._nonfinite.detect(batch.loss):
             text = f"The loss is {batch.loss} at batch {batch.step}."
             self._raise("nonfinite_loss", batch.step, text)
-        if self._diverging.add(batch.loss):
+        if self._diverging.detect(batch.loss):
             text = (
                 f"The loss diverges: {batch.loss:.4g} at batch {batch.step}. Its level was far "
                 "lower before."
@@ -94,8 +94,8 @@ class AlertMonitor:
                 sign = metric_direction(name)
                 if not sign or len(self._metrics) >= MAX_METRICS:
                     continue
-                rule = self._metrics.setdefault(name, StalledMetric(sign))
-            if rule.add(value):
+                rule = self._metrics.setdefault(name, StalledMetricDetector(sign))
+            if rule.detect(value):
                 text = f"{name} has not improved in the last validations, at batch {batch.step}."
                 self._raise("validation_stalls", batch.step, text)
 

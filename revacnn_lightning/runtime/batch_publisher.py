@@ -155,7 +155,7 @@ class BatchPublisher:
             self._last_reading = progress.step
             arrived = self._metrics.read(progress.step, get_metrics())
         else:
-            arrived = self._metrics.arrived()
+            arrived = self._metrics.pop_arrived()
         if self._history is not None:
             for step, metrics in arrived:
                 self._history.add_metrics(step, metrics)

@@ -30,7 +30,7 @@ from revacnn_lightning.steering.checkpoint import (
     restore_param_groups,
     saved_parameter_names,
 )
-from revacnn_lightning.steering.holders.optimizers import unwrapped
+from revacnn_lightning.steering.holders.optimizers import unwrapped_optimizers
 
 __all__ = ["CheckpointHooks"]
 
@@ -79,17 +79,17 @@ class CheckpointHooks:
     def remove(self) -> None:
         """Give the module its own hooks back."""
         self.finish_loading()
-        self.clean_copies()
+        self.remove_copied_attributes()
         for name in (LOAD, SAVE):
             hook = vars(self._module).get(name)
             if isinstance(hook, WrappedHook) and hook.hooks is self:
                 hook.unwrap()
 
-    def note_copy(self, copied: nn.Module, name: str) -> None:
+    def note_copied_attribute(self, copied: nn.Module, name: str) -> None:
         """Remember that a copy of the module got the attribute ``name``."""
         self._made_copies.append((weakref.ref(copied), name))
 
-    def clean_copies(self) -> None:
+    def remove_copied_attributes(self) -> None:
         """Remove what copies of the module got. Each falls back to the method of its class."""
         for reference, name in self._made_copies:
             copied = reference()
@@ -105,7 +105,7 @@ class CheckpointHooks:
             self._adopt_late(checkpoint)
         elif not self._has_started:  # later, a file cannot change what is trained
             holders = other_callbacks(self.trainer)
-            optimizers = unwrapped(self.trainer.optimizers)
+            optimizers = unwrapped_optimizers(self.trainer.optimizers)
             adopt_structure(self._module, checkpoint, optimizers, holders, self._copies)
             self._loaded = find_edit_state(checkpoint)
             if self._loaded is not None:
@@ -137,7 +137,7 @@ class CheckpointHooks:
             SteeringError: the checkpoint was written with another number of optimizers.
         """
         self._has_started = True
-        self.clean_copies()
+        self.remove_copied_attributes()
         state, self._loaded = self._loaded, None
         if state is None:
             return
@@ -190,7 +190,7 @@ class WrappedHook:
         if self._was_on_instance:
             return copy.deepcopy(self._original, memo)
         copied = copy.deepcopy(self._module, memo)  # the one that is being made
-        self.hooks.note_copy(copied, self._name)
+        self.hooks.note_copied_attribute(copied, self._name)
         return getattr(copied, self._name)
 
     def unwrap(self) -> None:

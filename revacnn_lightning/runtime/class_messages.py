@@ -61,8 +61,8 @@ def make_class_lens(
     """
     columns = _largest(sums.counts()[0])
     at = torch.from_numpy(columns).to(sums.counts().device)
-    means = sums.means()[:, at].transpose(1, 2)
-    squares = sums.mean_squares()
+    means = sums.class_means()[:, at].transpose(1, 2)
+    squares = sums.overall_mean_squares()
     classes = columns.tolist()
     return ClassLens(
         context.run,
@@ -74,7 +74,7 @@ def make_class_lens(
         counts=_to_host(sums.counts()[0, at]),
         activation=_to_host(means[0]),
         gradient=_to_host(means[1]),
-        mean=_to_host(sums.overall()[0]),
+        mean=_to_host(sums.overall_means()[0]),
         deviation=_to_host(_deviation(sums)),
         gradient_scale=_to_host(squares[1].sqrt()),
         batches=sums.batches,
@@ -101,10 +101,10 @@ def make_class_answers(
     effects, images = [], 0.0
     for layer, width in widths.items():
         sums = sums_by_layer.get(layer)
-        if sums is None or not sums.classes:
+        if sums is None or not sums.class_count:
             effects.append(np.full(width, np.nan, np.float32))
             continue
-        deviation, above = _deviation(sums), sums.means()[0, 0] - sums.overall()[0]
+        deviation, above = _deviation(sums), sums.class_means()[0, 0] - sums.overall_means()[0]
         effects.append(_to_host(torch.where(deviation > 0, above / deviation, above * 0)))
         images = max(images, float(sums.counts()[0, 0]))
     return ClassAnswers(
@@ -120,7 +120,7 @@ def make_class_answers(
 
 def _deviation(sums: ClassSums) -> Tensor:
     """Return the standard deviation of the activation over all images, (C,)."""
-    variance = sums.mean_squares()[0] - sums.overall()[0].square()
+    variance = sums.overall_mean_squares()[0] - sums.overall_means()[0].square()
     return variance.clamp_min(0).sqrt()
 
 

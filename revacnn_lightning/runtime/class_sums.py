@@ -36,7 +36,7 @@ class ClassSums:
         self._squares = torch.zeros(2, filters, device=device)
 
     @property
-    def classes(self) -> int:
+    def class_count(self) -> int:
         """The number of classes K: one more than the largest class index so far."""
         return self._counts.shape[1]
 
@@ -47,7 +47,7 @@ class ClassSums:
             labels: int64 (B,) on the CPU, the class of each image; negative: none.
             pooled: the pooled maps and gradients of the same images.
         """
-        missing = max(0, int(labels.max())) + 1 - self.classes
+        missing = max(0, int(labels.max())) + 1 - self.class_count
         if missing > 0:
             self._counts = _padded(self._counts, 1, missing)
             self._sums = _padded(self._sums, 1, missing)
@@ -71,15 +71,15 @@ class ClassSums:
         """Return the weight of all images of each class: (2, K), of activations and gradients."""
         return self._counts
 
-    def means(self) -> Tensor:
+    def class_means(self) -> Tensor:
         """Return the mean of each class: (2, K, C), NaN without an image."""
         return self._sums / self._counts[:, :, None]
 
-    def overall(self) -> Tensor:
+    def overall_means(self) -> Tensor:
         """Return the mean over all images: (2, C), NaN without an image."""
         return self._sums.sum(1) / self._counts.sum(1)[:, None]
 
-    def mean_squares(self) -> Tensor:
+    def overall_mean_squares(self) -> Tensor:
         """Return the mean of the squares over all images: (2, C), NaN without an image."""
         return self._squares / self._counts.sum(1)[:, None]
 

@@ -59,7 +59,7 @@ class CompilationCounter:
             handler.remove_start_callback(self._start)
             handler.remove_end_callback(self._end)
 
-    def take_abandoned_functions(self) -> list[str]:
+    def pop_abandoned_functions(self) -> list[str]:
         """Return which functions torch.compile has given up since the last call, as sentences."""
         texts = self._given_up[:]
         self._given_up.clear()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 
 __all__ = ["GraphReplayDetector", "graphed_module_refusal"]
 
@@ -65,7 +65,7 @@ def _norm(tensor: Tensor) -> Tensor:
 
 def _graphed_module(model: nn.Module) -> str | None:
     """Return the name of a module whose forward a graph has replaced, if there is any."""
-    for name, module in named_modules_of(model):
+    for name, module in list_named_modules(model):
         forward = vars(module).get("forward")
         if getattr(forward, "__qualname__", "").startswith("make_graphed_callables."):
             return name or type(module).__name__

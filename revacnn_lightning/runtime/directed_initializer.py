@@ -40,7 +40,7 @@ class DirectedInitializer:
         self._editor = editor
         self._gains = gains
 
-    def directions(self, edit: Edit, plan: EditPlan | None = None) -> Tensor | None:
+    def new_filter_directions(self, edit: Edit, plan: EditPlan | None = None) -> Tensor | None:
         """Return the directions of the new filters of an edit, (k, ...); None if it wants none.
 
         Raises:
@@ -64,7 +64,7 @@ class DirectedInitializer:
         return known
 
     @torch.no_grad()
-    def initialize(self, plan: EditPlan, directions: Tensor) -> None:
+    def initialize_new_filters(self, plan: EditPlan, directions: Tensor) -> None:
         """Give the new filters of an applied plan these directions. Surplus filters stay random."""
         assert isinstance(plan.request, AddFilters)
         layer = plan.request.layer

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.inspections import FilterInspection
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
-from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, why_unsupported
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, input_refusal
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.inspected_input import (
@@ -26,7 +26,7 @@ from revacnn_lightning.runtime.inspected_input import (
     encode_top_image,
     input_size,
     volume_slice,
-    whole_box,
+    whole_image_box,
 )
 from revacnn_lightning.runtime.preferred_images import PreferredImages
 from revacnn_lightning.runtime.time_share import RecentTimeShare
@@ -190,7 +190,7 @@ class FilterInspectionCollector:
                     responses.peaks,
                     self._make_receiver(key, context.step, responses.map_size, images),
                 )
-        note = why_unsupported(first)
+        note = input_refusal(first)
         if note:  # known before the first responses are sampled
             for inspected in self._inspected.values():
                 inspected.note = note
@@ -204,7 +204,7 @@ class FilterInspectionCollector:
             image = images[index]
             traced = self._attributor.trace(key[0], image)
             if isinstance(traced, str) or traced.map_size != map_size:
-                return whole_box(image)
+                return whole_image_box(image)
             return traced.box(*divmod(position, map_size[1]))
 
         def receive(responses: np.ndarray) -> None:
@@ -290,7 +290,7 @@ def _first_input(context: BatchContext) -> Tensor | None:
 
 def _why_no_top_images(images: Images | None, first: Tensor | None, peaks: PeakResponses) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
-    note = why_unsupported(first)
+    note = input_refusal(first)
     if note or images is None:
         return note or NO_IMAGES
     maps = peaks.peaks.shape[1]

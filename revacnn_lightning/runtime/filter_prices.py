@@ -133,12 +133,12 @@ class FilterPriceCollector:
             self._ranked = None
             self._recorder.require_statistics(())
 
-    def ranking(self, batches: int) -> list[FilterKey]:
+    def ranked_filters(self, min_batch_count: int) -> list[FilterKey]:
         """Return all filters, cheapest first by the statistic; [] before so many batches.
 
         Batches are counted since `begin_ranking` and since the last edit.
         """
-        if self._ranked is None or self._ranked.batches < min(batches, WINDOW):
+        if self._ranked is None or self._ranked.batches < min(min_batch_count, WINDOW):
             return []
         return list(self._by_estimate(self._ranked))
 

@@ -44,9 +44,9 @@ class FreshCopyMixin:
     def __getstate__(self) -> dict[str, Any]:
         options = self._options
         functions = options.with_functions(
-            picklable(options.forward, unpicklable_forward),
-            picklable(options.images, unpicklable_images),
-            picklable(options.alert, unpicklable_alert),
+            picklable_or_replacement(options.forward, refuse_missing_forward),
+            picklable_or_replacement(options.images, refuse_missing_images),
+            picklable_or_replacement(options.alert, refuse_missing_alert),
         )
         return {**self._settings(), "_options": functions}
 
@@ -69,7 +69,7 @@ class FreshCopyMixin:
         return fresh
 
 
-def picklable(user_function: Any, replacement: Callable[..., Any]) -> Any:
+def picklable_or_replacement(user_function: Any, replacement: Callable[..., Any]) -> Any:
     """Return the user's function if it can be pickled, else the replacement.
 
     A lambda in the callback must not stop a training whose workers are pickled.
@@ -90,7 +90,7 @@ def _is_found_by_name(function: types.FunctionType) -> bool:
     return found is function
 
 
-def unpicklable_forward(module: Any, batch: Any) -> Any:
+def refuse_missing_forward(module: Any, batch: Any) -> Any:
     """Replace the function of the option ``forward``, which could not be pickled.
 
     Raises:
@@ -99,7 +99,7 @@ def unpicklable_forward(module: Any, batch: Any) -> Any:
     raise EditRefusedError(NOT_PICKLED.format(argument="forward"))
 
 
-def unpicklable_images(batch: Any) -> Any:
+def refuse_missing_images(batch: Any) -> Any:
     """Replace the function of the option ``images``, which could not be pickled.
 
     Raises:
@@ -108,7 +108,7 @@ def unpicklable_images(batch: Any) -> Any:
     raise EditRefusedError(NOT_PICKLED.format(argument="images"))
 
 
-def unpicklable_alert(alert: Any) -> None:
+def refuse_missing_alert(alert: Any) -> None:
     """Replace the function of the option ``alert``, which could not be pickled.
 
     Raises:

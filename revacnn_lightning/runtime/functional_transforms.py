@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["is_transformed", "unwrapped"]
+__all__ = ["is_wrapped_by_transform", "without_transforms"]
 
 
-def unwrapped(tensor: Tensor) -> Tensor:
+def without_transforms(tensor: Tensor) -> Tensor:
     """Return the tensor of the step that a transform has wrapped; others are returned unchanged.
 
     Only its identity may be used: to compute with it inside of the transform is undefined.
@@ -19,9 +19,9 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return _unwrap(tensor)
 
 
-def is_transformed(tensor: Tensor) -> bool:
+def is_wrapped_by_transform(tensor: Tensor) -> bool:
     """Return whether a transform has wrapped the tensor, which is invalid after the transform."""
-    return unwrapped(tensor) is not tensor
+    return without_transforms(tensor) is not tensor
 
 
 def _unwrap_privately(tensor: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class PollingSchedule:
         self._clock = clock
         self._next_poll = self._active_until = 0.0
 
-    def note_client(self) -> None:
+    def poll_often_for_client(self) -> None:
         """Note that a client is attached: poll before each batch for a while."""
         self._active_until = self._clock() + ACTIVE_SECONDS
 

@@ -19,7 +19,7 @@ from revacnn_lightning.telemetry.inspection.attribution import (
 )
 from revacnn_lightning.telemetry.inspection.receptive_field import ReceptiveFields
 
-__all__ = ["NO_IMAGES", "ImageAttributor", "why_unsupported"]
+__all__ = ["NO_IMAGES", "ImageAttributor", "input_refusal"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ NO_POSITIONS = (
 COMPILED = "part of the network is compiled and must not be run in another way meanwhile"
 
 
-def why_unsupported(values: Tensor | None) -> str:
+def input_refusal(values: Tensor | None) -> str:
     """Return why attributions cannot be shown on an input; "" for images, signals and volumes."""
     if values is None:
         return NO_IMAGES
@@ -74,7 +74,7 @@ class ImageAttributor:
 
     def attribute(self, layer: str, filter: int, image: Tensor | None) -> Attribution | str:
         """Attribute the response of a filter to the pixels of an input."""
-        refusal = why_unsupported(image)
+        refusal = input_refusal(image)
         if refusal or image is None:
             return refusal
         traced = self.trace(layer, image)
@@ -88,7 +88,7 @@ class ImageAttributor:
 
     def receptive_field(self, layer: str, image: Tensor | None) -> ReceptiveFields | None:
         """Return the layer's receptive fields; None if unknown."""
-        if image is None or why_unsupported(image):
+        if image is None or input_refusal(image):
             return None
         traced = self.trace(layer, image)
         if isinstance(traced, str) or not traced.has_receptive_field:

@@ -24,9 +24,9 @@ from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.layer_details import EMPTY
 from revacnn_lightning.runtime.output_summary import OutputSummarizer, OutputSummary
 from revacnn_lightning.runtime.step_images import (
-    FindStepImages,
-    StepImageReaders,
-    unknown_step_images,
+    FindImageFlow,
+    StepImageFlow,
+    find_no_image_flow,
 )
 from revacnn_lightning.steering.tracing.forward_probe import eager_code
 from revacnn_lightning.telemetry import Recorder
@@ -67,7 +67,7 @@ class ImagePassCollector:
         forward: runs the model on a batch of one; None if this is not possible.
         class_names: the class names that the user has given; () uses those of the data.
         clock: returns monotonic seconds.
-        find_step_images: returns who reads images in a training step, where the model cannot be run
+        find_image_flow: returns who reads images in a training step, where the model cannot be run
             on an input alone.
     """
 
@@ -79,7 +79,7 @@ class ImagePassCollector:
         forward: Forward | None,
         class_names: Sequence[str] = (),
         clock: Callable[[], float] = time.perf_counter,
-        find_step_images: FindStepImages = unknown_step_images,
+        find_image_flow: FindImageFlow = find_no_image_flow,
     ) -> None:
         self._recorder = recorder
         self._model = model
@@ -87,7 +87,7 @@ class ImagePassCollector:
         self._forward = forward
         self._summarizer = OutputSummarizer(class_names)
         self._clock = clock
-        self._find_step_images = find_step_images
+        self._find_step_images = find_image_flow
         self._index: int | None = None
         self._chosen: Tensor | None = None
         self._truth = LabelAndClassNames()
@@ -200,7 +200,7 @@ class ImagePassCollector:
             reason = f"The network cannot be run on this input alone: {type(error).__name__}."
             return OutputSummary(ImagePrediction(step, version, note=reason), has_failed=True)
 
-    def _replay_step(self, values: Tensor) -> StepImageReaders | None:
+    def _replay_step(self, values: Tensor) -> StepImageFlow | None:
         """Return who reads inputs like this one in the training step; None if that is not known."""
         if self._is_compiled():
             return None

@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.inspections import ClassScore, ImagePrediction
 from revacnn_lightning.runtime.image_class import class_probabilities, top_classes
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
-__all__ = ["Forward", "GetTruth", "ImagePredictions", "LabelAndClassNames", "unknown_label"]
+__all__ = ["Forward", "GetTruth", "ImagePredictions", "LabelAndClassNames", "get_unknown_label"]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class LabelAndClassNames:
 GetTruth = Callable[[int], LabelAndClassNames]  # of a validation image
 
 
-def unknown_label(index: int) -> LabelAndClassNames:
+def get_unknown_label(index: int) -> LabelAndClassNames:
     """Return an unknown class: the `GetTruth` of a training without validation data."""
     return LabelAndClassNames()
 
@@ -69,7 +69,7 @@ class ImagePredictions:
         self.before_edit: ImagePrediction | None = None
         self.after_edit: ImagePrediction | None = None
 
-    def choose(self, image: Tensor | None, truth: LabelAndClassNames) -> None:
+    def choose_image(self, image: Tensor | None, truth: LabelAndClassNames) -> None:
         """Choose the image (channels, H, W) to predict from now on. None chooses no image."""
         self._image, self._truth, self._scores = image, truth, None
         self.before_edit = self.after_edit = None
@@ -92,7 +92,7 @@ class ImagePredictions:
             return _Scores(note=note)
         return _Scores(*top_classes(probabilities, self._truth.index, self._truth.names))
 
-    def newest(self, step: int, version: int) -> ImagePrediction | None:
+    def last_prediction(self, step: int, version: int) -> ImagePrediction | None:
         """Return the prediction of the last forward, which ran at this step and version."""
         if self._scores is None:
             return None
@@ -109,9 +109,11 @@ class ImagePredictions:
         except Exception:  # the user's forward may raise anything
             log.info("Cannot predict the class of the chosen image", exc_info=True)
             return None
-        return self.newest(step, version)
+        return self.last_prediction(step, version)
 
-    def record_edit(self, before: ImagePrediction | None, step: int, version: int) -> None:
+    def record_change_by_edit(
+        self, before: ImagePrediction | None, step: int, version: int
+    ) -> None:
         """Compare with the prediction ``before`` an edit, now that it is applied."""
         self.before_edit = before
         self.after_edit = None if before is None else self.predict(step, version)

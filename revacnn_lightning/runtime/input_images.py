@@ -17,10 +17,14 @@ from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import PaintImage, Patch, ShowPicture
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
-from revacnn_lightning.runtime.image_predictions import GetTruth, LabelAndClassNames, unknown_label
+from revacnn_lightning.runtime.image_predictions import (
+    GetTruth,
+    LabelAndClassNames,
+    get_unknown_label,
+)
 from revacnn_lightning.runtime.picture_fitting import Preprocessing, fit_picture, preprocess_color
 
-__all__ = ["GetImage", "InputImages", "refuse_image"]
+__all__ = ["GetImage", "InputImages", "raise_no_validation_images"]
 
 KEPT = 8  # images that were made, on the host
 RANGE_IMAGES = 64  # of a batch, whose values those of a picture are fitted to
@@ -33,7 +37,7 @@ NOT_AN_IMAGE = (
 GetImage = Callable[[int], Tensor]  # index -> (channels, H, W), on the model's device
 
 
-def refuse_image(index: int) -> Tensor:
+def raise_no_validation_images(index: int) -> Tensor:
     """Raise `EditRefusedError`: the `GetImage` of a training without validation images."""
     raise EditRefusedError(
         "this training has no validation images to choose from; show the first of the batch instead"
@@ -74,8 +78,8 @@ class InputImages:
 
     def __init__(
         self,
-        get_image: GetImage = refuse_image,
-        get_truth: GetTruth = unknown_label,
+        get_image: GetImage = raise_no_validation_images,
+        get_truth: GetTruth = get_unknown_label,
         get_batch: Callable[[], TrainingBatch] = TrainingBatch,
         find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
     ) -> None:
@@ -149,7 +153,7 @@ class InputImages:
         return self._made[index]
 
     def _check_budget(self) -> None:
-        if not self._budget.take():
+        if not self._budget.try_take():
             raise EditRefusedError(
                 f"more than {IMAGES_PER_SECOND:.0f} images per second are made; make fewer"
             )

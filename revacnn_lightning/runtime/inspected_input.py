@@ -24,7 +24,7 @@ __all__ = [
     "encode_top_image",
     "input_size",
     "volume_slice",
-    "whole_box",
+    "whole_image_box",
 ]
 
 MAX_VALUES = 2**16  # of a signal
@@ -96,7 +96,7 @@ def volume_slice(shape: Sequence[int], box: PixelBox | None, depth: float) -> Vo
     return _shown_slice(box or PixelBox(0, 0, height, width, 0, count), count, depth)
 
 
-def whole_box(image: Tensor) -> PixelBox:
+def whole_image_box(image: Tensor) -> PixelBox:
     """Return the box that covers the whole input."""
     _, depth, height, width = as_volume(image).shape
     return PixelBox(0, 0, height, width, 0, depth)

@@ -28,15 +28,15 @@ from revacnn_lightning.runtime.filter_inspection import FilterInspectionCollecto
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
-from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, unknown_label
-from revacnn_lightning.runtime.input_images import GetImage, InputImages, refuse_image
+from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, get_unknown_label
+from revacnn_lightning.runtime.input_images import GetImage, InputImages, raise_no_validation_images
 from revacnn_lightning.runtime.layer_details import LayerDetailCollector
 from revacnn_lightning.runtime.layer_evidence import make_evidence_collector
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
 from revacnn_lightning.runtime.rank_comparison import RankComparison
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
-from revacnn_lightning.runtime.step_images import FindStepImages, unknown_step_images
+from revacnn_lightning.runtime.step_images import FindImageFlow, find_no_image_flow
 from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
 from revacnn_lightning.runtime.validation_data import ValidationData
 from revacnn_lightning.steering import Editor
@@ -45,7 +45,7 @@ from revacnn_lightning.telemetry import Recorder
 __all__ = ["InspectionCollectors", "InspectionSources"]
 
 
-def unknown_preprocessing() -> Preprocessing | None:
+def find_no_preprocessing() -> Preprocessing | None:
     """Return None: the preprocessing of the validation data is unknown."""
     return None
 
@@ -60,16 +60,16 @@ class InspectionSources:
         class_names: the class names that the user has given; () uses those of the data.
         find_preprocessing: returns what prepares the validation data, if it is known.
         forward: runs the model on a batch of one image; None if this is not possible.
-        find_step_images: returns who reads images in a training step, as far as known.
+        find_image_flow: returns who reads images in a training step, as far as known.
         refusal: why the model must not be run between two batches; "" if it may be.
     """
 
-    get_image: GetImage = refuse_image
-    get_truth: GetTruth = unknown_label
+    get_image: GetImage = raise_no_validation_images
+    get_truth: GetTruth = get_unknown_label
     class_names: Sequence[str] = ()
-    find_preprocessing: Callable[[], Preprocessing | None] = unknown_preprocessing
+    find_preprocessing: Callable[[], Preprocessing | None] = find_no_preprocessing
     forward: Forward | None = None
-    find_step_images: FindStepImages = unknown_step_images
+    find_image_flow: FindImageFlow = find_no_image_flow
     refusal: str = ""
 
     @classmethod
@@ -87,7 +87,7 @@ class InspectionSources:
             class_names,
             validation.preprocessing,
             forwards.forward,
-            forwards.find_step_images,
+            forwards.find_image_flow,
             refusal,
         )
 
@@ -150,7 +150,7 @@ class InspectionCollectors:
             InspectClasses: self.classes,
             InspectClass: self.classes,
             InspectImage: ImagePassCollector(
-                recorder, model, images, forward, names, find_step_images=sources.find_step_images
+                recorder, model, images, forward, names, find_image_flow=sources.find_image_flow
             ),
             ShowPicture: images,
             PaintImage: images,

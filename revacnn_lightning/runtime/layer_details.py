@@ -125,7 +125,7 @@ class LayerDetailCollector:
         self._pinned_image = None if index is None else self._images.image(index)
         self._recorder.details.pin_image(self._pinned_image, self.predictions.run)
         truth = LabelAndClassNames() if index is None else self._images.truth(index)
-        self.predictions.choose(self._pinned_image, truth)
+        self.predictions.choose_image(self._pinned_image, truth)
         self._image_index = index
 
     def _collect_while_paused(self, context: BatchContext) -> list[LayerDetail]:
@@ -191,7 +191,7 @@ class LayerDetailCollector:
             depth=self._depths.get(layer, MIDDLE) if len(kernel_size(conv)) == 3 else None,
             weight_histogram=_encode_histogram(sample.weight_histogram),
             gradient_histogram=_encode_histogram(sample.gradient_histogram),
-            prediction=self.predictions.newest(context.step, context.version),
+            prediction=self.predictions.last_prediction(context.step, context.version),
             before_edit=self.predictions.before_edit,
             after_edit=self.predictions.after_edit,
         )

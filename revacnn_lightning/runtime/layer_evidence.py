@@ -16,7 +16,10 @@ from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectEvidence
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.layer_examination import RedundancyExaminer, evenly_spaced_filters
+from revacnn_lightning.runtime.layer_examination import (
+    RedundancyExaminer,
+    evenly_spaced_filter_indices,
+)
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
@@ -139,7 +142,7 @@ class LayerEvidenceCollector:
             return
         self._layer, self._wanted = self._wanted or min(due, key=lambda one: one[0])[1], ""
         widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
-        self._units = evenly_spaced_filters(widths[self._layer])
+        self._units = evenly_spaced_filter_indices(widths[self._layer])
         self._recorder.unit_samples.select(self._layer, self._units)
 
     def _examine(self, context: BatchContext) -> LayerEvidence | None:
@@ -147,7 +150,7 @@ class LayerEvidenceCollector:
 
         None if there are too few samples or too little time yet.
         """
-        sample = self._recorder.unit_samples.pop()
+        sample = self._recorder.unit_samples.pop_sample()
         if sample is not None and len(self._samples) < MAX_BATCHES:
             self._samples.append(sample)
         n_samples = sum(map(len, self._samples))

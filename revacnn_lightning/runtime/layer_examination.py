@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.diagnostics.clusters import measure_clusters
-from revacnn_lightning.diagnostics.color import find_single_color
-from revacnn_lightning.diagnostics.twins import TWIN, explained_by_others, find_twins
+from revacnn_lightning.diagnostics.color import find_single_color_filters
+from revacnn_lightning.diagnostics.twins import TWIN, find_twins, r_squared_from_others
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.starting_weights import StartingWeights
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["MAX_UNITS", "RedundancyExaminer", "evenly_spaced_filters"]
+__all__ = ["MAX_UNITS", "RedundancyExaminer", "evenly_spaced_filter_indices"]
 
 MAX_UNITS = 256  # of a layer that are compared; each further one costs more than the one before
 MIN_SAMPLES = 64  # fewer activations say nothing about twins
 
 
-def evenly_spaced_filters(filter_count: int) -> Tensor:
+def evenly_spaced_filter_indices(filter_count: int) -> Tensor:
     """Return the indices of at most `MAX_UNITS` evenly spaced filters of a layer, int64."""
     count = min(MAX_UNITS, filter_count)
     return torch.arange(count) * filter_count // max(1, count)
@@ -65,13 +65,13 @@ class RedundancyExaminer:
 
         Args:
             layer: the name of the layer.
-            samples: activations of the filters of `evenly_spaced_filters` at n positions, (n,
-                units); of shape (0, 0) if the layer is not observed.
+            samples: activations of the `evenly_spaced_filter_indices` at n positions, (n, units);
+                of shape (0, 0) if the layer is not observed.
             context: the batch that was trained last.
         """
         width = self._recorder.widths[self._recorder.layers.index(layer)]
-        units = evenly_spaced_filters(width).numpy()
-        dead, note = self._certificates.of_layer(layer)
+        units = evenly_spaced_filter_indices(width).numpy()
+        dead, note = self._certificates.find_in_layer(layer)
         measures: dict[str, Any] = {}
         if samples.shape[0] >= MIN_SAMPLES and samples.shape[1] == len(units):
             measures |= _compare(samples, units)
@@ -91,7 +91,9 @@ class RedundancyExaminer:
         is_colored = isinstance(conv, nn.Conv2d) and weight is not None and weight.shape[1] == 3
         if not is_colored or weight is None:
             return -1
-        return int(find_single_color(weight.detach().movedim(1, 3).float().cpu().numpy()).sum())
+        return int(
+            find_single_color_filters(weight.detach().movedim(1, 3).float().cpu().numpy()).sum()
+        )
 
 
 def _compare(samples: np.ndarray, units: np.ndarray) -> dict[str, Any]:
@@ -100,6 +102,6 @@ def _compare(samples: np.ndarray, units: np.ndarray) -> dict[str, Any]:
         TwinEvidence(units[group.units].tolist(), group.share, group.scales)
         for group in find_twins(samples)
     ]
-    explained = explained_by_others(samples)
+    explained = r_squared_from_others(samples)
     redundant = units[np.nan_to_num(explained, nan=0.0) >= TWIN].tolist()
     return {"twins": twins, "redundant": redundant, "samples": len(samples)}

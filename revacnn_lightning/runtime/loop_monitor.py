@@ -170,7 +170,7 @@ class LoopMonitor:
             sources=InspectionSources.of(validation, forwards, names, self._edit_refusal),
             lineage=lineage,
             history=history,
-            recordings=options.recordings(self._controls.directory),
+            recordings=options.recording_settings(self._controls.directory),
             alerts=diagnostics.alerts,
             observers=diagnostics.observers,
             replay=forwards.replay,

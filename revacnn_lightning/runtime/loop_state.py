@@ -25,7 +25,7 @@ from revacnn_lightning.steering.checkpoint import (
     saved_parameter_names,
 )
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
-from revacnn_lightning.steering.holders.optimizers import unwrapped
+from revacnn_lightning.steering.holders.optimizers import unwrapped_optimizers
 from revacnn_lightning.steering.loading import File, read_checkpoint
 
 __all__ = ["LoopState", "unwrapped_model"]
@@ -64,7 +64,7 @@ class LoopState:
     @property
     def optimizers(self) -> list[Optimizer]:
         """Those that train now, without the wrappers of Fabric."""
-        return unwrapped(self._optimizers)
+        return unwrapped_optimizers(self._optimizers)
 
     @optimizers.setter
     def optimizers(self, optimizers: Optimizer | list[Any]) -> None:

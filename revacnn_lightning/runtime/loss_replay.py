@@ -27,7 +27,7 @@ from revacnn_lightning.runtime.batch_samples import batch_size
 from revacnn_lightning.runtime.differentiation import Captured, inputs_and_output_gradients
 from revacnn_lightning.runtime.recorded_call import RecordedCall
 from revacnn_lightning.runtime.recorded_step import RecordedStep
-from revacnn_lightning.runtime.replay_groups import GROUP, MIN_GROUPS, ReplayGroup, split_images
+from revacnn_lightning.runtime.replay_groups import GROUP, MIN_GROUPS, ReplayGroup, group_images
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, run_forward
@@ -161,7 +161,7 @@ class LossReplay:
         if step is None:
             return
         note = keep_only_loss_calls(step)
-        groups = [] if note else split_images(step)
+        groups = [] if note else group_images(step)
         if groups:
             step.constants = groups[0].constants
             try:
@@ -253,7 +253,7 @@ class LossReplay:
             for group in self._groups[:count]:
                 group.step.constants = group.constants
                 seed_torch_random_states(0, self._module.parameters())
-                run = functools.partial(group.step.replay_graph, self._module)
+                run = functools.partial(group.step.replay_loss_with_graph, self._module)
                 with self._make_context():
                     found.append(
                         run_forward(functools.partial(inputs_and_output_gradients, modules, run))

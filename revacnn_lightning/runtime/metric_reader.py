@@ -47,7 +47,7 @@ class MetricReader:
         self._copy: HostCopy[tuple[int, Metrics]] = HostCopy()
 
     def read(self, step: int, metrics: Mapping[str, Tensor | float]) -> list[tuple[int, Metrics]]:
-        """Start to read the metrics of a batch; return those that have arrived, as `arrived`.
+        """Start to read the metrics of a batch; return those that have arrived, as `pop_arrived`.
 
         Args:
             step: the batch.
@@ -55,7 +55,7 @@ class MetricReader:
         """
         on_device = {name: value for name, value in metrics.items() if is_on_gpu(value)}
         known = {name: to_float(one) for name, one in metrics.items() if name not in on_device}
-        arrived = self.arrived()
+        arrived = self.pop_arrived()
         if not on_device:
             return [*arrived, self._set_newest(step, known)]
         scalars = [value.detach().float().reshape(()) for value in on_device.values()]
@@ -63,7 +63,7 @@ class MetricReader:
         older = self._copy.send(flat, self._finish(step, known, list(on_device)))
         return arrived if older is None else [*arrived, older]
 
-    def arrived(self) -> list[tuple[int, Metrics]]:
+    def pop_arrived(self) -> list[tuple[int, Metrics]]:
         """Return the metrics that have arrived since the last call, with the batch of each."""
         return self._copy.completed() if self._copy.has_pending else []
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["modes_of", "modes_set", "modes_without_noise"]
+__all__ = ["modes_without_noise", "temporary_modes", "training_modes_of"]
 
 DROPOUTS = (
     nn.AlphaDropout,
@@ -20,7 +20,7 @@ DROPOUTS = (
 )
 
 
-def modes_of(model: nn.Module) -> dict[str, bool]:
+def training_modes_of(model: nn.Module) -> dict[str, bool]:
     """Return for each module, by name, whether it is in training mode."""
     return {name: module.training for name, module in model.named_modules()}
 
@@ -35,7 +35,7 @@ def modes_without_noise(model: nn.Module) -> dict[str, bool]:
 
 
 @contextmanager
-def modes_set(model: nn.Module, modes: Mapping[str, bool]) -> Iterator[None]:
+def temporary_modes(model: nn.Module, modes: Mapping[str, bool]) -> Iterator[None]:
     """Return a context in which modules have these modes; unnamed modules keep theirs."""
     changed = [
         (module, module.training)

@@ -34,7 +34,7 @@ class PlanTimeBudget:
         return self._seconds.is_empty
 
     @contextmanager
-    def spend(self) -> Iterator[None]:
+    def count_time_inside(self) -> Iterator[None]:
         """Count the time of a plan that is made in this context."""
         started = self._clock()
         try:

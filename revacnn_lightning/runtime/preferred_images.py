@@ -13,11 +13,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.protocol.inspections import PreferredImage
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.image_attribution import (
-    NO_IMAGES,
-    ImageAttributor,
-    why_unsupported,
-)
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, input_refusal
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.inspected_input import edges, encode_crop, volume_slice
 from revacnn_lightning.telemetry import Recorder
@@ -152,7 +148,7 @@ class PreferredImages:
     def _start(self, key: FilterKey, search: _Search, context: BatchContext) -> None:
         search.ascent = None
         images = context.images
-        search.refusal = why_unsupported(context.batch.get_input() if images is None else images[0])
+        search.refusal = input_refusal(context.batch.get_input() if images is None else images[0])
         if images is None:
             search.refusal = search.refusal or NO_IMAGES
         if search.refusal or images is None:

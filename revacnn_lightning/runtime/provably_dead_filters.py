@@ -60,7 +60,7 @@ class ProvablyDeadFilters:
         """Whether it is known which filters are coupled."""
         return self._editor.is_traced
 
-    def of_layer(self, layer: str) -> tuple[list[int], str]:
+    def find_in_layer(self, layer: str) -> tuple[list[int], str]:
         """Return a layer's filters that are provably dead, or [] and why none can be proven so.
 
         Filters that are coupled with others are certified only if all of them are.

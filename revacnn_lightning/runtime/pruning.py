@@ -201,7 +201,7 @@ class Pruning:
 
     def _choose(self, batch: TrainingBatch, version: int, n_ranked: int) -> None:
         """Choose the filters of a round, if enough is known."""
-        ranking = self._ranking.ranking(n_ranked)
+        ranking = self._ranking.ranked_filters(n_ranked)
         if not (ranking and batch.is_loss_ready()):
             self._note(WAITING)
             return

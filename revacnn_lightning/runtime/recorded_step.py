@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.runtime.module_modes import modes_of, modes_set
+from revacnn_lightning.runtime.module_modes import temporary_modes, training_modes_of
 from revacnn_lightning.runtime.nested import map_leaves, tensors_in
 from revacnn_lightning.runtime.recorded_call import RecordedCall, TensorReference
 from revacnn_lightning.runtime.sample_sizes import replace_sample_counts
@@ -103,15 +103,15 @@ class RecordedStep:
 
     def replay_loss(self, model: nn.Module) -> Tensor:
         """Return the loss of a replay, a scalar. Its index must be known; see `replay`."""
-        return self.replay_graph(model).detach()
+        return self.replay_loss_with_graph(model).detach()
 
-    def replay_graph(self, model: nn.Module) -> Tensor:
+    def replay_loss_with_graph(self, model: nn.Module) -> Tensor:
         """Return the loss of a replay with its autograd graph, if gradients are enabled."""
         assert self.loss is not None
         tensors = self.run_calls(model, self.copied_constants())
         return tensors[self.loss].reshape(())
 
-    def replay_training(self, model: nn.Module) -> Tensor:
+    def replay_training_loss(self, model: nn.Module) -> Tensor:
         """Return the loss of a replay with its autograd graph, as far as the step had one.
 
         What the step has computed under ``torch.no_grad`` has no graph here, either.
@@ -147,7 +147,7 @@ class RecordedStep:
                 with gradients or nullcontext(), self._modes_for(call, model):
                     outs = tensors_in(self._run(call, model, tensors))
                 if len(outs) != len(call.outputs) and modes is not None:
-                    with modes_set(model, modes):
+                    with temporary_modes(model, modes):
                         outs = tensors_in(self._run(call, model, tensors))
                 if len(outs) != len(call.outputs):
                     raise RuntimeError(f"{call.name} returned {len(outs)} tensors on a replay")
@@ -160,7 +160,7 @@ class RecordedStep:
         Call it inside `side_effect_free`, before the model is edited.
         """
         self._drop_bookkeeping()
-        self._modes = modes_of(model)
+        self._modes = training_modes_of(model)
         tensors = self.copied_constants()
         for call in self.calls:
             outs = [value.clone() for value in call.values]
@@ -208,7 +208,7 @@ class RecordedStep:
         if not call.is_in_training:
             yield
             return
-        with modes_set(model, self.training_modes):
+        with temporary_modes(model, self.training_modes):
             yield
 
     def _try(
@@ -252,7 +252,7 @@ class RecordedStep:
 
     def _check_shapes(self, call: RecordedCall, outs: list[Tensor]) -> None:
         """Check that the outputs have the recorded shapes, or those on fewer samples."""
-        expected = [(tuple(shape), self.cut_shape(shape)) for shape in call.shapes]
+        expected = [(tuple(shape), self.shape_with_fewer_samples(shape)) for shape in call.shapes]
         shapes = [tuple(out.shape) for out in outs]
         if len(shapes) != len(expected) or any(
             shape not in both for shape, both in zip(shapes, expected, strict=True)
@@ -261,7 +261,7 @@ class RecordedStep:
                 f"its outputs have the shapes {shapes} instead of {[cut for _, cut in expected]}"
             )
 
-    def cut_shape(self, shape: torch.Size) -> tuple[int, ...]:
+    def shape_with_fewer_samples(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape on fewer samples of a tensor that has this shape on the whole batch."""
         if not shape or not self.batch_size or shape[0] % self.batch_size:
             return tuple(shape)

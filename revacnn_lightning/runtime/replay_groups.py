@@ -9,7 +9,7 @@ from torch import Tensor
 
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 
-__all__ = ["GROUP", "MIN_GROUPS", "ReplayGroup", "split_images"]
+__all__ = ["GROUP", "MIN_GROUPS", "ReplayGroup", "group_images"]
 
 GROUP = 16  # images of a replay, at most
 MIN_GROUPS = 2  # of images, so that there is a spread
@@ -25,7 +25,7 @@ class ReplayGroup:
     version: int = -1
 
 
-def split_images(step: RecordedStep) -> list[ReplayGroup]:
+def group_images(step: RecordedStep) -> list[ReplayGroup]:
     """Return groups of the images of a step, and let it expect so many."""
     size, samples = _group_size(step), step.samples
     step.samples = size

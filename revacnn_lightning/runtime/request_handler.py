@@ -21,7 +21,7 @@ from revacnn_lightning.protocol.messages import (
     Reply,
     Request,
 )
-from revacnn_lightning.protocol.rate_limit import LimitedLog, TokenBucket
+from revacnn_lightning.protocol.rate_limit import RateLimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
@@ -113,7 +113,7 @@ class RequestHandler:
         self._priced_plans: deque[tuple[Edit, int, int, PlanSummary]] = deque(maxlen=PRICED_PLANS)
         self._history_budget = TokenBucket(HISTORIES_PER_SECOND, HISTORIES_IN_A_ROW)
         self._plan_budget = PlanTimeBudget()
-        self._log = LimitedLog(log)
+        self._log = RateLimitedLog(log)
 
     def handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Plan or carry out one request before ``batch``, and return the reply."""
@@ -125,7 +125,7 @@ class RequestHandler:
             if isinstance(body, TryEdits):
                 self._check_version(request.version)
                 if request.dry_run:
-                    with self._plan_budget.spend():
+                    with self._plan_budget.count_time_inside():
                         return Planned(request.id, self._trials.plan(body, batch))
             if isinstance(body, Command):
                 _check_no_dry_run(request)
@@ -172,13 +172,13 @@ class RequestHandler:
     def _plan(self, edit: Edit, batch: TrainingBatch) -> PlanSummary:
         if not self._editor.is_traced:  # the first plan of a structure traces the network
             return self._priced(self._editor.plan(edit, batch.make_probe()), batch)
-        with self._plan_budget.spend():
+        with self._plan_budget.count_time_inside():
             return self._priced(self._editor.plan(edit, batch.make_probe()), batch)
 
     def _priced(self, plan: EditPlan, batch: TrainingBatch) -> PlanSummary:
         """Return the summary of a plan with its price, if it can have one."""
         if self._initializer is not None:
-            self._initializer.directions(plan.request, plan)
+            self._initializer.new_filter_directions(plan.request, plan)
         summary = plan.summary()
         if self._prices is None or not has_measurable_loss_change(plan.request):
             return summary
@@ -193,17 +193,19 @@ class RequestHandler:
         predictions, step = self._predictions, batch.step
         before = None if predictions is None else predictions.predict(step, self._status.version)
         planned = self._price_before(edit, batch)
-        directions = None if self._initializer is None else self._initializer.directions(edit)
+        directions = (
+            None if self._initializer is None else self._initializer.new_filter_directions(edit)
+        )
         with self._recorder.modules_released():
             outcome = self._editor.apply(edit, batch.make_probe())
         if self._initializer is not None and directions is not None:
-            self._initializer.initialize(outcome.plan, directions)
+            self._initializer.initialize_new_filters(outcome.plan, directions)
         summary = replace(
             outcome.plan.summary(), price=planned.price, price_note=planned.price_note
         )
         self._publish_edit([summary.title], batch)
         if predictions is not None:
-            predictions.record_edit(before, step, self._status.version)
+            predictions.record_change_by_edit(before, step, self._status.version)
         return Applied(
             id=request_id,
             step=batch.step,
@@ -238,7 +240,7 @@ class RequestHandler:
             raise EditRefusedError(
                 "this run keeps no history; the option keep_history=True keeps one"
             )
-        if not self._history_budget.take():
+        if not self._history_budget.try_take():
             raise EditRefusedError("the history is requested too often; request it again later")
         history = self._history.to_message(request_id)
         return replace(history, requests=self._editor.journal.requests[-HISTORY_REQUESTS:])

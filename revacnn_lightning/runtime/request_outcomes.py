@@ -84,7 +84,7 @@ class OutcomeRecorder:
         is_refused = isinstance(reply, Refused)
         if not (is_refused or is_steering(request.body, dry_run=request.dry_run)):
             return
-        if is_refused and not self._budgets.take(key.name.encode()):
+        if is_refused and not self._budgets.try_take(key.name.encode()):
             self._omitted += 1
             return
         outcome = _outcome(self._run, key.name, sender.address, request, reply)
@@ -99,7 +99,7 @@ class OutcomeRecorder:
             self._publish(outcome)
 
     def _log(self, outcome: RequestOutcome, level: int) -> None:
-        if outcome.state == "refused" and not self._log_budgets.take(outcome.key.encode()):
+        if outcome.state == "refused" and not self._log_budgets.try_take(outcome.key.encode()):
             self._omitted += 1
             return
         text = _describe_outcome(outcome)

@@ -100,7 +100,7 @@ class RunOptions:
         """Seconds between two snapshots; 0 if every batch has one."""
         return seconds_between_snapshots(self.publish)
 
-    def recordings(self, directory: Path) -> RecordingSettings:
+    def recording_settings(self, directory: Path) -> RecordingSettings:
         """Return what is recorded, by default into ``directory``."""
         file = Path(self.record).expanduser() if self.record else None
         return RecordingSettings(

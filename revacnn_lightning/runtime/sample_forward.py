@@ -22,7 +22,7 @@ from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_i
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples, is_empty
 from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_refusal
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
-from revacnn_lightning.runtime.step_images import StepImageReaders, trace_step_images
+from revacnn_lightning.runtime.step_images import StepImageFlow, trace_image_flow
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import (
@@ -225,9 +225,9 @@ class SampleForwards:
             raise EditRefusedError(f"{self._why_unknown()}. {FORWARD_HINT}")
         return self._probe(steps, samples, FORWARD_HINT)
 
-    def step_images(
+    def trace_image_flow(
         self, layers: Mapping[str, nn.Module], shape: Sequence[int]
-    ) -> StepImageReaders | None:
+    ) -> StepImageFlow | None:
         """Replay the recorded step, and return who reads images of this shape in it, if known.
 
         Call it inside `side_effect_free`. It raises what the called modules raise.
@@ -236,7 +236,7 @@ class SampleForwards:
         if step is None or not step.runs_modules:
             return None
         with self._make_context():
-            return trace_step_images(step, self._module, layers, shape)
+            return trace_image_flow(step, self._module, layers, shape)
 
     def _why_unknown(self) -> str:
         if self._step_failure:

@@ -310,7 +310,7 @@ class Session:
         self._batch = batch
         self._status.step = batch.step
         if self.server.publisher.had_subscribers_when_checked:
-            self._polling.note_client()
+            self._polling.poll_often_for_client()
         self._is_polling = self._polling.is_due()
         is_first = batch.progress.batch_index == 0
         if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
@@ -422,9 +422,9 @@ class Session:
         if handle() and not is_paused:
             self.receive_requests()
             handle()
-        if self._needs_trace and batch.is_probe_ready() and self._status.has_old_topology:
+        if self._needs_trace and batch.is_probe_ready() and self._status.is_topology_outdated:
             self._adopt_replaced_layers()
-            self._status.update_topology(batch.make_probe)
+            self._status.publish_topology_if_outdated(batch.make_probe)
 
     def _handle(self, request: Request, batch: TrainingBatch) -> Reply:
         """Handle a request; observers receive the reply, unless it only shows something."""
@@ -463,7 +463,7 @@ class Session:
         )
         if self.is_recording:
             self._publish_collected()
-        given_up, errors = self._compilations.take_abandoned_functions(), self._ranks.take_errors()
+        given_up, errors = self._compilations.pop_abandoned_functions(), self._ranks.pop_errors()
         for text in given_up:
             self._alerts.add("not_compiled", self._batch.step, text)
         for text in errors:
@@ -552,7 +552,7 @@ class Session:
         self._key_commands.end_expired()
         self._queue.receive(self._send_state)
         if not self._queue.is_empty:
-            self._polling.note_client()
+            self._polling.poll_often_for_client()
 
     def submit(self, body: RequestBody, *, dry_run: bool = False) -> PendingRequest:
         """Queue a request from inside the process, from any thread."""
@@ -565,7 +565,7 @@ class Session:
         if not self._had_viewer:
             self._had_viewer = True
             self._must_train_first = not self._controller.is_pausing
-        self._polling.note_client()
+        self._polling.poll_often_for_client()
         access = Access(client.key.name, client.key.role, client.key.expires)
         for message in (access, *self._status.initial_messages()):
             self.server.request_server.reply(client, message)
@@ -591,7 +591,7 @@ class Session:
 
     def _update_structure(self) -> int:
         """Publish the structure if the last batch has changed it; return its version."""
-        if self._status.update_layer_order():
+        if self._status.publish_order_if_changed():
             self._reset_collectors()
         return self._status.version
 

@@ -14,7 +14,7 @@ from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
 from revacnn_lightning.telemetry.inspection.downsampling import project_features
-from revacnn_lightning.telemetry.module_tree import named_tensors_of
+from revacnn_lightning.telemetry.module_tree import list_named_tensors
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["StartingWeights"]
@@ -104,7 +104,7 @@ class StartingWeights:
 
     def _after(self, plan: EditPlan) -> Samples:
         """Return the samples after an edit, without what is new."""
-        names = {id(tensor): name for name, tensor in named_tensors_of(self._model)}
+        names = {id(tensor): name for name, tensor in list_named_tensors(self._model)}
         blocks = [f"{edit.host}.{edit.child}".rstrip(".") for edit in plan.layers]
         changed = {edit.tensor for edit in plan.tensors} | {value.tensor for value in plan.values}
         samples = {}
@@ -114,7 +114,7 @@ class StartingWeights:
             _, conv = self._present(layer)
             weight = None if conv is None else weight_parameter(conv)
             name = names.get(id(weight), "")
-            samples[layer] = sample.edited(plan, name) if name in changed else sample
+            samples[layer] = sample.after_edit(plan, name) if name in changed else sample
         return samples
 
     def _forget_replaced(self) -> None:
@@ -132,7 +132,7 @@ class StartingWeights:
             if weight is not None and conv is not None:
                 known, self._convs[layer] = self._samples.get(layer), conv
                 samples[layer] = (
-                    known.completed(weight, conv) if known else WeightSample.of(weight, conv)
+                    known.with_new_entries(weight, conv) if known else WeightSample.of(weight, conv)
                 )
         self._samples = samples
 

@@ -100,7 +100,7 @@ class StatusPublisher:
             )
         self._publish_structure()
 
-    def update_layer_order(self) -> bool:
+    def publish_order_if_changed(self) -> bool:
         """Publish the structure if the batch that just ended has shown another forward order.
 
         The order is known after the first batch, and may change later.
@@ -119,13 +119,13 @@ class StatusPublisher:
         return False
 
     @property
-    def has_old_topology(self) -> bool:
+    def is_topology_outdated(self) -> bool:
         """Whether the published edges and refusals are not those of the present network."""
         return self.structure is not None and self._topology.version != self.version
 
-    def update_topology(self, make_probe: Callable[[], ForwardProbe]) -> None:
+    def publish_topology_if_outdated(self, make_probe: Callable[[], ForwardProbe]) -> None:
         """Trace the network and publish its edges and refusals, unless they are known."""
-        if self.has_old_topology:
+        if self.is_topology_outdated:
             self._topology = TracedTopology.trace(self.version, self._editor, make_probe)
             self._publish_structure()
 

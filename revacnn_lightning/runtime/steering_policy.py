@@ -97,7 +97,7 @@ class SteeringPolicyExecutor:
     def _apply_free(self, layer: str) -> None:
         """Remove the filters of a layer that are dead for good now, but the last one."""
         try:
-            dead, _ = self._certificates.of_layer(layer)
+            dead, _ = self._certificates.find_in_layer(layer)
         except (KeyError, AttributeError):  # the layer was removed
             return
         widths = {one.name: len(one.filter_ids) for one in self._layers()}

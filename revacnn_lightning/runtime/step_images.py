@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.telemetry.inspection.module_flow import INPUT, FlowResult, ModuleFlow
 
-__all__ = ["FindStepImages", "StepImageReaders", "trace_step_images", "unknown_step_images"]
+__all__ = ["FindImageFlow", "StepImageFlow", "find_no_image_flow", "trace_image_flow"]
 
 
-class StepImageReaders(NamedTuple):
+class StepImageFlow(NamedTuple):
     """How the images of a batch flow through a training step, as a replay has shown it.
 
     Attributes:
@@ -32,19 +32,19 @@ class StepImageReaders(NamedTuple):
 
 
 # (layers by name, shape of an image) -> what is shown; None if no layer reads such images
-FindStepImages = Callable[[Mapping[str, nn.Module], Sequence[int]], StepImageReaders | None]
+FindImageFlow = Callable[[Mapping[str, nn.Module], Sequence[int]], StepImageFlow | None]
 
 
-def unknown_step_images(
+def find_no_image_flow(
     layers: Mapping[str, nn.Module], shape: Sequence[int]
-) -> StepImageReaders | None:
-    """Return None: the `FindStepImages` of a run that records no step."""
+) -> StepImageFlow | None:
+    """Return None: the `FindImageFlow` of a run that records no step."""
     return None
 
 
-def trace_step_images(
+def trace_image_flow(
     step: RecordedStep, model: nn.Module, layers: Mapping[str, nn.Module], shape: Sequence[int]
-) -> StepImageReaders | None:
+) -> StepImageFlow | None:
     """Replay a step, and return which layers read its images of this shape.
 
     Call it inside `side_effect_free`.
@@ -68,7 +68,7 @@ def trace_step_images(
         return None
     # A network that reads two kinds of images is called twice.
     passed = list({(one.name, one.sources): one for one in result.passed}.values())
-    return StepImageReaders(replace(result, passed=passed), generated[-1][0] if generated else None)
+    return StepImageFlow(replace(result, passed=passed), generated[-1][0] if generated else None)
 
 
 def _is_image(tensor: Tensor, shape: Sequence[int]) -> bool:

@@ -31,7 +31,10 @@ from torch.optim.optimizer import (
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from revacnn_lightning.runtime.function_calls import FunctionCallMode
-from revacnn_lightning.runtime.functional_transforms import is_transformed, unwrapped
+from revacnn_lightning.runtime.functional_transforms import (
+    is_wrapped_by_transform,
+    without_transforms,
+)
 from revacnn_lightning.runtime.module_calls import module_calls_replaced
 from revacnn_lightning.runtime.module_modes import modes_without_noise
 from revacnn_lightning.runtime.nested import UnsupportedValueError, map_tensors, tensors_in
@@ -210,9 +213,9 @@ class StepRecorder:
         Such tensors are invalid after the transform, so that no call with them can be replayed.
         """
         tensors = tensors_in(values)
-        if not any(is_transformed(tensor) for tensor in tensors):
+        if not any(is_wrapped_by_transform(tensor) for tensor in tensors):
             return False
-        origins = [unwrapped(tensor) for tensor in tensors]
+        origins = [without_transforms(tensor) for tensor in tensors]
         reads = [self._indices[t] for t in origins if t in self._indices]
         self.step.transformed.update(reads)
         return True
@@ -247,7 +250,7 @@ class StepRecorder:
             return tensor
         index = self._indices.get(tensor)
         if index is None:
-            if math.prod(self.step.cut_shape(tensor.shape)) > self.max_elements:
+            if math.prod(self.step.shape_with_fewer_samples(tensor.shape)) > self.max_elements:
                 raise UnsupportedValueError("it receives a large tensor")
             if tensor.grad_fn is not None and tensor not in self._outside:
                 self.step.unseen = self.step.unseen or UNSEEN

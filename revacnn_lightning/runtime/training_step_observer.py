@@ -17,7 +17,7 @@ from revacnn_lightning.runtime.nested import tensors_in
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import SampleForwards
 from revacnn_lightning.runtime.split_forwards import SplitParametersObserver
-from revacnn_lightning.runtime.step_images import FindStepImages, unknown_step_images
+from revacnn_lightning.runtime.step_images import FindImageFlow, find_no_image_flow
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.steering import Editor
 
@@ -40,7 +40,7 @@ class TrainingStepObserver:
     Attributes:
         replay: computes the loss of a recorded step.
         forward: runs the model on a batch of one image; None if this is not possible.
-        find_step_images: returns who reads images in a training step.
+        find_image_flow: returns who reads images in a training step.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class TrainingStepObserver:
         self._prepare = prepare
         self._batch_reader = BatchReader(options.images)
         self._samples: SampleForwards | SplitParametersObserver
-        self.find_step_images: FindStepImages = unknown_step_images
+        self.find_image_flow: FindImageFlow = find_no_image_flow
         if is_split:
             self._samples = SplitParametersObserver(model)
         else:
             samples = SampleForwards(model, make_context, options.forward, options.images, refusal)
-            self._samples, self.find_step_images = samples, samples.step_images
+            self._samples, self.find_image_flow = samples, samples.trace_image_flow
         self._batch: Any = None  # of this step
         self.replay = LossReplay(model, make_context, options.images, refusal)
         self.forward: Forward | None = None

@@ -13,7 +13,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images, find_input
 from revacnn_lightning.runtime.image_class import class_names, find_class
 from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
-from revacnn_lightning.runtime.input_images import refuse_image
+from revacnn_lightning.runtime.input_images import raise_no_validation_images
 from revacnn_lightning.runtime.picture_fitting import Preprocessing, dataset_preprocessing
 from revacnn_lightning.telemetry.inspection.side_effects import dataset_state_restored
 
@@ -69,7 +69,7 @@ class ValidationData:
             raise EditRefusedError(NOT_LOADED)
         dataset: Any = getattr(loader, "dataset", None)
         if not all(hasattr(dataset, name) for name in ("__getitem__", "__len__")):
-            return refuse_image(index)
+            return raise_no_validation_images(index)
         if not 0 <= index < len(dataset):
             raise EditRefusedError(
                 f"there is no validation image {index}; choose one of 0 to {len(dataset) - 1}"

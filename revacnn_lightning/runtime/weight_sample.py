@@ -71,8 +71,8 @@ class WeightSample:
         known = length > 0
         return float(np.median(distance[known] / length[known])) if known.any() else math.nan
 
-    def edited(self, plan: EditPlan, tensor: str) -> WeightSample:
-        """Return what an edit leaves of the sample; `completed` adds what is new.
+    def after_edit(self, plan: EditPlan, tensor: str) -> WeightSample:
+        """Return what an edit leaves of the sample; `with_new_entries` adds what is new.
 
         What the edit draws again, sets to zero or divides among copies is new, too.
 
@@ -100,7 +100,7 @@ class WeightSample:
             tuple(shape), _compact(places, shape), self.values[kept], self.rate, pending
         )
 
-    def completed(self, weight: Tensor, conv: UnitLayer) -> WeightSample:
+    def with_new_entries(self, weight: Tensor, conv: UnitLayer) -> WeightSample:
         """Return the sample with what is new in an edited layer, which starts as it is now.
 
         Of a filter that reads more than before, fewer of the old coefficients are kept, so that

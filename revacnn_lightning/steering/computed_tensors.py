@@ -26,7 +26,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from revacnn_lightning.telemetry.conv import parametrization_of
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 
 __all__ = [
     "ComputedTensor",
@@ -71,7 +71,7 @@ class ComputedTensor:
 def computed_tensors(model: nn.Module) -> list[ComputedTensor]:
     """Return all tensors that modules of the model compute in each forward, as far as known."""
     found: list[ComputedTensor] = []
-    for path, module in named_modules_of(model):
+    for path, module in list_named_modules(model):
         found += _parametrized(path, module)
         found += _computed_by_hooks(path, module)
     return found

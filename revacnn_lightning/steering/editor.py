@@ -41,7 +41,7 @@ from revacnn_lightning.steering.holders.copy_plans import (
     why_copy_not_resizable,
 )
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
-from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
+from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped_optimizers
 from revacnn_lightning.steering.journal import Journal, JournalEntry
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.layer_costs import LayerCostAndSize, layer_costs_and_sizes
@@ -149,7 +149,7 @@ class Editor:
     def optimizers(self) -> list[Optimizer]:
         """The optimizers that train the model now. Assign others, or a function, to change them."""
         given = self._given_optimizers
-        return unwrapped(given() if callable(given) else given)
+        return unwrapped_optimizers(given() if callable(given) else given)
 
     @optimizers.setter
     def optimizers(self, optimizers: GivenOptimizers) -> None:
@@ -166,7 +166,7 @@ class Editor:
         self._refresh_hooks(self._all_optimizers())
 
     @contextmanager
-    def tentative(self) -> Iterator[TentativeEdits]:
+    def tentative_edits(self) -> Iterator[TentativeEdits]:
         """Revert the edits that are applied inside, unless they are kept; see `TentativeEdits`.
 
         Undo and redo must not be requested inside.
@@ -532,11 +532,11 @@ class Editor:
         """Record a verified edit. Nothing in here may fail."""
         plan, undo = performed.plan, performed.undo
         if isinstance(plan.request, requests.Undo):
-            self.journal.remove_newest(performed.undone)
+            self.journal.record_undone(performed.undone)
             for _ in performed.undone:
                 self._filters.revert()
         elif isinstance(plan.request, requests.Redo):
-            self.journal.restore(performed.redone)
+            self.journal.record_redone(performed.redone)
             for entry in self.journal.entries[-len(performed.redone) :]:
                 self._filters.redo(entry.plan)
         elif undo is not None:

@@ -95,7 +95,7 @@ class Journal:
         self._append(plan, undo)
         self.version += 1
 
-    def restore(self, redone: Sequence[UndoRecord]) -> None:
+    def record_redone(self, redone: Sequence[UndoRecord]) -> None:
         """Record that the last undone edits were redone, given in this order."""
         for undo in redone:
             self._append(self.undone.pop().plan, undo)
@@ -108,7 +108,7 @@ class Journal:
         for old in self.entries[:-UNDOABLE]:
             old.undo = None
 
-    def remove_newest(self, undone: Sequence[UndoneEdit]) -> None:
+    def record_undone(self, undone: Sequence[UndoneEdit]) -> None:
         """Move the newest edits, which were undone, to `undone`.
 
         Args:

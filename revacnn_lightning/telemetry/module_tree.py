@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["named_modules_of", "named_tensors_of"]
+__all__ = ["list_named_modules", "list_named_tensors"]
 
 
-def named_modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def list_named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return what ``model.named_modules()`` yields: each module once, in the same order."""
     found: list[tuple[str, nn.Module]] = []
     seen: set[int] = set()
@@ -29,9 +29,9 @@ def named_modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def named_tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+def list_named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Return each parameter, then each buffer, once, under the first of its names."""
-    modules = named_modules_of(model)
+    modules = list_named_modules(model)
     tensors: dict[int, tuple[str, Tensor]] = {}
     for table in ("_parameters", "_buffers"):
         for path, module in modules:

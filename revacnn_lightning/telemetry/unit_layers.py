@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 
 __all__ = [
     "UnitLayer",
@@ -48,7 +48,7 @@ UnitLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | Transposed | nn.Linear
 
 def named_unit_layers(model: nn.Module) -> Iterator[tuple[str, UnitLayer]]:
     """Yield the name of each layer with filters, and the layer, each once, in the model's order."""
-    for name, module in named_modules_of(model):
+    for name, module in list_named_modules(model):
         if isinstance(module, UnitLayer):
             yield name, module
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from revacnn_lightning.diagnostics.alert_rules import (
-    DivergingLoss,
-    NonfiniteLoss,
-    StalledMetric,
+    DivergingLossDetector,
+    NonfiniteLossDetector,
+    StalledMetricDetector,
     find_dead_layers,
     metric_direction,
 )
@@ -24,16 +24,16 @@ def falling(batches: int = 2000, noise: float = 0.3, seed: int = 0) -> np.ndarra
 
 
 def test_a_loss_that_is_not_finite_is_reported_once():
-    rule = NonfiniteLoss()
+    rule = NonfiniteLossDetector()
     losses = [1.0, math.nan, math.nan, 1.0, math.inf, *[1.0] * 30, math.inf]
-    assert [i for i, loss in enumerate(losses) if rule.add(loss)] == [1, len(losses) - 1]
+    assert [i for i, loss in enumerate(losses) if rule.detect(loss)] == [1, len(losses) - 1]
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_noisy_falling_loss_does_not_diverge(noise: float, seed: int):
-    rule = DivergingLoss()
-    assert not any(rule.add(loss) for loss in falling(noise=noise, seed=seed))
+    rule = DivergingLossDetector()
+    assert not any(rule.detect(loss) for loss in falling(noise=noise, seed=seed))
 
 
 @pytest.mark.parametrize(
@@ -47,36 +47,36 @@ def test_a_noisy_falling_loss_does_not_diverge(noise: float, seed: int):
     ],
 )
 def test_other_healthy_losses_do_not_diverge(healthy: np.ndarray):
-    rule = DivergingLoss()
-    assert not any(rule.add(loss) for loss in healthy)
+    rule = DivergingLossDetector()
+    assert not any(rule.detect(loss) for loss in healthy)
 
 
 def test_a_loss_that_explodes_diverges_once():
-    rule = DivergingLoss()
+    rule = DivergingLossDetector()
     losses = np.concatenate([falling(), np.geomspace(0.01, 100, 200), np.full(100, 100.0)])
-    found = [i for i, loss in enumerate(losses) if rule.add(loss)]
+    found = [i for i, loss in enumerate(losses) if rule.detect(loss)]
     assert len(found) == 1
     assert 2050 < found[0] < 2200
 
 
 def test_a_metric_that_no_longer_improves_stalls_once():
-    rule = StalledMetric(-1)
+    rule = StalledMetricDetector(-1)
     values = [*np.linspace(2, 1, 20), *(1 + 0.01 * np.arange(1, 35))]
-    assert [i for i, value in enumerate(values) if rule.add(value)] == [39]
-    rule = StalledMetric(1)
-    assert not any(rule.add(value) for value in np.linspace(0.1, 0.99, 50))
+    assert [i for i, value in enumerate(values) if rule.detect(value)] == [39]
+    rule = StalledMetricDetector(1)
+    assert not any(rule.detect(value) for value in np.linspace(0.1, 0.99, 50))
 
 
 def test_a_metric_that_improves_rarely_has_not_stalled():
     """The digits example improved after 17 validations, and was reported before."""
-    rule = StalledMetric(-1)
+    rule = StalledMetricDetector(-1)
     values = [*np.linspace(0.17, 0.0302, 7), *(0.05 + 0.001 * np.arange(17)), 0.0294]
-    assert not any(rule.add(value) for value in values)
+    assert not any(rule.detect(value) for value in values)
 
 
 def test_a_value_that_is_logged_again_is_no_new_validation():
-    rule = StalledMetric(-1)
-    assert not any(rule.add(value) for value in [1.0] + [0.5] * 100)
+    rule = StalledMetricDetector(-1)
+    assert not any(rule.detect(value) for value in [1.0] + [0.5] * 100)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revacnn_lightning.diagnostics.color import find_single_color
+from revacnn_lightning.diagnostics.color import find_single_color_filters
 
 SIDES = np.linspace(-1, 1, 7)
 X, Y = np.meshgrid(SIDES, SIDES)
@@ -26,21 +26,21 @@ def reference(kernel: np.ndarray, min_share: float) -> bool:
 def test_constant_kernel_is_single_color() -> None:
     flat = np.ones((7, 7, 1)) * ORANGE
 
-    assert find_single_color(flat[None]).tolist() == [True]
-    assert find_single_color((flat + 0.2 * EDGE[..., None])[None]).tolist() == [True]
+    assert find_single_color_filters(flat[None]).tolist() == [True]
+    assert find_single_color_filters((flat + 0.2 * EDGE[..., None])[None]).tolist() == [True]
 
 
 def test_gray_and_colored_edges_are_not_single_color() -> None:
     kernels = np.stack([EDGE[..., None] * GRAY, EDGE[..., None] * ORANGE])
 
-    assert not find_single_color(kernels).any()
+    assert not find_single_color_filters(kernels).any()
 
 
 def test_single_channel_kernel_is_single_color() -> None:
     kernels = np.zeros((3, 7, 7, 3))
     kernels[0, ..., 0], kernels[1, ..., 1], kernels[2, ..., 2] = EDGE, -EDGE, EDGE.T
 
-    assert find_single_color(kernels).all()
+    assert find_single_color_filters(kernels).all()
 
 
 @pytest.mark.parametrize("min_share", [0.3, 0.5, 0.8])
@@ -51,7 +51,7 @@ def test_matches_reference(shape: tuple[int, int], min_share: float) -> None:
 
     expected = [reference(kernel, min_share) for kernel in kernels]
 
-    assert find_single_color(kernels, min_share).tolist() == expected
+    assert find_single_color_filters(kernels, min_share).tolist() == expected
     assert sum(expected) > 0
 
 
@@ -59,14 +59,14 @@ def test_dead_and_nonfinite_filters_are_not_single_color() -> None:
     kernels = np.ones((5, 3, 3, 3))
     kernels[1], kernels[2, 0, 0, 0], kernels[3, 1, 1, 2] = 0, np.nan, np.inf
 
-    assert find_single_color(kernels).tolist() == [True, False, False, False, True]
+    assert find_single_color_filters(kernels).tolist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-30, 1e30, 1e150])
 def test_result_does_not_depend_on_scale(scale: float) -> None:
-    assert find_single_color(scale * np.ones((2, 3, 3, 3))).all()
+    assert find_single_color_filters(scale * np.ones((2, 3, 3, 3))).all()
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3, 3, 3), (4, 3, 3), (4, 3, 3, 2), (4, 0, 3, 3)])
 def test_kernels_without_rgb_input_are_not_single_color(shape: tuple[int, ...]) -> None:
-    assert find_single_color(np.ones(shape)).tolist() == [False] * shape[0]
+    assert find_single_color_filters(np.ones(shape)).tolist() == [False] * shape[0]

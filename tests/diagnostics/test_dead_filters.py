@@ -6,7 +6,7 @@ from revacnn_lightning.diagnostics.dead_filters import (
     DEAD_BATCHES,
     MIN_RECORDED,
     DeadFilters,
-    find_dead,
+    find_dead_filters,
 )
 
 ALIVE, SILENT, UNMEASURED = 1.0, 0.0, np.nan
@@ -39,9 +39,9 @@ def test_negative_activations_are_activations():
 
 def test_filters_keep_their_count_through_an_edit_and_new_ones_begin():
     dead = after(*[[SILENT, ALIVE]] * DEAD_BATCHES)
-    dead.remap(np.array([1, -1, 0]))
+    dead.reorder_filters(np.array([1, -1, 0]))
     assert dead.mask().tolist() == [False, False, True]
-    dead.remap(np.zeros(0, np.int64))
+    dead.reorder_filters(np.zeros(0, np.int64))
     assert dead.mask().shape == (0,)
 
 
@@ -71,10 +71,10 @@ def test_a_recording_says_what_was_tracked():
     dead, steps = DeadFilters(200), np.arange(60)
     for end, row in enumerate(rows, 1):
         dead.add(end - 1, row)
-        np.testing.assert_array_equal(find_dead(steps[:end], rows[:end]), dead.mask())
+        np.testing.assert_array_equal(find_dead_filters(steps[:end], rows[:end]), dead.mask())
     assert dead.mask().any()
     means = rows.reshape(15, 4, 200).mean(axis=1)
-    is_dead = find_dead(steps[3::4], means)
+    is_dead = find_dead_filters(steps[3::4], means)
     assert is_dead.any()
     assert not is_dead[~dead.mask()].any()
-    assert not find_dead(steps[:0], rows[:0]).any()
+    assert not find_dead_filters(steps[:0], rows[:0]).any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from revacnn_lightning.diagnostics.twins import TWIN, explained_by_others, find_twins
+from revacnn_lightning.diagnostics.twins import TWIN, find_twins, r_squared_from_others
 
 RANDOM = np.random.default_rng(0)
 
@@ -44,13 +44,13 @@ def test_constant_and_nonfinite_units_have_no_twin():
     samples = activations(units=3)
     samples[:, 0], samples[5, 1] = 7.0, np.nan
     assert find_twins(samples) == []
-    assert np.isnan(explained_by_others(samples)).all()
+    assert np.isnan(r_squared_from_others(samples)).all()
 
 
 def test_a_sum_of_two_units_has_no_twin_but_is_explained_by_them():
     samples = activations()
     samples[:, 5] = samples[:, 0] + samples[:, 1]
-    explained = explained_by_others(samples)
+    explained = r_squared_from_others(samples)
     assert (explained[[0, 1, 5]] > 0.99).all()
     assert (explained[2:5] < 0.2).all()
     assert find_twins(samples) == []
@@ -65,8 +65,8 @@ def test_r2_is_that_of_a_regression_on_samples_that_it_was_not_fitted_to():
     weights = np.linalg.lstsq(design, fitted[:, 0], rcond=None)[0]
     error = tested[:, 0] - np.column_stack([tested[:, others], np.ones(len(tested))]) @ weights
     expected = 1 - (error**2).mean() / tested[:, 0].var()
-    np.testing.assert_allclose(explained_by_others(samples)[0], expected, atol=5e-3)
+    np.testing.assert_allclose(r_squared_from_others(samples)[0], expected, atol=5e-3)
 
 
 def test_too_few_samples_explain_nothing():
-    assert np.isnan(explained_by_others(activations(30, 6))).all()
+    assert np.isnan(r_squared_from_others(activations(30, 6))).all()

@@ -109,12 +109,12 @@ def test_verdicts_are_ordered_by_what_acting_is_worth():
 
 def test_the_busiest_filter_is_the_most_active_one_that_counts():
     activation = np.array([1, 5, -9, 2, np.nan, 3, np.nan])
-    frozen = window_of(30, activation=activation).freeze()
-    assert frozen.busiest_filter("a", []) == 2
-    assert frozen.busiest_filter("a", [2]) == 1
-    assert frozen.busiest_filter("b", []) == 1
-    assert frozen.busiest_filter("gone", []) == -1
-    assert window_of(30, activation=np.zeros(7)).freeze().busiest_filter("a", []) == -1
+    frozen = window_of(30, activation=activation).frozen_copy()
+    assert frozen.most_active_filter("a", []) == 2
+    assert frozen.most_active_filter("a", [2]) == 1
+    assert frozen.most_active_filter("b", []) == 1
+    assert frozen.most_active_filter("gone", []) == -1
+    assert window_of(30, activation=np.zeros(7)).frozen_copy().most_active_filter("a", []) == -1
 
 
 def test_nan_of_a_layer_that_was_never_measured_is_no_verdict():
@@ -149,14 +149,14 @@ def test_the_median_movement_of_a_wide_layer_is_about_that_of_all_filters() -> N
 
 def test_the_mean_gradient_of_a_layer_is_that_of_its_own_filters() -> None:
     window = window_of(25, gradient=np.array([1, 2, 3, 4, np.nan, 6, 7], np.float32))
-    means = window.freeze()._layer_means("gradient")
+    means = window.frozen_copy()._layer_means("gradient")
     parts = np.split(np.array([1, 2, 3, 4, np.nan, 6, 7]), OFFSETS[1:-1])
     np.testing.assert_allclose(means, [[part.mean() for part in parts]] * 25)
 
 
 def test_what_is_judged_in_another_thread_does_not_change_while_batches_arrive() -> None:
     window, twin = window_of(60), window_of(60)
-    frozen = window.freeze()
+    frozen = window.frozen_copy()
     expected = frozen.judge().verdicts
     for step in range(60, 120):
         window.add(step, healthy(activation=np.zeros(7), update_ratio=np.full(7, 0.5)))
@@ -168,10 +168,10 @@ def test_what_is_judged_in_another_thread_does_not_change_while_batches_arrive()
 
 def test_peaks_are_those_of_all_windows_that_were_judged() -> None:
     window = window_of(60, first_step=9, update_ratio=np.full(7, 0.01))
-    levels = window.freeze().judge().update_levels
+    levels = window.frozen_copy().judge().update_levels
     assert levels == pytest.approx({"a": 0.01, "b": 0.01})
     for step in range(69, 129):
         window.add(step, healthy(update_ratio=np.full(7, 1e-5)))
     assert "converged" not in kinds(window)  # no window with larger steps was noted
-    window.note_update_levels(levels)
+    window.record_update_levels(levels)
     assert "converged" in kinds(window)

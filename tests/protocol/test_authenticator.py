@@ -86,7 +86,7 @@ def test_telemetry_of_a_revoked_key_ends_and_all_others_continue(
     guarded_publisher.publish(STATUS)
     time.sleep(0.1)
     assert list(ann.poll()) == []
-    assert guarded_publisher._authenticator.seen_keys() == [OWNER.public]
+    assert guarded_publisher._authenticator.seen_public_keys() == [OWNER.public]
     owner.close()
     ann.close()
 

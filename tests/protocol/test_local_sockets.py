@@ -36,10 +36,10 @@ def test_a_long_temporary_directory_is_not_used(tmp_path: Path, monkeypatch: pyt
 
 def test_endpoints_exist_while_both_sockets_do(tmp_path: Path):
     directory = SocketDirectory()
-    assert not local_sockets.exist(directory.endpoints)
+    assert not local_sockets.do_sockets_exist(directory.endpoints)
     for endpoint in directory.endpoints:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(endpoint.removeprefix("ipc://"))
-    assert local_sockets.exist(directory.endpoints)
+    assert local_sockets.do_sockets_exist(directory.endpoints)
     directory.remove()
-    assert not local_sockets.exist(("tcp://127.0.0.1:1",))
+    assert not local_sockets.do_sockets_exist(("tcp://127.0.0.1:1",))

@@ -15,11 +15,11 @@ import pytest
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection_file, run_discovery
 from revacnn_lightning.protocol.connection_file import Connection
-from revacnn_lightning.protocol.local_sockets import SocketDirectory, exist, has_listener
+from revacnn_lightning.protocol.local_sockets import SocketDirectory, do_sockets_exist, has_listener
 from revacnn_lightning.protocol.processes import machine_id, process_start
 from revacnn_lightning.protocol.run_discovery import (
     find_newest_run,
-    find_unusable_files,
+    find_unusable_connection_files,
     is_reachable,
     list_runs,
     remove_exited_runs,
@@ -106,7 +106,7 @@ def test_a_stale_file_that_named_the_sockets_of_a_live_run_cut_it_off():
         connection_file.write(make("live", start_time=1.0, local_endpoints=endpoints))
         connection_file.write(make("stale", process_start=1, local_endpoints=endpoints))
         assert [run.run for run in list_runs()] == ["live"]
-        assert exist(endpoints)
+        assert do_sockets_exist(endpoints)
 
 
 def test_without_a_run_the_error_says_how_to_start_one():
@@ -198,7 +198,7 @@ def test_a_run_of_another_protocol_version_is_not_passed_over_in_silence(runtime
     connection_file.write(make("gone", protocol=1, pid=2**22 + 1))
     (runtime_dir / "run-broken.json").write_text("{")
     (runtime_dir / "run-broken.json").chmod(0o600)
-    reasons = find_unusable_files()
+    reasons = find_unusable_connection_files()
     assert sorted(path.name for path in reasons) == ["run-broken.json", "run-new.json"]
     with pytest.raises(ConnectionFileError, match="is not a usable connection file"):
         find_newest_run()

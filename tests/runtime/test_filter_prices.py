@@ -167,11 +167,19 @@ def test_a_ranking_for_the_run_has_its_own_batches_whoever_looks(run):
     assert "price" in run.recorder.statistics
     run.collector.receive(snapshot_of(8, [9, 8, 7, 6, 5, 4, 3]))  # it arrives late
     run.collector.receive(snapshot_of(9, [0, 1, 2, 3, 4, 5, 6]))
-    assert run.collector.ranking(2) == []
+    assert run.collector.ranked_filters(2) == []
     run.collector.receive(snapshot_of(10, [0, 1, 2, 3, 4, 5, 6]))
-    assert run.collector.ranking(2) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
+    assert run.collector.ranked_filters(2) == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+    ]
     run.collector.end_ranking()
-    assert run.collector.ranking(0) == []
+    assert run.collector.ranked_filters(0) == []
     run.clock.now += filter_prices.SELECTION_SECONDS
     assert not run.collector.needs_batch(11)
     assert "price" not in run.recorder.statistics

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.runtime import functional_transforms
-from revacnn_lightning.runtime.functional_transforms import is_transformed, unwrapped
+from revacnn_lightning.runtime.functional_transforms import (
+    is_wrapped_by_transform,
+    without_transforms,
+)
 
 
 @pytest.mark.parametrize("old_release", [False, True])
@@ -31,10 +34,16 @@ def test_a_wrapped_tensor_is_traced_back_to_the_one_of_the_step(
     tensor, found = torch.ones(3), []
 
     def function(x: Tensor) -> Tensor:
-        found.append((is_transformed(x), unwrapped(x) is tensor, is_transformed(x * 2)))
+        found.append(
+            (
+                is_wrapped_by_transform(x),
+                without_transforms(x) is tensor,
+                is_wrapped_by_transform(x * 2),
+            )
+        )
         return x * 2
 
     transform(function)(tensor)
     assert found == [(True, True, True)]
-    assert not is_transformed(tensor)
-    assert unwrapped(tensor) is tensor
+    assert not is_wrapped_by_transform(tensor)
+    assert without_transforms(tensor) is tensor

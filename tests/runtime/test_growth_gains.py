@@ -119,7 +119,9 @@ def test_the_request_is_refused_by_nobody(run: GrowingRun) -> None:
     reply = run.handler.handle(Request("r", InspectGrowth()), run.batch())
     assert reply.detail == ""
     with pytest.raises(EditRefusedError):
-        DirectedInitializer(run.editor, run.gains).directions(AddFilters("2", directed=True))
+        DirectedInitializer(run.editor, run.gains).new_filter_directions(
+            AddFilters("2", directed=True)
+        )
 
 
 def test_a_paused_run_let_the_request_wait_for_its_timeout(run: GrowingRun) -> None:

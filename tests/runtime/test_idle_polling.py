@@ -33,7 +33,7 @@ def test_with_a_client_they_are_polled_before_each_batch_and_for_a_while_after_i
 ):
     clock = Clock()
     polling = PollingSchedule(clock)
-    polling.note_client()
+    polling.poll_often_for_client()
     assert polls(polling, clock, 100) == 100
     clock.now += ACTIVE_SECONDS
     assert polls(polling, clock, 100) < 15

@@ -10,7 +10,7 @@ from revacnn_lightning.runtime.image_predictions import ImagePredictions, LabelA
 
 def predictions_of(model: nn.Module, *, is_active: bool = True) -> ImagePredictions:
     predictions = ImagePredictions(model, model, lambda: is_active)
-    predictions.choose(torch.ones(3, 4, 4), LabelAndClassNames(1, ("cat", "dog")))
+    predictions.choose_image(torch.ones(3, 4, 4), LabelAndClassNames(1, ("cat", "dog")))
     return predictions
 
 
@@ -36,9 +36,9 @@ def test_a_prediction_is_that_of_the_model_in_evaluation() -> None:
 def test_nothing_is_predicted_while_no_viewer_shows_an_image() -> None:
     assert predictions_of(classifier(), is_active=False).predict(0, 0) is None
     predictions = predictions_of(classifier())
-    predictions.choose(None, LabelAndClassNames())
+    predictions.choose_image(None, LabelAndClassNames())
     assert predictions.predict(0, 0) is None
-    assert predictions.newest(0, 0) is None
+    assert predictions.last_prediction(0, 0) is None
 
 
 def test_a_failing_forward_or_an_unknown_output_never_raises() -> None:
@@ -63,12 +63,12 @@ def test_an_edit_is_compared_once_it_is_applied_and_another_image_forgets_it() -
     before = predictions.predict(3, 0)
     with torch.no_grad():
         model[3].weight.neg_()  # type: ignore[union-attr]
-    predictions.record_edit(before, 3, 1)
+    predictions.record_change_by_edit(before, 3, 1)
     assert predictions.before_edit is before
     assert predictions.after_edit is not None
     assert predictions.after_edit.version == 1
     assert predictions.after_edit.classes != predictions.before_edit.classes
-    predictions.choose(torch.zeros(3, 4, 4), LabelAndClassNames())
+    predictions.choose_image(torch.zeros(3, 4, 4), LabelAndClassNames())
     assert predictions.before_edit is predictions.after_edit is None
 
 
@@ -80,4 +80,4 @@ def test_a_prediction_is_not_repeated_once_the_forward_fails() -> None:
     del model[1]  # type: ignore[attr-defined]
     model.append(nn.Linear(5, 2))  # type: ignore[operator]
     assert predictions.predict(4, 0) is None
-    assert predictions.newest(4, 0) is None
+    assert predictions.last_prediction(4, 0) is None

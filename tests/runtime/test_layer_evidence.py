@@ -73,9 +73,9 @@ class Run:
         raise AssertionError(f"{layer} was not examined")
 
     def certified(self, layer="0"):
-        return ProvablyDeadFilters(self.recorder, self.editor, lambda: [self.optimizer]).of_layer(
-            layer
-        )
+        return ProvablyDeadFilters(
+            self.recorder, self.editor, lambda: [self.optimizer]
+        ).find_in_layer(layer)
 
     def silence(self, filters, *, norm=False):
         """Set the filters of the first layer to zero, or the batch norm's scale."""

@@ -11,7 +11,7 @@ def test_plans_take_a_small_share_of_the_time():
     budget = PlanTimeBudget(clock)
     for _ in range(100_000):  # a batch of 10 ms, and as many plans as are allowed
         while not budget.is_exhausted:
-            with budget.spend():
+            with budget.count_time_inside():
                 clock.now += 0.005
                 planned += 0.005
         clock.now += 0.01
@@ -22,6 +22,6 @@ def test_a_slow_plan_does_not_exhaust_the_budget_for_long():
     clock = ManualClock()
     budget = PlanTimeBudget(clock)
     for _ in range(4):
-        with budget.spend():
+        with budget.count_time_inside():
             clock.now += 60.0
     assert not budget.is_exhausted

@@ -97,7 +97,7 @@ class PrunedRun:
         self.loss().backward()
         recording = self.recorder.end_batch()
         self.status.step = self.step = self.step + 1
-        self.status.update_layer_order()
+        self.status.publish_order_if_changed()
         self.ranking.receive(
             Snapshot("", 0, self.step, 0, 0, 0, 0, 0.0, None, [], 0.0, recording.names,
                      recording.values)

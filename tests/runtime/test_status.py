@@ -44,7 +44,7 @@ class SmallRun:
         self.forward().sum().backward()
         self.recorder.end_batch()
         self.status.step += 1
-        return self.status.update_layer_order()
+        return self.status.publish_order_if_changed()
 
     def edit(self) -> None:
         self.editor.apply(AddFilters("0", 1), self.make_probe())
@@ -101,10 +101,10 @@ def test_the_topology_is_traced_once_per_version(run: SmallRun) -> None:
         traced_versions.append(run.status.version)
         return run.make_probe()
 
-    run.status.update_topology(make_probe)  # no effect: the structure is unknown yet
+    run.status.publish_topology_if_outdated(make_probe)  # no effect: the structure is unknown yet
     run.train_batch()
-    run.status.update_topology(make_probe)
-    run.status.update_topology(make_probe)
+    run.status.publish_topology_if_outdated(make_probe)
+    run.status.publish_topology_if_outdated(make_probe)
     assert run.published[-1].edges == [(0, 1)]
     assert traced_versions == [0]
 
@@ -115,7 +115,7 @@ def test_a_traced_structure_has_the_size_and_the_cost_of_each_layer(run: SmallRu
     assert first is not None
     assert [layer.parameters for layer in first.layers] == [4 * 9 + 4, 3 * 4 * 9 + 3]
     assert [(layer.macs, layer.output_size) for layer in first.layers] == [(0, None)] * 2
-    run.status.update_topology(run.make_probe)
+    run.status.publish_topology_if_outdated(run.make_probe)
     traced = run.status.structure
     assert traced is not None
     assert [layer.macs for layer in traced.layers] == [4 * 9 * 36, 3 * 4 * 9 * 16]
@@ -125,11 +125,11 @@ def test_a_traced_structure_has_the_size_and_the_cost_of_each_layer(run: SmallRu
 def test_an_edited_structure_is_published_with_its_edges(run: SmallRun) -> None:
     """Without edges, the page would draw the network as a chain until they arrive."""
     run.train_batch()
-    run.status.update_topology(run.make_probe)
+    run.status.publish_topology_if_outdated(run.make_probe)
     before = len(run.published)
 
     run.edit()
-    run.status.update_topology(run.make_probe)
+    run.status.publish_topology_if_outdated(run.make_probe)
 
     published = [(message.version, message.edges) for message in run.published[before:]]
     assert published == [(1, [(0, 1)])]

@@ -14,7 +14,7 @@ from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatc
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.recorded_step import RecordedStep
-from revacnn_lightning.runtime.step_images import StepImageReaders, trace_step_images
+from revacnn_lightning.runtime.step_images import StepImageFlow, trace_image_flow
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from tests.runtime.test_step_recorder import record
@@ -54,10 +54,10 @@ def concatenated(model: Gan) -> Tensor:
     return loss_of(real, 1) + loss_of(fake, 0)
 
 
-def seen(model: nn.Module, step: RecordedStep, names: list[str]) -> StepImageReaders | None:
+def seen(model: nn.Module, step: RecordedStep, names: list[str]) -> StepImageFlow | None:
     layers = {name: model.get_submodule(name) for name in names}
     with side_effect_free(model, training=False):
-        return trace_step_images(step, model, layers, IMAGES.shape[1:])
+        return trace_image_flow(step, model, layers, IMAGES.shape[1:])
 
 
 LAYERS = ["generator.0", "generator.2", "discriminator.0", "discriminator.3"]
@@ -97,7 +97,7 @@ def test_a_module_that_does_not_run_on_images_showed_no_reader_of_the_batch() ->
     images = InputImages()
     collector = ImagePassCollector(
         Recorder(model), model, images, model,
-        find_step_images=lambda layers, shape: trace_step_images(step, model, layers, shape),
+        find_image_flow=lambda layers, shape: trace_image_flow(step, model, layers, shape),
     )  # fmt: skip
     collector.select(InspectImage())
     batch = TrainingBatch(Progress(3), get_input=lambda: IMAGES[0])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.models import googlenet
 
-from revacnn_lightning.telemetry.module_tree import named_modules_of, named_tensors_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules, list_named_tensors
 
 
 def shared_parts() -> nn.Module:
@@ -22,8 +22,8 @@ def shared_parts() -> nn.Module:
 
 def test_modules_and_tensors_are_those_of_torch() -> None:
     for model in (shared_parts(), googlenet(init_weights=False), nn.ReLU()):
-        assert named_modules_of(model) == list(model.named_modules())
+        assert list_named_modules(model) == list(model.named_modules())
         tensors = [*model.named_parameters(), *model.named_buffers()]
-        found = named_tensors_of(model)
+        found = list_named_tensors(model)
         assert [name for name, _ in found] == [name for name, _ in tensors]
         assert all(a is b for (_, a), (_, b) in zip(found, tensors, strict=True))

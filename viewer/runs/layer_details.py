@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from msgspec import Struct, field
 
-from revacnn_lightning.diagnostics.color import find_single_color
+from revacnn_lightning.diagnostics.color import find_single_color_filters
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
 from revacnn_lightning.protocol.messages import Message, Refused
@@ -213,7 +213,7 @@ class LayerDetails:
         _update_features(layer, detail, ids, structure.layers[index].in_channels)
         layer.detail, layer.ids, layer.refused = detail, ids, ""
         layer.histograms.add(detail)
-        layer.single_color = find_single_color(detail.coefficients.images)
+        layer.single_color = find_single_color_filters(detail.coefficients.images)
         layer.detail_revision += 1
 
     def _drop_unused(self, state: RunState | None, now: float) -> None:

@@ -11,7 +11,7 @@ from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.lineage import find_resuming_run
-from revacnn_lightning.protocol.run_discovery import find_unusable_files, list_runs
+from revacnn_lightning.protocol.run_discovery import find_unusable_connection_files, list_runs
 
 from .layer_details import LayerDetails
 from .recordings import Recordings
@@ -32,7 +32,7 @@ class UpdateListener(Protocol):
 
 
 def _why_no_run() -> str:
-    for reason in find_unusable_files().values():
+    for reason in find_unusable_connection_files().values():
         return f"A training cannot be shown: {reason}."
     return "No training is running on this machine yet."
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 from msgspec.structs import replace
 
-from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead
+from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead_filters
 from revacnn_lightning.history.network_verdicts import FrozenEvidence, NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
@@ -155,14 +155,14 @@ class RunState:
 
     def copy_verdict_evidence(self) -> FrozenEvidence:
         """Return an immutable copy of what verdicts follow from at present."""
-        return self.network_verdicts.freeze(self.dead_mask() if self.knows_dead_filters else None)
+        return self.network_verdicts.frozen(self.dead_mask() if self.knows_dead_filters else None)
 
     def dead_mask_at(self, row: int) -> np.ndarray:
         """Return which filters were dead at a row of ``histories.filters``, bool (filters,)."""
         history = self.histories.filters
         first = FILTER_STATISTICS.index("activation") * self.n_filters
         activations = history.rows[: row + 1, first : first + self.n_filters]
-        return find_dead(history.steps[: row + 1], activations) & self._is_observed
+        return find_dead_filters(history.steps[: row + 1], activations) & self._is_observed
 
     @property
     def knows_dead_filters(self) -> bool:
@@ -219,7 +219,7 @@ class RunState:
         added_at = np.full(len(source), 0.0 if is_first else time.monotonic())
         added_at[kept] = self._added_at[source[kept]]
         self._added_at = added_at
-        self._dead_filters.remap(source)
+        self._dead_filters.reorder_filters(source)
         self._dead_mask, self._last_added_at = None, float(added_at.max(initial=0.0))
         for name, values in self.latest.items():
             remapped = np.zeros(len(source), np.float32)

@@ -159,7 +159,9 @@ def stage_filter_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
         return
     indices = [layer.filter_ids.index(id_) for id_ in ids]
     state = tab.state
-    found = {} if state is None else state.network_verdicts.twin_scales(layer.name, indices)
+    found = (
+        {} if state is None else state.network_verdicts.merge_scales_of_twins(layer.name, indices)
+    )
     scales = {layer.filter_ids[index]: scale for index, scale in found.items()}
     tab.staging.merge(layer.name, ids, scales)
 

@@ -11,7 +11,7 @@ from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol import connection_file, private_files
 from revacnn_lightning.protocol.connection_file import Connection, runtime_dir
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS
-from revacnn_lightning.protocol.run_discovery import find_unusable_files, list_runs
+from revacnn_lightning.protocol.run_discovery import find_unusable_connection_files, list_runs
 
 __all__ = ["check_connection_files", "check_runtime_dir", "file_system_type"]
 
@@ -84,7 +84,7 @@ def check_connection_files(file: Path | None, runs_out: list[Connection]) -> Ite
         yield _check_file(name, file, runs_out)
         return
     try:
-        runs, unusable = list_runs(), find_unusable_files()
+        runs, unusable = list_runs(), find_unusable_connection_files()
     except (ConnectionFileError, OSError) as error:
         yield Finding(name, "problem", str(error))
         return

@@ -30,7 +30,7 @@ class StopReasons:
 
 
 class Ranks(Protocol):
-    """All ranks of a training. Each batch is `begin_batch` ... `end_stop`.
+    """All ranks of a training. Each batch is `begin_batch` ... `resume_all_ranks`.
 
     Attributes:
         size: the number of processes.
@@ -65,7 +65,7 @@ class Ranks(Protocol):
     def note_replaced_layers(self) -> None:
         """Let the others adopt, before the next edit, the layers that the model has replaced."""
 
-    def take_errors(self) -> list[str]:
+    def pop_errors(self) -> list[str]:
         """Return the internal errors of the others since the last call, in words."""
 
 
@@ -101,5 +101,5 @@ class SingleRank:
     def note_replaced_layers(self) -> None:
         """Nobody else has any."""
 
-    def take_errors(self) -> list[str]:
+    def pop_errors(self) -> list[str]:
         return []

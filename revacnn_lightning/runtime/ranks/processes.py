@@ -167,7 +167,7 @@ class TrainingProcesses:
         """What a rank other than 0 records; None in rank 0."""
         return None if self._worker is None else self._worker.recording
 
-    def end_stop(self, get_reasons: Callable[[], StopReasons] | None) -> None:
+    def resume_all_ranks(self, get_reasons: Callable[[], StopReasons] | None) -> None:
         """Let all processes train this batch.
 
         Args:
@@ -175,7 +175,7 @@ class TrainingProcesses:
                 the first process calls it.
         """
         if self._rank_zero is not None:
-            self._rank_zero.end_stop(get_reasons)
+            self._rank_zero.resume_all_ranks(get_reasons)
 
     def update_model(self, editor: Editor | None) -> None:
         """Wrap the edited model again, in all processes together."""

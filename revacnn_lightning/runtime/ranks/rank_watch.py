@@ -69,7 +69,7 @@ class RankWatch:
         self._new_errors.append(text)
         self._has_trouble.set()
 
-    def take_errors(self) -> list[str]:
+    def pop_errors(self) -> list[str]:
         """Return the internal errors that were reported since the last call, in words."""
         return [self._new_errors.popleft() for _ in range(len(self._new_errors))]
 

@@ -83,7 +83,7 @@ class RankZero(ConnectedRank):
         except LostRankError as error:
             self._lose(error)
 
-    def end_stop(self, get_reasons: Callable[[], StopReasons] | None) -> None:
+    def resume_all_ranks(self, get_reasons: Callable[[], StopReasons] | None) -> None:
         """Let all ranks train the batch. Call it once before every batch, whatever happens.
 
         Args:
@@ -140,8 +140,8 @@ class RankZero(ConnectedRank):
         known = self._watch.describe_first_trouble(TROUBLE_SECONDS)
         return LostRankError(known) if known else error
 
-    def take_errors(self) -> list[str]:
-        return self._watch.take_errors()
+    def pop_errors(self) -> list[str]:
+        return self._watch.pop_errors()
 
     # ------------------------------------------------------------------ instructions
 

@@ -22,7 +22,7 @@ from revacnn_lightning.runtime.trial.training_values import (
 from revacnn_lightning.runtime.trial.trial_edits import TrialEdits
 from revacnn_lightning.runtime.trial.trial_loop import RepeatableLoop
 from revacnn_lightning.runtime.trial.trial_rates import TrialRates
-from revacnn_lightning.runtime.trial.trial_steps import TrialStep, first_difference
+from revacnn_lightning.runtime.trial.trial_steps import TrialStep, first_differing_step
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.tracing.forward_probe import run_forward
 from revacnn_lightning.telemetry import Recorder
@@ -53,7 +53,7 @@ class ComparedNetworks:
 
     Attributes:
         optimizer: trains the network.
-        titles: the titles of the edits; known after `rehearse`.
+        titles: the titles of the edits; known after `apply_and_revert_edits`.
         nbytes: how much memory the copies take at most.
         result: the values of the edited network after all steps; None before.
         is_apart: whether the network may hold other values than those of the training.
@@ -91,14 +91,14 @@ class ComparedNetworks:
         """Whether a signal has arrived, whose handler waits for the values of the training."""
         return self._signals.have_arrived
 
-    def rehearse(self, probe: ForwardProbe) -> None:
+    def apply_and_revert_edits(self, probe: ForwardProbe) -> None:
         """Apply the edits and take them back, so that a trial that is refused is so immediately.
 
         Raises:
             SteeringError: an edit is refused or fails.
         """
-        self._rates.check()
-        with self._apart(), self._editor.tentative():
+        self._rates.check_settable()
+        with self._apart(), self._editor.tentative_edits():
             self.titles = self._edits.apply(probe)
 
     def train(self, steps: Sequence[TrialStep], probe: ForwardProbe) -> tuple[list[float], ...]:
@@ -112,7 +112,7 @@ class ComparedNetworks:
             self._start.restore()
             losses = self._train(steps)
             self._check(steps, losses, present)
-            with self._editor.tentative():
+            with self._editor.tentative_edits():
                 self._start.restore()
                 self._edits.apply(probe)
                 edited = self._train(steps, is_edited=True)
@@ -135,12 +135,12 @@ class ComparedNetworks:
             SteeringError: an edit fails; the training is unedited.
         """
         assert self.result is not None
-        with self._apart(keeps=True) as present, self._editor.tentative() as edits:
+        with self._apart(keeps=True) as present, self._editor.tentative_edits() as edits:
             self._start.restore()
             self._edits.apply(probe)
             self.result.restore()
             present.restore_rates()
-            for value in self._rates.to_set(present.rates):
+            for value in self._rates.requests_to_set(present.rates):
                 set_value(value)
             edits.keep()
 
@@ -189,7 +189,7 @@ class ComparedNetworks:
         """Train all steps, and return their losses."""
         losses = []
         for step in steps:
-            rates = self._rates.edited(step.rates) if is_edited else step.rates
+            rates = self._rates.with_edits(step.rates) if is_edited else step.rates
             set_scheduled_options(self.optimizer, rates)
             step.random.restore()
             losses.append(self._train_step(step))
@@ -202,7 +202,7 @@ class ComparedNetworks:
 
         def closure() -> Tensor:
             with self._loop.context():
-                loss: Tensor = run_forward(lambda: step.step.replay_training(self._model))
+                loss: Tensor = run_forward(lambda: step.step.replay_training_loss(self._model))
             optimizer.zero_grad()
             loss.backward()
             self._loop.clip_gradients(optimizer)
@@ -221,7 +221,7 @@ class ComparedNetworks:
         Raises:
             EditRefusedError: it is not.
         """
-        at = first_difference(steps, losses)
+        at = first_differing_step(steps, losses)
         difference = "" if at < 0 else f"have another loss in step {at + 1} of {len(steps)}"
         if not difference and (name := present.find_difference()):
             difference = f"lead to other values of {name}"

@@ -143,7 +143,7 @@ class EditTrial:
         networks = ComparedNetworks(
             self._model, self._editor, self._recorder, self._loop, command.edits, self._count_step
         )
-        networks.rehearse(batch.make_probe())
+        networks.apply_and_revert_edits(batch.make_probe())
         self._networks, self._steps, self._failure = networks, [], ""
         self._version = self._editor.version
         self.state = TrialState(

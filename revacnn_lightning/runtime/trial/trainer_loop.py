@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.holders.optimizers import unwrapped
+from revacnn_lightning.steering.holders.optimizers import unwrapped_optimizers
 
 __all__ = ["RepeatableTrainerLoop"]
 
@@ -46,7 +46,7 @@ class RepeatableTrainerLoop:
 
     @property
     def optimizers(self) -> Sequence[Optimizer]:
-        return unwrapped(self._trainer.optimizers)
+        return unwrapped_optimizers(self._trainer.optimizers)
 
     def refusal(self) -> str:
         trainer, module = self._trainer, self._module

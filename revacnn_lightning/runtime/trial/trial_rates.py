@@ -30,7 +30,7 @@ class TrialRates:
         self._edits = [edit for edit in edits if isinstance(edit, SetHyperparameter)]
         self._start = start
 
-    def check(self) -> None:
+    def check_settable(self) -> None:
         """Check that the rates exist and can be set.
 
         Raises:
@@ -45,7 +45,7 @@ class TrialRates:
             if edit.name == "lr" and 0 in (edit.value, float(known["lr"])):
                 raise EditRefusedError("a rate of 0 cannot be tried, because schedules scale rates")
 
-    def edited(self, rates: GroupRates) -> list[dict[str, Any]]:
+    def with_edits(self, rates: GroupRates) -> list[dict[str, Any]]:
         """Return later rates: those that an edit sets change in proportion, as schedules do."""
         result = [dict(group) for group in rates]
         for edit in self._edits:
@@ -56,9 +56,9 @@ class TrialRates:
             result[edit.group][edit.name] = torch.full_like(now, value) if is_tensor else value
         return result
 
-    def to_set(self, present: GroupRates) -> list[SetHyperparameter]:
+    def requests_to_set(self, present: GroupRates) -> list[SetHyperparameter]:
         """Return what sets the present rates as the edits would have set them at the start."""
-        edited = self.edited(present)
+        edited = self.with_edits(present)
         return [
             SetHyperparameter(
                 one.optimizer, one.group, one.name, float(edited[one.group][one.name])

@@ -19,7 +19,7 @@ from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.runtime.trial.random_state import RandomState
 from revacnn_lightning.runtime.trial.training_values import RATES
 
-__all__ = ["TrialStep", "first_difference", "recording_trial_step"]
+__all__ = ["TrialStep", "first_differing_step", "recording_trial_step"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def first_difference(recorded: Sequence[TrialStep], losses: Sequence[Tensor]) -> int:
+def first_differing_step(recorded: Sequence[TrialStep], losses: Sequence[Tensor]) -> int:
     """Return the first step with another loss than the recorded one, or that is no number; -1."""
     for i, (one, loss) in enumerate(zip(recorded, losses, strict=True)):
         if not torch.equal(one.loss.reshape(()), loss) or not math.isfinite(float(loss)):

@@ -158,7 +158,7 @@ class EditApplication:
             redone.append(undo)
             removed.update(undo.removed_layers)
         check_same_structure(self.model, self.copies)
-        with verification.forbid_execution(removed):
+        with verification.execution_forbidden(removed):
             groups = trace(self.model, self.probe)
             output = evaluate(self.model, self.probe, last=True)
         verification.check_shapes(output, before)
@@ -201,7 +201,7 @@ class EditApplication:
         """Insert a block, which keeps the output, or remove a layer, which does not."""
         before = self._evaluate()
         undo = self.perform_changes(plan)
-        with verification.forbid_execution(undo.removed_layers):
+        with verification.execution_forbidden(undo.removed_layers):
             after = trace(self.model, self.probe)
             output = self._evaluate(last=True)
         verification.check_shapes(output, before)

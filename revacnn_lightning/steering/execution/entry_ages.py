@@ -25,6 +25,7 @@ from torch.optim import Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from revacnn_lightning.steering.execution.transaction import Transaction
 
 __all__ = [
+    "age_corrected_optimizer_class",
     "ages_along_dims",
     "ages_to_data",
     "assign_ages",
@@ -33,7 +34,6 @@ __all__ = [
     "delay_births",
     "drop_births",
     "is_age_key",
-    "optimizer_class_to_correct",
     "parameters_with_young_entries",
     "restore_ages_from_data",
     "restore_recorded_births",
@@ -50,7 +50,7 @@ _Births = dict[int, Tensor]  # dimension -> step at which each index was born, o
 _births: WeakKeyDictionary[Optimizer, dict[Tensor, _Births]] = WeakKeyDictionary()
 
 
-def optimizer_class_to_correct(optimizer: Optimizer) -> type[Optimizer] | None:
+def age_corrected_optimizer_class(optimizer: Optimizer) -> type[Optimizer] | None:
     """Return the torch class whose step this optimizer takes; None if no step needs correction."""
     step = inspect.unwrap(type(optimizer).step)
     return next((c for c in CORRECTED if inspect.unwrap(c.step) is step), None)
@@ -59,7 +59,7 @@ def optimizer_class_to_correct(optimizer: Optimizer) -> type[Optimizer] | None:
 def _step(optimizer: Optimizer, parameter: Tensor) -> float | None:
     """Return the number of steps taken for a parameter; None if ages do not matter for it."""
     step = optimizer.state.get(parameter, {}).get("step")
-    if step is None or parameter.is_complex() or optimizer_class_to_correct(optimizer) is None:
+    if step is None or parameter.is_complex() or age_corrected_optimizer_class(optimizer) is None:
         return None
     return float(step)
 

@@ -22,7 +22,7 @@ from revacnn_lightning.steering.execution import optimizer_state
 from revacnn_lightning.steering.execution.step_hooks import StepHooks, is_listed
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.split_tensors import (
     ShardedParameters,
     is_distributed,
@@ -86,7 +86,7 @@ class Freezer(StepHooks):
     def refresh(self, optimizers: Sequence[Optimizer] = ()) -> None:
         """Find the frozen entries, and hook these optimizers and others that train them."""
         self.release()
-        modules = dict(named_modules_of(self._model))
+        modules = dict(list_named_modules(self._model))
         for layer in self._filters.frozen:
             if isinstance(modules.get(layer), UnitLayer):
                 self._add_slices_of(modules, layer)

@@ -17,7 +17,7 @@ from revacnn_lightning.steering.computed_tensors import (
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import AttributeEdit, EditPlan
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -63,7 +63,7 @@ def update_size_attributes(tx: Transaction, model: nn.Module, plan: EditPlan) ->
     changed = {id(find_tensor(model, name)[1]) for name in names}
     if not changed:
         return
-    for _, module in named_modules_of(model):
+    for _, module in list_named_modules(model):
         if any(id(tensor) in changed for tensor in _own_tensors(module)):
             _sync_sizes(tx, module)
             for name, value in hook_attribute_values(module).items():

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.steering.execution.step_hooks import StepHooks, is_listed
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.split_tensors import ShardedParameters, local_part
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, own_parameters
 
@@ -49,7 +49,7 @@ def _without_interrupting(hook: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:  # the layer trains at its full rate, but training continues
             message = "The learning rates of layers are no longer scaled: %s"
             log.warning(message, error, exc_info=True)
-            self.abandon()
+            self.disable_until_refresh()
 
     return guarded
 
@@ -72,7 +72,7 @@ class RateScaler(StepHooks):
         """Find the parameters, and hook these optimizers and others that train them."""
         self.release()
         if self._filters.rates:
-            modules = dict(named_modules_of(self._model))
+            modules = dict(list_named_modules(self._model))
             for layer, factor in self._filters.rates.items():
                 for parameter in self._parameters_of(layer, modules):
                     stored = self._stored.sharded(parameter)
@@ -81,9 +81,9 @@ class RateScaler(StepHooks):
 
     def release(self) -> None:
         super().release()
-        self.abandon()
+        self.disable_until_refresh()
 
-    def abandon(self) -> None:
+    def disable_until_refresh(self) -> None:
         """Scale nothing until the next `refresh`."""
         self._scaled.clear()
         self._saved.clear()

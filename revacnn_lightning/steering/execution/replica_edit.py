@@ -55,6 +55,6 @@ class ReplicaEdit:
         sync_random_entries(edits.tx, edits.model, self._plan, edits.copies)
         check_same_structure(edits.model, edits.copies)
         removed = {} if performed.undo is None else performed.undo.removed_layers
-        with verification.forbid_execution(removed):
+        with verification.execution_forbidden(removed):
             output = evaluate(edits.model, edits.probe)
         verification.check_shapes(output, self._before)

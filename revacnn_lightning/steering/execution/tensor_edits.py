@@ -182,7 +182,7 @@ def _resized(
     if edit.fill == "one":
         return resize.apply_and_fill(data, 1.0)
     if edit.fill == "share":
-        return resize.apply_and_share(data, initializer.generator)
+        return resize.apply_keeping_sums(data, initializer.generator)
     resized = resize.apply(data)
     name = edit.tensor.rpartition(".")[2]
     return resize.apply_and_fill(data, initializer.draw(owner, name, resized))

@@ -106,7 +106,7 @@ class Resize:
                 reverted.index_fill_(self.dim, at, removed)
         return in_memory_format_of(tensor, reverted)
 
-    def apply_and_share(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    def apply_keeping_sums(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         """Return the resized tensor, in which an entry and its copies sum to what it was.
 
         Every coefficient is divided a little differently (Net2Wider, Chen et al. 2016): copies

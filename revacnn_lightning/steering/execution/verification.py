@@ -16,7 +16,7 @@ __all__ = [
     "UnexplainedDifferenceError",
     "check_output",
     "check_shapes",
-    "forbid_execution",
+    "execution_forbidden",
     "is_rounding",
     "relative_difference",
 ]
@@ -94,7 +94,7 @@ def check_shapes(output: Sequence[Tensor], before: Sequence[Tensor]) -> None:
 
 
 @contextmanager
-def forbid_execution(layers: Mapping[str, nn.Module]) -> Iterator[None]:
+def execution_forbidden(layers: Mapping[str, nn.Module]) -> Iterator[None]:
     """Check that no forward inside runs one of these removed layers.
 
     Raises:

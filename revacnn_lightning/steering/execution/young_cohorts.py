@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Cohort", "cohorts_of", "early_update_damping", "repeat_step", "young_mask"]
+__all__ = ["YoungCohort", "cohorts_of", "early_update_damping", "step_cohorts_only", "young_mask"]
 
 
 @dataclass
-class Cohort:
+class YoungCohort:
     """The young entries of one parameter that were born at the same step.
 
     Attributes:
@@ -78,7 +78,7 @@ def cohorts_of(
     group: int,
     young: Tensor,
     births: dict[int, Tensor],
-) -> Iterator[Cohort]:
+) -> Iterator[YoungCohort]:
     """Yield the cohorts of the young entries."""
     at = young.nonzero(as_tuple=True)
     born = torch.full((len(at[0]),), -math.inf, dtype=torch.float64)
@@ -91,7 +91,7 @@ def cohorts_of(
         if "mu_product" in state:
             age = float(state["step"]) - step
             product = _mu_product(optimizer.param_groups[group], age, state["mu_product"])
-        yield Cohort(parameter, group, step, members, parameter.new_empty(0), {}, product)
+        yield YoungCohort(parameter, group, step, members, parameter.new_empty(0), {}, product)
 
 
 def _mu_product(group: dict[str, Any], age: float, like: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def early_update_damping(group: dict[str, Any], step: Any) -> Any:
     return ((1 - decayed) / (1 + decayed)) ** 0.5
 
 
-def repeat_step(optimizer: Optimizer, cohorts: Sequence[Cohort]) -> None:
+def step_cohorts_only(optimizer: Optimizer, cohorts: Sequence[YoungCohort]) -> None:
     """Make the optimizer's step for the cohorts only, with their own state."""
     twin = object.__new__(type(optimizer))
     twin.__dict__.update(optimizer.__dict__)

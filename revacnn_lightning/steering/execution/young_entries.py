@@ -29,10 +29,10 @@ from torch.optim import Optimizer
 from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.execution.update_cap import GrownUpdateMeter, cap_update_share
 from revacnn_lightning.steering.execution.young_cohorts import (
-    Cohort,
+    YoungCohort,
     cohorts_of,
     early_update_damping,
-    repeat_step,
+    step_cohorts_only,
     young_mask,
 )
 from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
@@ -91,7 +91,7 @@ def _without_interrupting(hook: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:  # new filters start badly without it, but training continues
             log.warning("New filters train without their own bias correction: %s", error,
                         exc_info=True)  # fmt: skip
-            self.abandon(optimizer)
+            self.disable_until_refresh(optimizer)
 
     return guarded
 
@@ -101,7 +101,7 @@ class _YoungSteps:
 
     def __init__(self, optimizer: Optimizer, frozen: FrozenEntries) -> None:
         self._frozen = frozen
-        self._cohorts: list[Cohort] | None = None
+        self._cohorts: list[YoungCohort] | None = None
         self._grown: dict[Tensor, GrownUpdateMeter] = {}  # of parameters that have any
         self._steps_left = 0  # until the next entries may be grown
         self._before = optimizer.register_step_pre_hook(self._before_step)
@@ -111,7 +111,7 @@ class _YoungSteps:
         self._before.remove()
         self._after.remove()
 
-    def abandon(self, optimizer: Optimizer) -> None:
+    def disable_until_refresh(self, optimizer: Optimizer) -> None:
         """Treat all entries as grown."""
         self._cohorts, self._grown = [], {}
         for parameter in entry_ages.parameters_with_young_entries(optimizer):
@@ -141,10 +141,10 @@ class _YoungSteps:
         self._delay_frozen(optimizer)
         self._steps_left -= 1
 
-    def _step_young(self, optimizer: Optimizer, cohorts: list[Cohort]) -> None:
+    def _step_young(self, optimizer: Optimizer, cohorts: list[YoungCohort]) -> None:
         """Replace what the optimizer computed for young entries by their damped, capped steps."""
         before = [cohort.weights.clone() for cohort in cohorts]
-        repeat_step(optimizer, cohorts)
+        step_cohorts_only(optimizer, cohorts)
         limits = {
             parameter: self._grown[parameter].mean_update()
             for parameter in dict.fromkeys(cohort.parameter for cohort in cohorts)

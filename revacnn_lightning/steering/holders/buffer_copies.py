@@ -15,9 +15,9 @@ from revacnn_lightning.steering.holders.copy_evidence import SIMILAR, tensor_sim
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.planning.plan import EditPlan
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 
-__all__ = ["BufferCopy", "find_buffer_copies"]
+__all__ = ["BufferCopy", "find_parameters_copied_to_buffers"]
 
 
 @dataclass(eq=False)
@@ -52,7 +52,9 @@ class BufferCopy(ModelCopy):
         )
 
 
-def find_buffer_copies(model: nn.Module, copy_names: Sequence[str]) -> list[BufferCopy]:
+def find_parameters_copied_to_buffers(
+    model: nn.Module, copy_names: Sequence[str]
+) -> list[BufferCopy]:
     """Return the modules of a model that keep copies of parameters as buffers.
 
     Args:
@@ -60,7 +62,7 @@ def find_buffer_copies(model: nn.Module, copy_names: Sequence[str]) -> list[Buff
             searched.
     """
     found = []
-    for path, module in named_modules_of(model):
+    for path, module in list_named_modules(model):
         has_weights = any(b is not None and b.ndim > 1 for b in module._buffers.values())
         if has_weights and not module._parameters:
             copy = _best_origin(model, path, module, copy_names)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.holders.buffer_copies import find_buffer_copies
+from revacnn_lightning.steering.holders.buffer_copies import find_parameters_copied_to_buffers
 from revacnn_lightning.steering.holders.copy_evidence import TrainedParameters, UntrainedChanges
 from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelCopy
 from revacnn_lightning.steering.holders.module_copies import CopySearch, ModuleCopy
@@ -69,7 +69,7 @@ class CopyTracker:
         found = search.found + _in_optimizers(optimizers)
         tensors, restrictions = find_tensor_copies(self._model, found, search.copies)
         registered = [copy.path for copy in search.copies if copy.is_registered]
-        buffers = find_buffer_copies(self._model, registered)
+        buffers = find_parameters_copied_to_buffers(self._model, registered)
         return CopiesAndRestrictions(
             [*search.copies, *tensors, *buffers], search.restrictions + restrictions
         )

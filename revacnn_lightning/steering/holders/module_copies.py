@@ -40,7 +40,7 @@ from revacnn_lightning.steering.holders.module_matching import (
 )
 from revacnn_lightning.steering.holders.object_walk import CopyHolder, FoundObject, walk_attributes
 from revacnn_lightning.steering.planning.plan import EditPlan
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 
 __all__ = ["CopySearch", "ModuleCopy"]
 
@@ -116,7 +116,7 @@ class CopySearch:
         self._trained = trained
         self._values = values
         self._declared = declared or {}
-        self._modules = dict(named_modules_of(model))
+        self._modules = dict(list_named_modules(model))
         self._structures: dict[int, int] = {}
         self._known = set(map(id, self._modules.values()))
         self.found: list[FoundObject] = []  # by the walks, also what are no modules

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.computed_tensors import hook_attribute_names
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 
 __all__ = ["CopyHolder", "FoundObject", "walk_attributes"]
 
@@ -124,7 +124,7 @@ def _entries(container: Iterable[T]) -> list[T]:
 
 def _parts_of(path: str, value: object, *, is_root: bool) -> Iterator[tuple[str, object]]:
     if isinstance(value, nn.Module):
-        for name, module in named_modules_of(value):
+        for name, module in list_named_modules(value):
             own = [
                 (k, v)
                 for k, v in list(vars(module).items())

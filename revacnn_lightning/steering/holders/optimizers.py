@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.object_walk import CopyHolder, walk_attributes
 
-__all__ = ["all_optimizers", "unwrapped"]
+__all__ = ["all_optimizers", "unwrapped_optimizers"]
 
 WRAPPERS = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
 
 
-def unwrapped(optimizers: Iterable[Any]) -> list[Optimizer]:
+def unwrapped_optimizers(optimizers: Iterable[Any]) -> list[Optimizer]:
     """Return the optimizers inside the wrappers of Lightning and Fabric, in the same order."""
     found = []
     for optimizer in optimizers:
@@ -37,14 +37,14 @@ def all_optimizers(
 
     These are held by a given optimizer, by the model's attributes or by a holder.
     """
-    found = unwrapped(optimizers)
+    found = unwrapped_optimizers(optimizers)
     parameters = {id(p) for p in model.parameters()}
     objects: list[tuple[str, object]] = [("optimizer", each) for each in found]
     objects += [("model", model), *((holder.name, holder.value) for holder in holders)]
     for name, value in objects:
         for each in walk_attributes(name, value):
             if isinstance(each.value, Optimizer):
-                (optimizer,) = unwrapped([each.value])
+                (optimizer,) = unwrapped_optimizers([each.value])
                 if not _is_in(optimizer, found) and _trains_any(optimizer, parameters):
                     found.append(optimizer)
     return found

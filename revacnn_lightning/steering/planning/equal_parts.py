@@ -51,7 +51,7 @@ def choose_balanced_groups(
     if is_exact and (own < 2 or own * MANY < len(groups.filters[layer])):
         return given
     divisions = _connected(groups, chosen)
-    finer, limit = groups.without_positions, _filter_count(groups, chosen)
+    finer, limit = groups.ignoring_part_positions, _filter_count(groups, chosen)
     for found in (
         balanced_choices(finer, divisions, layer, filters, copy_count) if divisions else ()
     ):

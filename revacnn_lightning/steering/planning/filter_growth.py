@@ -20,7 +20,7 @@ from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.plan import ONES_OF_NORM, EditPlan, Fill, TensorEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
-    can_zeros_stop_reads,
+    can_zeroing_disconnect_channels,
     make_resize_plan,
     set_weight_norm_gains,
     sort_by_gain_dependency,
@@ -41,7 +41,7 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
     layer = request.layer
     _check_request(context, request)
     groups = _groups_to_copy(context, request)
-    adjacent = context.groups.adjacent_count(groups)
+    adjacent = context.groups.channels_per_norm_group(groups)
     count = max(1, round(request.count / adjacent))  # of whole groups of a group norm
     context, groups = _balanced(context, request, groups, count)
     channel_groups = context.groups
@@ -148,7 +148,9 @@ def _pieces(context: PlanningContext, groups: list[int]) -> dict[tuple[str, int]
     found: dict[tuple[str, int], list[np.ndarray]] = {}
     for group in groups:
         members = context.groups.members([group])
-        count = min(map(len, members.values()), default=1) // context.groups.adjacent_count([group])
+        count = min(
+            map(len, members.values()), default=1
+        ) // context.groups.channels_per_norm_group([group])
         for at, indices in members.items():
             found.setdefault(at, []).extend(split_into_pieces(indices, count))
     return found
@@ -170,7 +172,7 @@ def _fill(
 ) -> Fill:
     """Return how new entries of a tensor start, so that the present outputs stay as they are."""
     channel_groups = context.groups
-    reads = can_zeros_stop_reads(context, name, dim, indices)
+    reads = can_zeroing_disconnect_channels(context, name, dim, indices)
     if context.is_mask(name):
         return "copy" if split else "one"
     if split:

@@ -17,7 +17,7 @@ from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
 from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
 from revacnn_lightning.steering.planning.resize_plan import (
-    can_zeros_stop_reads,
+    can_zeroing_disconnect_channels,
     make_resize_plan,
     set_weight_norm_gains,
     sort_by_gain_dependency,
@@ -104,7 +104,9 @@ def _removal(
             )
         edit = removal_edit(name, dim, size, indices)
         # Nothing is new here to be filled: "zero" marks the columns that verification sets to zero.
-        edit.fill = "zero" if can_zeros_stop_reads(context, name, dim, indices) else "copy"
+        edit.fill = (
+            "zero" if can_zeroing_disconnect_channels(context, name, dim, indices) else "copy"
+        )
         edits.append(set_weight_norm_gains(context, edit))
     if balanced and found is None:  # after the loop, whose reasons say what can be removed instead
         raise EditRefusedError(

@@ -13,7 +13,7 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.filter_values import empty_plan
 from revacnn_lightning.steering.planning.lookup import find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan, RateEdit
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     filter_count,
@@ -107,7 +107,7 @@ def _notes(
             f"the learning rate of the batch norm{plural} {', '.join(norms)} is scaled, too"
         )
     own = set[int]().union(*map(_ids, layers.values()))
-    for name, module in named_modules_of(context.model):
+    for name, module in list_named_modules(context.model):
         is_other = module not in layers.values() and "parametrizations" not in name.split(".")
         if is_other and any(id(p) in own for p in module.parameters(recurse=False)):
             notes.append(f"{name} shares parameters, whose learning rate is scaled, too")

@@ -29,7 +29,7 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry.unit_layers import group_count, input_count
 
 __all__ = [
-    "can_zeros_stop_reads",
+    "can_zeroing_disconnect_channels",
     "filter_move",
     "make_resize_plan",
     "parameter_growth",
@@ -83,7 +83,7 @@ def make_resize_plan(
     return plan
 
 
-def can_zeros_stop_reads(
+def can_zeroing_disconnect_channels(
     context: PlanningContext, name: str, dim: int, indices: np.ndarray
 ) -> bool:
     """Return whether zeros at these indices of a tensor stop its layer from reading channels.
@@ -173,7 +173,7 @@ def why_coupled(context: PlanningContext, groups: Sequence[int], layer: str) -> 
             f"{_listed(others)}"
         )
     if own > len(groups):
-        adjacent = context.groups.adjacent_count(groups)
+        adjacent = context.groups.channels_per_norm_group(groups)
         if adjacent > 1:
             reasons.append(
                 f"a group norm keeps its groups of {adjacent} channels: filters are added and "

@@ -116,7 +116,7 @@ class ChannelGroups:
                 self._whole[group] = max(self._whole.get(group, 1), array.shape[1])
 
     @cached_property
-    def without_positions(self) -> ChannelGroups:
+    def ignoring_part_positions(self) -> ChannelGroups:
         """The groups if equal parts need not lose or get channels at equal positions."""
         finer = copy.copy(self)
         finer.keeps_positions = False
@@ -150,7 +150,7 @@ class ChannelGroups:
         reasons = self._normalized_together
         return next((reasons[g] for g in groups if g in reasons), "")
 
-    def adjacent_count(self, groups: Iterable[int]) -> int:
+    def channels_per_norm_group(self, groups: Iterable[int]) -> int:
         """Return how many channels a group norm keeps together, in groups of equal size; else 1."""
         return max((self._whole.get(group, 1) for group in groups), default=1)
 

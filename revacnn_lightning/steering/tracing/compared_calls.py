@@ -96,7 +96,7 @@ class ExpensiveCallCache:
         restarted._counts = self._counts
         return restarted
 
-    def count(self, func: Any, args: tuple[Any, ...]) -> Place | None:
+    def next_place(self, func: Any, args: tuple[Any, ...]) -> Place | None:
         """Count a call and return its place; None if its arguments are not compared."""
         positions = _positions_of(func)
         if positions is None:

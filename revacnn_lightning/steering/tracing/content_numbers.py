@@ -29,9 +29,9 @@ class _Lasting(NamedTuple):
 class ContentNumbers:
     """The number of what each storage contains. Two with the same number contain the same bits.
 
-    Call `begin` before each forward, `forget` before an operation writes to a storage, and `hold`
-    afterwards. Every storage with a number must stay allocated until the end of the forward:
-    another one at its address would have the same number.
+    Call `begin` before each forward, `forget_number` before an operation writes to a storage, and
+    `record_and_hold` afterwards. Every storage with a number must stay allocated until the end of
+    the forward: another one at its address would have the same number.
     """
 
     def __init__(self) -> None:
@@ -47,36 +47,36 @@ class ContentNumbers:
         self._held.clear()
         self._unknown.clear()
 
-    def new(self) -> int:
+    def new_number(self) -> int:
         """Return a number for contents that are not known to equal any others."""
         self._count += 1
         return self._count
 
-    def has(self, tensor: Tensor) -> bool:
+    def has_number(self, tensor: Tensor) -> bool:
         """Return whether the storage of a tensor has a number in this forward."""
         return tensor.untyped_storage().data_ptr() in self._now
 
-    def record(self, address: int, number: int) -> None:
+    def record_number(self, address: int, number: int) -> None:
         """Record the number of a new storage, which something else keeps allocated."""
         if address:  # without elements, all have the same
             self._now[address] = number
 
-    def hold(self, tensor: Tensor, number: int = 0) -> None:
+    def record_and_hold(self, tensor: Tensor, number: int = 0) -> None:
         """Record the number of a storage, and keep it allocated until the end of the forward.
 
         Args:
             number: 0: what it contains is not known to equal anything else.
         """
         self._held.append(tensor.detach())
-        self.record(tensor.untyped_storage().data_ptr(), number or self.new())
+        self.record_number(tensor.untyped_storage().data_ptr(), number or self.new_number())
 
-    def ignore(self, tensor: Tensor) -> None:
+    def mark_unnumbered(self, tensor: Tensor) -> None:
         """Give a storage of this forward no number. It need not stay allocated."""
         address = tensor.untyped_storage().data_ptr()
         if address not in self._now:
             self._unknown.add(address)
 
-    def forget(self, tensor: Tensor) -> None:
+    def forget_number(self, tensor: Tensor) -> None:
         """Forget the number of a storage that an operation is about to write to, or to resize.
 
         After this forward, the model is restored: then the number is unknown, too.
@@ -87,7 +87,7 @@ class ContentNumbers:
         if lasting is not None:
             self._held.append(lasting.alias)
 
-    def key(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+    def call_key(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """Return what identifies the result of a call; None if something else may determine it."""
         try:
             named = tuple((name, self._part(kwargs[name])) for name in sorted(kwargs))
@@ -138,7 +138,7 @@ class ContentNumbers:
         # Another view of this memory may count its versions on its own.
         if known is not None and known.tensor is tensor and known.version == tensor._version:
             return known.number
-        number = self.new()
+        number = self.new_number()
         self._lasting[address] = _Lasting(tensor, tensor._version, tensor.detach(), number)
         return number
 

@@ -48,7 +48,7 @@ class DoublePrecision(NoCompileDispatchMode):
         super().__init__()
         self._noise = noise
         self._generator = torch.Generator().manual_seed(0)
-        self._functions = _SameTypes(self.widened)
+        self._functions = _SameTypes(self.to_double)
 
     def __enter__(self) -> DoublePrecision:
         torch.clear_autocast_cache()  # its weights are in half precision
@@ -68,7 +68,7 @@ class DoublePrecision(NoCompileDispatchMode):
         written, is_view = _aliases(func)
         if is_view:
             return func(*args, **kwargs)
-        wide_args, wide_kwargs = tree_map(self.widened, (args, kwargs))
+        wide_args, wide_kwargs = tree_map(self.to_double, (args, kwargs))
         wide_args = _without_half_flag(func, wide_args)
         out = func(*wide_args, **wide_kwargs)
         originals = {}
@@ -78,9 +78,9 @@ class DoublePrecision(NoCompileDispatchMode):
             if isinstance(original, Tensor) and wide is not original:
                 original.copy_(wide)
                 originals[id(wide)] = original
-        return tree_map(lambda each: originals.get(id(each), self.widened(each)), out)
+        return tree_map(lambda each: originals.get(id(each), self.to_double(each)), out)
 
-    def widened(self, value: Any) -> Any:
+    def to_double(self, value: Any) -> Any:
         """Return a tensor or a type in double precision; anything else as it is."""
         if isinstance(value, torch.dtype):
             return _WIDER.get(value, value)

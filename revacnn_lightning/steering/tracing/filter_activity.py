@@ -38,20 +38,20 @@ class NewFilterActivity:
         self._is_read = np.zeros(channel_count, bool)
         self._is_active = np.zeros(channel_count, bool)
 
-    def is_of_new(self, label: Tensor) -> bool:
+    def includes_new_filter(self, label: Tensor) -> bool:
         """Return whether a label has a channel of a new filter."""
         flat = label.reshape(-1).numpy()
         inside = flat < len(self._is_new)
         return bool(self._is_new[np.where(inside, flat, 0)][inside].any())
 
     @property
-    def has_new(self) -> bool:
+    def has_new_filters(self) -> bool:
         """Whether there are new filters."""
         return bool(self._is_new.any())
 
     def record(self, x: Tensor, dim: int, channels: Tensor) -> None:
         """Record which new filters are not zero everywhere in ``x``, (…, channels, …)."""
-        if not self.has_new:
+        if not self.has_new_filters:
             return
         flat = channels.numpy()
         inside = flat < len(self._is_new)

@@ -35,7 +35,7 @@ def _convolution(trace: Trace, call: OpCall) -> OpCost:
     x, weight, transposed = call.args[0], call.args[1], call.args[6]
     macs = weight.numel() * _places(x if transposed else call.out)
     factors = _factors(trace, (weight, 0), (weight, 1))
-    return OpCost(trace.module_path(), macs, factors, _places(call.out))
+    return OpCost(trace.running_module_path(), macs, factors, _places(call.out))
 
 
 def _deformable(trace: Trace, call: OpCall) -> OpCost:
@@ -43,7 +43,7 @@ def _deformable(trace: Trace, call: OpCall) -> OpCost:
     weight = call.args[1]
     factors = _factors(trace, (weight, 0), (weight, 1))
     places = _places(call.out)
-    return OpCost(trace.module_path(), weight.numel() * places, factors, places)
+    return OpCost(trace.running_module_path(), weight.numel() * places, factors, places)
 
 
 def _places(activation: Tensor) -> int:
@@ -58,7 +58,7 @@ def _matrix_product(trace: Trace, call: OpCall) -> OpCost:
     inner = (weight, -2) if _channels_along(trace, weight, -2) is not None else (x, -1)
     factors = _factors(trace, (x, -2), inner, (weight, -1))
     places = x.numel() // max(1, x.shape[-1])
-    return OpCost(trace.module_path(), x.numel() * weight.shape[-1], factors, places)
+    return OpCost(trace.running_module_path(), x.numel() * weight.shape[-1], factors, places)
 
 
 def _attention(trace: Trace, call: OpCall) -> OpCost:
@@ -66,7 +66,7 @@ def _attention(trace: Trace, call: OpCall) -> OpCost:
     q, k, v = call.args[:3]
     queries = math.prod(q.shape[:-1])
     macs = queries * k.shape[-2] * (q.shape[-1] + v.shape[-1])
-    return OpCost(trace.module_path(), macs, ())
+    return OpCost(trace.running_module_path(), macs, ())
 
 
 def _recurrent(trace: Trace, call: OpCall) -> list[OpCost]:
@@ -76,7 +76,7 @@ def _recurrent(trace: Trace, call: OpCall) -> list[OpCost]:
     steps = x.numel() // x.shape[-1]
     return [
         OpCost(
-            trace.module_path(),
+            trace.running_module_path(),
             weight.numel() * steps,
             _factors(trace, (weight, 0), (weight, 1)),
             steps,

@@ -96,7 +96,7 @@ class ReusedOutputs:
             return self._run_full(effect, func, args, kwargs, written)
         if effect is Effect.UNKNOWN or torch.is_grad_enabled():
             return self._run_unknown(func, args, kwargs, written)
-        key = self._numbers.key(func, args, kwargs)
+        key = self._numbers.call_key(func, args, kwargs)
         if key is None and self._is_last:
             return self._run_last(effect, func, args, kwargs, written)
         if key is None:
@@ -116,7 +116,7 @@ class ReusedOutputs:
         output = func(*args, **kwargs)
         for tensor in (*written, *_tensors_in((output,))):
             if can_be_numbered(tensor):
-                self._numbers.hold(tensor)
+                self._numbers.record_and_hold(tensor)
         return output
 
     def _run_last(
@@ -131,7 +131,7 @@ class ReusedOutputs:
         for tensor in written:
             self._prepare_write(tensor)
         if effect is Effect.RESULT and _are_numbered(args, kwargs):
-            place = self._calls.count(func, args)
+            place = self._calls.next_place(func, args)
             found = place and self._calls.find(place, args, kwargs, exact=True)
             if found and found.forward != self._forward:
                 return self._returned(found)
@@ -141,7 +141,7 @@ class ReusedOutputs:
         """Return the output of an operation of the last forward, and keep nothing of it."""
         for tensor in (*written, *_tensors_in((output,))):
             if can_be_numbered(tensor):
-                self._numbers.ignore(tensor)
+                self._numbers.mark_unnumbered(tensor)
         return output
 
     def _write(
@@ -151,7 +151,7 @@ class ReusedOutputs:
         target = args[0]
         variant = out_of_place(func)
         if variant is not None and self._may_move(target):
-            moved = self._numbers.key(variant, args, kwargs)
+            moved = self._numbers.call_key(variant, args, kwargs)
             result = self._compute(moved, variant, args, kwargs)
             if have_same_layout(result, target):
                 target.data = result
@@ -159,15 +159,15 @@ class ReusedOutputs:
         self._prepare_write(target)
         output = func(*args, **kwargs)
         if key not in self._written:
-            self._written[key] = self._numbers.new()
-        self._numbers.hold(target, self._written[key])
+            self._written[key] = self._numbers.new_number()
+        self._numbers.record_and_hold(target, self._written[key])
         return output
 
     def _prepare_write(self, tensor: Tensor) -> None:
         """Copy what is kept in the memory that an operation is about to write to."""
         self._kept.copy_before_write(tensor)
         if can_be_numbered(tensor):
-            self._numbers.forget(tensor)
+            self._numbers.forget_number(tensor)
 
     def _may_move(self, tensor: Tensor) -> bool:
         """Return whether nobody notices if a tensor of this forward gets other memory."""
@@ -178,7 +178,7 @@ class ReusedOutputs:
         self, key: Hashable, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Return the output of an operation that writes to nothing, reused or computed."""
-        place = self._calls.count(func, args)
+        place = self._calls.next_place(func, args)
         known = self._results.get(key)
         found = known
         if known is None and place is not None:
@@ -191,7 +191,7 @@ class ReusedOutputs:
         outputs = output if isinstance(output, tuple) else (output,)
         if not all(isinstance(each, Tensor) and can_be_numbered(each) for each in outputs):
             return output
-        if any(self._numbers.has(each) for each in outputs):  # another view of an argument
+        if any(self._numbers.has_number(each) for each in outputs):  # another view of an argument
             return output
         if found is None and self._is_last:
             return self._ignored(output)
@@ -200,7 +200,7 @@ class ReusedOutputs:
             return output
         # It was returned in this forward already, and the model may overwrite what it was given.
         for each, number in zip(outputs, found.numbers, strict=True):
-            self._numbers.hold(each, number if self._is_exact or found is known else 0)
+            self._numbers.record_and_hold(each, number if self._is_exact or found is known else 0)
         return output
 
     def _returned(self, result: CachedCallResult) -> Any:
@@ -212,7 +212,7 @@ class ReusedOutputs:
     def _record(self, result: CachedCallResult) -> None:
         """Record that the outputs of a call exist in this forward."""
         for kept, number in zip(result.outputs, result.numbers, strict=True):
-            self._numbers.record(kept.address, number)
+            self._numbers.record_number(kept.address, number)
             self._produced.add(kept.address)
 
     def _keep(
@@ -226,7 +226,7 @@ class ReusedOutputs:
         """Keep the output of a call."""
         outputs = output if isinstance(output, tuple) else (output,)
         kept = [self._kept.keep(each) for each in outputs]
-        numbers = [self._numbers.new() for _ in outputs]
+        numbers = [self._numbers.new_number() for _ in outputs]
         result = CachedCallResult(kept, numbers, isinstance(output, tuple), self._forward)
         self._record(result)
         self._results[key] = result
@@ -260,7 +260,7 @@ class ReusedOutputs:
         is_kept = (
             effect is Effect.RESULT and not torch.is_grad_enabled() and _are_numbered(args, kwargs)
         )
-        place = self._calls.count(func, args) if is_kept else None
+        place = self._calls.next_place(func, args) if is_kept else None
         if place is None:
             return func(*args, **kwargs)
         found = self._calls.find(place, args, kwargs, exact=self._is_exact)

@@ -123,7 +123,7 @@ def _record(trace: Trace, number: Any, channels: Tensor | None) -> None:
             # Everything that one number counts must keep equal lengths.
             first = trace.first_counted.setdefault(expression, channels)
             if not torch.equal(first, channels):
-                trace.divide((first, channels))
+                trace.record_equal_parts((first, channels))
 
 
 def _finder(*names: str) -> Callable[[UseFinder], UseFinder]:

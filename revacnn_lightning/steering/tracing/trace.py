@@ -38,7 +38,7 @@ from revacnn_lightning.steering.tracing.traced_int import (
     SizeAttribute,
     TracedInt,
 )
-from revacnn_lightning.telemetry.module_tree import named_modules_of, named_tensors_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules, list_named_tensors
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, is_transposed, named_unit_layers
 
 __all__ = ["Trace"]
@@ -53,7 +53,7 @@ class Trace:
 
     def __init__(self, model: nn.Module, new_filters: Iterable[tuple[str, int, int]] = ()) -> None:
         self.model = model
-        modules = named_modules_of(model)
+        modules = list_named_modules(model)
         self.names = {id(m): name for name, m in modules}
         self.layers = [name for name, _ in named_unit_layers(model)]
         self.dimensions: list[TensorDimension] = []
@@ -108,7 +108,7 @@ class Trace:
             id(layer._parameters.get("weight")): name
             for name, layer in reversed(list(layers.items()))
         }
-        for name, tensor in named_tensors_of(model):
+        for name, tensor in list_named_tensors(model):
             if not tensor.ndim:
                 self._keys.record_permanent(tensor)
                 continue
@@ -148,7 +148,7 @@ class Trace:
 
         It computes the sizes of its views in a function that no mode can enter.
         """
-        for _, module in named_modules_of(model):
+        for _, module in list_named_modules(model):
             if isinstance(module, nn.MultiheadAttention):
                 query = (
                     module.q_proj_weight if module.in_proj_weight is None else module.in_proj_weight
@@ -224,7 +224,7 @@ class Trace:
         """Record a tensor of this forward that its parts will be written to."""
         self._uninitialized[tensor.untyped_storage().data_ptr()] = tensor
 
-    def uninitialized(self, part: Tensor) -> Tensor | None:
+    def uninitialized_whole(self, part: Tensor) -> Tensor | None:
         """Return the tensor that was created uninitialized and that this one is a part of."""
         return self._uninitialized.get(part.untyped_storage().data_ptr())
 
@@ -244,7 +244,7 @@ class Trace:
         """Couple the channels at equal (broadcast) positions."""
         self.couplings.append(_paired(a, b))
 
-    def divide(self, parts: Sequence[Tensor], *, is_split: bool = False) -> None:
+    def record_equal_parts(self, parts: Sequence[Tensor], *, is_split: bool = False) -> None:
         """Record that these parts keep equal sizes, and couple the channels at equal positions.
 
         That is one way to keep them equal; see `planning/equal_parts.py` for others.
@@ -269,17 +269,17 @@ class Trace:
         if not is_kept.all():
             self.normalized_together.append((flat[~is_kept], reason))
 
-    def keep_whole(self, per_group: Tensor) -> None:
+    def keep_groups_whole(self, per_group: Tensor) -> None:
         """Record that channels (groups, size) are edited by whole groups, which are adjacent."""
         self.couple(per_group[:, :1], per_group)
         self.kept_whole.append(per_group.numpy())
 
-    def count_in_attribute(self, name: str, channels: Tensor, entry: int = -1) -> None:
+    def record_count_attribute(self, name: str, channels: Tensor, entry: int = -1) -> None:
         """Record that an attribute of the running module is the number of these channels.
 
         ``entry``: that entry of the attribute, a tuple.
         """
-        path = self.names.get(id(self.module))
+        path = self.names.get(id(self.running_module))
         if path is None:
             self.fix(channels, f"are counted by a module in {self.where()} that is not registered")
             return
@@ -295,7 +295,7 @@ class Trace:
         self.first_counted[expression] = channels
         return TracedInt(len(channels), expression)
 
-    def produce(self, channels: Tensor) -> None:
+    def record_producing_rows(self, channels: Tensor) -> None:
         """Record that these rows of a weight each produce a channel of their own."""
         flat = channels.reshape(-1).numpy()
         self.producing.append(flat)
@@ -311,7 +311,7 @@ class Trace:
             return bool(self._produced[first])
         return first not in self._free
 
-    def priority(self, label: Label) -> tuple[bool, int]:
+    def product_priority(self, label: Label) -> tuple[bool, int]:
         """Return how much the tensor of these channels determines a product with another tensor.
 
         A parameter determines more than a buffer, such as a mask, and a tensor of the result's
@@ -323,7 +323,7 @@ class Trace:
             return (False, 0)
         return self._priorities[at]
 
-    def consume(self, columns: Tensor, arriving: Tensor) -> None:
+    def record_reading_columns(self, columns: Tensor, arriving: Tensor) -> None:
         """Record that these columns of a weight multiply the channels ``arriving``."""
         self.reading.append(columns.reshape(-1).numpy())
         self.couple_arrival(columns, arriving)
@@ -347,8 +347,8 @@ class Trace:
         module passes to ``conv2d``. A decoder may pass the weight of a conv to
         ``conv_transpose2d``, which has other filters.
         """
-        name = self.module_name()
-        if not isinstance(self.module, UnitLayer) or not name:
+        name = self.running_module_name()
+        if not isinstance(self.running_module, UnitLayer) or not name:
             name = self._layer_of_weight.get(id(weight)) or self._layer_of_computed(weight)
             layer: Any = self.model.get_submodule(name)
             name = name if name and is_transposed(layer) == transposed else ""
@@ -360,7 +360,7 @@ class Trace:
         It is the running module, or the one whose weight, with the rows ``produced``, another
         module passes to ``linear``.
         """
-        module, name = self.module, self.module_name()
+        module, name = self.running_module, self.running_module_name()
         is_layer = isinstance(module, nn.Linear) and module.out_features == out.shape[-1]
         if not is_layer or not name:
             name = "" if produced is None else self._layer_of_rows(produced, nn.Linear)
@@ -390,11 +390,11 @@ class Trace:
         if not name:
             return None
         self.executed.add(name)
-        self.edges |= {(source, name) for source in self.sources(x)}
+        self.edges |= {(source, name) for source in self.source_layers(x)}
         self._sources[self._keys.record(out)] = frozenset((name,))
         return name
 
-    def sources(self, tensor: Any) -> frozenset[str]:
+    def source_layers(self, tensor: Any) -> frozenset[str]:
         """Return the layers whose filters reach this tensor through anything but layers."""
         return self._sources.get(self._keys.find(tensor), frozenset())
 
@@ -424,24 +424,24 @@ class Trace:
     # ---------------------------------------------------------------- the running modules
 
     @property
-    def module(self) -> nn.Module | None:
+    def running_module(self) -> nn.Module | None:
         """The innermost module whose forward runs."""
         return self._stack[-1] if self._stack else None
 
-    def module_name(self) -> str:
+    def running_module_name(self) -> str:
         """Return the innermost module of the model whose forward runs."""
         for module in reversed(self._stack):
             if id(module) in self.names:
                 return self.names[id(module)]
         return ""
 
-    def module_path(self) -> tuple[str, ...]:
+    def running_module_path(self) -> tuple[str, ...]:
         """Return the modules of the model whose forwards run, outermost first."""
         return tuple([self.names[id(m)] for m in self._stack if id(m) in self.names])
 
     def where(self) -> str:
         """Return the running module for use in a reason."""
-        return self.module_name() or "the model's forward"
+        return self.running_module_name() or "the model's forward"
 
     def enter_module(self, module: nn.Module) -> None:
         """Record that the forward of a module begins."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 
 __all__ = [
     "LinearExpression",
@@ -204,7 +204,7 @@ def temporary_traced_ints(model: nn.Module) -> Iterator[bool]:
     Yields whether there are any. Afterwards the original values are restored.
     """
     replaced: list[tuple[dict[str, Any], str, Any]] = []
-    for path, module in named_modules_of(model):
+    for path, module in list_named_modules(model):
         if type(module).__module__.startswith("torch.nn."):
             continue
         skipped = {n for kind, names in SYNCED.items() if isinstance(module, kind) for n in names}

@@ -107,7 +107,7 @@ class Tracer(NoCompileDispatchMode):
         New filters have no running statistics yet, so their norm would leave them as they are, and
         they might be silent. A function may use the tensors that it updates, a module does not.
         """
-        norm, x, running_mean = self.trace.module, args[0], args[3]
+        norm, x, running_mean = self.trace.running_module, args[0], args[3]
         if norm is None or type(norm) not in _BATCH_NORMS or running_mean is None:
             return args
         if norm._buffers.get("running_mean") is not running_mean:
@@ -115,7 +115,9 @@ class Tracer(NoCompileDispatchMode):
         activity = self.trace.activity
         with torch._C.DisableTorchFunctionSubclass():
             labels = self.trace.labels(x)
-            if activity.has_new and (not labels or any(map(activity.is_of_new, labels))):
+            if activity.has_new_filters and (
+                not labels or any(map(activity.includes_new_filter, labels))
+            ):
                 return args
         return (*args[:5], False, *args[6:])
 

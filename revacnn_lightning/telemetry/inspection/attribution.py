@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from revacnn_lightning.telemetry.conv import device_of
-from revacnn_lightning.telemetry.inspection.attribution_support import why_unsupported
+from revacnn_lightning.telemetry.inspection.attribution_support import why_graph_unsupported
 from revacnn_lightning.telemetry.inspection.autograd_graph import backward_path
 from revacnn_lightning.telemetry.inspection.receptive_field import (
     PixelBox,
@@ -140,7 +140,7 @@ def trace_activation(
     is_traced = dimensions == image.dim() - 1
     # Reading the graph runs a part of the network again that uses activation checkpointing.
     with side_effect_free(model, training=False):
-        refusal = why_unsupported(backward_path(maps, pixels), relu_nodes)
+        refusal = why_graph_unsupported(backward_path(maps, pixels), relu_nodes)
         field = compute_receptive_fields(output, pixels) if is_traced else None
     if field is None:
         units = (depth, maps.shape[2] // depth, maps.shape[3])

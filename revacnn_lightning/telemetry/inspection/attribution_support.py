@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["why_unsupported"]
+__all__ = ["why_graph_unsupported"]
 
 # Nodes of non-linearities other than ReLU, and the names that users know.
 _OTHER_NONLINEARITIES = {
@@ -38,7 +38,7 @@ _OTHER_NONLINEARITIES = {
 }
 
 
-def why_unsupported(path: list[Any], relu_nodes: Mapping[nn.Module, list[Any]]) -> str:
+def why_graph_unsupported(path: list[Any], relu_nodes: Mapping[nn.Module, list[Any]]) -> str:
     """Return why captum would compute neither method on this backward path; "" if it computes both.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.nn.modules.batchnorm import _NormBase
 
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
 __all__ = ["FollowingNorms", "observe_following_norms"]
@@ -67,7 +67,7 @@ class _Observer:
         self._layers: dict[Any, str] = {}  # of the autograd nodes of their outputs
         self._sources: dict[str, set[str]] = {}  # norm -> layers; "" is anything else
         self._failure = ""
-        modules = dict(named_modules_of(model))
+        modules = dict(list_named_modules(model))
         self._widths = {n: filter_count(m) for n, m in modules.items() if isinstance(m, UnitLayer)}
         self._features = {n: m.num_features for n, m in modules.items() if isinstance(m, _NormBase)}
         # FSDP2 casts what its modules receive and return: these hooks observe what is outside.

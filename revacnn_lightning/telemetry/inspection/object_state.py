@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from revacnn_lightning.telemetry.module_tree import named_modules_of
+from revacnn_lightning.telemetry.module_tree import list_named_modules
 
 __all__ = ["ObjectState"]
 
@@ -116,7 +116,7 @@ class ObjectState:
 
     def _add_registered_modules(self) -> None:
         """Add all modules of the model with their tensors, whatever the limits of a visit."""
-        registered = [module for _, module in named_modules_of(self._root)]
+        registered = [module for _, module in list_named_modules(self._root)]
         self._packages = {_package(type(module)) for module in registered} - _FOREIGN
         for module in registered:
             if id(module) not in self._seen:

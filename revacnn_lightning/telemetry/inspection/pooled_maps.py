@@ -74,7 +74,7 @@ class PooledMapRecorder:
         if pooled is not None and maps is not None:
             pooled.gradient = maps.flatten(2).sum(2, dtype=torch.float32)
 
-    def pop(self, gradient_scale: Tensor | float) -> dict[str, PooledMaps]:
+    def pop_maps(self, gradient_scale: Tensor | float) -> dict[str, PooledMaps]:
         """Return the pooled maps of the batch that has ended, by layer.
 
         Args:

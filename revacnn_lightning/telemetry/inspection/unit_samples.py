@@ -60,7 +60,7 @@ class UnitSampleRecorder:
                 sample = sample[:, self._units.to(maps.device)]
             self._sample = sample.float()
 
-    def pop(self) -> Tensor | None:
+    def pop_sample(self) -> Tensor | None:
         """Return the sample of the batch that has ended, float32 (n, C) on the device."""
         sample, self._sample = self._sample, None
         return sample

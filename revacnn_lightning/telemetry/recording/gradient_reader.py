@@ -172,7 +172,7 @@ class GradientReader:
         if self._pending:  # an error has ended these passes
             self._lose([sums for pending in self._pending.values() for sums in pending])
         elif self._policy.order:
-            if self._policy.has_missed():
+            if self._policy.has_missed_pass():
                 self._lose(self._policy.order[1:])
         elif self._is_plain and len(self._read) == 1:
             if self._policy.learn(*self._read[0]):
@@ -225,7 +225,7 @@ class GradientReader:
             self._read_at_end(number, self._policy.order)
             self._policy.has_passed = True
             return
-        lost = self._policy.possibly_missed(number)
+        lost = self._policy.possibly_missed_weights(number)
         if lost:
             self._lose(lost)
         else:

@@ -457,7 +457,7 @@ class Recorder:
 
     def pop_pooled_maps(self) -> dict[str, PooledMaps]:
         """Return the pooled maps of the batch that `end_batch` has ended, by layer."""
-        return self.pooled_maps.pop(self._grad_scale * self._batch.loss_scale)
+        return self.pooled_maps.pop_maps(self._grad_scale * self._batch.loss_scale)
 
     def current_weight(self, layer: str) -> Tensor | None:
         """Return the weight of a conv, as it is or as the last recorded forward has computed it.

@@ -112,7 +112,7 @@ class SingleHookPolicy:
         """
         return not any(map(_IS_PRESENT, [weight.grad for weight in self._tensors]))
 
-    def possibly_missed(self, pass_number: int) -> Sequence[WeightSums]:
+    def possibly_missed_weights(self, pass_number: int) -> Sequence[WeightSums]:
         """Return the followers whose gradient may have been missed, or a part of it.
 
         Args:
@@ -122,7 +122,7 @@ class SingleHookPolicy:
             return self.order[1:]
         return [each for each in self.order[1:] if not each.is_before_gradient()]
 
-    def has_missed(self) -> bool:
+    def has_missed_pass(self) -> bool:
         """Return whether some pass of the batch has missed the lead."""
         return self._passes.run_empty_pass() != self._start + 1 + self.has_passed
 

@@ -112,7 +112,7 @@ def test_an_internal_error_is_a_trouble_of_a_rank_that_still_trains(watch: RankW
     )  # it is no reason for an exception of the training
     text = "internal error of ReVACNN in rank 2: KeyError: 'conv1'"
     assert watch.describe_first_trouble() == text
-    assert watch.take_errors() == [text]
-    assert watch.take_errors() == []
+    assert watch.pop_errors() == [text]
+    assert watch.pop_errors() == []
     watch.record_lost_rank(1)
     assert watch.describe_first_trouble() == "rank 1 has ended"

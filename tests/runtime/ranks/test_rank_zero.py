@@ -40,6 +40,6 @@ def test_the_reason_is_the_error_of_the_other_rank(
         watch.report_error(1, error)
     for _ in range(2):
         ranks.begin_batch()
-        ranks.end_stop(StopReasons)
+        ranks.resume_all_ranks(StopReasons)
     assert reason in ranks.refusal
     assert not ranks.is_stopped

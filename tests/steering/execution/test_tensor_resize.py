@@ -76,7 +76,7 @@ def test_revert_is_the_inverse_of_apply(edit: TensorEdit) -> None:
 @given(edits())
 def test_an_entry_and_its_copies_sum_to_what_it_was(edit: TensorEdit) -> None:
     resize, old = Resize(edit), tensor_for(edit)
-    new = resize.apply_and_share(old, torch.Generator())
+    new = resize.apply_keeping_sums(old, torch.Generator())
     for source in np.unique(resize.order[resize.is_new]):
         at = torch.from_numpy(np.flatnonzero(resize.order == source))
         total = new.index_select(edit.dim, at).double().sum(edit.dim)
@@ -87,7 +87,7 @@ def test_an_entry_and_one_copy_sum_to_it_exactly_in_every_precision() -> None:
     edit = TensorEdit("w", 1, 3, [(0, 2), (1, 3)], [2])
     for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
         old = torch.randn(64, 3, 5).to(dtype)
-        new = Resize(edit).apply_and_share(old, torch.Generator())
+        new = Resize(edit).apply_keeping_sums(old, torch.Generator())
         assert torch.equal(new[:, 1] + new[:, 2], old[:, 1])
         shares = (new[:, 1] / old[:, 1]).double()
         assert shares.std() > 0.01  # not proportional

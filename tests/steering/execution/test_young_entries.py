@@ -311,7 +311,7 @@ def test_an_error_does_not_stop_the_training(
     def fail(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(young_entries, "repeat_step", fail)
+    monkeypatch.setattr(young_entries, "step_cohorts_only", fail)
     nets.step(model, optimizer, 10)
     assert "broken" in caplog.text
     nets.step(model, optimizer, 11)

@@ -13,7 +13,7 @@ from torch import nn
 from revacnn_lightning import AddFilters, InsertLayer, RemoveLayer, Undo
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
-from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped
+from revacnn_lightning.steering.holders.optimizers import all_optimizers, unwrapped_optimizers
 from tests.steering.nets import Plain, build, images, probe_of
 
 
@@ -55,7 +55,8 @@ def test_wrappers_of_lightning_and_fabric_are_unwrapped() -> None:
     adam = torch.optim.Adam(build(Plain).parameters())
     strategy = SimpleNamespace()
     assert (
-        unwrapped([LightningOptimizer(adam), _FabricOptimizer(adam, strategy), adam]) == [adam] * 3
+        unwrapped_optimizers([LightningOptimizer(adam), _FabricOptimizer(adam, strategy), adam])
+        == [adam] * 3
     )
 
 

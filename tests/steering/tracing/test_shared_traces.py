@@ -22,7 +22,7 @@ def facts_of(groups: ChannelGroups) -> dict[str, Any]:
     """Return everything that a trace has found, in a form that can be compared."""
     ours = {name.strip("_"): plain(value) for name, value in vars(groups).items()}
     del ours["silent_channels"]
-    ours.pop("without_positions", None)  # follows from the others
+    ours.pop("ignoring_part_positions", None)  # follows from the others
     return ours
 
 

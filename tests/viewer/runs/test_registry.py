@@ -79,6 +79,8 @@ def test_a_run_of_another_protocol_version_is_named(
     registry: RunRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reason = "the run of run-a.json uses protocol 99"
-    monkeypatch.setattr(registry_module, "find_unusable_files", lambda: {"run-a.json": reason})
+    monkeypatch.setattr(
+        registry_module, "find_unusable_connection_files", lambda: {"run-a.json": reason}
+    )
     registry.tick()
     assert registry.problem == f"A training cannot be shown: {reason}."

@@ -96,13 +96,13 @@ def _grouped(
 ) -> Tensor | None:
     """Weight (C_out, C_in / groups, …): groups have rows of their own and share column indices."""
     if rows is not None:
-        trace.produce(rows)
+        trace.record_producing_rows(rows)
         if groups > 1:
             per_group = rows.view(groups, -1)
             trace.couple(per_group[:1], per_group)
     if columns is not None and arriving is not None:
         per_group = arriving.view(groups, -1)
-        trace.consume(columns, per_group[0])
+        trace.record_reading_columns(columns, per_group[0])
         trace.couple(columns[None], per_group)
     else:
         fix_unmatched_operand(trace, arriving, columns)
@@ -118,7 +118,7 @@ def _transposed(
 ) -> Tensor | None:
     """Weight (C_in, C_out / groups, …)."""
     if rows is not None and arriving is not None:
-        trace.consume(rows, arriving)
+        trace.record_reading_columns(rows, arriving)
         if groups > 1:
             per_group = rows.view(groups, -1)
             trace.couple(per_group[:1], per_group)
@@ -126,7 +126,7 @@ def _transposed(
         fix_unmatched_operand(trace, arriving, rows)
     if columns is None:
         return None
-    trace.produce(columns)
+    trace.record_producing_rows(columns)
     return columns.repeat(groups)
 
 
@@ -138,7 +138,7 @@ def _depthwise(
         fix_unmatched_operand(trace, arriving, rows)
         return rows
     processed = arriving.repeat_interleave(len(rows) // groups)
-    trace.produce(rows)
+    trace.record_producing_rows(rows)
     trace.couple_arrival(rows, processed)
     return processed
 

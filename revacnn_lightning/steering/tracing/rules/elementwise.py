@@ -44,7 +44,7 @@ def _label_whole(trace: Trace, part: Tensor, written: Tensor) -> bool:
     Returns:
         Whether the part has all of the channels.
     """
-    whole = trace.uninitialized(part)
+    whole = trace.uninitialized_whole(part)
     if whole is None or whole.ndim != part.ndim or written.shape != part.shape:
         return False
     labels = trace.labels(written)
@@ -131,7 +131,7 @@ def _label_of_both(trace: Trace, new: Label, old: Label) -> Label:
             return new
         if old_is_produced and not new_is_produced:
             trace.record_arrival(new, old)
-        elif not new_is_produced and trace.priority(new) > trace.priority(old):
+        elif not new_is_produced and trace.product_priority(new) > trace.product_priority(old):
             return new  # of the tensors that a weight is computed from, the main one
         return old
     if new_dims < old_dims:

@@ -54,12 +54,12 @@ def _matrix_product(
     trace.rounding_unit = max(trace.rounding_unit, matmul_rounding_unit(call.out))
     if inner is not None and arriving is not None:
         trace.activity.record(x, last, arriving)
-        trace.consume(inner, arriving)
+        trace.record_reading_columns(inner, arriving)
     else:
         fix_unmatched_operand(trace, arriving, inner)
     labels: list[Label] = []
     if produced is not None:
-        trace.produce(produced)
+        trace.record_producing_rows(produced)
         labels.append(label_along(produced, call.out.ndim, call.out.ndim - 1))
         couple_bias(trace, bias, -1, produced)
     if name is not None and produced is not None:
@@ -101,5 +101,5 @@ def _dot(trace: Trace, call: OpCall) -> None:
 def _embedding(trace: Trace, call: OpCall) -> None:
     produced = trace.channels_along(call.args[0], 1)
     if produced is not None:
-        trace.produce(produced)
+        trace.record_producing_rows(produced)
         trace.set_labels(call.out, [label_along(produced, call.out.ndim, call.out.ndim - 1)])

@@ -35,21 +35,21 @@ def _batch_norm(trace: Trace, call: OpCall) -> None:
                 trace.fix(entries, f"{trace.where()} normalizes channels that no layer produces")
             else:
                 trace.couple_arrival(entries, arriving)
-    sources = trace.sources(x)
-    if len(sources) == 1 and trace.module_name():
+    sources = trace.source_layers(x)
+    if len(sources) == 1 and trace.running_module_name():
         (conv,) = sources
         if len(trace.filters.get(conv, ())) == x.shape[1]:
-            trace.norm_after.setdefault(conv, set()).add(trace.module_name())
+            trace.norm_after.setdefault(conv, set()).add(trace.running_module_name())
     trace.set_labels(call.outs[0], list(trace.labels(x)))
 
 
 def _count_features(trace: Trace, arriving: Tensor | None) -> None:
     """Record that a norm without parameters counts its channels in an attribute."""
-    norm = trace.module
+    norm = trace.running_module
     if isinstance(norm, _NormBase) and arriving is not None and not _own_tensors(norm):
         features = int(norm.num_features)
         if len(arriving) % features == 0:  # an instance norm repeats the channels per image
-            trace.count_in_attribute("num_features", arriving[:features])
+            trace.record_count_attribute("num_features", arriving[:features])
 
 
 def _own_tensors(module: nn.Module) -> list[Tensor]:
@@ -72,10 +72,10 @@ def _layer_norm(trace: Trace, call: OpCall) -> None:
         dims = labeled_dims(label)
         if dims & normalized:
             trace.normalize_together(label, f"{trace.where()} normalizes over them")
-        if isinstance(trace.module, NORMS) and not affine and len(dims) == 1:
+        if isinstance(trace.running_module, NORMS) and not affine and len(dims) == 1:
             (dim,) = dims
             entry = dim - min(normalized)
-            trace.count_in_attribute("normalized_shape", label.reshape(-1), entry)
+            trace.record_count_attribute("normalized_shape", label.reshape(-1), entry)
     trace.set_labels(call.outs[0], join_labels(trace, [x, *affine], x.ndim))
 
 
@@ -90,9 +90,11 @@ def _group_norm(trace: Trace, call: OpCall) -> None:
             if entries is not None:
                 trace.couple_arrival(entries, arriving)
         per_group = arriving.view(groups, -1)
-        if groups > 1 and isinstance(trace.module, nn.GroupNorm):
-            trace.keep_whole(per_group)  # adding or removing a group does not change the others
-            trace.count_in_attribute("num_groups", per_group[:, 0])
+        if groups > 1 and isinstance(trace.running_module, nn.GroupNorm):
+            trace.keep_groups_whole(
+                per_group
+            )  # adding or removing a group does not change the others
+            trace.record_count_attribute("num_groups", per_group[:, 0])
         else:
             trace.normalize_together(arriving, f"{trace.where()} normalizes over them")
             trace.couple(per_group[:1], per_group)

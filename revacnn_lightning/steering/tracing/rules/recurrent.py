@@ -44,7 +44,7 @@ def _read(trace: Trace, call: OpCall, weights: Sequence[Tensor]) -> None:
     for weight in weights:
         columns = trace.channels_along(weight, 1)
         if columns is not None and arriving is not None:
-            trace.consume(columns, arriving)
+            trace.record_reading_columns(columns, arriving)
         else:
             fix_unmatched_operand(trace, arriving, columns)
     for tensor in call.tensors:

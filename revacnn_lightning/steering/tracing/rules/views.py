@@ -66,17 +66,17 @@ def _couple_parts(trace: Trace, call: OpCall, label: Label, parts: list[Label]) 
     if call.base == "split" and len(parts) > 1:
         dim = call.argument(2, "dim", 0) % label.ndim
         if dim in dims:
-            trace.divide(parts, is_split=True)
+            trace.record_equal_parts(parts, is_split=True)
     viewed = labeled_dims(parts[0])
     if call.base in RESHAPES and len(viewed) in (2, 3):
         # C -> (g, C / g) or (3, heads, C / (3 heads)): the result stays a rectangle.
-        trace.divide(list(parts[0].reshape(-1, parts[0].shape[max(viewed)])))
+        trace.record_equal_parts(list(parts[0].reshape(-1, parts[0].shape[max(viewed)])))
         trace.has_heads |= len(viewed) == 3
 
 
 def _count_unflattened(trace: Trace, label: Label) -> None:
     """Record that an entry of the sizes of an ``nn.Unflatten`` is the number of these channels."""
-    module, dims = trace.module, sorted(labeled_dims(label))
+    module, dims = trace.running_module, sorted(labeled_dims(label))
     if not isinstance(module, nn.Unflatten) or not isinstance(module.dim, int) or not dims:
         return
     for group in dims[:-1]:
@@ -85,7 +85,7 @@ def _count_unflattened(trace: Trace, label: Label) -> None:
     first = module.dim % (label.ndim - len(sizes) + 1)
     entry = dims[-1] - first
     if 0 <= entry < len(sizes) and sizes[entry] == label.numel():
-        trace.count_in_attribute("unflattened_size", label.reshape(-1), entry)
+        trace.record_count_attribute("unflattened_size", label.reshape(-1), entry)
 
 
 def _fix_written_size(trace: Trace, x: Tensor, label: Label, out: Tensor) -> None:
