@@ -132,7 +132,7 @@ def run_chain(
     last_features: Features = {}
     for features in feature_snapshots(n_filters, refreshes + 1, seed):
         for view, average in averages.items():
-            features[view] = average.add(np.arange(n_filters), features[view])
+            features[view] = average.add_and_average(np.arange(n_filters), features[view])
         start = time.perf_counter()
         new = project_views(worker, method, features, last, last_features)
         chain.seconds.append(time.perf_counter() - start)

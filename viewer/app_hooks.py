@@ -15,7 +15,7 @@ from revacnn_lightning.page_server.access_token import AccessToken
 from revacnn_lightning.page_server.bokeh_serve import session_payload
 
 from . import page_access
-from .bokeh_compat import apply_patches
+from .bokeh_compat import apply_enabled_patches
 from .runs import app_state
 
 # Bokeh sets sys.argv to the arguments after --args only while it executes this file.
@@ -23,7 +23,7 @@ OPTIONS = app_state.parse_options(sys.argv[1:])
 # Made before Bokeh forks: all processes of --num-procs have the same.
 TOKEN = AccessToken.of_this_process()
 
-apply_patches()
+apply_enabled_patches()
 # A check of all models of each page, a fifth of the time in which it is made; tests do it.
 settings.perform_document_validation = False
 if OPTIONS.access == "server":
@@ -35,7 +35,7 @@ elif OPTIONS.access == "token":
 def on_server_loaded(server_context: ServerContext) -> None:
     """Start following runs. Bokeh calls this hook when the server starts."""
     if OPTIONS.access != "token":
-        page_access.leave_access_to_server()
+        page_access.let_server_check_access()
     else:
         print(
             f"ReVACNN: add  ?{TOKEN.query}  to the address of the page. It opens only with this "

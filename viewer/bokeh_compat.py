@@ -28,14 +28,14 @@ from bokeh.server.connection import ServerConnection
 from bokeh.server.session import ServerSession
 from bokeh.server.views.ws import WSHandler
 
-__all__ = ["apply_patches", "disable_nagle", "merge_change_messages"]
+__all__ = ["apply_enabled_patches", "disable_websocket_nagle", "send_changes_in_one_message"]
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "REVACNN_BOKEH_PATCHES"
 
 
-def apply_patches() -> list[str]:
+def apply_enabled_patches() -> list[str]:
     """Apply the patches that the environment names; return the names of those that could be."""
     wanted = os.environ.get(VARIABLE, ",".join(PATCHES)).replace(" ", "").split(",")
     applied = [name for name, apply in PATCHES.items() if name in wanted and apply()]
@@ -45,7 +45,7 @@ def apply_patches() -> list[str]:
     return applied
 
 
-def disable_nagle() -> bool:
+def disable_websocket_nagle() -> bool:
     """Disable Nagle's algorithm for the websockets of pages; return whether that was possible.
 
     Bokeh sends an update as several small frames. With Nagle's algorithm, each waits until the
@@ -65,7 +65,7 @@ def disable_nagle() -> bool:
     return _replace(WSHandler, "_async_open", _async_open)
 
 
-def merge_change_messages() -> bool:
+def send_changes_in_one_message() -> bool:
     """Send all changes of one callback as one message; return whether that was possible.
 
     Bokeh sends every changed property as a message of its own, which costs several tasks in the
@@ -127,8 +127,8 @@ async def _send_nothing() -> None:
 
 
 PATCHES: dict[str, Callable[[], bool]] = {
-    "nodelay": disable_nagle,
-    "merge": merge_change_messages,
+    "nodelay": disable_websocket_nagle,
+    "merge": send_changes_in_one_message,
 }
 
 

@@ -44,7 +44,7 @@ def open_page(request: Any) -> None:
     page.open(document)
 
 
-if page_access.is_granted(request):
+if page_access.is_access_granted(request):
     open_page(request)
 else:
     page_access.show_sign_in(document, request)

@@ -20,8 +20,8 @@ from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page
 
 __all__ = [
     "cookie_to_set",
-    "is_granted",
-    "leave_access_to_server",
+    "is_access_granted",
+    "let_server_check_access",
     "require_auth_module",
     "set_default_auth_module",
     "show_sign_in",
@@ -63,7 +63,7 @@ def _auth_module() -> str:
     return given[-1] if given else settings.auth_module() or ""
 
 
-def leave_access_to_server() -> None:
+def let_server_check_access() -> None:
     """Leave it to the server to check requests, and admit all that reach the page.
 
     ``revacnn view`` and authentication modules of Bokeh's server check requests before the page is
@@ -73,7 +73,7 @@ def leave_access_to_server() -> None:
     _has_server_decided = True
 
 
-def is_granted(request: Any) -> bool:
+def is_access_granted(request: Any) -> bool:
     """Return whether the request for the page has the token or its cookie.
 
     Args:

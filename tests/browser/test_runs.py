@@ -156,7 +156,7 @@ def test_a_server_that_hangs_is_not_mistaken_for_one_at_work(
             re.compile(r"has not responded since \d\d:\d\d:\d\d")
         )
         assert page.evaluate("document.getElementById('staging').inert")
-        page.evaluate("revacnn.sendCommand('apply')")
+        page.evaluate("revacnn.sendCommand('apply_staged')")
         page.evaluate("window.mark = true")
         os.kill(process_id, signal.SIGCONT)
         page.wait_for_selector("#app[data-lost=false]")

@@ -39,9 +39,9 @@ def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nagle_is_disabled_once() -> None:
     original = WSHandler._async_open
     assert inspect.iscoroutinefunction(original)
-    assert bokeh_compat.disable_nagle() is True
+    assert bokeh_compat.disable_websocket_nagle() is True
     wrapped = WSHandler._async_open
-    assert bokeh_compat.disable_nagle() is True
+    assert bokeh_compat.disable_websocket_nagle() is True
     assert WSHandler._async_open is wrapped is not original
 
 
@@ -50,7 +50,7 @@ def test_a_bokeh_without_what_a_patch_needs_is_left_alone(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(WSHandler, "_async_open", opened)
     monkeypatch.delattr(ServerConnection, "send_patch_document", raising=False)
-    assert bokeh_compat.apply_patches() == []
+    assert bokeh_compat.apply_enabled_patches() == []
     assert WSHandler._async_open is opened
     assert not hasattr(ServerConnection, "send_patch_document")
 
@@ -63,7 +63,7 @@ def test_the_environment_names_the_patches(
 ) -> None:
     original = WSHandler._async_open
     monkeypatch.setenv(bokeh_compat.VARIABLE, names)
-    assert bokeh_compat.apply_patches() == expected
+    assert bokeh_compat.apply_enabled_patches() == expected
     assert (WSHandler._async_open is original) == (not expected)
 
 
@@ -98,7 +98,7 @@ needs_single_patches = pytest.mark.skipif(
 def test_all_changes_of_a_callback_are_one_message(
     session: tuple[ServerSession, Document, Handler],
 ) -> None:
-    assert bokeh_compat.merge_change_messages() is True
+    assert bokeh_compat.send_changes_in_one_message() is True
     server, document, handler = session
     first, second = PageLink(), ColumnDataSource({"x": np.zeros(3)})
 

@@ -14,7 +14,7 @@ from revacnn_lightning.page_server import bokeh_serve
 from revacnn_lightning.page_server.access_token import AccessToken, cookie_name
 from tests.viewer.processes import TOKEN
 from viewer import page_access
-from viewer.page_access import cookie_to_set, is_granted, require_auth_module, show_sign_in
+from viewer.page_access import cookie_to_set, is_access_granted, require_auth_module, show_sign_in
 
 HOST = "localhost:5006"
 
@@ -36,7 +36,7 @@ def request(token: str | None = None, peer: str = "127.0.0.1", **cookies: str) -
 
 def test_a_session_from_another_machine_needs_encryption() -> None:
     """Where another authentication module has let the request through."""
-    assert not is_granted(request(TOKEN.text, peer="192.0.2.7"))
+    assert not is_access_granted(request(TOKEN.text, peer="192.0.2.7"))
     document = Document()
     show_sign_in(document, request(TOKEN.text, peer="192.0.2.7"))
     page = document.template.render(document.template_variables)
@@ -44,12 +44,12 @@ def test_a_session_from_another_machine_needs_encryption() -> None:
 
 
 def test_a_session_needs_the_token_or_its_cookie() -> None:
-    assert is_granted(request(TOKEN.text))
-    assert is_granted(request(**{cookie_name(HOST): TOKEN.cookie_value}))
-    assert not is_granted(request())
-    assert not is_granted(request("wrong"))
-    assert not is_granted(request(**{cookie_name("localhost:1"): TOKEN.cookie_value}))
-    assert not is_granted(None)
+    assert is_access_granted(request(TOKEN.text))
+    assert is_access_granted(request(**{cookie_name(HOST): TOKEN.cookie_value}))
+    assert not is_access_granted(request())
+    assert not is_access_granted(request("wrong"))
+    assert not is_access_granted(request(**{cookie_name("localhost:1"): TOKEN.cookie_value}))
+    assert not is_access_granted(None)
 
 
 def test_the_page_sets_the_cookie_only_for_a_token() -> None:
@@ -74,8 +74,8 @@ def test_bokeh_serve_gets_our_module_unless_the_user_has_another(
 
 
 def test_a_server_that_checks_requests_decides_alone() -> None:
-    page_access.leave_access_to_server()
-    assert is_granted(request())
+    page_access.let_server_check_access()
+    assert is_access_granted(request())
     assert cookie_to_set(request(TOKEN.text)) == ""
 
 

@@ -90,7 +90,7 @@ class ChangeListPanel(HtmlPanel):
         state = self.tab.state
         changes: list[Change] = []
         if state is not None:
-            changes = newest_first([*reversed(state.requests.changes()), *state.alerts])
+            changes = newest_first([*reversed(state.requests.requests_and_edits()), *state.alerts])
         return {
             "records": [
                 {

@@ -126,7 +126,7 @@ class Chart:
         """Draw what is new. Return whether anything is."""
         raise NotImplementedError
 
-    def has_changed(self, *key: Any) -> bool:
+    def has_changed_since_last(self, *key: Any) -> bool:
         """Return whether the key of the data differs from the last call, and store it."""
         if key == self._shown_key:
             return False

@@ -8,7 +8,7 @@ import numpy as np
 
 from revacnn_lightning.history.time_series import TimeSeries
 
-from ..runs.metric_names import LOSS, group_by_family, phase
+from ..runs.metric_names import LOSS, group_by_family, metric_phase
 from ..runs.run_state import RunState
 
 __all__ = ["Curve", "layer_curves", "learning_rate_curves", "metric_curves", "training_loss_curve"]
@@ -39,7 +39,7 @@ def metric_curves(state: RunState, metric: str) -> list[Curve]:
     has_loss = metric == LOSS and len(loss.steps) > 0
     curves = [loss] if has_loss else []
     for name in _logged_names(state, metric):
-        if not has_loss or phase(name) not in ("", "train"):
+        if not has_loss or metric_phase(name) not in ("", "train"):
             curves.append(_column(state.histories.metrics[name], 0, name))
     return [curve for curve in curves if len(curve.steps)][: MAX_CURVES + has_loss]
 

@@ -28,7 +28,9 @@ class DeferredCharts:
 
     def __init__(self, makers: Mapping[str, Callable[[], Chart]]) -> None:
         self._makers = list(makers.values())
-        self.places = [Column(name=f"{name}_place", sizing_mode="stretch_both") for name in makers]
+        self.chart_places = [
+            Column(name=f"{name}_place", sizing_mode="stretch_both") for name in makers
+        ]
         self.charts: list[Chart] = []
 
     def make_next(self) -> Chart | None:
@@ -37,6 +39,6 @@ class DeferredCharts:
         if n_made == len(self._makers):
             return None
         chart = self._makers[n_made]()
-        self.places[n_made].children = [chart.root]
+        self.chart_places[n_made].children = [chart.root]
         self.charts.append(chart)
         return chart

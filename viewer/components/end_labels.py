@@ -74,28 +74,28 @@ class EndLabels:
     def draw(
         self,
         ends: Sequence[CurveEnd],
-        first: float,
-        values: np.ndarray,
+        first_x: float,
+        y_values: np.ndarray,
         *,
         is_log: bool,
-        last: float | None = None,
-        floor: float | None = None,
+        last_x: float | None = None,
+        min_y: float | None = None,
     ) -> None:
         """Write the names behind the ends of the curves.
 
         Args:
             ends: the ends of the curves to name.
-            first: where the x axis begins.
-            values: all values that the y axis spans.
+            first_x: where the x axis begins.
+            y_values: all values that the y axis spans.
             is_log: whether the y axis is logarithmic.
-            last: where the curves end; None for the last of ``ends``.
-            floor: where the y axis begins; None: at its values.
+            last_x: where the curves end; None for the last of ``ends``.
+            min_y: where the y axis begins; None: at its values.
         """
-        last = max((end.x for end in ends), default=first) if last is None else last
-        self._draw_extent(first, last, ends, values)
+        last_x = max((end.x for end in ends), default=first_x) if last_x is None else last_x
+        self._draw_extent(first_x, last_x, ends, y_values)
         ys = np.array([end.y for end in ends])
-        shifts = self.shifts(values, ys, is_log=is_log, floor=floor)
-        self.source.data = _columns(ends, shifts, last)
+        shifts = self.label_shifts(y_values, ys, is_log=is_log, min_y=min_y)
+        self.source.data = _columns(ends, shifts, last_x)
 
     def _draw_extent(
         self, first: float, last: float, ends: Sequence[CurveEnd], values: np.ndarray
@@ -108,28 +108,28 @@ class EndLabels:
         y = float(finite[0]) if len(finite) else np.nan  # any within the y axis
         self._extent.data = {"x": [first, end], "y": [y, y]}
 
-    def shifts(
+    def label_shifts(
         self,
-        values: np.ndarray,
-        last: np.ndarray,
+        y_values: np.ndarray,
+        end_values: np.ndarray,
         *,
         is_log: bool,
-        floor: float | None = None,
+        min_y: float | None = None,
     ) -> np.ndarray:
         """Return how far below the end of its curve each label is written, in px (labels,).
 
-        ``values`` span the axis; ``last`` (labels,) are the ends of the curves.
+        ``y_values`` span the axis; ``end_values`` (labels,) are the ends of the curves.
         """
-        if not len(last):
-            return last
+        if not len(end_values):
+            return end_values
         if is_log:
             with np.errstate(divide="ignore", invalid="ignore"):
-                values, last = np.log(values), np.log(last)
-        finite, height = values[np.isfinite(values)], self.size[1]
+                y_values, end_values = np.log(y_values), np.log(end_values)
+        finite, height = y_values[np.isfinite(y_values)], self.size[1]
         if not len(finite):
-            return np.zeros(len(last))
-        bottom, top = _axis_ends(finite, floor)
-        positions = height * (top - last) / (top - bottom)
+            return np.zeros(len(end_values))
+        bottom, top = _axis_ends(finite, min_y)
+        positions = height * (top - end_values) / (top - bottom)
         return spread_labels(positions, LABEL_HEIGHT, height) - positions
 
 

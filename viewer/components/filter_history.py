@@ -61,11 +61,11 @@ class FilterHistoryChart(TimeChart):
             return False
         history = state.histories.filters
         lengths = (history.length, history.stride, state.structure_revision)
-        if not self.has_changed(state, *lengths, position, *self.settings_key()):
+        if not self.has_changed_since_last(state, *lengths, position, *self.settings_key()):
             return False
         self.update_x_axis()
         own, mean = self.curves(state)
-        is_log = self.choose_scale(is_log_by_default=False, values=[own.values, mean.values])
+        is_log = self.apply_chosen_scale(is_log_by_default=False, values=[own.values, mean.values])
         finite = np.isfinite(own.values)
         values, means = own.values[finite], mean.values[finite]
         if is_log:

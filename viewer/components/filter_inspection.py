@@ -19,7 +19,7 @@ from ..rendering.inspected_inputs import (
     input_picture,
     is_drawn_as_curves,
     quantize_curves,
-    signal_raster_rows,
+    signal_raster_row_count,
 )
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
@@ -118,12 +118,12 @@ def _is_signal(size: tuple[int, int]) -> bool:
 
 def _drawn_size(size: tuple[int, int], values: np.ndarray) -> tuple[int, int]:
     """Return a height and width as they are drawn: a signal may have a row per channel."""
-    rows = signal_raster_rows(values)
+    rows = signal_raster_row_count(values)
     return size if rows is None or size[0] != 1 else (rows, size[1])
 
 
 def _drawn_box(box: tuple[int, int, int, int], values: np.ndarray) -> list[int]:
-    rows = signal_raster_rows(values)
+    rows = signal_raster_row_count(values)
     return list(box if rows is None else (0, box[1], rows, box[3]))
 
 

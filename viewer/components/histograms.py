@@ -60,7 +60,7 @@ def _ridges(history: HistogramHistory, note: str) -> dict[str, Any]:
     """Return what the page draws, and in words what it shows."""
     if not history.steps:
         return {"steps": np.zeros(0), "note": note, "facts": "", "limit": 0.0}
-    shares = history.shares()
+    shares = history.bin_shares()
     peak = max(float(np.quantile(shares.max(axis=1), PEAK_QUANTILE)), 1e-9)
     return {
         "steps": np.asarray(history.steps, np.float64),

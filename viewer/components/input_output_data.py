@@ -25,8 +25,8 @@ __all__ = [
     "class_probability_rows",
     "describe_input",
     "describe_output",
+    "inner_input_readers",
     "input_output_dimensions",
-    "input_readers_with_sources",
     "input_signal",
     "input_tiles",
     "relative_channel_magnitudes",
@@ -69,9 +69,7 @@ def input_output_dimensions(
     )
 
 
-def input_readers_with_sources(
-    structure: Structure, image_pass: ImagePass | None
-) -> tuple[int, ...]:
+def inner_input_readers(structure: Structure, image_pass: ImagePass | None) -> tuple[int, ...]:
     """Return the layers that read the input, if each of them also reads another layer; else ()."""
     if image_pass is None:
         return ()
@@ -144,12 +142,12 @@ def describe_input(image_pass: ImagePass | None, refusal: str, *, is_waiting: bo
         "choosable": bool(image_pass.input_shape),
         "slice": slice_note,
         "image_note": image_pass.image_note,
-        "grid": count_paintable_tiles(image_pass.input_shape),
+        "grid": paintable_tile_grid(image_pass.input_shape),
         "picture_side": scaled_picture_side(image_pass.input_shape),
     }
 
 
-def count_paintable_tiles(input_shape: list[int]) -> list[int]:
+def paintable_tile_grid(input_shape: list[int]) -> list[int]:
     """Return the number of rows and columns of tiles that a person can paint in an image."""
     return [min(MAX_TILES, size) for size in input_shape[1:]] if len(input_shape) == 3 else [0, 0]
 

@@ -100,7 +100,7 @@ class InputOutputView:
     def _paint_facts(self) -> dict[str, Any]:
         """Return what is under the paint of the shown image, and why an image was refused."""
         image, own = self.tab.follower.layer_details.image, self.tab.follower.own_images
-        origin = own.origin(image)
+        origin = own.unpainted_image(image)
         return {
             "origin": "batch" if origin is None else str(origin),
             "is_painted": own.is_painted(image),

@@ -91,7 +91,9 @@ class LayerChart(TimeChart):
         if not self._is_due(len(state.structure.layers), settings):
             return False
         lengths = (history.length, history.stride, state.structure_revision)
-        if not self.has_changed(state, *lengths, selected, *settings, *self.compared_key()):
+        if not self.has_changed_since_last(
+            state, *lengths, selected, *settings, *self.compared_key()
+        ):
             return False
         self._drawn_at, self._drawn_settings = time.monotonic(), settings
         self.update_x_axis()
@@ -115,7 +117,7 @@ class LayerChart(TimeChart):
         is_share = self.statistic == SHARE_STATISTIC
         values = [curve.values for curve in curves]
         was_log = self.is_log
-        is_log = self.choose_scale(is_log_by_default=not is_share, values=values)
+        is_log = self.apply_chosen_scale(is_log_by_default=not is_share, values=values)
         if (is_share, is_log) != (self._is_share, was_log):
             self._is_share = is_share
             share_range = make_data_range(start=0, default_span=2 * MIN_SHARE)
@@ -185,11 +187,11 @@ class LayerChart(TimeChart):
         drawn = [data, data["compared"]] if "compared" in data else [data]
         self.labels.draw(
             ends,
-            first=float(data["step"][0]),
-            values=np.concatenate([one["value"].ravel() for one in drawn]),
+            first_x=float(data["step"][0]),
+            y_values=np.concatenate([one["value"].ravel() for one in drawn]),
             is_log=self.is_log,
-            last=max(float(one["step"][-1]) for one in drawn if len(one["step"])),
-            floor=0.0 if self._is_share and not self.is_log else None,
+            last_x=max(float(one["step"][-1]) for one in drawn if len(one["step"])),
+            min_y=0.0 if self._is_share and not self.is_log else None,
         )
 
 

@@ -47,7 +47,7 @@ class FilterBarChart(Chart):
         if state is None or position is None or statistic not in tab.values():
             return False
         key = (state, tab.statistics_key(), state.structure_revision, position, statistic)
-        if not self.has_changed(*key):
+        if not self.has_changed_since_last(*key):
             return False
         layer, index = position
         values = np.nan_to_num(tab.layer_values(statistic, layer), posinf=0.0)
@@ -114,7 +114,9 @@ class FilterScatterChart(Chart):
         tab, state, position = self.tab, self.tab.state, self.tab.selected_position()
         if state is None or position is None:
             return False
-        if not self.has_changed(state, tab.statistics_key(), state.structure_revision, position):
+        if not self.has_changed_since_last(
+            state, tab.statistics_key(), state.structure_revision, position
+        ):
             return False
         layer, index = position
         gradient = tab.layer_values("gradient", layer)

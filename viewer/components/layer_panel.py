@@ -95,7 +95,7 @@ class LayerPanel(HtmlPanel):
         has_slices = len(layer.kernel_size) == 3
         if tab.pane == "inspection" and tab.selection is not None:
             filter_id = tab.selection.filter_id
-            has_slices |= tab.follower.inspections.shows_volume_slices(layer.name, filter_id)
+            has_slices |= tab.follower.inspections.has_volume_inputs(layer.name, filter_id)
         return known.depth if known is not None and has_slices else None
 
 

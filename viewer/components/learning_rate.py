@@ -45,12 +45,14 @@ class LearningRateChart(TimeChart):
             return False
         rates = state.histories.learning_rates
         lengths = (rates.length, rates.stride, rates.width)
-        if not self.has_changed(state, *lengths, *self.settings_key(), *self.compared_key()):
+        if not self.has_changed_since_last(
+            state, *lengths, *self.settings_key(), *self.compared_key()
+        ):
             return False
         self.update_x_axis()
         compared = self.tab.run_selection.compared_state()
         own, others = self.curves(state), self.compared_curves()
-        is_log = self.choose_scale(
+        is_log = self.apply_chosen_scale(
             is_log_by_default=False, values=[curve.values for curve in (*own, *others)]
         )
         steps = [self.x(state, curve.steps) for curve in own]

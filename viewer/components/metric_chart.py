@@ -10,7 +10,7 @@ from bokeh.models import ColumnDataSource
 
 from ..rendering.layer_names import shorten_middle
 from ..rendering.palette import Palette
-from ..runs.metric_names import LOSS, phase
+from ..runs.metric_names import LOSS, metric_phase
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 from .chart import color_ramp
@@ -66,13 +66,17 @@ class MetricChart(TimeChart):
         lengths = [one.length for one in state.histories.metrics.values()]
         scalars = state.histories.scalars
         settings = (*self.settings_key(), *self.compared_key(), *self.labels.size)
-        if not self.has_changed(state, scalars.length, scalars.stride, metric, *lengths, *settings):
+        if not self.has_changed_since_last(
+            state, scalars.length, scalars.stride, metric, *lengths, *settings
+        ):
             return False
         self.update_x_axis()
         own, compared = self.curves(state), self.compared_curves()
         values = [curve.values for curve in (*own, *compared)]
         is_positive = all(bool(np.all(one > 0)) for one in values)
-        is_log = self.choose_scale(is_log_by_default=metric == LOSS and is_positive, values=values)
+        is_log = self.apply_chosen_scale(
+            is_log_by_default=metric == LOSS and is_positive, values=values
+        )
         self._draw_raw(state, metric, is_log=is_log)
         self._draw(self._placed(state, own, is_log), self._placed_compared(compared, is_log))
         return True
@@ -145,7 +149,7 @@ class MetricChart(TimeChart):
         phase_colors = {"train": palette.blue, "val": palette.orange}
         colors: list[str] = []
         for k, curve in enumerate(curves):
-            curve_phase = phase(curve.label) or ("train" if k == 0 else "")
+            curve_phase = metric_phase(curve.label) or ("train" if k == 0 else "")
             color = phase_colors.get(curve_phase, others[k])
             colors.append(others[k] if color in colors else color)
         return colors

@@ -20,14 +20,14 @@ from ..tab.tab_state import TabState
 from . import network_data
 from .input_output_data import (
     class_name_width,
+    inner_input_readers,
     input_output_dimensions,
-    input_readers_with_sources,
     relative_channel_magnitudes,
 )
-from .network_data import normalize_gradients, path_and_arc_weights
+from .network_data import normalize_gradients, path_and_arc_thickness
 from .network_headers import network_header_data
 from .node_colors import node_color_key, node_color_values
-from .shared_results import shared_result
+from .shared_results import compute_once
 
 __all__ = ["NetworkView"]
 
@@ -97,7 +97,7 @@ class NetworkView:
         state = self.tab.state
         if state is None or state.structure is None or not state.structure.layers:
             return self._clear()
-        has_new = bool(state.new_mask().any())  # ends with time, not with a message
+        has_new = bool(state.new_filter_mask().any())  # ends with time, not with a message
         plans = len(state.requests.plans)  # a coupling preview arrives as a plan
         edits = (self.tab.revision, self.tab.edit_queue.revision)
         statistics = self.tab.statistics_key()
@@ -165,7 +165,7 @@ class NetworkView:
         passed = self.tab.follower.image_passes.newest
         key = state, state.structure_revision, None if passed is None else tuple(passed.readers)
         if key != self._readers_key:
-            self._readers_key, self._readers = key, input_readers_with_sources(structure, passed)
+            self._readers_key, self._readers = key, inner_input_readers(structure, passed)
         return self._readers
 
     def _room_for_names(self, state: RunState) -> float:
@@ -229,7 +229,7 @@ class NetworkView:
     def _shared(self, name: str, state: RunState, compute: Callable[[], T]) -> T:
         """Return what all tabs with these nodes show of the batch; the first one computes it."""
         key = (name, self.tab.statistics_key(), state.structure_revision, self._nodes_key)
-        return shared_result(state, key, compute)
+        return compute_once(state, key, compute)
 
     def _node_means(self) -> dict[str, np.ndarray]:
         values = self.tab.values()
@@ -271,7 +271,7 @@ class NetworkView:
         is_due = is_new_layout or not is_same_input or self._frames % STROKE_INTERVAL == 0
         if not is_due and np.array_equal(staged, self.strokes.data["staged"]):
             return
-        weight, arc_weight = path_and_arc_weights(layout, input_output, relative(), channels)
+        weight, arc_weight = path_and_arc_thickness(layout, input_output, relative(), channels)
         self.strokes.data = {"weight": weight, "arc_weight": arc_weight, "staged": staged}
 
     def _show_selection(self, state: RunState, structure: Structure, layout: NetworkLayout) -> None:

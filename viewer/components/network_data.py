@@ -15,7 +15,7 @@ from ..rendering.formatting import format_count
 from ..rendering.prices import describe_plan_loss_change
 from ..runs.run_state import RunState
 from ..tab.staged_change import StagedChange
-from .shared_results import shared_result
+from .shared_results import compute_once
 
 __all__ = [
     "arc_data",
@@ -30,7 +30,7 @@ __all__ = [
     "node_states",
     "nodes_of_filters",
     "normalize_gradients",
-    "path_and_arc_weights",
+    "path_and_arc_thickness",
     "path_data",
     "paths_from",
     "relative_activation",
@@ -117,14 +117,14 @@ def node_states(
         dead_mask: which filters are dead, bool (filters,).
     """
     staged, coupled = _staged_filters(state, structure, staged_changes)
-    frozen = shared_result(
+    frozen = compute_once(
         state, ("frozen", state.structure_revision), lambda: _frozen_filters(state, structure)
     )
     states = np.zeros(len(first_filters), np.uint8)
     for mask, combine, node_state in (
         (dead_mask, np.logical_and, NodeState.DEAD),
         (frozen, np.logical_and, NodeState.FROZEN),
-        (state.new_mask(), np.logical_or, NodeState.NEW),
+        (state.new_filter_mask(), np.logical_or, NodeState.NEW),
         (coupled, np.logical_or, NodeState.COUPLED),
         (staged, np.logical_or, NodeState.STAGED),
     ):
@@ -210,7 +210,7 @@ def node_means(values: np.ndarray, first_filters: np.ndarray) -> np.ndarray:
     return (np.add.reduceat(values, first_filters) / counts).astype(np.float32)
 
 
-def path_and_arc_weights(
+def path_and_arc_thickness(
     layout: NetworkLayout,
     input_output: InputOutputPlacement,
     node_activations: np.ndarray,

@@ -28,7 +28,7 @@ class RankStatisticsPanel(HtmlPanel):
         if not is_open or tab.structure is None:
             return {**content, "text": f"All values are means over {size} ranks."}
         layer = tab.layer(None) or tab.structure.layers[0]
-        tab.follower.ranks.mark_visible(layer.name)
+        tab.follower.ranks.keep_requesting(layer.name)
         newest = tab.follower.ranks.newest
         if newest is None or newest.layer != layer.name:
             awaited = tab.waiting_reason(f"Waiting for the values of {layer.name} in each rank")

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from ..runs.run_state import RunState
 
-__all__ = ["shared_result"]
+__all__ = ["compute_once"]
 
 KEPT = 16  # results of a run: those of a batch, for tabs of several sizes
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 _results: WeakKeyDictionary[RunState, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
-def shared_result(state: RunState, key: Hashable, compute: Callable[[], T]) -> T:
+def compute_once(state: RunState, key: Hashable, compute: Callable[[], T]) -> T:
     """Return the result of ``compute``, or that of an earlier call with the same key.
 
     All callers get the same object and must not change it.

@@ -28,9 +28,9 @@ class StatisticsPane:
         )
 
     @property
-    def places(self) -> list[Column]:
+    def chart_places(self) -> list[Column]:
         """What the template embeds; each receives one chart."""
-        return self._places.places
+        return self._places.chart_places
 
     @property
     def charts(self) -> list[Chart]:

@@ -74,7 +74,7 @@ class TimeChart(Chart):
         """Return a curve with the chart's smoothing."""
         return moving_average(values, self.smoothing)
 
-    def choose_scale(self, *, is_log_by_default: bool, values: Iterable[np.ndarray]) -> bool:
+    def apply_chosen_scale(self, *, is_log_by_default: bool, values: Iterable[np.ndarray]) -> bool:
         """Use the scale that the tab has chosen. Return whether it is logarithmic.
 
         Without a positive value, it is linear.

@@ -75,7 +75,7 @@ def _recording_note(state: RunState, moments: np.ndarray) -> str:
         f"{every} recorded since batch {first}. The recording holds at most "
         f"{histories.filters.capacity} entries; when it is full, adjacent entries are averaged."
     )
-    return f"{_layers_note(moments)} {note}" if histories.n_layer_moments else note
+    return f"{_layers_note(moments)} {note}" if histories.n_layer_only_moments else note
 
 
 def _layers_note(moments: np.ndarray) -> str:

@@ -81,8 +81,8 @@ class VerdictPanel(HtmlPanel):
         if shown and key == self._key and now < self._due_at:
             return shown
         self._key, self._due_at = key, now + REFRESH_SECONDS
-        verdicts.mark_visible()
-        found = [*verdicts.of_structure(structure.version), *self._widths(structure)]
+        verdicts.keep_computing()
+        found = [*verdicts.verdicts_for_version(structure.version), *self._widths(structure)]
         known = [one for one in found if one.is_known and one.kind != "untrained"]
         known.sort(key=lambda one: -one.worth)
         own_first = sorted(known, key=lambda one: one.layer != key[4])

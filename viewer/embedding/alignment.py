@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["ViewSquare", "align", "is_finite_and_spread", "update_view_square"]
+__all__ = ["ViewSquare", "align", "is_finite_and_spread", "next_view_square"]
 
 SQUARE_SMOOTHING = 0.25  # of the change of extent, per projection
 
@@ -31,7 +31,7 @@ def is_finite_and_spread(points: Array) -> bool:
     return bool(np.isfinite(points).all()) and float(np.ptp(points, axis=0).max()) > 1e-9
 
 
-def update_view_square(points: Array, previous: ViewSquare | None) -> ViewSquare:
+def next_view_square(points: Array, previous: ViewSquare | None) -> ViewSquare:
     """Return the square of the plane to show: it follows ``points`` (n, 2) slowly.
 
     It always contains all points. If ``previous`` is None, it is their bounding square.

@@ -29,7 +29,7 @@ class FilterFeatureMovingAverage:
         self._count = np.zeros(0, np.int64)  # of averaged rows, at most WINDOW
         self._zero_streak = np.zeros(0, np.int64)  # consecutive rows of zeros
 
-    def add(self, ids: np.ndarray, features: np.ndarray) -> np.ndarray:
+    def add_and_average(self, ids: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Return the average including ``features`` (n, d), float32 (n, d).
 
         A different d restarts the average.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["principal_components", "reduce_dimensions"]
+__all__ = ["center_and_limit_dimensions", "principal_components"]
 
 MAX_DIMENSIONS = 50  # distances are computed between this many principal components
 
@@ -19,7 +19,7 @@ def principal_components(data: Array, n_components: int = 2) -> Array:
     return np.asarray(PCA(n_components, svd_solver=solver).fit_transform(data), np.float64)
 
 
-def reduce_dimensions(data: Array) -> Array:
+def center_and_limit_dimensions(data: Array) -> Array:
     """Return ``data`` (rows, d) centered, with `MAX_DIMENSIONS` columns at most."""
     if min(data.shape) <= MAX_DIMENSIONS:
         return data - data.mean(axis=0)

@@ -21,11 +21,11 @@ MAX_ROW_PITCH = 0.14
 Array = np.ndarray
 
 
-def resolve_overlaps(points: Array, rounds: int = 12) -> Array:
+def resolve_overlaps(points: Array, max_rounds: int = 12) -> Array:
     """Return ``points`` (n, 2) moved apart until their images hardly overlap, in [-1, 1]²."""
     distance = min(0.4, 1.35 / np.sqrt(len(points)))
     points = points.copy()
-    for _ in range(rounds):
+    for _ in range(max_rounds):
         pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")  # (pairs, 2)
         difference = points[pairs[:, 0]] - points[pairs[:, 1]]
         length = np.linalg.norm(difference, axis=1, keepdims=True)

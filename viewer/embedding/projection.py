@@ -18,12 +18,12 @@ from revacnn_lightning.diagnostics.degenerate import (
 )
 from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
 
-from .alignment import ViewSquare, align, is_finite_and_spread, update_view_square
-from .pca import principal_components, reduce_dimensions
+from .alignment import ViewSquare, align, is_finite_and_spread, next_view_square
+from .pca import center_and_limit_dimensions, principal_components
 from .placement import MIN_PROJECTED, grid_positions, place_degenerate_filters, resolve_overlaps
 from .tsne import tsne
 from .umap import scale_to_square, umap
-from .warm_start import embed_from, has_enough_points, match_rows
+from .warm_start import embed_from_previous, has_enough_finite_points, rows_of_ids
 
 __all__ = ["METHODS", "Method", "Projection", "ProjectionJob", "mean_direction_change", "project"]
 
@@ -82,18 +82,18 @@ class ProjectionJob(Struct, frozen=True, tag=True):
     seed: int = 0
 
 
-def mean_direction_change(before: Array, now: Array) -> float:
+def mean_direction_change(features_before: Array, features_now: Array) -> float:
     """Return how far the directions of features have changed: 0, equal, to 2, opposite.
 
     It is the mean distance between the unit vectors of equal rows of two arrays (n, d).
     Rows that are not finite are ignored. The result is 1 if nothing can be compared.
     """
-    if before.shape != now.shape:
+    if features_before.shape != features_now.shape:
         return 1.0
-    both = np.isfinite(before).all(axis=1) & np.isfinite(now).all(axis=1)
+    both = np.isfinite(features_before).all(axis=1) & np.isfinite(features_now).all(axis=1)
     if not both.any():
         return 1.0
-    difference = normalize_rows(now[both]) - normalize_rows(before[both])
+    difference = normalize_rows(features_now[both]) - normalize_rows(features_before[both])
     return float(np.linalg.norm(difference, axis=1).mean())
 
 
@@ -109,7 +109,7 @@ def project(job: ProjectionJob) -> Projection:
         positions[regular] = grid_positions(len(regular))
     else:
         embedding[regular] = _embed(job, ids[regular], job.features[regular])
-        view_square = update_view_square(embedding[regular], _last_view_square(job))
+        view_square = next_view_square(embedding[regular], _last_view_square(job))
         positions[regular] = resolve_overlaps(
             (embedding[regular] - view_square[:2]) / view_square[2]
         )
@@ -124,16 +124,16 @@ def project(job: ProjectionJob) -> Projection:
 
 def _embed(job: ProjectionJob, ids: Array, features: Array) -> Array:
     """Return the embedding (n, 2) of the regular filters, aligned with the previous one."""
-    data = reduce_dimensions(normalize_rows(features))
+    data = center_and_limit_dimensions(normalize_rows(features))
     previous = np.full((len(ids), 2), np.nan)
     if job.last is not None:
-        previous = match_rows(job.last.embedding, job.last.ids, ids)
+        previous = rows_of_ids(job.last.embedding, job.last.ids, ids)
     is_same_method = job.last is not None and job.last.method == job.method
-    is_warm = is_same_method and not job.from_scratch and has_enough_points(previous)
+    is_warm = is_same_method and not job.from_scratch and has_enough_finite_points(previous)
     if job.method == "pca":
         points = principal_components(data)
     elif is_warm:
-        points = embed_from(previous, data, job.method, job.change, job.seed)
+        points = embed_from_previous(previous, data, job.method, job.change, job.seed)
     else:
         points = tsne(data, job.seed) if job.method == "tsne" else umap(data, job.seed)
     if not is_finite_and_spread(points):

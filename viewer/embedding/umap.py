@@ -74,11 +74,11 @@ def _import_umap() -> Any:
     from umap import UMAP, layouts, umap_, utils
 
     for module in (umap_, layouts, utils):
-        cache_compiled_functions(vars(module).values())
+        enable_numba_disk_cache(vars(module).values())
     return UMAP
 
 
-def cache_compiled_functions(objects: Iterable[object]) -> None:
+def enable_numba_disk_cache(objects: Iterable[object]) -> None:
     """Have Numba cache the machine code of its functions among these objects on the disk.
 
     umap-learn has most of its functions compiled in each process. That takes some ten seconds of a

@@ -14,7 +14,7 @@ from .placement import MIN_PROJECTED
 from .tsne import tsne_warm_start
 from .umap import umap_warm_start
 
-__all__ = ["embed_from", "has_enough_points", "match_rows"]
+__all__ = ["embed_from_previous", "has_enough_finite_points", "rows_of_ids"]
 
 N_NEIGHBORS = 5  # among which a new filter is placed
 MIN_KNOWN_FRACTION = 0.25  # of the filters
@@ -22,40 +22,40 @@ MIN_KNOWN_FRACTION = 0.25  # of the filters
 Array = np.ndarray
 
 
-def has_enough_points(previous: Array) -> bool:
+def has_enough_finite_points(previous: Array) -> bool:
     """Return whether enough rows of ``previous`` (n, 2) are finite to start from them."""
     n_known = int(np.isfinite(previous).all(axis=1).sum())
     return n_known >= max(MIN_PROJECTED, int(MIN_KNOWN_FRACTION * len(previous)))
 
 
-def embed_from(
-    previous: Array, data: Array, method: Literal["tsne", "umap"], change: float, seed: int
+def embed_from_previous(
+    previous: Array, data: Array, method: Literal["tsne", "umap"], data_change: float, seed: int
 ) -> Array:
     """Return the embedding (n, 2) of ``data`` (n, d), started from ``previous`` (n, 2).
 
     Args:
         previous: the previous embedding; NaN for new filters.
-        change: how far the data have changed since ``previous``.
+        data_change: how far the data have changed since ``previous``.
     """
     warm_start = tsne_warm_start if method == "tsne" else umap_warm_start
-    return warm_start(data, fill_missing(previous, data), change, seed)
+    return warm_start(data, fill_missing_points(previous, data), data_change, seed)
 
 
-def match_rows(points: Array, ids: Array, wanted: Array) -> Array:
-    """Return the rows of ``points`` (m, 2) for the ids ``wanted`` (n,); NaN for unknown ids.
+def rows_of_ids(points: Array, point_ids: Array, wanted_ids: Array) -> Array:
+    """Return the rows of ``points`` (m, 2) for the ids ``wanted_ids`` (n,); NaN for unknown ids.
 
     Args:
-        ids: the ids of the rows of ``points``, int64 (m,).
+        point_ids: the ids of the rows of ``points``, int64 (m,).
     """
-    matched = np.full((len(wanted), 2), np.nan)
-    rows = {int(id_): row for row, id_ in enumerate(ids)}
-    for i, id_ in enumerate(wanted.tolist()):
+    matched = np.full((len(wanted_ids), 2), np.nan)
+    rows = {int(id_): row for row, id_ in enumerate(point_ids)}
+    for i, id_ in enumerate(wanted_ids.tolist()):
         if id_ in rows:
             matched[i] = points[rows[id_]]
     return matched
 
 
-def fill_missing(points: Array, data: Array) -> Array:
+def fill_missing_points(points: Array, data: Array) -> Array:
     """Replace NaN rows of ``points`` (n, 2) by a mean of their nearest neighbors in ``data``.
 
     The `N_NEIGHBORS` neighbors are weighted by the inverse of their distance.

@@ -52,13 +52,15 @@ class EmbeddingWorker:
 
     Args:
         command: the command that starts the process; replaced in tests.
-        limit: seconds a job may take.
+        max_seconds: seconds a job may take.
     """
 
-    def __init__(self, command: Sequence[str] | None = None, *, limit: float = JOB_SECONDS) -> None:
+    def __init__(
+        self, command: Sequence[str] | None = None, *, max_seconds: float = JOB_SECONDS
+    ) -> None:
         module = f"{VIEWER.name}.embedding.worker_main"
         self._command = list(command or [sys.executable, "-m", module])
-        self._limit = limit
+        self._limit = max_seconds
         self._waiting: dict[Hashable, ProjectionJob] = {}  # in order of execution
         self._current: tuple[Hashable, ProjectionJob] | None = None
         self._waiting_since = 0.0  # monotonic start of waiting for the process

@@ -100,13 +100,15 @@ class Column:
         return replace(self, x=self.x + dx)
 
 
-def fit_dot_pitch(n_dots: int, slot: float, height: float, max_pitch: float = DOT_PITCH) -> float:
+def fit_dot_pitch(
+    n_dots: int, slot_width: float, height: float, max_pitch: float = DOT_PITCH
+) -> float:
     """Return the largest pitch at which ``n_dots`` dots fit a slot, px; 0 if none does.
 
     Dots are side by side only where the height does not suffice for one below the other.
 
     Args:
-        slot: the width of the slot, px.
+        slot_width: the width of the slot, px.
         height: the height of the slot, px.
         max_pitch: the largest pitch to return, px.
     """
@@ -114,18 +116,18 @@ def fit_dot_pitch(n_dots: int, slot: float, height: float, max_pitch: float = DO
         return min(max_pitch, height / n_dots)
     for pitch in np.arange(min(max_pitch, DOT_PITCH), MIN_DOT_PITCH - 1e-6, -0.2):
         nodes_per_row = np.ceil(n_dots * pitch / height)
-        if nodes_per_row == 1 or nodes_per_row * pitch <= slot * SLOT_SHARE:
+        if nodes_per_row == 1 or nodes_per_row * pitch <= slot_width * SLOT_SHARE:
             return float(pitch)
     return 0.0
 
 
-def common_dot_pitch(sizes: list[tuple[int, float]]) -> float:
+def common_dot_pitch(counts_and_heights: list[tuple[int, float]]) -> float:
     """Return the pitch at which all layers that fit a single column of dots are one, px.
 
     Args:
-        sizes: the number of filters and the height (px) of each layer.
+        counts_and_heights: the number of filters and the height (px) of each layer.
     """
-    single = [height / n for n, height in sizes if height / n >= MIN_SINGLE_PITCH]
+    single = [height / n for n, height in counts_and_heights if height / n >= MIN_SINGLE_PITCH]
     return float(np.clip(min(single, default=DOT_PITCH), DOT_PITCH, MAX_DOT_PITCH))
 
 

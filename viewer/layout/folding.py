@@ -12,11 +12,11 @@ __all__ = [
     "Block",
     "LayoutUnit",
     "closed_block_of",
+    "closed_blocks_after_reveal",
     "find_blocks",
     "fold_blocks",
     "initially_closed_blocks",
     "innermost_open_block_of",
-    "reveal",
 ]
 
 MAX_OPEN_LAYERS = 40  # a network with more layers is folded at first
@@ -154,7 +154,7 @@ def innermost_open_block_of(
     return around
 
 
-def reveal(
+def closed_blocks_after_reveal(
     layer_index: int, layer_names: Sequence[str], closed_blocks: Collection[str]
 ) -> frozenset[str]:
     """Return the paths of the closed blocks without those around a layer, so that it is drawn."""

@@ -106,7 +106,9 @@ def guess_input_readers(structure: Structure, layout: NetworkLayout, n_channels:
     ]  # fmt: skip
 
 
-def place_input_output(layout: NetworkLayout, sizes: InputOutputDimensions) -> InputOutputPlacement:
+def place_input_output(
+    layout: NetworkLayout, dimensions: InputOutputDimensions
+) -> InputOutputPlacement:
     """Return the positions of the input and the outputs beside the columns of a layout."""
     space = layout.space
     middle = (layout.top + max(layout.top + 60, layout.height - layout.bottom)) / 2
@@ -117,17 +119,19 @@ def place_input_output(layout: NetworkLayout, sizes: InputOutputDimensions) -> I
         largest = max(MIN_PICTURE, of_generated - of_input - BELOW_PICTURE)
         space = replace(space, picture=min(space.picture, largest))
     start = layout.input_x + EDGE
-    picture = _picture(space, sizes, start, of_input)
-    generated = _picture(space, sizes, start, of_generated) if sizes.has_generated else None
+    picture = _picture(space, dimensions, start, of_input)
+    generated = (
+        _picture(space, dimensions, start, of_generated) if dimensions.has_generated else None
+    )
     channel_x = start + space.picture + CHANNEL_GAP
-    pitch = min(CHANNEL_PITCH, room / max(1, sizes.channels))
-    channel_y = _spread(sizes.channels, pitch, of_input)
+    pitch = min(CHANNEL_PITCH, room / max(1, dimensions.channels))
+    channel_y = _spread(dimensions.channels, pitch, of_input)
     output_x = layout.width - space.right + space.way
-    end = layout.height - sizes.has_more * MORE_HEIGHT
-    output_y = _output_y(sizes.outputs, layout.top, end - space.facts, middle)
+    end = layout.height - dimensions.has_more * MORE_HEIGHT
+    output_y = _output_y(dimensions.outputs, layout.top, end - space.facts, middle)
     output_y = _inside(output_y, layout.top - BELOW_TITLE[layout.density], end)
-    inputs, channels = _input_paths(layout, sizes, channel_x, channel_y)
-    outputs = _output_paths(layout, sizes, output_x, output_y)
+    inputs, channels = _input_paths(layout, dimensions, channel_x, channel_y)
+    outputs = _output_paths(layout, dimensions, output_x, output_y)
     paths = concatenate_paths([*inputs, *outputs])
     return InputOutputPlacement(
         picture,

@@ -23,7 +23,7 @@ from .header_width import are_apart, header_span
 from .input_output_space import NO_SPACE, InputOutputSpace, input_output_space, widen_for_names
 from .open_blocks import OpenBlock, block_path_of_stage, find_open_blocks, open_block_boxes
 from .paths import Paths, route_paths
-from .stages import Stage, find_stages, layers_in_same_stage
+from .stages import NetworkStage, find_stages, layers_in_same_stage
 from .titles import StageBox, column_labels, stage_boxes
 from .topology import assign_ranks, forward_edges
 
@@ -269,7 +269,7 @@ def layers_in_stage_of(structure: Structure, layer_name: str) -> list[str]:
 
 
 def _stage_frames(
-    stages: list[Stage],
+    stages: list[NetworkStage],
     open_blocks: Sequence[OpenBlock],
     ranks: list[int],
     boxes: list[Box],
@@ -285,16 +285,16 @@ def _stage_frames(
     return [
         replace(
             frame,
-            layer=units[stage.layer].first,
+            layer=units[stage.first_layer].first,
             block=block_path_of_stage(stage, open_blocks),
         )
         for frame, stage in zip(frames, stages, strict=True)
-        if not _has_own_title(units[stage.layer], stage, density)
+        if not _has_own_title(units[stage.first_layer], stage, density)
     ]
 
 
-def _has_own_title(unit: LayoutUnit, stage: Stage, density: str) -> bool:
+def _has_own_title(unit: LayoutUnit, stage: NetworkStage, density: str) -> bool:
     """Return whether a stage is one unit, above which its name is written."""
     if unit.is_block:
-        return stage.first == stage.last
+        return stage.first_rank == stage.last_rank
     return density != "crowded" and unit.name == stage.path

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .boxes import Box
 from .folding import LayoutUnit, find_blocks
-from .stages import Stage
+from .stages import NetworkStage
 from .titles import StageBox
 
 __all__ = ["OpenBlock", "block_path_of_stage", "find_open_blocks", "open_block_boxes"]
@@ -36,7 +36,7 @@ def find_open_blocks(
     layer_names: Sequence[str],
     units: Sequence[LayoutUnit],
     closed_blocks: Collection[str],
-    stages: Sequence[Stage],
+    stages: Sequence[NetworkStage],
 ) -> list[OpenBlock]:
     """Return the open blocks, outer ones first.
 
@@ -62,7 +62,7 @@ def find_open_blocks(
     return opened
 
 
-def block_path_of_stage(stage: Stage, blocks: Sequence[OpenBlock]) -> str:
+def block_path_of_stage(stage: NetworkStage, blocks: Sequence[OpenBlock]) -> str:
     """Return the path of the open block that a stage is; "" if it is none."""
     return next((b.path for b in blocks if _is_of(stage, b.path, b.first)), "")
 
@@ -97,5 +97,5 @@ def open_block_boxes(
     return frames
 
 
-def _is_of(stage: Stage, path: str, first: int) -> bool:
-    return stage.layer == first and path == stage.path
+def _is_of(stage: NetworkStage, path: str, first: int) -> bool:
+    return stage.first_layer == first and path == stage.path

@@ -14,7 +14,7 @@ __all__ = [
     "NODE_OVERLAP",
     "PathStarts",
     "fan_out_paths",
-    "place_path_starts",
+    "path_starts_of_column",
 ]
 
 MAX_PATH_WIDTH = 8.4  # px
@@ -39,15 +39,15 @@ class PathStarts:
         return len(self.x)
 
 
-def place_path_starts(column: Column, n_paths: int, node_offset: int) -> PathStarts:
+def path_starts_of_column(column: Column, max_paths: int, first_node: int) -> PathStarts:
     """Return where paths begin at the right of the nodes of a layer. Each stands for some rows.
 
     Args:
         column: the nodes of the layer.
-        n_paths: the number of paths; a layer with fewer rows has one per row.
-        node_offset: the index of the first node of the layer in the network.
+        max_paths: the number of paths; a layer with fewer rows has one per row.
+        first_node: the index of the first node of the layer in the network.
     """
-    n = max(1, min(n_paths, column.rows))
+    n = max(1, min(max_paths, column.rows))
     cuts = np.arange(n + 1) * column.rows // n
     first = cuts[:-1] * column.nodes_per_row
     last = np.minimum(cuts[1:] * column.nodes_per_row, column.n)
@@ -57,16 +57,16 @@ def place_path_starts(column: Column, n_paths: int, node_offset: int) -> PathSta
     pitch = (column.bottom - column.top) / n
     width = np.full(n, np.clip(PATH_FILL * pitch, MIN_PATH_WIDTH, MAX_PATH_WIDTH))
     x = column.x[rightmost] + half - NODE_OVERLAP
-    return PathStarts(x, column.y[middle], width, node_offset + first, node_offset + last)
+    return PathStarts(x, column.y[middle], width, first_node + first, first_node + last)
 
 
-def fan_out_paths(starts: PathStarts, reader: Column) -> PathStarts:
+def fan_out_paths(starts: PathStarts, reader_column: Column) -> PathStarts:
     """Return several paths for each path of a layer with few rows, to spread over the reader."""
     n = len(starts)
-    copies = min(FAN, reader.rows) // n
+    copies = min(FAN, reader_column.rows) // n
     if n > LONE_ROWS or copies < 2:
         return starts
-    pitch = (reader.bottom - reader.top) / (copies * n)
+    pitch = (reader_column.bottom - reader_column.top) / (copies * n)
     limit = float(np.clip(PATH_FILL * pitch, MIN_PATH_WIDTH, MAX_PATH_WIDTH))
     fanned = PathStarts(*(np.repeat(getattr(starts, one.name), copies) for one in fields(starts)))
     return replace(fanned, width=np.minimum(fanned.width, limit))

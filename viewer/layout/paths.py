@@ -17,7 +17,7 @@ from .path_starts import (
     NODE_OVERLAP,
     PathStarts,
     fan_out_paths,
-    place_path_starts,
+    path_starts_of_column,
 )
 from .topology import Edge
 
@@ -217,7 +217,7 @@ class _Router:
         if self.units[a].is_block:
             return self._leave_block(edge, n)
         layer = self.units[a].first
-        starts = place_path_starts(self.columns[layer], n, int(self.offsets[layer]))
+        starts = path_starts_of_column(self.columns[layer], n, int(self.offsets[layer]))
         if not self.units[b].is_block:
             return starts
         band_width = max(MIN_PATH_WIDTH, BAND_FILL * self._band(edge) / len(starts))

@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Stage", "find_stages", "layers_in_same_stage", "short_layer_name"]
+__all__ = ["NetworkStage", "find_stages", "layers_in_same_stage", "short_layer_name"]
 
 SPLIT_SHARE = 0.8  # a larger stage is split into its parts; layer3 of a ResNet-152 has 0.7
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Layers of one module, and the ranks they cover.
+class NetworkStage:
+    """The layers of one module, drawn in one frame, and the ranks that they cover.
 
     Attributes:
         name: module path without the prefix that all layers share.
         path: module path.
-        first: smallest rank.
-        last: largest rank.
-        layer: index of the first layer.
+        first_rank: smallest rank.
+        last_rank: largest rank.
+        first_layer: index of the first layer.
     """
 
     name: str
     path: str
-    first: int
-    last: int
-    layer: int
+    first_rank: int
+    last_rank: int
+    first_layer: int
 
 
-def find_stages(layer_names: Sequence[str], ranks: Sequence[int]) -> list[Stage]:
+def find_stages(layer_names: Sequence[str], ranks: Sequence[int]) -> list[NetworkStage]:
     """Return the stages from left to right; none if they carry no information.
 
     Stages whose ranks interleave would have overlapping frames and are left out. If a stage is
@@ -42,14 +42,16 @@ def find_stages(layer_names: Sequence[str], ranks: Sequence[int]) -> list[Stage]
     stages = []
     for path in framed:
         covered = [ranks[i] for i in groups[path]]
-        stages.append(Stage(path, prefix + path, min(covered), max(covered), groups[path][0]))
-    stages.sort(key=lambda stage: stage.first)
+        stages.append(
+            NetworkStage(path, prefix + path, min(covered), max(covered), groups[path][0])
+        )
+    stages.sort(key=lambda stage: stage.first_rank)
     longest = max((len({ranks[i] for i in groups[path]}) for path in framed), default=0)
     return stages if len(groups) > 1 and longest > 1 else []
 
 
 def layers_in_same_stage(
-    layer_name: str, stages: Sequence[Stage], layer_names: Sequence[str]
+    layer_name: str, stages: Sequence[NetworkStage], layer_names: Sequence[str]
 ) -> list[str]:
     """Return the layers in the same stage as a layer; only itself if it is in none."""
     for stage in stages:
@@ -61,7 +63,9 @@ def layers_in_same_stage(
     return [layer_name]
 
 
-def short_layer_name(layer_name: str, stages: Sequence[Stage], layer_names: Sequence[str]) -> str:
+def short_layer_name(
+    layer_name: str, stages: Sequence[NetworkStage], layer_names: Sequence[str]
+) -> str:
     """Return a layer's name without the part that its stage's title shows."""
     for stage in stages:
         if layer_name.startswith(f"{stage.path}."):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .boxes import Box
-from .stages import Stage, short_layer_name
+from .stages import NetworkStage, short_layer_name
 
 __all__ = ["StageBox", "column_labels", "stage_boxes"]
 
@@ -38,7 +38,7 @@ class StageBox:
 
 
 def column_labels(
-    layer_names: list[str], stages: list[Stage], density: str, width: float
+    layer_names: list[str], stages: list[NetworkStage], density: str, width: float
 ) -> list[str]:
     """Return the label of each column.
 
@@ -62,7 +62,7 @@ def column_labels(
 
 
 def stage_boxes(
-    stages: list[Stage], ranks: list[int], columns: list[Box], density: str
+    stages: list[NetworkStage], ranks: list[int], columns: list[Box], density: str
 ) -> list[StageBox]:
     """Return frames that overlap neither each other nor columns outside their stage."""
     by_rank: dict[int, list[Box]] = {}
@@ -73,18 +73,20 @@ def stage_boxes(
     gaps = {  # half the gap to the right of each rank
         rank: (left[rank + 1] - right[rank]) / 2 - 2 for rank in by_rank if rank + 1 in left
     }
-    beside = (gaps.get(rank) for stage in stages for rank in (stage.first - 1, stage.last))
+    beside = (
+        gaps.get(rank) for stage in stages for rank in (stage.first_rank - 1, stage.last_rank)
+    )
     padding = min([BOX_PADDING[density], *(gap for gap in beside if gap is not None)])
     spans = [
         (
-            min(left[rank] for rank in range(stage.first, stage.last + 1)) - padding,
-            max(right[rank] for rank in range(stage.first, stage.last + 1)) + padding,
+            min(left[rank] for rank in range(stage.first_rank, stage.last_rank + 1)) - padding,
+            max(right[rank] for rank in range(stage.first_rank, stage.last_rank + 1)) + padding,
         )
         for stage in stages
     ]
     titles = _titles([stage.name for stage in stages], [end - start for start, end in spans])
     return [
-        StageBox(title, start, end, stage.layer, stage.path)
+        StageBox(title, start, end, stage.first_layer, stage.path)
         for title, (start, end), stage in zip(titles, spans, stages, strict=True)
     ]
 

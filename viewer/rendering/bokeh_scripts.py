@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["UNUSED_COMPONENTS", "without_unused_components"]
+__all__ = ["UNUSED_COMPONENTS", "needed_bokeh_scripts"]
 
 # The page has no widget, table, WebGL plot or TeX label. Bokeh's server lists all components,
 # because it cannot know which ones an app needs: two thirds of the script would never run.
@@ -16,7 +16,7 @@ _SCRIPT = re.compile(
 )
 
 
-def without_unused_components(scripts: str) -> str:
+def needed_bokeh_scripts(scripts: str) -> str:
     """Return Bokeh's script elements (its template variable ``bokeh_js``) that the page needs.
 
     Scripts that are written into the page (``BOKEH_RESOURCES=inline``) stay as they are.

@@ -21,7 +21,7 @@ __all__ = [
     "input_picture",
     "is_drawn_as_curves",
     "quantize_curves",
-    "signal_raster_rows",
+    "signal_raster_row_count",
 ]
 
 MAX_CURVES = 16  # channels of a signal that are drawn as curves
@@ -76,7 +76,7 @@ def attribution_picture(values: np.ndarray) -> np.ndarray:
     return attribution_tile(total[None])
 
 
-def signal_raster_rows(values: np.ndarray) -> int | None:
+def signal_raster_row_count(values: np.ndarray) -> int | None:
     """Return the number of rows of the tile of a signal of many channels; None for other inputs."""
     return len(values) if _is_signal(values) and not is_drawn_as_curves(values) else None
 

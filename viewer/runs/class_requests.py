@@ -63,9 +63,9 @@ class ClassRequests:
         is_known = self.answers is not None and self.answers.class_index == class_index
         return self.answers if is_known else None
 
-    def refusal(self, wanted: Wanted) -> str:
+    def refusal(self, layer_or_class: Wanted) -> str:
         """Return why the training does not send what was requested; "" if it may."""
-        return self._refused.get(wanted, "")
+        return self._refused.get(layer_or_class, "")
 
     def tick(self, state: RunState | None, send: Send) -> None:
         """Request what a tab shows."""

@@ -32,7 +32,7 @@ class VerdictEvidenceRequests:
         self._last_visible = self._last_requested = float("-inf")
         self._layer = ""
 
-    def mark_visible(self, layer: str = "") -> None:
+    def keep_requesting(self, layer: str = "") -> None:
         """Request evidence for the next seconds. Tabs call this repeatedly.
 
         Args:

@@ -69,7 +69,7 @@ class FilterInspections:
             filter_.image, filter_.depth, filter_.last_requested = image, depth, 0.0
         return filter_
 
-    def shows_volume_slices(self, layer: str, filter_id: int) -> bool:
+    def has_volume_inputs(self, layer: str, filter_id: int) -> bool:
         """Return whether the inputs of a filter are volumes, which are shown as slices."""
         filter_ = self._filters.get((layer, filter_id))
         inspection = None if filter_ is None else filter_.inspection

@@ -52,7 +52,7 @@ class HistogramHistory:
         limits = [histogram.limit for histogram in self.histograms]
         return max(limits[-1], float(np.median(limits))) if limits else 0.0
 
-    def shares(self) -> np.ndarray:
+    def bin_shares(self) -> np.ndarray:
         """Return the share of the values in each of `BINS` bins of the axis, (rows, BINS)."""
         limit = self.axis_limit or 1.0
         edges = np.linspace(-limit, limit, BINS + 1)

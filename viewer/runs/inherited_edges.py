@@ -9,9 +9,9 @@ from revacnn_lightning.protocol.messages import Structure
 __all__ = ["inherit_edges"]
 
 
-def inherit_edges(known: Structure | None, structure: Structure) -> Structure:
-    """Return ``structure``, with the edges of ``known`` if its own have not been traced yet."""
-    if known is None or structure.edges or not known.edges:
+def inherit_edges(earlier_structure: Structure | None, structure: Structure) -> Structure:
+    """Return ``structure``, with the edges of the earlier one until its own have been traced."""
+    if earlier_structure is None or structure.edges or not earlier_structure.edges:
         return structure
-    same_layers = [a.name for a in known.layers] == [b.name for b in structure.layers]
-    return replace(structure, edges=known.edges) if same_layers else structure
+    same_layers = [a.name for a in earlier_structure.layers] == [b.name for b in structure.layers]
+    return replace(structure, edges=earlier_structure.edges) if same_layers else structure

@@ -119,7 +119,7 @@ class LayerDetails:
         state.last_needed = time.monotonic()
         return state
 
-    def select_image(self, layer: str, image: int | None) -> None:
+    def show_image_if_known(self, layer: str, image: int | None) -> None:
         """Show another image in all layers: a validation image, or None for the current batch.
 
         Without the details of ``layer``, nothing is selected: they say whether there is the image.
@@ -134,10 +134,10 @@ class LayerDetails:
             if state.image != image:
                 state.image, state.last_requested = image, 0.0
 
-    def replace_image(self, image: int, other: int | None) -> None:
+    def replace_shown_image(self, image: int, replacement: int | None) -> None:
         """Show another image where this one was selected, which the training does not have."""
         if self.image == image:
-            self.show_image(other)
+            self.show_image(replacement)
 
     def selected_image(self, layer: str) -> int | None:
         """Return the selected image, without requesting the details of the layer that shows it."""
@@ -292,7 +292,7 @@ def _update_features(
             known = layer.averages.get(key)
             averages[key] = known or FilterFeatureMovingAverage()
             if known is None or not is_same_batch:
-                features = averages[key].add(ids, features)
+                features = averages[key].add_and_average(ids, features)
             else:
                 features = layer.features[view]
         layer.features[view] = features

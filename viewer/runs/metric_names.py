@@ -8,11 +8,11 @@ from collections.abc import Iterable
 __all__ = [
     "LOSS",
     "TRAINING_LOSSES",
-    "family",
     "group_by_family",
     "main_metric",
+    "metric_family",
+    "metric_phase",
     "metric_sort_key",
-    "phase",
 ]
 
 LOSS = "loss"
@@ -26,7 +26,7 @@ PHASES = {
 SUFFIXES = ("step", "epoch")
 
 
-def family(name: str) -> str:
+def metric_family(name: str) -> str:
     """Return a metric's name without its phase."""
     parts = [part for part in re.split(r"[/_\s.-]+", name) if part]
     kept = [part for part in parts if part.lower() not in PHASES]
@@ -35,7 +35,7 @@ def family(name: str) -> str:
     return " ".join(kept) or name
 
 
-def phase(name: str) -> str:
+def metric_phase(name: str) -> str:
     """Return ``train``, ``val`` or ``test``; "" if the name contains no phase."""
     for part in re.split(r"[/_\s.-]+", name.lower()):
         if part in PHASES:
@@ -46,8 +46,8 @@ def phase(name: str) -> str:
 def group_by_family(names: Iterable[str]) -> dict[str, list[str]]:
     """Return the metrics of each family. The loss is always present and first."""
     metrics: dict[str, list[str]] = {LOSS: []}
-    for name in sorted(names, key=lambda name: (family(name).lower(), name)):
-        key = family(name)
+    for name in sorted(names, key=lambda name: (metric_family(name).lower(), name)):
+        key = metric_family(name)
         metrics.setdefault(LOSS if key.lower() == LOSS else key, []).append(name)
     return metrics
 
@@ -66,5 +66,7 @@ def main_metric(names: Iterable[str], chosen_family: str = LOSS) -> str:
         chosen_family: the family that the user has chosen to see.
     """
     logged = [name for name in names if name not in TRAINING_LOSSES]
-    of_chosen = [name for name in logged if chosen_family != LOSS and family(name) == chosen_family]
+    of_chosen = [
+        name for name in logged if chosen_family != LOSS and metric_family(name) == chosen_family
+    ]
     return min(of_chosen or logged, key=metric_sort_key, default="")

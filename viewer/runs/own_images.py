@@ -70,7 +70,7 @@ class OwnImages:
             self._painted.popitem(last=False)
         return index
 
-    def origin(self, image: int | None) -> int | None:
+    def unpainted_image(self, image: int | None) -> int | None:
         """Return the image under the paint of an image; itself if it is not painted."""
         return self._painted.get(image or 0, (image, image))[1]
 
@@ -88,7 +88,7 @@ class OwnImages:
             return None
         self.refused = message.reason
         self.revision += 1
-        return index, self.origin(index) if index in self._painted else None
+        return index, self.unpainted_image(index) if index in self._painted else None
 
     def _send(
         self, index: int, requests: Sequence[ShowPicture | PaintImage], send: Send

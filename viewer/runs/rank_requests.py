@@ -35,7 +35,7 @@ class RankStatisticsRequests:
         self._last_visible = self._last_requested = float("-inf")
         self._layer = self._requested_layer = ""
 
-    def mark_visible(self, layer: str) -> None:
+    def keep_requesting(self, layer: str) -> None:
         """Request the values of this layer for the next seconds. Tabs call this repeatedly."""
         self._last_visible, self._layer = time.monotonic(), layer
 

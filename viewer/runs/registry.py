@@ -90,23 +90,23 @@ class RunRegistry:
         """Return the followers of all runs in use."""
         return list(self._followers.values())
 
-    def find(self, run: str = "") -> RunFollower | None:
+    def find_follower(self, run_id: str = "") -> RunFollower | None:
         """Return the follower of a run, creating it for a live run; None for an unknown run.
 
         Args:
-            run: id of the run; "" for the newest.
+            run_id: id of the run; "" for the newest.
         """
-        run = run or self._newest
-        if run not in self._followers:
-            if run and all(one.run != run for one in self.live):
+        run_id = run_id or self._newest
+        if run_id not in self._followers:
+            if run_id and all(one.run != run_id for one in self.live):
                 self.live = self._list_live()  # it may have started since the last discovery
-            connection = next((one for one in self.live if one.run == run), None)
+            connection = next((one for one in self.live if one.run == run_id), None)
             if connection is None:
                 return None
-            self._followers[run] = self._follow(connection)
-            self._followers[run].on_messages = self._notify_observers
+            self._followers[run_id] = self._follow(connection)
+            self._followers[run_id].on_messages = self._notify_observers
             self._warm_details = None
-        return self._followers[run]
+        return self._followers[run_id]
 
     def _follow(self, connection: Connection) -> RunFollower:
         earlier = self._earlier(connection)
@@ -125,7 +125,7 @@ class RunRegistry:
         resumed = None if connection is None else find_resuming_run(connection, self.live)
         if resumed is None or not follower.health().refusal:
             return None
-        found = self.find(resumed.run)
+        found = self.find_follower(resumed.run)
         has_replied = found is not None and found.state is not None and found.state.structure
         return found if has_replied else None
 
@@ -150,15 +150,15 @@ class RunRegistry:
             runs.setdefault(state.connection.run, state.connection)
         return list(runs.values())
 
-    def state(self, run: str) -> RunState | None:
+    def state(self, run_id: str) -> RunState | None:
         """Return what is known about a run, also after its end; None if nothing is."""
-        follower = self._followers.get(run)
-        return self._ended.get(run) if follower is None else follower.state
+        follower = self._followers.get(run_id)
+        return self._ended.get(run_id) if follower is None else follower.state
 
-    def keep_following(self, run: str) -> None:
+    def keep_following(self, run_id: str) -> None:
         """Follow a live run for as long as this is called at least every `UNUSED_SECONDS`."""
-        if run in self._followers or any(one.run == run for one in self.live):
-            follower = self.find(run)
+        if run_id in self._followers or any(one.run == run_id for one in self.live):
+            follower = self.find_follower(run_id)
             if follower is not None:
                 follower.last_shown = time.monotonic()
 
@@ -179,7 +179,7 @@ class RunRegistry:
         newest = self._followers.get(self._newest)
         if self.live and (newest is None or newest.health().has_ended):
             self._newest = self.live[0].run
-            self.find(self._newest)
+            self.find_follower(self._newest)
 
     def _detach_unused(self, now: float) -> None:
         for run, follower in list(self._followers.items()):
@@ -191,7 +191,7 @@ class RunRegistry:
 
     def _keep_curves(self, run: str, state: RunState) -> None:
         """Keep what can be compared of a run that has ended, without the large histories."""
-        state.histories.release_filters()
+        state.histories.drop_filter_history()
         self._ended[run] = state
         while len(self._ended) > MAX_ENDED_RUNS:
             del self._ended[next(iter(self._ended))]

@@ -40,7 +40,7 @@ class RequestLog:
     """The most recent requests, previewed plans and edits of one run.
 
     Args:
-        run: the id of the run. An earlier run, which it resumes, has other structure versions.
+        run_id: the id of the run. An earlier run, which it resumes, has other structure versions.
 
     Attributes:
         records: requests by id, oldest first.
@@ -51,8 +51,8 @@ class RequestLog:
         revision: incremented with every change.
     """
 
-    def __init__(self, run: str = "") -> None:
-        self._run = run
+    def __init__(self, run_id: str = "") -> None:
+        self._run = run_id
         self.records: OrderedDict[str, RequestRecord] = OrderedDict()
         self.plans: OrderedDict[str, Planned | Refused] = OrderedDict()
         self.edit_marks: deque[EditMark] = deque(maxlen=MAX_MARKS)
@@ -97,11 +97,11 @@ class RequestLog:
         elif isinstance(reply, Refused):
             record.state, record.text = "refused", reply.reason
 
-    def mark_edit(self, structure: Structure, moment: float = 0.0) -> None:
+    def mark_edit(self, structure: Structure, unix_time: float = 0.0) -> None:
         """Add a mark for an edit that resulted in this structure, at a Unix time; 0: unknown."""
         titles = {one.version: one.title for one in self.records.values() if one.version}
         title = titles.get(structure.version, "")
-        self.edit_marks.append(EditMark(structure.step, structure.version, title, moment))
+        self.edit_marks.append(EditMark(structure.step, structure.version, title, unix_time))
         self._set_width_texts(structure)
 
     def add_earlier_marks(self, edits: Sequence[HistoryEdit]) -> None:
@@ -134,7 +134,7 @@ class RequestLog:
         records = self.records.values()
         return any(one.state == "sent" and now - one.sent < REPLY_SECONDS for one in records)
 
-    def changes(self) -> list[Change]:
+    def requests_and_edits(self) -> list[Change]:
         """Return all requests of this and of other viewers, and other edits, newest first."""
         outcomes = [one for one in self.outcomes.values() if one.id not in self.records]
         edits = [one for one in outcomes if one.version >= 0]

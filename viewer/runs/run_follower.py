@@ -144,12 +144,12 @@ class RunFollower:
             self.ranks.receive(message)
             refused = self.own_images.receive(message)
             if refused is not None:
-                self.layer_details.replace_image(*refused)
+                self.layer_details.replace_shown_image(*refused)
         self._request_history_if_due(self.state)
         if messages:
             self.on_messages()
 
-    def sockets(self) -> list[int]:
+    def file_descriptors(self) -> list[int]:
         """Return file descriptors that become readable when a message may be pending."""
         return [] if self._run is None else self._run.file_descriptors()
 
@@ -174,7 +174,7 @@ class RunFollower:
         """
         return self._send(edit, version, dry_run=True)
 
-    def use_picture_as_input(self, pixels: np.ndarray) -> None:
+    def show_picture(self, pixels: np.ndarray) -> None:
         """Use a picture, uint8 (H, W, 3), as the input that all views show."""
         image = self.own_images.send_picture(pixels, self._send_image)
         if image is not None:

@@ -169,7 +169,7 @@ class RunState:
         """Whether enough batches were recorded to know which filters are dead."""
         return self._dead_filters.is_known
 
-    def new_mask(self) -> np.ndarray:
+    def new_filter_mask(self) -> np.ndarray:
         """Return which filters were added within `NEW_SECONDS`, bool (filters,)."""
         now = time.monotonic()
         if not self._last_added_at or now - self._last_added_at >= NEW_SECONDS:  # the usual case
@@ -228,9 +228,9 @@ class RunState:
         if is_first and self._earlier is not None:
             self._continue_histories(self._earlier)
         elif is_first:
-            self.histories.start_filters(len(source))
+            self.histories.start_filter_history(len(source))
         else:
-            self.histories.remap_filters(source)
+            self.histories.reorder_filter_history(source)
 
     # ---------------------------------------------------------------- the run that is resumed
 
@@ -239,7 +239,7 @@ class RunState:
         structure, first_step = self.structure, self.connection.first_step
         self._earlier, marks = None, earlier.requests.edit_marks
         if structure is None or earlier.structure is None:
-            self.histories.start_filters(self.n_filters)
+            self.histories.start_filter_history(self.n_filters)
             return
         last_step = None if earlier.snapshot is None else earlier.snapshot.step
         self.resume_note = describe_lost_progress(last_step, marks, first_step)
@@ -287,7 +287,7 @@ class RunState:
             self._dead_filters.add(snapshot.step, self.latest["activation"])
             self._dead_mask = None
             dead = self.dead_mask() if self.knows_dead_filters else None
-            self.histories.add_filters(snapshot.step, self.latest, dead, self.offsets)
+            self.histories.add_filter_values(snapshot.step, self.latest, dead, self.offsets)
         self.values_revision += 1
 
     def _latest_values(self, snapshot: Snapshot) -> dict[str, np.ndarray]:

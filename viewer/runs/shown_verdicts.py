@@ -48,12 +48,12 @@ class ShownVerdicts:
         self._work: Future[Judgment] | None = None
         self._last_visible = self._due_at = float("-inf")
 
-    def mark_visible(self) -> None:
+    def keep_computing(self) -> None:
         """Compute verdicts for the next seconds. Tabs call this repeatedly."""
         self._last_visible = time.monotonic()
-        self.evidence.mark_visible()
+        self.evidence.keep_requesting()
 
-    def of_structure(self, version: int) -> list[Verdict]:
+    def verdicts_for_version(self, version: int) -> list[Verdict]:
         """Return the newest verdicts; [] if they are on another structure of the network."""
         return self._found if version == self._found_version else []
 

@@ -32,7 +32,7 @@ class SocketReader:
         self._readers = {
             follower: self._readers.get(follower) or _FollowerReader(follower, self._loop)
             for follower in self.runs.followers()
-            if follower.sockets()
+            if follower.file_descriptors()
         }
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class _FollowerReader:
         self._unregister()
 
     def _register(self) -> None:
-        self._registered = self.follower.sockets()
+        self._registered = self.follower.file_descriptors()
         for descriptor in self._registered:
             self._loop.add_handler(descriptor, self._on_readable, IOLoop.READ)
 

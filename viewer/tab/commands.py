@@ -30,7 +30,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "toggle_playback": view.toggle_playback,
     "go_live": view.go_live,
     "dismiss_alerts": view.dismiss_alerts,
-    "hover": view.hover,
+    "hover_filter": view.hover_filter,
     "select_largest_gradient_filter": view.select_largest_gradient_filter,
     "select_filters_by_id": view.select_filters_by_id,
     "move_selection": view.move_selection,
@@ -57,7 +57,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "recompute_projections": view.recompute_projections,
     "step_image": view.step_image,
     "show_batch_image": view.show_batch_image,
-    "use_picture_as_input": view.use_picture_as_input,
+    "show_picture": view.show_picture,
     "paint_image": view.paint_image,
     "restart_activation_maximization": view.restart_activation_maximization,
     "set_volume_slice": view.set_volume_slice,
@@ -70,7 +70,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "request_chart_csv": view.request_chart_csv,
     "compare_run": view.compare_run,
     "toggle_confirmed": edit.toggle_confirmed,
-    "discard": edit.discard,
+    "discard_staged": edit.discard_staged,
     "dismiss_reply": edit.dismiss_reply,
 }
 # Those that need a run that is still training, and a key that may steer it.
@@ -84,13 +84,13 @@ RUN_COMMANDS: dict[str, Handler] = {
     "stage_insert_layer": edit.stage_insert_layer,
     "stage_remove_layer": edit.stage_remove_layer,
     "stage_freeze_layer": edit.stage_freeze_layer,
-    "stage_rate": edit.stage_rate,
+    "stage_layer_rate": edit.stage_layer_rate,
     "stage_split": edit.stage_split,
     "stage_merge": edit.stage_merge,
     "stage_freeze": edit.stage_freeze,
     "stage_reinitialize": edit.stage_reinitialize,
     "stage_set_filter_to_mean": edit.stage_set_filter_to_mean,
-    "apply": edit.apply,
+    "apply_staged": edit.apply_staged,
     "set_trial_batches": trial.set_trial_batches,
     "try_staged": trial.try_staged,
     "keep_trial": trial.keep_trial,
@@ -124,7 +124,7 @@ def perform(tab: TabState, command: PageCommand) -> None:
         return
     if handler is None or (tab.structure is None and command.name != "show_run"):
         return
-    if command.name != "hover":  # moving the pointer does not dismiss a message
+    if command.name != "hover_filter":  # moving the pointer does not dismiss a message
         tab.edit_queue.error = ""
     refusal = tab.steering_refusal() if command.name in RUN_COMMANDS else ""
     if refusal:

@@ -44,7 +44,7 @@ class CouplingPreview:
         except ProtocolError as error:
             log.warning("Cannot request a removal preview: %s", error)
 
-    def result(
+    def plan_or_refusal(
         self, state: RunState, structure: Structure, layer_name: str, filter_id: int
     ) -> tuple[PlanSummary | None, str]:
         """Return the plan of the removal and the reason of a refusal.

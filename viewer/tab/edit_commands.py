@@ -123,10 +123,10 @@ def stage_freeze_layer(tab: TabState, arguments: Arguments) -> None:
     layer = tab.layer(arguments.layer)
     if layer is not None:
         kind = "unfreeze" if len(layer.frozen_filters) == len(layer.filter_ids) else "freeze"
-        tab.staging.toggle(kind, layer.name, list(layer.filter_ids))
+        tab.staging.toggle_change(kind, layer.name, list(layer.filter_ids))
 
 
-def stage_rate(tab: TabState, arguments: Arguments) -> None:
+def stage_layer_rate(tab: TabState, arguments: Arguments) -> None:
     """Stage ``value`` as the factor of a layer's learning rate; 1 is the full rate."""
     layer = tab.layer(arguments.layer)
     if layer is None:
@@ -172,14 +172,14 @@ def stage_freeze(tab: TabState, _: Arguments) -> None:
     if layer is not None:
         frozen = {layer.filter_ids[index] for index in layer.frozen_filters}
         kind = "unfreeze" if frozen.issuperset(tab.selected_ids()) else "freeze"
-        tab.staging.toggle(kind, layer.name, tab.selected_ids())
+        tab.staging.toggle_change(kind, layer.name, tab.selected_ids())
 
 
 def stage_reinitialize(tab: TabState, _: Arguments) -> None:
     """Stage new initial weights for the selected filters, or discard them if staged."""
     layer = tab.layer(None)
     if layer is not None:
-        tab.staging.toggle("reinitialize", layer.name, tab.selected_ids())
+        tab.staging.toggle_change("reinitialize", layer.name, tab.selected_ids())
 
 
 def stage_set_filter_to_mean(tab: TabState, arguments: Arguments) -> None:
@@ -209,7 +209,7 @@ def toggle_confirmed(tab: TabState, arguments: Arguments) -> None:
     tab.staging.toggle_confirmed(arguments.key)
 
 
-def discard(tab: TabState, arguments: Arguments) -> None:
+def discard_staged(tab: TabState, arguments: Arguments) -> None:
     """Discard one staged change, or all of them."""
     tab.edit_queue.discard(arguments.key)
 
@@ -217,7 +217,7 @@ def discard(tab: TabState, arguments: Arguments) -> None:
 # Requests
 
 
-def apply(tab: TabState, _: Arguments) -> None:
+def apply_staged(tab: TabState, _: Arguments) -> None:
     """Send all staged changes to the run."""
     tab.edit_queue.apply_staged()
 

@@ -93,7 +93,7 @@ class Page:
         """
         document.theme = make_theme(self.tab.palette)
         with document.models.freeze():  # visit all models once, not once per root
-            for root in (*self.components.places, self.link):
+            for root in (*self.components.chart_places, self.link):
                 document.add_root(root)
         self.tab.update()
         self._titled_at = time.monotonic()
@@ -145,14 +145,14 @@ class Page:
         if are_panels_due:
             self._panels_updated_at = now
         components = self.components
-        due = components.primary if are_panels_due else components.drawings
+        due = components.panels_and_drawings if are_panels_due else components.drawings
         if urgency == UpdateUrgency.EDIT:  # all charts would be painted before the network
             due = [component for component in due if component is not components.markers]
         if self._update_all(due):
             self.frames_sent += 1
             is_confirmed = self._scheduler.needs_confirmation(now, urgency)
             self._send(is_confirmed=is_confirmed)
-            self._scheduler.frame_sent(
+            self._scheduler.record_frame_sent(
                 now, new_statistics=new_statistics, urgency=urgency, is_confirmed=is_confirmed
             )
             if not is_confirmed:
@@ -183,10 +183,10 @@ class Page:
         if not self._is_visible():
             return
         if self._scheduler.is_secondary_due("images", now):
-            self._scheduler.secondary_sent("images", now)
+            self._scheduler.record_secondary_sent("images", now)
             has_changed = self._update_all(self.components.images)
         if not has_changed and self._scheduler.is_secondary_due("chart", now):
-            self._scheduler.secondary_sent("chart", now)
+            self._scheduler.record_secondary_sent("chart", now)
             has_changed = self.components.update_next_chart()
         if has_changed:
             self._send()
@@ -229,7 +229,7 @@ class Page:
 
     def _delay(self, now: float) -> float | None:
         """Return the seconds until a frame may be sent; None while the last one is unconfirmed."""
-        return self._scheduler.delay(
+        return self._scheduler.seconds_until_frame(
             now, new_statistics=self._has_new_statistics(), urgency=self._urgency()
         )
 
@@ -252,7 +252,7 @@ class Page:
             timestamps = [state.snapshot.time, state.snapshot_time, time.time()]
         self._sent_at = time.monotonic()
         header = {"sent": self.frames_sent, "stamps": timestamps, "confirm": is_confirmed}
-        frame = encode_frame(self.components.parts(), **header)
+        frame = encode_frame(self.components.frame_parts(), **header)
         self.link.frame = (next(self._frame_serials), frame)
 
     def _send_beat(self) -> None:
@@ -263,7 +263,7 @@ class Page:
         """Handle the confirmation that the page has painted a frame."""
         self._is_drawing = self.link.seen >= 0
         if self.link.seen >= self.frames_sent:
-            self._scheduler.frame_painted(time.monotonic())
+            self._scheduler.record_frame_painted(time.monotonic())
         self.on_update()
 
     def _on_view(self, _attribute: str, _old: object, _new: object) -> None:
@@ -279,7 +279,7 @@ class Page:
             return
         images_key = self.tab.images_key()
         perform(self.tab, command)
-        components = list(self.components.primary)
+        components = list(self.components.panels_and_drawings)
         components += self.components.shown_charts() if command.name in CHART_COMMANDS else []
         components += self.components.images if self.tab.images_key() != images_key else []
         if self._update_all(components):

@@ -15,7 +15,7 @@ from revacnn_lightning.diagnostics.degenerate import DegenerateKind
 from revacnn_lightning.page_server.security_headers import NONCE, with_nonce
 
 from ..layout import NodeState
-from ..rendering.bokeh_scripts import without_unused_components
+from ..rendering.bokeh_scripts import needed_bokeh_scripts
 from ..rendering.palette import PALETTES, css_variables
 from ..rendering.script_bundle import bundle_modules, modules_in_import_order
 
@@ -57,7 +57,7 @@ def page_template_variables() -> dict[str, Any]:
         "palette_css": css_variables(),
         "style": "\n".join(path.read_text(encoding="utf-8") for path in STYLE_SHEETS),
         "chart_functions": CHART_FUNCTIONS.read_text(encoding="utf-8"),
-        "needed_scripts": without_unused_components,
+        "needed_scripts": needed_bokeh_scripts,
         "nonce": NONCE,
         "with_nonce": with_nonce,
         "config": _script_json(page_config()),

@@ -113,21 +113,21 @@ class PageComponents:
         self._last_chart = 0  # index of the chart that was updated last
 
     @property
-    def primary(self) -> list[Component]:
+    def panels_and_drawings(self) -> list[Component]:
         """The drawings and the panels: what an edit or an action changes."""
         return [*self.drawings, *self.panels]
 
     def __iter__(self) -> Iterator[Component]:
-        yield from self.primary
+        yield from self.panels_and_drawings
         yield from self.images
         yield from self._charts()
 
     @property
-    def places(self) -> list[Column]:
+    def chart_places(self) -> list[Column]:
         """The places of the charts in the page."""
-        return [*self.footer.places, *self.statistics.places]
+        return [*self.footer.chart_places, *self.statistics.chart_places]
 
-    def parts(self) -> Iterator[PagePart]:
+    def frame_parts(self) -> Iterator[PagePart]:
         """Yield what frames consist of."""
         for component in self:
             yield from getattr(component, "panels", ())

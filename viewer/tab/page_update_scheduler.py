@@ -54,7 +54,7 @@ class PageUpdateScheduler:
         self._n_unconfirmed = MAX_UNCONFIRMED  # frames in a row; the first frame is confirmed
         self._pending = UpdateUrgency.NOTHING  # what the unconfirmed frame shows
 
-    def delay(
+    def seconds_until_frame(
         self, now: float, *, new_statistics: bool, urgency: UpdateUrgency = UpdateUrgency.NOTHING
     ) -> float | None:
         """Return the seconds until a frame may be sent; None while a confirmation is pending.
@@ -76,7 +76,7 @@ class PageUpdateScheduler:
         is_late = self._is_pending or self.lag > SHORT_LAG
         return is_late or urgency > UpdateUrgency.NOTHING or self._n_unconfirmed >= MAX_UNCONFIRMED
 
-    def frame_sent(
+    def record_frame_sent(
         self,
         now: float,
         *,
@@ -98,7 +98,7 @@ class PageUpdateScheduler:
             due_at = min(max(self._statistics_due_at, now - EARLY_TOLERANCE), now)
             self._statistics_due_at = due_at + FRAME_INTERVAL
 
-    def frame_painted(self, now: float) -> None:
+    def record_frame_painted(self, now: float) -> None:
         """Record that the page has painted the last frame."""
         if self._is_pending:
             self._is_pending = False
@@ -115,7 +115,7 @@ class PageUpdateScheduler:
         is_painted = not self._is_paint_pending(now) and now >= self.painted_at
         return is_painted and now - self._secondary_sent_at[kind] >= interval
 
-    def secondary_sent(self, kind: str, now: float) -> None:
+    def record_secondary_sent(self, kind: str, now: float) -> None:
         """Record that a chart or the images were sent, or that nothing about them was new."""
         self._secondary_sent_at[kind] = now
 

@@ -50,7 +50,7 @@ class Playback:
 
     def shows_layer_means(self, state: RunState) -> bool:
         """Return whether only the means of the layers are known of the shown batch."""
-        return not self.is_live and self.moment(state) < state.histories.n_layer_moments
+        return not self.is_live and self.moment(state) < state.histories.n_layer_only_moments
 
     def values(self, state: RunState | None) -> dict[str, np.ndarray]:
         """Return the statistics of every filter at the shown batch.
@@ -67,7 +67,7 @@ class Playback:
         """Return which filters were dead at the shown batch, bool (filters,)."""
         if self.shown_step is None or not state.histories.filters.length:
             return state.dead_mask()
-        row = self.moment(state) - state.histories.n_layer_moments
+        row = self.moment(state) - state.histories.n_layer_only_moments
         if row < 0:  # only the shares of the layers are known
             return np.zeros(state.n_filters, bool)
         return state.dead_mask_at(row)
@@ -97,7 +97,7 @@ class Playback:
         self.shown_step = float(step) if 0 <= step < steps[-1] else None
         return self.shown_step is not None
 
-    def toggle(self, state: RunState) -> None:
+    def toggle_playing(self, state: RunState) -> None:
         """Start or stop playing. Playing from the live position starts at the first moment."""
         self.is_playing = not self.is_playing
         if self.is_playing and self.shown_step is None:

@@ -34,7 +34,7 @@ def stage_remedy(tab: TabState, arguments: Arguments) -> None:
     elif arguments.option == "add":
         edit.stage_add_best_direction(tab, arguments)
     elif arguments.option == "reinitialize":
-        tab.staging.toggle("reinitialize", layer.name, ids)
+        tab.staging.toggle_change("reinitialize", layer.name, ids)
     elif arguments.option == "split" and edit.can_change_width_or_explain(tab, layer):
         for filter_id in ids:
             tab.staging.split(layer.name, filter_id)

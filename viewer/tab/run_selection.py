@@ -43,7 +43,7 @@ class RunSelection:
     def update(self) -> None:
         """Select a run as soon as there is one, and mark the selected run as shown."""
         if self.registry is not None and not self.follower.run_id:
-            found = self.registry.find(self.requested_run) or self.registry.find()
+            found = self.registry.find_follower(self.requested_run) or self.registry.find_follower()
             self.follower = found or self.follower
         elif self.registry is not None:
             self.follower = self.registry.find_resuming_follower(self.follower) or self.follower
@@ -51,9 +51,9 @@ class RunSelection:
         if self.compared_run and self.registry is not None:
             self.registry.keep_following(self.compared_run)
 
-    def select(self, run: str) -> None:
+    def select(self, run_id: str) -> None:
         """Show the run with this id. Unknown ids are ignored."""
-        found = self.registry.find(run) if self.registry is not None else None
+        found = self.registry.find_follower(run_id) if self.registry is not None else None
         if found is not None:
             self.follower = found
 
@@ -72,11 +72,11 @@ class RunSelection:
 
     # The run that is laid over the shown one
 
-    def compare(self, run: str) -> None:
+    def compare(self, run_id: str) -> None:
         """Lay a run over the shown one in the charts; "" for none. Unknown ids are ignored."""
-        known = run in {one.run for one in self.comparable_runs()}
-        if not run or known:
-            self.compared_run = run
+        known = run_id in {one.run for one in self.comparable_runs()}
+        if not run_id or known:
+            self.compared_run = run_id
 
     def compared_state(self) -> RunState | None:
         """Return the state of the run that is laid over the shown one; None without one."""

@@ -17,7 +17,9 @@ class FilterReference(Struct, frozen=True):
 
 
 def find_replacement(
-    removed: FilterReference | None, previous: Structure | None, structure: Structure
+    removed_filter: FilterReference | None,
+    previous_structure: Structure | None,
+    structure: Structure,
 ) -> FilterReference:
     """Return the filter to select instead of a removed one.
 
@@ -25,14 +27,16 @@ def find_replacement(
     place of a removed layer it is the first filter of the layer before it.
     """
     layer = structure.layers[0]
-    if removed is not None:
-        layer = _layer_or_previous(removed.layer, previous, structure)
+    if removed_filter is not None:
+        layer = _layer_or_previous(removed_filter.layer, previous_structure, structure)
     before = (
-        [one.filter_ids for one in previous.layers if one.name == layer.name] if previous else []
+        [one.filter_ids for one in previous_structure.layers if one.name == layer.name]
+        if previous_structure
+        else []
     )
-    if removed is None or not before or removed.filter_id not in before[0]:
+    if removed_filter is None or not before or removed_filter.filter_id not in before[0]:
         return FilterReference(layer.name, layer.filter_ids[0])
-    index, remaining = before[0].index(removed.filter_id), set(layer.filter_ids)
+    index, remaining = before[0].index(removed_filter.filter_id), set(layer.filter_ids)
     candidates = [*before[0][index:], *reversed(before[0][:index])]
     found = next((id_ for id_ in candidates if id_ in remaining), layer.filter_ids[0])
     return FilterReference(layer.name, found)

@@ -36,7 +36,7 @@ def select_verdict_filters(tab: TabState, arguments: Arguments) -> None:
         return
     found = [id_ for id_ in arguments.ids if id_ in layer.filter_ids] or list(layer.filter_ids)
     if found:
-        tab.folding.reveal(arguments.layer, tab.layer_names())
+        tab.folding.open_around(arguments.layer, tab.layer_names())
         tab.select_ids(layer.name, found)
 
 

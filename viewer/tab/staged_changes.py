@@ -78,7 +78,7 @@ class StagedChanges:
         self.changes = [other for other in self.changes if other.key != change.key]
         self.changes.append(change)
 
-    def toggle(self, kind: str, layer: str, ids: list[int]) -> None:
+    def toggle_change(self, kind: str, layer: str, ids: list[int]) -> None:
         """Stage a change of exactly these filters, or discard it if exactly it is staged."""
         self._toggle(StagedChange(layer, kind, ids=list(ids)), lambda one: set(one.ids))
 

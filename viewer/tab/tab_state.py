@@ -199,7 +199,7 @@ class TabState:
         if state is None or self.structure is None or target is None:
             return None, ""
         preview = self._coupling_preview
-        return preview.result(state, self.structure, target.layer, target.filter_id)
+        return preview.plan_or_refusal(state, self.structure, target.layer, target.filter_id)
 
     def _request_coupling_preview(self, structure: Structure) -> None:
         target = self.hovered or self.selection
@@ -216,11 +216,11 @@ class TabState:
         health = self.follower.health()
         return health.refusal if health.has_ended else ""
 
-    def waiting_reason(self, waiting: str) -> str:
-        """Return ``waiting``, or why the run sends no more batches that it could wait for."""
+    def waiting_reason(self, waiting_text: str) -> str:
+        """Return ``waiting_text``, or why the run sends no more batches that it could wait for."""
         health = self.follower.health()
         note = "; the run is paused" if health.kind == "paused" else ""
-        return health.refusal or waiting + note
+        return health.refusal or waiting_text + note
 
     def lasting_refusal(self) -> str:
         """Return why this page can no longer steer the run, or never could; "" if it may."""
@@ -271,13 +271,13 @@ class TabState:
             self.edit_queue.reset()
             self.selection = None
             self.expanded_layers.clear()
-            self.folding.restart()
+            self.folding.forget_network()
             self.playback.go_live()
             self._coupling_preview.clear()
         self.hovered = None
         if structure is None or not structure.layers:
             return
-        self.folding.start(self.layer_names())
+        self.folding.fold_initially(self.layer_names())
         self.staging.update_structure(structure)
         if self.edit_queue.is_inserting:
             self._show_inserted_layer(structure)
@@ -292,6 +292,6 @@ class TabState:
             if layer.name not in known:
                 self.edit_queue.is_inserting = False
                 self.select(i, 0)
-                self.folding.reveal(i, self.layer_names())
+                self.folding.open_around(i, self.layer_names())
                 self.pane = "layer"
                 return

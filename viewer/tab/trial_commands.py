@@ -12,7 +12,7 @@ __all__ = ["discard_trial", "keep_trial", "set_trial_batches", "try_staged"]
 
 def set_trial_batches(tab: TabState, arguments: Arguments) -> None:
     """Set on how many batches staged changes are tried."""
-    tab.edit_queue.trial.set_batches(arguments.batches)
+    tab.edit_queue.trial.set_batch_count(arguments.batches)
 
 
 def try_staged(tab: TabState, _: Arguments) -> None:

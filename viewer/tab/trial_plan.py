@@ -39,9 +39,9 @@ class TrialPlan:
         self._planned: tuple[TryEdits, int] | None = None
         self._id = ""
 
-    def set_batches(self, batches: int) -> None:
+    def set_batch_count(self, batch_count: int) -> None:
         """Set on how many batches to try."""
-        self.batches = min(MAX_TRIAL_BATCHES, max(MIN_BATCHES, batches))
+        self.batches = min(MAX_TRIAL_BATCHES, max(MIN_BATCHES, batch_count))
 
     def request_for(self, changes: Sequence[StagedChange], structure: Structure) -> TryEdits | None:
         """Return the request that tries the changes, in this order; None if there is none."""

@@ -40,7 +40,7 @@ def show_moment(tab: TabState, arguments: Arguments) -> None:
 def toggle_playback(tab: TabState, _: Arguments) -> None:
     """Start or stop playing the history of the run."""
     if tab.state is not None:
-        tab.playback.toggle(tab.state)
+        tab.playback.toggle_playing(tab.state)
 
 
 def go_live(tab: TabState, _: Arguments) -> None:
@@ -58,7 +58,7 @@ def dismiss_alerts(tab: TabState, _: Arguments) -> None:
 # Selection
 
 
-def hover(tab: TabState, arguments: Arguments) -> None:
+def hover_filter(tab: TabState, arguments: Arguments) -> None:
     """Set the filter under the pointer; without a layer, there is none."""
     layer = tab.layer(arguments.layer) if arguments.layer is not None else None
     if layer is None or not 0 <= arguments.first < len(layer.filter_ids):
@@ -81,7 +81,7 @@ def select_largest_gradient_filter(tab: TabState, arguments: Arguments) -> None:
     if first < 0:
         first, last = 0, int(state.offsets[layer + 1] - state.offsets[layer]) - 1
         if arguments.option != "preview":
-            tab.folding.reveal(layer, tab.layer_names())
+            tab.folding.open_around(layer, tab.layer_names())
     candidates = np.nan_to_num(values[first : last + 1])
     tab.select(layer, first + (int(np.argmax(candidates)) if len(candidates) else 0))
 
@@ -103,7 +103,7 @@ def move_selection(tab: TabState, arguments: Arguments) -> None:
     if position is None or structure is None:
         return
     layer, index = position
-    target = tab.folding.step(layer, arguments.dx, tab.layer_names())
+    target = tab.folding.layer_columns_away(layer, arguments.dx, tab.layer_names())
     if target != layer:
         fraction = (index + 0.5) / len(structure.layers[layer].filter_ids)
         index = int(fraction * len(structure.layers[target].filter_ids))
@@ -185,22 +185,24 @@ def step_image(tab: TabState, arguments: Arguments) -> None:
         image = shown + arguments.dx
         if image < -1:
             tab.edit_queue.error = FIRST_IMAGE
-        tab.follower.layer_details.select_image(tab.selection.layer, None if image < 0 else image)
+        tab.follower.layer_details.show_image_if_known(
+            tab.selection.layer, None if image < 0 else image
+        )
 
 
 def show_batch_image(tab: TabState, _: Arguments) -> None:
     """Show the first image of the current training batch."""
     if tab.selection is not None:
         tab.follower.layer_details.request_newest(tab.selection.layer, tab.method)
-        tab.follower.layer_details.select_image(tab.selection.layer, None)
+        tab.follower.layer_details.show_image_if_known(tab.selection.layer, None)
 
 
-def use_picture_as_input(tab: TabState, arguments: Arguments) -> None:
+def show_picture(tab: TabState, arguments: Arguments) -> None:
     """Use a picture of the user's own as the input of the network: its ``pixels``."""
     shape = (arguments.height, arguments.width, 3)
     is_sized = min(shape) > 0 and max(shape) <= MAX_PICTURE_SIDE
     if is_sized and len(arguments.pixels) == math.prod(shape):
-        tab.follower.use_picture_as_input(np.frombuffer(arguments.pixels, np.uint8).reshape(shape))
+        tab.follower.show_picture(np.frombuffer(arguments.pixels, np.uint8).reshape(shape))
 
 
 def paint_image(tab: TabState, arguments: Arguments) -> None:

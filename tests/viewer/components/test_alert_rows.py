@@ -46,7 +46,7 @@ def test_alerts_that_the_status_no_longer_holds_stay_in_the_list(
 def test_an_alert_after_an_edit_comes_before_it(tab: TabState, follower: InProcessFollower) -> None:
     send_command(tab, "stage_add", layer=1)
     deliver_replies(tab, follower)
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     assert follower.state is not None
     [edit] = follower.state.requests.records.values()

@@ -269,7 +269,7 @@ def test_infinite_gradient_does_not_break_label_positions(tab: TabState) -> None
     chart = LayerChart(tab, EditMarkers(tab).source)
     values = np.array([[0.1, 0.2, np.inf], [0.3, np.nan, 0.2], [0.3, 0.2, 0.2]], np.float32)
     last = values[1:, -1]
-    shifts = chart.labels.shifts(values, last, is_log=True)
+    shifts = chart.labels.label_shifts(values, last, is_log=True)
     assert np.isfinite(shifts).all()
     assert abs(shifts[1] - shifts[0]) >= 11.0
 

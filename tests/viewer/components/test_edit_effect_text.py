@@ -83,7 +83,7 @@ def test_each_edit_in_the_list_shows_its_effect(tab: TabState, follower: InProce
     follower.train(20)
     send_command(tab, "stage_add", layer=1)
     deliver_replies(tab, follower)
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     panel.update()
     [record] = panel.source.data["records"]

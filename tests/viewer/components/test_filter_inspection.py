@@ -85,7 +85,7 @@ def test_pane_updates_with_selection_and_image(pane: FilterInspectionPane) -> No
     receive_inspection(pane)
     pane.update()
     tab.follower.layer_details.request_newest("conv2", "tsne")
-    tab.follower.layer_details.select_image("conv2", 4)
+    tab.follower.layer_details.show_image_if_known("conv2", 4)
     assert pane.update()
     assert pane.source.data["busy"]  # the previous image is shown
     receive_inspection(pane, image=4)

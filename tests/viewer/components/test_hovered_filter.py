@@ -12,14 +12,14 @@ def test_the_numbers_under_the_pointer_stayed_those_of_the_first_batch(
     part = HoveredFilterTooltip(tab)
     part.update()
     assert part.source.data == {}
-    send_command(tab, "hover", layer=1, first=3)
+    send_command(tab, "hover_filter", layer=1, first=3)
     for _ in range(2):
         follower.train()
         assert part.update()
         newest = {name: float(tab.layer_values(name, 1)[3]) for name in ("gradient", "activation")}
         assert part.source.data == {"layer": 1, "filter": 3, **newest}
     assert not part.update()
-    send_command(tab, "hover")
+    send_command(tab, "hover_filter")
     assert part.update()
     assert part.source.data == {}
 
@@ -29,7 +29,7 @@ def test_a_past_batch_has_the_numbers_of_that_batch(
 ) -> None:
     follower.train(10)
     part = HoveredFilterTooltip(tab)
-    send_command(tab, "hover", layer=1, first=3)
+    send_command(tab, "hover_filter", layer=1, first=3)
     send_command(tab, "show_moment", row=2)
     part.update()
     shown = part.source.data["gradient"]

@@ -19,7 +19,7 @@ from viewer.components.input_output_data import (
     NAME_CHARACTER,
     USUAL_NAME,
     class_name_width,
-    count_paintable_tiles,
+    paintable_tile_grid,
     relative_channel_magnitudes,
     scaled_picture_side,
 )
@@ -174,7 +174,7 @@ def test_why_an_image_cannot_be_chosen_was_gone_with_the_next_pass(shown: Shown)
     shown.deliver(channel_sums=[1.0, 1.0, 1.0])
     assert shown.data["input"]["note"] == "this training has no validation images"
     details.request_newest(layer, "tsne")
-    details.select_image(layer, None)
+    details.show_image_if_known(layer, None)
     shown.update()
     assert shown.data["input"]["note"] == ""
 
@@ -268,7 +268,7 @@ def test_an_input_that_no_known_layer_reads_has_no_channels(shown: Shown) -> Non
 def test_a_picture_is_shown_in_all_views_and_painted_over(shown: Shown) -> None:
     shown.deliver()
     pixels = base64.b64encode(bytes(3 * 4 * 5)).decode()
-    send_command(shown.tab, "use_picture_as_input", pixels=pixels, height=4, width=5)
+    send_command(shown.tab, "show_picture", pixels=pixels, height=4, width=5)
     shown.update()
     (picture,) = shown.follower.training.made_images
     shown.deliver(image=picture.index, image_note="prepared")
@@ -302,13 +302,13 @@ def test_a_picture_of_another_size_than_it_says_is_ignored(
     shown: Shown, arguments: dict[str, Any]
 ) -> None:
     shown.deliver()
-    send_command(shown.tab, "use_picture_as_input", **arguments)
+    send_command(shown.tab, "show_picture", **arguments)
     assert shown.follower.training.made_images == []
 
 
 def test_large_images_are_painted_in_tiles_and_small_ones_in_pixels() -> None:
-    assert count_paintable_tiles([3, 224, 8]) == [16, 8]
-    assert count_paintable_tiles([10]) == [0, 0]
+    assert paintable_tile_grid([3, 224, 8]) == [16, 8]
+    assert paintable_tile_grid([10]) == [0, 0]
     assert scaled_picture_side([3, 32, 20]) == 48
     assert scaled_picture_side([3, 512, 512]) == 320
 

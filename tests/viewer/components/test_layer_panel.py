@@ -201,7 +201,7 @@ def test_single_filter_cannot_be_merged(tab: TabState) -> None:
 def test_freeze_button_unfreezes_frozen_filters(tab: TabState, follower: InProcessFollower) -> None:
     send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
     send_command(tab, "stage_freeze")
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     assert LayerPanel(tab).content()["freeze_label"] == "Unfreeze"
 

@@ -99,7 +99,7 @@ def test_new_filter_has_no_position_before_the_next_layout(
 ) -> None:
     world.tick()
     send_command(tab, "stage_add")
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     world.deliver(world.detail())
     view = FilterEmbeddingView(tab, "coefficients")

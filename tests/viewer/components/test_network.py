@@ -129,7 +129,7 @@ def test_coupling_text_omits_the_hovered_layer(
     view = NetworkView(tab)
     tab.update()
     send_command(tab, "select_largest_gradient_filter", layer=1, first=0, last=0)
-    send_command(tab, "hover", layer=2, first=3)
+    send_command(tab, "hover_filter", layer=2, first=3)
     for _ in range(3):
         deliver_replies(tab, follower)
         view.update()

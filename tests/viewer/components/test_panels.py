@@ -201,7 +201,7 @@ def test_nothing_can_be_applied_while_the_training_is_unreachable(
     assert header["motionless"]
     assert header["end_notice"] == "DigitsNet is unreachable. Showing the last received state."
     sent = len(follower.requests)
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     send_command(tab, "control_run", action="pause")
     assert len(follower.requests) == sent
     assert "receives no changes now" in ReplyPanel(tab).content()["title"]
@@ -214,7 +214,7 @@ def test_controls_looked_as_if_a_training_received_them_that_does_not(
     """Undo, the run controls and the buttons of layers were enabled while it was unreachable."""
     send_command(tab, "stage_add", layer=1)
     deliver_replies(tab, follower)
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     changes = ChangeListPanel(tab)
     changes.update()
@@ -259,7 +259,7 @@ def test_reply_is_shown_and_recorded(tab: TabState, follower: InProcessFollower)
     send_command(tab, "stage_add")
     follower.deliver()
     tab.update()
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     reply.update()
     assert reply.source.data["state"] == "sent"
     follower.deliver()
@@ -411,7 +411,7 @@ def test_undo_and_redo_say_why_they_are_disabled(
     assert disabled() == ("There is no edit to undo.", "No edit was undone since the last one.")
     send_command(tab, "stage_add", layer=1)
     deliver_replies(tab, follower)
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     assert disabled() == ("", "No edit was undone since the last one.")
     send_command(tab, "undo")

@@ -51,7 +51,7 @@ class OtherRun(RunRegistry):
     def state(self, run: str) -> RunState | None:
         return self.other.state
 
-    def find(self, run: str = "") -> RunFollower | None:
+    def find_follower(self, run: str = "") -> RunFollower | None:
         return None
 
 
@@ -246,7 +246,7 @@ def test_labels_overlapped_because_the_axis_is_longer_than_its_values(
 def test_names_of_layers_without_dead_filters_were_below_the_chart(tab: TabState) -> None:
     chart = build(tab, LayerChart)
     zeros = np.zeros(3)
-    shifts = chart.labels.shifts(zeros, zeros, is_log=False, floor=0.0)
+    shifts = chart.labels.label_shifts(zeros, zeros, is_log=False, min_y=0.0)
     assert max(shifts) <= -LABEL_HEIGHT / 2  # above the axis, at which the curves end
     assert np.allclose(np.diff(shifts), LABEL_HEIGHT)
 

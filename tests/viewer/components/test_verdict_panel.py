@@ -34,7 +34,9 @@ def give(tab: TabState, monkeypatch: pytest.MonkeyPatch, verdicts: Sequence[Verd
 
 
 def panel_of(tab: TabState, monkeypatch: pytest.MonkeyPatch, verdicts: Sequence[Verdict]) -> dict:
-    monkeypatch.setattr(tab.follower.verdicts, "of_structure", lambda version: list(verdicts))
+    monkeypatch.setattr(
+        tab.follower.verdicts, "verdicts_for_version", lambda version: list(verdicts)
+    )
     return VerdictPanel(tab).content()
 
 
@@ -189,14 +191,14 @@ def test_evidence_is_requested_only_while_the_verdicts_are_shown(
     requests = VerdictEvidenceRequests()
     requests.tick(tab.state, sent.append)
     assert sent == []
-    requests.mark_visible(tab.structure.layers[0].name)
+    requests.keep_requesting(tab.structure.layers[0].name)
     requests.tick(tab.state, sent.append)
     requests.tick(tab.state, sent.append)
     assert sent == [InspectEvidence(tab.structure.layers[0].name)]
     clock[0] += evidence_requests.REQUEST_SECONDS + 0.1
     requests.tick(tab.state, sent.append)
     assert len(sent) == 1
-    requests.mark_visible()
+    requests.keep_requesting()
     requests.tick(tab.state, sent.append)
     assert sent[1] == InspectEvidence()
 

@@ -20,7 +20,7 @@ def features(seed: int, n: int = 8) -> np.ndarray:
 def average_of(rows: list[np.ndarray]) -> np.ndarray:
     average = FilterFeatureMovingAverage()
     for features_of_batch in rows:
-        result = average.add(IDS, features_of_batch)
+        result = average.add_and_average(IDS, features_of_batch)
     return result
 
 
@@ -59,22 +59,22 @@ def test_average_changes_less_than_features() -> None:
 def test_rows_are_matched_by_filter_id() -> None:
     average, reference = FilterFeatureMovingAverage(), FilterFeatureMovingAverage()
     first, second = features(0), features(1)
-    average.add(IDS, first)
+    average.add_and_average(IDS, first)
     kept = np.array([6, 1, 9])  # 9 is new
 
-    mean = average.add(kept, second[:3])
+    mean = average.add_and_average(kept, second[:3])
 
-    reference.add(IDS[[6, 1]], first[[6, 1]])
-    assert np.allclose(mean[:2], reference.add(IDS[[6, 1]], second[:2]))
+    reference.add_and_average(IDS[[6, 1]], first[[6, 1]])
+    assert np.allclose(mean[:2], reference.add_and_average(IDS[[6, 1]], second[:2]))
     assert np.allclose(mean[2], normalize_rows(second[2:3])[0])
 
 
 def test_other_dimensions_restart_the_average() -> None:
     average = FilterFeatureMovingAverage()
-    average.add(IDS, features(0))
+    average.add_and_average(IDS, features(0))
     wider = np.random.default_rng(1).normal(size=(8, 20))
 
-    assert np.allclose(average.add(IDS, wider), normalize_rows(wider))
+    assert np.allclose(average.add_and_average(IDS, wider), normalize_rows(wider))
 
 
 def test_filter_with_one_zero_row_is_not_dead() -> None:
@@ -91,9 +91,9 @@ def test_filter_with_zeros_for_the_whole_window_is_dead(n_before: int) -> None:
     average, zero = FilterFeatureMovingAverage(), features(1)
     zero[2] = 0
     for seed in range(n_before):
-        average.add(IDS, features(seed))
+        average.add_and_average(IDS, features(seed))
     for _ in range(WINDOW):
-        kinds, _ = classify_degenerate(average.add(IDS, zero))
+        kinds, _ = classify_degenerate(average.add_and_average(IDS, zero))
 
     assert kinds[2] == DegenerateKind.ZERO
 
@@ -101,14 +101,16 @@ def test_filter_with_zeros_for_the_whole_window_is_dead(n_before: int) -> None:
 def test_nonfinite_rows_are_passed_through_and_not_averaged() -> None:
     average, broken = FilterFeatureMovingAverage(), features(1)
     broken[3, 0], broken[4, 1] = np.nan, np.inf
-    average.add(IDS, features(0))
+    average.add_and_average(IDS, features(0))
 
-    kinds, _ = classify_degenerate(average.add(IDS, broken))
-    later, _ = classify_degenerate(average.add(IDS, features(2)))
+    kinds, _ = classify_degenerate(average.add_and_average(IDS, broken))
+    later, _ = classify_degenerate(average.add_and_average(IDS, features(2)))
 
     assert list(np.flatnonzero(kinds)) == [3, 4]
     assert not later.any()
 
 
 def test_no_filters() -> None:
-    assert FilterFeatureMovingAverage().add(np.zeros(0, np.int64), np.zeros((0, 4))).shape == (0, 4)
+    assert FilterFeatureMovingAverage().add_and_average(
+        np.zeros(0, np.int64), np.zeros((0, 4))
+    ).shape == (0, 4)

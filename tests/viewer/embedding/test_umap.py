@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from viewer.embedding.umap import cache_compiled_functions
+from viewer.embedding.umap import enable_numba_disk_cache
 
 
 class Compiled:
@@ -25,7 +25,7 @@ class Compiled:
 def test_umap_was_compiled_in_every_process() -> None:
     numba = pytest.importorskip("numba")
     function = numba.njit(scale)
-    cache_compiled_functions([1, "a", print, function])
+    enable_numba_disk_cache([1, "a", print, function])
     assert function(2.0) == 20.0
     assert function.stats.cache_path is not None
     assert sum(function.stats.cache_hits.values()) + sum(function.stats.cache_misses.values()) == 1
@@ -38,6 +38,6 @@ def scale(value: float) -> float:
 def test_umap_works_where_no_folder_is_writable(caplog: pytest.LogCaptureFixture) -> None:
     functions = [Compiled(), Compiled("no locator available"), Compiled()]
     with caplog.at_level(logging.INFO):
-        cache_compiled_functions(functions)
+        enable_numba_disk_cache(functions)
     assert [function.is_kept for function in functions] == [True, False, False]
     assert "no locator available" in caplog.text

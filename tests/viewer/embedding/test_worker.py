@@ -26,14 +26,14 @@ def job(behavior: int = OBEY, n: int = 8) -> ProjectionJob:
 @pytest.fixture(scope="module")
 def worker() -> Iterator[EmbeddingWorker]:
     """A worker whose process all tests use that do not end it. It is idle before each of them."""
-    worker = EmbeddingWorker(PROCESS, limit=5.0)
+    worker = EmbeddingWorker(PROCESS, max_seconds=5.0)
     yield worker
     worker.close()
 
 
 @pytest.fixture
 def own_worker() -> Iterator[EmbeddingWorker]:
-    worker = EmbeddingWorker(PROCESS, limit=2.0)
+    worker = EmbeddingWorker(PROCESS, max_seconds=2.0)
     yield worker
     worker.close()
 
@@ -147,7 +147,7 @@ def test_close_ends_the_process(behavior: int) -> None:
 def test_process_that_does_not_start_is_not_restarted_forever(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     worker = EmbeddingWorker(
-        [sys.executable, "-c", f"open({str(starts)!r}, 'a').write('x')"], limit=2.0
+        [sys.executable, "-c", f"open({str(starts)!r}, 'a').write('x')"], max_seconds=2.0
     )
     worker.submit("conv1", job())
 

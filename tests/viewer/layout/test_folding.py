@@ -7,11 +7,11 @@ from viewer.layout.folding import (
     MAX_OPEN_LAYERS,
     MAX_UNITS,
     closed_block_of,
+    closed_blocks_after_reveal,
     find_blocks,
     fold_blocks,
     initially_closed_blocks,
     innermost_open_block_of,
-    reveal,
 )
 
 
@@ -134,4 +134,7 @@ def test_revealing_a_layer_opens_all_blocks_around_it_and_no_others() -> None:
     names = names_of("resnet50")
     everything = {block.path for block in find_blocks(names)}
     layer = names.index("layer3.2.conv2")
-    assert everything - reveal(layer, names, everything) == {"layer3", "layer3.2"}
+    assert everything - closed_blocks_after_reveal(layer, names, everything) == {
+        "layer3",
+        "layer3.2",
+    }

@@ -292,7 +292,7 @@ def test_stage_layers() -> None:
 def test_stages_are_found_in_module_paths() -> None:
     names = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"]
     stages = find_stages(names, [0, 1, 2, 3])
-    assert [(s.name, s.first, s.last) for s in stages] == [
+    assert [(s.name, s.first_rank, s.last_rank) for s in stages] == [
         ("conv1", 0, 0), ("layer1", 1, 2), ("layer2", 3, 3),
     ]  # fmt: skip
     assert short_layer_name("layer1.0.conv2", stages, names) == "0.conv2"

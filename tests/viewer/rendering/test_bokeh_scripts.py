@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from bokeh.resources import INLINE, Resources
 
-from viewer.rendering.bokeh_scripts import UNUSED_COMPONENTS, without_unused_components
+from viewer.rendering.bokeh_scripts import UNUSED_COMPONENTS, needed_bokeh_scripts
 from viewer.tab.page_assets import STATIC
 
 MAX_BYTES = 2 * 2**20  # of script that a new visitor loads, as it is sent: minified, not compressed
@@ -23,7 +23,7 @@ def test_components_without_a_use_are_not_loaded(resources: Resources) -> None:
     """MathJax, tables, WebGL and widgets were two thirds of the page's script."""
     scripts = resources.render_js()
     assert all(f"/{name}" in scripts for name in UNUSED_COMPONENTS)
-    needed = without_unused_components(scripts)
+    needed = needed_bokeh_scripts(scripts)
     assert not any(name in needed for name in UNUSED_COMPONENTS)
     assert needed.count("<script") == needed.count("</script>") >= 1
     assert "bokeh.js" in needed or "bokeh.min.js" in needed or "bokeh-3" in needed
@@ -31,7 +31,7 @@ def test_components_without_a_use_are_not_loaded(resources: Resources) -> None:
 
 def test_scripts_within_the_page_stay_as_they_are() -> None:
     scripts = INLINE.render_js()
-    assert without_unused_components(scripts) == scripts
+    assert needed_bokeh_scripts(scripts) == scripts
 
 
 def test_a_new_visitor_loads_two_megabytes_of_script_at_most() -> None:

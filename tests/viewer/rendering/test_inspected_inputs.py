@@ -14,7 +14,7 @@ from viewer.rendering.inspected_inputs import (
     input_picture,
     is_drawn_as_curves,
     quantize_curves,
-    signal_raster_rows,
+    signal_raster_row_count,
 )
 
 
@@ -22,11 +22,11 @@ def test_a_signal_of_few_channels_is_curves_and_one_of_many_is_a_tile() -> None:
     few, many = np.random.rand(MAX_CURVES, 1, 50), np.random.rand(80, 1, 50)
     assert is_drawn_as_curves(few)
     assert input_picture(few).shape == (MAX_CURVES, 50)
-    assert signal_raster_rows(few) is None
+    assert signal_raster_row_count(few) is None
     assert not is_drawn_as_curves(many)
     assert input_picture(many).shape == (1, 80, 50, 3)
     assert attribution_picture(many).shape == (1, 80, 50)
-    assert signal_raster_rows(many) == 80
+    assert signal_raster_row_count(many) == 80
     assert not is_drawn_as_curves(np.random.rand(3, 5, 50))
     assert not is_drawn_as_curves(np.zeros(0))
 

@@ -37,7 +37,7 @@ def test_all_rows_share_an_axis_that_holds_the_newest() -> None:
     for step, limit in enumerate([100.0, 1.0, 1.0, 2.0]):
         history.add(step, histogram(limit))
     assert history.axis_limit == 2.0
-    shares = history.shares()
+    shares = history.bin_shares()
     assert shares.shape == (4, BINS)
     np.testing.assert_allclose(shares.sum(axis=1), [0.02, 1, 1, 1], atol=1e-9)
     np.testing.assert_allclose(shares[3], 1 / BINS)
@@ -49,7 +49,7 @@ def test_zeros_are_a_peak_in_the_middle() -> None:
     counts = np.zeros(64, np.float32)
     counts[32] = 9
     history.add(0, Histogram(counts, 0.0))
-    shares = history.shares()[0]
+    shares = history.bin_shares()[0]
     assert history.axis_limit == 0
     assert shares[BINS // 2 - 1 : BINS // 2 + 1].sum() == pytest.approx(1)
 

@@ -214,7 +214,7 @@ def test_each_recompute_uses_another_seed(world: World) -> None:
 def test_another_image_is_requested_immediately(world: World) -> None:
     world.layers.request_newest("conv2", "tsne")
     world.tick()
-    world.layers.select_image("conv2", 3)
+    world.layers.show_image_if_known("conv2", 3)
     world.tick(0.01)
 
     assert [request.image_index for request in world.sent] == [None, 3]

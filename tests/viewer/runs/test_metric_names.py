@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from viewer.runs.metric_names import family, group_by_family, main_metric, phase
+from viewer.runs.metric_names import group_by_family, main_metric, metric_family, metric_phase
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from viewer.runs.metric_names import family, group_by_family, main_metric, phase
     ],
 )
 def test_family_and_phase_of_a_name(name: str, expected: tuple[str, str]) -> None:
-    assert (family(name), phase(name)) == expected
+    assert (metric_family(name), metric_phase(name)) == expected
 
 
 def test_loss_is_always_the_first_family() -> None:

@@ -44,7 +44,7 @@ def test_the_input_of_the_batch_is_kept_before_it_is_painted() -> None:
     (again,) = world.sent  # over what was kept, not over the first patch
     assert (again.index, again.source) == (second, kept.index)
     assert second != first
-    assert world.own.origin(second) is None
+    assert world.own.unpainted_image(second) is None
     assert world.own.is_painted(second)
     assert world.paint(second) is None  # without patches, the batch is shown again
     assert world.sent == []

@@ -112,5 +112,5 @@ def test_a_file_that_is_no_recording_is_a_problem_that_the_page_shows(tmp_path: 
     registry = RunRegistry(recordings=Recordings([tmp_path / "missing.mcap"]))
     registry.tick()
     assert "cannot read the recording" in registry.problem
-    assert registry.find() is None
+    assert registry.find_follower() is None
     registry.close()

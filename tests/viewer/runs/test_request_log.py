@@ -25,16 +25,16 @@ def outcome(request_id: str, state: str, time: float, version: int = -1) -> Requ
 
 
 def titles(log: RequestLog) -> list[str]:
-    return [change.title for change in log.changes()]
+    return [change.title for change in log.requests_and_edits()]
 
 
 def test_an_edit_of_another_viewer_is_listed_once_with_its_author():
     log = RequestLog()
     log.mark_edit(structure(1))
-    [mark] = log.changes()
+    [mark] = log.requests_and_edits()
     assert isinstance(mark, EditMark)
     log.add_outcomes([outcome("theirs", "applied", 1.0, 1)])
-    [found] = log.changes()
+    [found] = log.requests_and_edits()
     assert isinstance(found, RequestOutcome)
     assert found.key == "ann"
 
@@ -92,7 +92,7 @@ def test_commands_stayed_above_later_edits(monkeypatch):
     log.mark_edit(structure(1, 40), 130.0)
     log.add_outcomes([RequestOutcome("run", "removal", "Remove a filter", "applied", 130.0, 40, 1)])
     assert titles(log) == ["Remove a filter", "Start pruning"]
-    assert [change.step for change in log.changes()] == [40, 20]
+    assert [change.step for change in log.requests_and_edits()] == [40, 20]
 
 
 def test_a_refusal_had_no_batch():
@@ -100,7 +100,7 @@ def test_a_refusal_had_no_batch():
     log.add("mine", "Remove a filter")
     log.receive(Refused("mine", "no"), None)
     log.add_outcomes([RequestOutcome("run", "mine", "Remove", "refused", 5.0, 12)])
-    [record] = log.changes()
+    [record] = log.requests_and_edits()
     assert (record.step, record.time) == (12, 5.0)
 
 

@@ -72,7 +72,7 @@ def test_of_a_run_that_nobody_has_shown_for_long_only_the_curves_are_left(
 ) -> None:
     earlier = make_follower(batches=9).state
     assert earlier is not None
-    earlier.histories.release_filters()
+    earlier.histories.drop_filter_history()
     state = resume(earlier)
     assert state.histories.scalars.steps[0] == 1
     assert state.filter_history("gradient", 1, 5).shape == (4,)

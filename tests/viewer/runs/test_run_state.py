@@ -68,9 +68,9 @@ def test_histories_follow_filter_ids_through_edits(follower: InProcessFollower) 
 
 def test_new_filters_have_no_history_and_are_marked(follower: InProcessFollower) -> None:
     state = state_of(follower)
-    assert not state.new_mask().any()
+    assert not state.new_filter_mask().any()
     apply(follower, AddFilters("conv1", 2))
-    assert np.flatnonzero(state.new_mask()).tolist() == [8, 9]
+    assert np.flatnonzero(state.new_filter_mask()).tolist() == [8, 9]
     assert np.isnan(state.filter_history("gradient", 0, 9)).all()
     follower.train()
     assert np.isfinite(state.filter_history("gradient", 0, 9)[-1])
@@ -101,7 +101,7 @@ def test_traced_edges_complete_a_known_structure(
     state.receive(replace(traced, edges=[]))
     assert state.structure_revision == revision + 1  # nothing new: the layout is kept
     assert not state.requests.edit_marks
-    assert not state.new_mask().any()
+    assert not state.new_filter_mask().any()
 
 
 def test_edited_network_keeps_its_edges_until_it_is_traced_again(

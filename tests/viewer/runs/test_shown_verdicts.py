@@ -24,7 +24,7 @@ class Shown:
         self.follower, self.clock = follower, clock
         self.executor = HeldExecutor()
         self.verdicts = ShownVerdicts(self.executor)
-        self.verdicts.mark_visible()
+        self.verdicts.keep_computing()
 
     def tick(self) -> None:
         self.verdicts.tick(self.follower.state, lambda request: "")
@@ -33,7 +33,7 @@ class Shown:
         assert self.follower.state is not None
         assert self.follower.state.structure is not None
         version = self.follower.state.structure.version
-        return [one.is_known for one in self.verdicts.of_structure(version)]
+        return [one.is_known for one in self.verdicts.verdicts_for_version(version)]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_result_is_adopted_on_the_loop_and_none_is_computed_twice(shown: Shown
     shown.tick()
     assert (shown.known(), shown.verdicts.revision) == ([False], 1)  # more batches are needed
     shown.clock.now += REFRESH_SECONDS
-    shown.verdicts.mark_visible()
+    shown.verdicts.keep_computing()
     shown.tick()
     assert shown.executor.n_submitted == 1  # nothing is new
     shown.follower.train(MIN_BATCHES)
@@ -102,7 +102,7 @@ def test_a_computation_that_fails_is_logged_and_the_next_one_is_tried(
     assert "cannot be computed" in caplog.text
     shown.follower.train(1)
     shown.clock.now += REFRESH_SECONDS
-    shown.verdicts.mark_visible()
+    shown.verdicts.keep_computing()
     shown.tick()
     shown.executor.run()
     shown.tick()
@@ -121,7 +121,7 @@ def test_verdicts_are_computed_in_another_thread(
 
     monkeypatch.setattr(FrozenEvidence, "judge", note)
     verdicts = ShownVerdicts()
-    verdicts.mark_visible()
+    verdicts.keep_computing()
     verdicts.tick(follower.state, lambda request: "")
     assert verdicts._work is not None
     verdicts._work.result(timeout=60)

@@ -57,7 +57,7 @@ def test_an_invalid_number_of_batches_is_not_sent(
 @pytest.mark.parametrize(
     ("command", "arguments", "reason"),
     [
-        ("apply", {}, "Nothing is staged."),
+        ("apply_staged", {}, "Nothing is staged."),
         ("try_staged", {}, "Nothing is staged."),
         ("stage_merge", {}, "Select two or more filters"),
         ("stage_remove_cheapest", {"count": 3}, "prices of the filters have not arrived"),
@@ -86,10 +86,10 @@ def test_a_second_undo_was_lost_without_a_word_while_the_first_had_no_reply(
 def test_the_rate_of_a_layer_is_set_back_where_it_was_staged(tab: TabState) -> None:
     assert tab.structure is not None
     name = tab.structure.layers[1].name
-    send_command(tab, "stage_rate", layer=1, value=0.3)
+    send_command(tab, "stage_layer_rate", layer=1, value=0.3)
     (change,) = tab.staging.changes
     assert change.to_edit(tab.structure) == ScaleLearningRate(name, 0.3)
-    send_command(tab, "stage_rate", layer=1, value=1.0)  # what the layer has
+    send_command(tab, "stage_layer_rate", layer=1, value=1.0)  # what the layer has
     assert tab.staging.changes == []
-    send_command(tab, "stage_rate", layer=1, value=1.0)
+    send_command(tab, "stage_layer_rate", layer=1, value=1.0)
     assert tab.edit_queue.error == f"{name} trains at 1 × the rate already."

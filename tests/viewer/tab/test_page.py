@@ -218,7 +218,7 @@ def test_a_plan_is_shown_before_the_last_frame_is_painted(follower: InProcessFol
     follower.deliver()
     page.update()
     assert page.frames_sent == 2
-    (staging,) = (part for part in page.components.parts() if part.part == "staging")
+    (staging,) = (part for part in page.components.frame_parts() if part.part == "staging")
     assert staging.data["rows"][0]["plan"] == "planned"
 
 
@@ -308,7 +308,7 @@ def test_charts_are_made_after_the_first_picture(
     """To make them took the server longer than all else before the first picture."""
     page, document = Page(follower), Document()
     page.open(document)
-    places = {place.name: place for place in page.components.footer.places}
+    places = {place.name: place for place in page.components.footer.chart_places}
     assert not any(place.children for place in places.values())
     clock = [time.monotonic()]
     monkeypatch.setattr("viewer.tab.page.time.monotonic", lambda: clock[0])
@@ -326,10 +326,10 @@ def test_charts_are_made_after_the_first_picture(
     assert [chart.root.name for chart in page.components.footer.charts] == [
         name.removesuffix("_place") for name in places
     ]
-    (part,) = (one for one in page.components.parts() if one.part == "charts")
+    (part,) = (one for one in page.components.frame_parts() if one.part == "charts")
     page.update()
     assert part.data["made"] == [chart.name for chart in page.components.footer.charts]
-    assert "curves-layers_1" in {one.part for one in page.components.parts()}
+    assert "curves-layers_1" in {one.part for one in page.components.frame_parts()}
 
 
 def test_a_chart_without_curves_is_not_made() -> None:

@@ -40,7 +40,7 @@ def test_a_network_without_layers_shows_its_metrics(
         follower.train(3)
         send_command(page.tab, name, layer=0, first=0, last=0, row=1, chart=1, option="dead")
         update_all(page)
-    parts = {part.part: part.data for part in page.components.parts()}
+    parts = {part.part: part.data for part in page.components.frame_parts()}
     notice = parts["header"]["network_notice"]
     assert "no convolution and no hidden linear layer" in notice
     assert 'layers="all"' in notice
@@ -60,7 +60,7 @@ def test_without_layers_the_page_waited_forever_and_offered_what_cannot_work(
         update_all(page)
     judgment = follower.state.copy_verdict_evidence().judge()  # type: ignore[union-attr]
     assert [one.is_known for one in judgment.verdicts] == [False]
-    parts = {part.part: part.data for part in page.components.parts()}
+    parts = {part.part: part.data for part in page.components.frame_parts()}
     reason = parts["header"]["watch_refusal"]
     assert 'layers="all"' in reason
     for view in VIEWS:

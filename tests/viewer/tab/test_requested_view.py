@@ -46,7 +46,7 @@ def test_the_address_names_a_filter_by_the_id_that_edits_keep(
     address = address_parameters(tab)
     send_command(tab, "select_largest_gradient_filter", layer=1, first=0, last=0)
     send_command(tab, "stage_remove")
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     assert open_tab(follower, parse(address)).selected_position() == (1, 5)
 
@@ -63,7 +63,7 @@ def test_a_tab_says_what_of_its_address_is_gone(follower: InProcessFollower) -> 
 
 def test_the_reason_stays_while_the_pointer_moves(follower: InProcessFollower) -> None:
     tab = open_tab(follower, RequestedView(layer="conv9"))
-    send_command(tab, "hover", layer=0, first=1)
+    send_command(tab, "hover_filter", layer=0, first=1)
     assert "conv9" in tab.edit_queue.error
     send_command(tab, "dismiss_reply")
     assert tab.edit_queue.error == ""

@@ -98,7 +98,7 @@ def test_staging_requests_a_plan_and_apply_sends_the_edit(
     assert all(request.dry_run for request in follower.requests)
     deliver_replies(tab, follower)
     assert isinstance(tab.staging.changes[0].plan, Planned)
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     sent = [(r.body, r.version) for r in follower.requests if not r.dry_run]
     assert sent == [(RemoveFilters("conv2", [6]), 0)]
     assert tab.edit_queue.is_busy
@@ -118,7 +118,7 @@ def test_changes_are_sent_one_at_a_time_with_the_current_version(
     send_command(tab, "stage_remove")
     send_command(tab, "stage_add", layer=2)
     deliver_replies(tab, follower)
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     sent = [(r.body, r.version) for r in follower.requests if not r.dry_run]
     assert sent == [
@@ -137,7 +137,7 @@ def test_refused_plan_prevents_apply(tab: TabState, follower: InProcessFollower)
     plan = tab.staging.changes[0].plan
     assert isinstance(plan, Refused)
     assert "without filters" in plan.reason
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     assert not tab.edit_queue.is_busy
     assert all(request.dry_run for request in follower.requests)
 
@@ -183,9 +183,16 @@ def test_nothing_is_staged_after_the_run_has_ended(
     send_command(tab, "stage_insert_layer", layer=1, option="residual")
     send_command(tab, "stage_remove_layer", layer=1)
     send_command(tab, "stage_freeze_layer", layer=1)
-    send_command(tab, "stage_rate", layer=1, value=0.1)
+    send_command(tab, "stage_layer_rate", layer=1, value=0.1)
     assert tab.staging.changes == []
-    for command in ("apply", "undo", "redo", "control_run", "set_hyperparameter", "stage_add"):
+    for command in (
+        "apply_staged",
+        "undo",
+        "redo",
+        "control_run",
+        "set_hyperparameter",
+        "stage_add",
+    ):
         send_command(tab, "dismiss_reply")
         assert tab.edit_queue.error == ""
         send_command(tab, command, action="pause")
@@ -231,7 +238,7 @@ def test_one_undo_takes_back_what_one_apply_did(tab: TabState, follower: InProce
     bar = StagingBar(tab)
     bar.update()
     assert bar.source.data["total"].startswith("about ")
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     assert structure(tab).version == 2
     send_command(tab, "undo")
@@ -272,7 +279,7 @@ def test_another_run_resets_the_tab(tab: TabState, follower: InProcessFollower) 
         ("select_largest_gradient_filter", {}),
         ("set_filter_bar_statistic", {"option": "__class__"}),
         ("stage_add", {"layer": -5}),
-        ("discard", {"key": "no such key"}),
+        ("discard_staged", {"key": "no such key"}),
         ("show_run", {"run": "nobody"}),
         ("move_selection", {"dx": [1]}),
     ],
@@ -288,7 +295,7 @@ def test_queue_stays_busy_until_the_new_structure_arrives(
 ) -> None:
     send_command(tab, "stage_add", layer=1)
     deliver_replies(tab, follower)
-    send_command(tab, "apply")
+    send_command(tab, "apply_staged")
     applied = next(r for r in follower._replies if type(r).__name__ == "Applied")
     assert follower.state is not None
     follower.state.receive(replace(applied, version=5))  # type: ignore[type-var]
@@ -382,11 +389,11 @@ def test_coupled_filters_are_previewed_for_selected_and_hovered_filters(
     n_requests = len(follower.requests)
     deliver_replies(tab, follower)
     assert len(follower.requests) == n_requests  # the preview is cached
-    send_command(tab, "hover", layer=1, first=3)
+    send_command(tab, "hover_filter", layer=1, first=3)
     deliver_replies(tab, follower)
     assert follower.requests[-1].body == RemoveFilters("layer1.0.conv1", [3])
     assert all(request.dry_run for request in follower.requests)
-    send_command(tab, "hover")
+    send_command(tab, "hover_filter")
     assert tab.coupling_preview()[0] == plan
 
 

@@ -162,7 +162,7 @@ function layerKeys({send, openLayerMenu, openStageMenu}) {
 function stagingKeys({send, click, applyStaged}) {
   return [
     {keys: ["a"], run: applyStaged, label: "A", description: "apply the staged changes"},
-    {keys: ["Escape"], run: () => send("discard"), label: "Esc", description: "discard the staged changes"},
+    {keys: ["Escape"], run: () => send("discard_staged"), label: "Esc", description: "discard the staged changes"},
     {keys: ["u"], run: () => click("undo"), label: "U", description: "undo the last edit; also Ctrl Z"},
     {keys: ["y"], run: () => click("redo"), label: "Y", description: "redo the edit that was undone last; also Ctrl ⇧ Z"},
   ]

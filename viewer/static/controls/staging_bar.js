@@ -69,7 +69,7 @@ function confirmBox({key, confirmation, confirmed}) {
 function discardButton({key, title}) {
   return createElement("button", {
     class: "drop", "data-key": `discard ${key}`, title: "Discard this change", "aria-label": `Discard the change of ${title}`,
-    onclick: () => sendCommand("discard", {key}),
+    onclick: () => sendCommand("discard_staged", {key}),
   }, "×")
 }
 
@@ -78,8 +78,8 @@ function actions(data) {
   const {can_apply: canApply, apply_hint: hint = "", busy} = data
   return [
     ...trial(data),
-    sendButton("apply", busy ? "Applying…" : "Apply", canApply ? "" : hint, hint, "apply"),
-    createElement("button", {class: "discard", "data-key": "discard", title: "Discard all staged changes (Esc)", onclick: () => sendCommand("discard")},
+    sendButton("apply", busy ? "Applying…" : "Apply", canApply ? "" : hint, hint, "apply_staged"),
+    createElement("button", {class: "discard", "data-key": "discard", title: "Discard all staged changes (Esc)", onclick: () => sendCommand("discard_staged")},
       "Discard"),
   ]
 }

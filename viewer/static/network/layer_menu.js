@@ -162,7 +162,7 @@ function rateRow(layer) {
   const attributes = {
     min: MIN_FACTOR, max: MAX_FACTOR, step: "any", value: layer.rate_factor, "aria-label": "Factor of the learning rate; 1 is the full rate",
   }
-  const stage = (/** @type {number} */ value) => sendCommand("stage_rate", {layer: layer.index, value})
+  const stage = (/** @type {number} */ value) => sendCommand("stage_layer_rate", {layer: layer.index, value})
   return inputRow("Learning rate ×", steeringRefusal(), attributes, stage)
 }
 

@@ -23,7 +23,7 @@ export async function sendPicture(file, side) {
   context.drawImage(bitmap, 0, 0, width, height)
   bitmap.close()
   const pixels = withoutOpacity(context.getImageData(0, 0, width, height).data)
-  sendCommand("use_picture_as_input", {pixels: toBase64(pixels), width, height})
+  sendCommand("show_picture", {pixels: toBase64(pixels), width, height})
 }
 
 /**

@@ -19,7 +19,7 @@ export function requestHovered(layer, filter) {
     const key = layer < 0 ? "" : keyOf(layer, filter)
     if (key === requested) return
     requested = key
-    sendCommand("hover", layer < 0 ? {} : {layer, first: filter})
+    sendCommand("hover_filter", layer < 0 ? {} : {layer, first: filter})
   }, REQUEST_MS)
 }
 
