@@ -61,7 +61,7 @@ test("Enter toggles the layer, with Shift the stage", () => {
 })
 
 test("Escape discards what is staged, and A applies it", () => {
-  assert.deepEqual(press("Escape"), [["send", "discard"]])
+  assert.deepEqual(press("Escape"), [["send", "discard_staged"]])
   assert.deepEqual(press("a"), [["applyStaged"]])
 })
 
