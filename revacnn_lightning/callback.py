@@ -559,7 +559,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         handler = self._session or self._undo_after_failure or self._processes
         if forwards is None or handler is None or not handler.needs_probe:
             return
-        recording = forwards.needed_recording(self._continuation.step)
+        recording = forwards.recording_if_needed(self._continuation.step)
         if recording is not None:
             record_next_step(trainer, recording)
 

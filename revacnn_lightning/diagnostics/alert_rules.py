@@ -116,9 +116,9 @@ class StalledMetricDetector:
         return self._has_stalled and not before
 
 
-def metric_direction(name: str) -> int:
+def metric_direction(metric_name: str) -> int:
     """Return 1 if a validation metric should rise, -1 if it should fall, 0 if that is unknown."""
-    lower = name.lower()
+    lower = metric_name.lower()
     if re.search(r"(^|[^a-z])(val|valid|validation)([^a-z]|$)", lower) is None:
         return 0
     if LOSS_NAMES.search(lower):
@@ -126,13 +126,13 @@ def metric_direction(name: str) -> int:
     return 1 if SCORE_NAMES.search(lower) else 0
 
 
-def find_dead_layers(dead: np.ndarray, offsets: np.ndarray) -> list[int]:
+def find_dead_layers(dead_mask: np.ndarray, layer_offsets: np.ndarray) -> list[int]:
     """Return the indices of the layers whose filters are all dead.
 
     Args:
-        dead: which filters are dead, bool (filters,).
-        offsets: index of each layer's first filter, (layers + 1,).
+        dead_mask: which filters are dead, bool (filters,).
+        layer_offsets: index of each layer's first filter, (layers + 1,).
     """
-    counts = np.concatenate([[0], np.cumsum(dead)])
-    widths, dead_counts = np.diff(offsets), np.diff(counts[offsets])
+    counts = np.concatenate([[0], np.cumsum(dead_mask)])
+    widths, dead_counts = np.diff(layer_offsets), np.diff(counts[layer_offsets])
     return [int(i) for i in np.flatnonzero((widths > 0) & (dead_counts == widths))]

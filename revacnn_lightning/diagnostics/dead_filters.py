@@ -45,16 +45,19 @@ class DeadFilters:
         self._n_silent += is_silent
         self._n_silent *= is_silent | np.isnan(activation)
 
-    def reorder_filters(self, source: np.ndarray) -> None:
+    def reorder_filters(self, previous_indices: np.ndarray) -> None:
         """Reorder the filters after an edit.
 
         Args:
-            source: previous index of each filter, -1 for new filters, int64 (filters,).
+            previous_indices: previous index of each filter, -1 for new filters, int64 (filters,).
         """
-        silent_since, n_silent = np.zeros(len(source), np.int64), np.zeros(len(source), np.int32)
-        is_kept = source >= 0
-        silent_since[is_kept] = self._silent_since[source[is_kept]]
-        n_silent[is_kept] = self._n_silent[source[is_kept]]
+        silent_since, n_silent = (
+            np.zeros(len(previous_indices), np.int64),
+            np.zeros(len(previous_indices), np.int32),
+        )
+        is_kept = previous_indices >= 0
+        silent_since[is_kept] = self._silent_since[previous_indices[is_kept]]
+        n_silent[is_kept] = self._n_silent[previous_indices[is_kept]]
         self._silent_since, self._n_silent = silent_since, n_silent
 
     def mask(self) -> np.ndarray:

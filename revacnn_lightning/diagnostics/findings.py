@@ -38,25 +38,25 @@ class FindingCounter:
 
     def count(
         self,
-        names: Sequence[str],
-        offsets: np.ndarray,
+        layer_names: Sequence[str],
+        layer_offsets: np.ndarray,
         norms: np.ndarray | None,
-        dead: np.ndarray | None,
+        dead_mask: np.ndarray | None,
     ) -> dict[str, FindingCounts]:
         """Return the counts by layer: all that can be known, zeros included.
 
         Args:
-            names: the names of the layers.
-            offsets: index of each layer's first filter, (layers + 1,).
+            layer_names: the names of the layers.
+            layer_offsets: index of each layer's first filter, (layers + 1,).
             norms: weight norm of each filter, (filters,); None if it was not recorded.
-            dead: which filters are dead, bool (filters,); None while this is unknown.
+            dead_mask: which filters are dead, bool (filters,); None while this is unknown.
         """
         counts: dict[str, FindingCounts] = {}
-        for i, layer in enumerate(names):
-            part = slice(int(offsets[i]), int(offsets[i + 1]))
+        for i, layer in enumerate(layer_names):
+            part = slice(int(layer_offsets[i]), int(layer_offsets[i + 1]))
             found = counts[layer] = {}
-            if dead is not None:
-                found["dead"] = int(dead[part].sum())
+            if dead_mask is not None:
+                found["dead"] = int(dead_mask[part].sum())
             if norms is not None and self._is_measured(layer, norms[part]):
                 found["zero"] = int((norms[part] == 0).sum())
                 found["nonfinite"] = int((~np.isfinite(norms[part])).sum())

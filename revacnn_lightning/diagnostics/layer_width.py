@@ -73,7 +73,9 @@ def judge_excess_width(
     return Verdict("too_wide", layer, evidence, 0.6, chosen, remedy="remove", worth=worth)
 
 
-def judge_narrowness(layer: str, gain: float, gains: np.ndarray, n_filters: int) -> Verdict | None:
+def judge_narrowness(
+    layer: str, gain: float, all_gains: np.ndarray, n_filters: int
+) -> Verdict | None:
     """Return the verdict that a layer is too narrow; None if it is not, or if that is unknown.
 
     Call it only for a layer that is not too wide.
@@ -81,10 +83,10 @@ def judge_narrowness(layer: str, gain: float, gains: np.ndarray, n_filters: int)
     Args:
         layer: the name of the layer.
         gain: the growth gain of the layer.
-        gains: the gains of all layers, NaN where unknown, (layers,).
+        all_gains: the all_gains of all layers, NaN where unknown, (layers,).
         n_filters: number of filters of the whole network; the worth is relative to it.
     """
-    known = gains[np.isfinite(gains)]
+    known = all_gains[np.isfinite(all_gains)]
     if len(known) < MIN_LAYERS or not math.isfinite(gain):
         return None
     median = float(np.median(known))

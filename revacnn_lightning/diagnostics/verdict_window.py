@@ -33,19 +33,19 @@ class VerdictWindow:
         self._is_all_measured = False  # the set holds every layer of this network
 
     def update_structure(
-        self, layers: Sequence[str], offsets: np.ndarray, source: np.ndarray
+        self, layers: Sequence[str], offsets: np.ndarray, previous_indices: np.ndarray
     ) -> None:
         """Adopt another network.
 
         Args:
             layers: names, in forward order.
             offsets: index of each layer's first filter, (layers + 1,).
-            source: previous index of each filter, -1 for new ones, (filters,).
+            previous_indices: previous index of each filter, -1 for new ones, (filters,).
         """
         self._layers, self._offsets, self._is_all_measured = list(layers), offsets, False
-        moved, kept = np.zeros(len(source)), source >= 0
+        moved, kept = np.zeros(len(previous_indices)), previous_indices >= 0
         if len(self._moved):
-            moved[kept] = self._moved[source[kept]]
+            moved[kept] = self._moved[previous_indices[kept]]
         self._moved = moved
         self._rows.clear()
         self._nonfinite = None

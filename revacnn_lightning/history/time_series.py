@@ -138,10 +138,10 @@ class TimeSeries:
         self.length = int(np.searchsorted(self.steps, step))
         self._last = None
 
-    def select_columns(self, source: np.ndarray) -> None:
-        """Reorder the columns: column ``i`` becomes column ``source[i]``, NaN if negative."""
+    def select_columns(self, previous_columns: np.ndarray) -> None:
+        """Make the new column ``i`` the old column ``previous_columns[i]``; NaN if negative."""
         steps, weights, rows = self.steps, self.weights, self.rows
-        self._allocate(len(source))
+        self._allocate(len(previous_columns))
         while len(steps) > self._capacity:  # wider rows than before
             self.stride *= 2
             self.length = _merge_rows(steps, weights, rows, self.stride)
@@ -149,9 +149,9 @@ class TimeSeries:
                 each[: self.length] for each in (steps, weights, rows)
             )  # fmt: skip
         self._steps[: self.length], self._weights[: self.length] = steps, weights
-        kept = source >= 0
+        kept = previous_columns >= 0
         for i in range(self.length):  # by row, to save a temporary copy of a large series
-            self._rows[i, kept] = rows[i, source[kept]]
+            self._rows[i, kept] = rows[i, previous_columns[kept]]
 
     def _add_to_last_row(self, step: float, row: np.ndarray) -> None:
         at = self.length - 1

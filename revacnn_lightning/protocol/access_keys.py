@@ -77,13 +77,13 @@ class KeyRing:
         """All keys, in the order in which they were handed out."""
         return list(self._keys.values())
 
-    def find(self, public: str) -> AccessKey | None:
+    def find(self, public_key: str) -> AccessKey | None:
         """Return the key with this public half, valid or not; None if there is none."""
-        return self._keys.get("" if self.admits_all else public)
+        return self._keys.get("" if self.admits_all else public_key)
 
-    def admits(self, public: str) -> bool:
+    def admits(self, public_key: str) -> bool:
         """Return whether a client with this key may connect now."""
-        key = self.find(public)
+        key = self.find(public_key)
         return key is not None and not key.admission_refusal()
 
     def add(self, key: AccessKey) -> None:
@@ -121,9 +121,9 @@ class KeyRing:
                 return key
         raise EditRefusedError(f"the run has no key {name!r}; revacnn share --list lists them")
 
-    def find_ended_keys(self, publics: Iterable[str]) -> set[str]:
+    def find_ended_keys(self, public_keys: Iterable[str]) -> set[str]:
         """Return those of the given public halves whose keys are not admitted any more."""
-        return {public for public in publics if not self.admits(public)}
+        return {public for public in public_keys if not self.admits(public)}
 
 
 def check_key_name(name: str) -> None:

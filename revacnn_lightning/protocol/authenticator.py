@@ -106,14 +106,14 @@ def _public_key(frames: Sequence[bytes]) -> str:
     return str(z85.encode(frames[6]).decode()) if len(frames[6]) == 32 else ""
 
 
-def check_public_key(public: str) -> None:
+def check_public_key(public_key: str) -> None:
     """Check the public half of a new key.
 
     Raises:
         EditRefusedError: the text is not a CURVE public key.
     """
     try:
-        is_key = len(public) == KEY_LENGTH and bool(z85.decode(public))
+        is_key = len(public_key) == KEY_LENGTH and bool(z85.decode(public_key))
     except (LookupError, ValueError, ArithmeticError, struct.error):
         is_key = False
     if not is_key:

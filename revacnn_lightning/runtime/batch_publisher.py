@@ -101,7 +101,7 @@ class BatchPublisher:
         self._read_metrics(progress, get_metrics)
         if not self.is_recording:
             if self._recorder.has_pending:
-                self.finish(self._recorder.completed())
+                self.publish_recordings(self._recorder.completed())
             else:
                 self.publish_pending()
             return
@@ -118,9 +118,9 @@ class BatchPublisher:
         )
         arrived = self._recorder.end_batch(grad_scale=loss_factor, loss=on_gpu, metadata=metadata)
         metadata.version = self._update_structure()
-        self.finish([] if arrived is None else [arrived])
+        self.publish_recordings([] if arrived is None else [arrived])
 
-    def finish(self, recordings: Sequence[Recording]) -> None:
+    def publish_recordings(self, recordings: Sequence[Recording]) -> None:
         """Publish recordings that have arrived on the host, and keep samples in the history."""
         for recording in recordings:
             if recording.metadata.is_sample:
@@ -130,7 +130,7 @@ class BatchPublisher:
 
     def flush(self) -> None:
         """Wait for the device, and publish all batches that have not been published."""
-        self.finish(self._recorder.flush())
+        self.publish_recordings(self._recorder.flush())
         for snapshot in self._merger.finish():
             self._publish_snapshot(snapshot)
 

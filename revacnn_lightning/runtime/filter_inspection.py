@@ -112,7 +112,7 @@ class FilterInspectionCollector:
             inspected.depth, inspected.due_at = request.depth, -math.inf
         inspected.expires_at = self._clock() + SELECTION_SECONDS
         self._inspected[key] = inspected
-        if self._preferred.select(key, request.ascent):
+        if self._preferred.start_search(key, request.ascent):
             inspected.due_at = -math.inf
         while len(self._inspected) > MAX_INSPECTED:
             del self._inspected[next(iter(self._inspected))]
@@ -202,7 +202,7 @@ class FilterInspectionCollector:
 
         def box(index: int, position: int) -> PixelBox:
             image = images[index]
-            traced = self._attributor.trace(key[0], image)
+            traced = self._attributor.trace_layer(key[0], image)
             if isinstance(traced, str) or traced.map_size != map_size:
                 return whole_image_box(image)
             return traced.box(*divmod(position, map_size[1]))
@@ -249,7 +249,7 @@ class FilterInspectionCollector:
         guided = None if found is None else found.guided_backpropagation
         response_map = None if found is None else found.response_map
         volume = volume_slice(() if image is None else image.shape, box, depth)
-        field = self._attributor.receptive_field(layer, image)
+        field = self._attributor.receptive_fields(layer, image)
         ranked = inspected.top_images.ranked(context.step)
         preferred, preferred_refusal = self._preferred.describe(key, depth)
         return FilterInspection(

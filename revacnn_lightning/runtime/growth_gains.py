@@ -102,7 +102,7 @@ class GrowthGainCollector:
                         notes[index] = found
                     else:
                         gains[index], second[index] = found
-        images = self._replay.images_of(MAX_GROUPS)
+        images = self._replay.image_count_of(MAX_GROUPS)
         return [
             GrowthGains(
                 context.run, context.version, context.step, gains, second, images, notes=notes

@@ -77,7 +77,7 @@ class ImageAttributor:
         refusal = input_refusal(image)
         if refusal or image is None:
             return refusal
-        traced = self.trace(layer, image)
+        traced = self.trace_layer(layer, image)
         if isinstance(traced, str) or self._forward is None:
             return traced if isinstance(traced, str) else NO_FORWARD
         try:
@@ -86,16 +86,16 @@ class ImageAttributor:
             log.info("Cannot attribute %s · %d", layer, filter, exc_info=True)
             return _describe_failure(error)
 
-    def receptive_field(self, layer: str, image: Tensor | None) -> ReceptiveFields | None:
+    def receptive_fields(self, layer: str, image: Tensor | None) -> ReceptiveFields | None:
         """Return the layer's receptive fields; None if unknown."""
         if image is None or input_refusal(image):
             return None
-        traced = self.trace(layer, image)
+        traced = self.trace_layer(layer, image)
         if isinstance(traced, str) or not traced.has_receptive_field:
             return None
         return traced.receptive_field
 
-    def trace(self, layer: str, image: Tensor) -> TracedActivation | str:
+    def trace_layer(self, layer: str, image: Tensor) -> TracedActivation | str:
         """Trace how the pixels of an input of this size reach the layer."""
         key = layer, tuple(image.shape)
         if key not in self._traces:

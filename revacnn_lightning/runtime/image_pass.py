@@ -159,7 +159,7 @@ class ImagePassCollector:
             input_shape=[] if values is None else list(values.shape),
             channel_sums=[] if values is None else channel_l1_norms(values),
             input_note=NO_INPUT if values is None else "",
-            image_note=self._images.note(self._index),
+            image_note=self._images.preparation_note(self._index),
             prediction=summary.prediction,
             class_count=summary.class_count,
             class_names_note=summary.names_note,

@@ -108,7 +108,7 @@ class InputImages:
         """Return the class of an image, as far as known."""
         return self._get_truth(index) if index >= 0 else self._find(index).truth
 
-    def note(self, index: int | None) -> str:
+    def preparation_note(self, index: int | None) -> str:
         """Return how a picture became this image; "" if the image was made of no picture."""
         made = None if index is None else self._made.get(index)
         return "" if made is None else made.note

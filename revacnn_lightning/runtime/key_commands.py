@@ -34,7 +34,7 @@ class AccessKeyCommands:
         self._publisher = publisher
         self._next_check = 0.0  # monotonic seconds
 
-    def end_expired(self) -> None:
+    def end_expired_keys(self) -> None:
         """End the telemetry of keys that have expired. Called before every batch."""
         now = time.monotonic()
         if now >= self._next_check:

@@ -250,7 +250,7 @@ class LoopMonitor:
                 self.session.begin_batch(describe())
             elif self._undo is not None:
                 self._undo.begin_batch(describe)
-            return forwards.needed_recording(progress.step) if handler.needs_probe else None
+            return forwards.recording_if_needed(progress.step) if handler.needs_probe else None
         return None
 
     def end_batch(

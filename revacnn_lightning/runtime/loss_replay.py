@@ -114,7 +114,7 @@ class LossReplay:
         if self._version != version or step - self.step >= FRESH_BATCHES:
             return True
         steps = {id(group.step) for group in self._groups}
-        return 0 < self.images < self._limit and len(steps) < MAX_STEPS and step > self.step
+        return 0 < self.image_count < self._limit and len(steps) < MAX_STEPS and step > self.step
 
     def record(self, batch: Any, version: int, step: int, run_step: Callable[[], Any]) -> Any:
         """Run the real training step, record it, and return its output."""
@@ -185,7 +185,7 @@ class LossReplay:
         """Return whether the oldest group is not needed any more."""
         oldest = self._groups[-1]
         steps = {id(group.step) for group in self._groups}
-        return len(steps) > MAX_STEPS or 0 < oldest.images <= self.images - self._limit
+        return len(steps) > MAX_STEPS or 0 < oldest.image_count <= self.image_count - self._limit
 
     def release(self) -> None:
         """Release the images, until the next step is recorded."""
@@ -200,17 +200,17 @@ class LossReplay:
         return len(self._groups)
 
     @property
-    def images(self) -> int:
+    def image_count(self) -> int:
         """How many images all groups have; 0 if that is unknown."""
-        return self.images_of(self.group_count)
+        return self.image_count_of(self.group_count)
 
-    def images_of(self, count: int) -> int:
+    def image_count_of(self, group_count: int) -> int:
         """Return how many images the first groups have; 0 if that is unknown."""
-        return sum(group.images for group in self._groups[:count])
+        return sum(group.image_count for group in self._groups[:group_count])
 
     def losses(
         self,
-        count: int | None = None,
+        group_count: int | None = None,
         objects: ObjectState | None = None,
         *,
         seconds: float = math.inf,
@@ -220,7 +220,7 @@ class LossReplay:
         Nothing that the training depends on changes.
 
         Args:
-            count: the number of groups; None for all.
+            group_count: the number of groups; None for all.
             objects: the objects of the module, if they are known; see `side_effect_free`.
             seconds: after which no further group is computed, if there are `MIN_GROUPS`.
 
@@ -232,7 +232,7 @@ class LossReplay:
             return losses
         ends_at = self._clock() + seconds
         with side_effect_free(self._module, training=False, objects=objects):
-            for group in self._groups[:count]:
+            for group in self._groups[:group_count]:
                 # What is random is the same in each replay.
                 seed_torch_random_states(0, self._module.parameters())
                 losses.append(float(run_forward(functools.partial(self._loss, group))))
@@ -241,7 +241,7 @@ class LossReplay:
         return losses
 
     def inputs_and_output_gradients(
-        self, modules: Mapping[str, nn.Module], count: int
+        self, modules: Mapping[str, nn.Module], group_count: int
     ) -> list[Captured]:
         """Return `differentiation.inputs_and_output_gradients` of the first groups of images.
 
@@ -250,7 +250,7 @@ class LossReplay:
         """
         with side_effect_free(self._module, training=False):
             found = []
-            for group in self._groups[:count]:
+            for group in self._groups[:group_count]:
                 group.step.constants = group.constants
                 seed_torch_random_states(0, self._module.parameters())
                 run = functools.partial(group.step.replay_loss_with_graph, self._module)

@@ -69,7 +69,7 @@ class OverrideDetector:
         self._expected[key] = _Expectation(request.value, schedules)
         self.notes.pop((request.optimizer, request.group), None)
 
-    def check(self, step: int, *, first_of_epoch: bool) -> bool:
+    def detect(self, step: int, *, first_of_epoch: bool) -> bool:
         """Check the values before batch ``step``. Return whether there is a new note."""
         found = False
         for key, expected in list(self._expected.items()):

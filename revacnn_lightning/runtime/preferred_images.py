@@ -76,16 +76,16 @@ class PreferredImages:
         self._due_at = -math.inf  # when there is time for further steps
         self._step_seconds = 0.0  # of the last ones
 
-    def select(self, key: FilterKey, number: int) -> bool:
+    def start_search(self, key: FilterKey, search_number: int) -> bool:
         """Search the image of a filter, unless the number is 0; a larger one starts again.
 
         Returns:
             Whether a search starts.
         """
         known = self._searches.get(key)
-        if number <= (0 if known is None else known.number):
+        if search_number <= (0 if known is None else known.number):
             return False
-        self._searches[key] = _Search(number)
+        self._searches[key] = _Search(search_number)
         return True
 
     def keep_only(self, keys: Collection[FilterKey]) -> None:
@@ -153,7 +153,7 @@ class PreferredImages:
             search.refusal = search.refusal or NO_IMAGES
         if search.refusal or images is None:
             return
-        traced = self._attributor.trace(key[0], images[0])
+        traced = self._attributor.trace_layer(key[0], images[0])
         if isinstance(traced, str) or self._forward is None:
             search.refusal = str(traced)
             return

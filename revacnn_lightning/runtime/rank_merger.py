@@ -50,7 +50,9 @@ class RankSnapshotMerger:
             yield from self._remaining()
             yield from self._alone.add(snapshot)
             return
-        if self._sums is not None and not self._sums.add(snapshot):  # of a network before an edit
+        if self._sums is not None and not self._sums.try_add(
+            snapshot
+        ):  # of a network before an edit
             yield from self._remaining()
         if self._sums is None:
             self._sums = SnapshotSums(snapshot)

@@ -119,5 +119,5 @@ def _price(
     if not changes or not all(map(math.isfinite, [*before, *changes])):
         return NOT_FINITE
     error = stdev(changes) / math.sqrt(len(changes)) if len(changes) > 1 else math.nan
-    images = replay.images_of(len(changes))
+    images = replay.image_count_of(len(changes))
     return RemovalPrice(fmean(changes), error, fmean(before), images, replay.step)

@@ -17,11 +17,11 @@ MIN_GROUPS = 2  # of images, so that there is a spread
 
 @dataclass
 class ReplayGroup:
-    """Some images of a recorded step. ``images`` is 0 if their number is unknown."""
+    """Some images of a recorded step. ``image_count`` is 0 if their number is unknown."""
 
     step: RecordedStep
     constants: dict[int, Tensor]
-    images: int
+    image_count: int
     version: int = -1
 
 

@@ -313,7 +313,9 @@ class Session:
             self._polling.poll_often_for_client()
         self._is_polling = self._polling.is_due()
         is_first = batch.progress.batch_index == 0
-        if batch.can_edit and self._controller.overrides.check(batch.step, first_of_epoch=is_first):
+        if batch.can_edit and self._controller.overrides.detect(
+            batch.step, first_of_epoch=is_first
+        ):
             self._status.repeat_heartbeat()
         self._handle_requests(batch, is_first=is_first)
         if self.trial.is_recording:
@@ -549,7 +551,7 @@ class Session:
 
     def receive_requests(self) -> None:
         """Queue the requests that have arrived; send the state to viewers that attach."""
-        self._key_commands.end_expired()
+        self._key_commands.end_expired_keys()
         self._queue.receive(self._send_state)
         if not self._queue.is_empty:
             self._polling.poll_often_for_client()

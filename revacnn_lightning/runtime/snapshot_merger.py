@@ -37,7 +37,7 @@ class SnapshotMerger:
             return
         if self._pending is None:
             self._pending = SnapshotSums(snapshot)
-        elif not self._pending.add(snapshot):  # of a network before an edit
+        elif not self._pending.try_add(snapshot):  # of a network before an edit
             yield from self.flush()
             self._pending = SnapshotSums(snapshot)
         if self._clock() - self._last_time >= self._interval:
@@ -64,7 +64,7 @@ class SnapshotSums:
         self._nonfinite_gradients = first.nonfinite_gradients
         self._total = self._maxima = self._counts = np.zeros((0, 0), np.float32)
 
-    def add(self, snapshot: Snapshot) -> bool:
+    def try_add(self, snapshot: Snapshot) -> bool:
         """Add a batch; return False if its statistics are not those of the others."""
         first = self._first
         if (first.version, first.statistics) != (snapshot.version, snapshot.statistics):

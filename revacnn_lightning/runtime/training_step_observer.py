@@ -122,7 +122,7 @@ class TrainingStepObserver:
         """Release the batch."""
         self._batch = None
 
-    def needed_recording(self, step: int) -> AbstractContextManager[AddResult] | None:
+    def recording_if_needed(self, step: int) -> AbstractContextManager[AddResult] | None:
         """Return a context that records the training step of batch ``step``; None to record none.
 
         Call it only while somebody needs to know how training uses the network.

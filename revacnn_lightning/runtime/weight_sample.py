@@ -71,23 +71,23 @@ class WeightSample:
         known = length > 0
         return float(np.median(distance[known] / length[known])) if known.any() else math.nan
 
-    def after_edit(self, plan: EditPlan, tensor: str) -> WeightSample:
+    def after_edit(self, plan: EditPlan, tensor_name: str) -> WeightSample:
         """Return what an edit leaves of the sample; `with_new_entries` adds what is new.
 
         What the edit draws again, sets to zero or divides among copies is new, too.
 
         Args:
             plan: the edit, as it was performed.
-            tensor: the name of the layer's weight in it.
+            tensor_name: the name of the layer's weight in it.
         """
         shape, indices = list(self.shape), list(np.unravel_index(self.places, self.shape))
         new = [each.copy() for each in self.new] or [np.zeros(size, bool) for size in shape]
         for value in plan.values:
-            if value.tensor == tensor and value.action in ("fresh", "zero"):
+            if value.tensor == tensor_name and value.action in ("fresh", "zero"):
                 new[value.dim][value.indices] = True
         kept = ~_is_in_any(new, indices)
         for edit in plan.tensors:
-            if edit.tensor == tensor:
+            if edit.tensor == tensor_name:
                 order, is_new = _order_of(edit)
                 position = np.full(edit.size, -1)
                 position[order[~is_new]] = np.flatnonzero(~is_new)

@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def only_steering_errors(kind: type[SteeringError]) -> Iterator[None]:
-    """Raise ``kind`` in place of any exception inside that is not a `RevacnnError`.
+def only_steering_errors(error_class: type[SteeringError]) -> Iterator[None]:
+    """Raise ``error_class`` in place of any exception inside that is not a `RevacnnError`.
 
     Whatever is changed inside must be changed in a transaction, which the exception has rolled
     back by then. The log gets the traceback.
@@ -26,7 +26,7 @@ def only_steering_errors(kind: type[SteeringError]) -> Iterator[None]:
         raise
     except Exception as error:  # a bug of ours must not reach the training
         log.warning("Internal error in an edit; it was rolled back", exc_info=True)
-        raise kind(
+        raise error_class(
             f"internal error ({type(error).__name__}: {error}); nothing was changed. Please report "
             "it, with the traceback in the log"
         ) from error

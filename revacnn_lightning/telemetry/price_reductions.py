@@ -7,11 +7,11 @@ from torch import Tensor
 
 from revacnn_lightning.telemetry.reductions import BLOCK, pixel_sums
 
-__all__ = ["estimate_removal_prices", "image_products"]
+__all__ = ["estimate_removal_loss_changes", "sum_products_per_image"]
 
 
-def image_products(maps: Tensor, gradients: Tensor) -> Tensor:
-    """Return Σ a ∂L/∂a over the pixels of each image: twice (B, C, H, W) -> (B, C)."""
+def sum_products_per_image(maps: Tensor, gradients: Tensor) -> Tensor:
+    """Return the sum of a ∂L/∂a over the pixels of each image: twice (B, C, H, W) -> (B, C)."""
     if maps.device.type != "cpu" or maps.numel() <= BLOCK:
         return pixel_sums(maps * gradients)
     step = max(1, BLOCK // (maps.numel() // len(maps)))
@@ -24,9 +24,12 @@ def image_products(maps: Tensor, gradients: Tensor) -> Tensor:
     return sums
 
 
-def estimate_removal_prices(image_products: Tensor) -> Tensor:
-    """Return the estimated price of removing each filter: `image_products` (B, C) -> (C,).
+def estimate_removal_loss_changes(products_per_image: Tensor) -> Tensor:
+    """Return the estimated change of the loss if each filter was removed: (B, C) -> (C,).
 
     It is √(B Σ x²) over the images: the root mean square of B x.
+
+    Args:
+        products_per_image: what `sum_products_per_image` returned, x, (B, C).
     """
-    return torch.linalg.vector_norm(image_products, 2, 0) * len(image_products) ** 0.5
+    return torch.linalg.vector_norm(products_per_image, 2, 0) * len(products_per_image) ** 0.5

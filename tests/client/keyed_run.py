@@ -38,7 +38,7 @@ class KeyedRun:
 
     def _serve(self) -> None:
         while not self._is_ending.is_set():
-            self._commands.end_expired()
+            self._commands.end_expired_keys()
             self._queue.receive(self._send_state)
             self._queue.handle(_reply, lambda _: True)
             if self.server.publisher.has_subscribers():

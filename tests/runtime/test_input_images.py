@@ -51,7 +51,7 @@ def test_a_picture_has_the_range_and_the_size_of_the_images_of_the_batch(world: 
     assert image.shape == (3, 6, 6)
     assert image[0].unique().tolist() == pytest.approx([3.0])
     assert image[1:].unique().tolist() == pytest.approx([-1.0])
-    assert "range of those in the images of the batch" in world.images.note(-5)
+    assert "range of those in the images of the batch" in world.images.preparation_note(-5)
     assert world.images.truth(-5) == LabelAndClassNames(None, ("a", "b"))
 
 
@@ -160,7 +160,7 @@ def test_a_painted_patch_has_the_color_that_a_picture_would_have(world: World) -
     image = world.images.image(-2)
     assert image[:, 5, 5].tolist() == pytest.approx([-1.0, 3.0, -1.0])  # at least one pixel
     assert torch.equal(image[:, :5], world.images.image(-1)[:, :5])
-    assert "range" in world.images.note(-2)
+    assert "range" in world.images.preparation_note(-2)
 
 
 def test_the_input_that_was_shown_is_painted_not_the_one_of_now(world: World) -> None:

@@ -109,7 +109,7 @@ def test_a_batch_is_split_into_few_groups_but_at_least_two(size, groups):
     replay.record(batch, 0, 0, lambda: module.training_step(batch, 0))
     replay.finish_recording()
     assert replay.group_count == groups
-    assert replay.images == size - size % groups
+    assert replay.image_count == size - size % groups
 
 
 def test_a_replay_changes_nothing():
@@ -156,7 +156,7 @@ def test_the_images_of_several_batches_are_used_until_they_are_enough():
         assert replay.needs_step(0, step) == (step < 7)
         replay.record((IMAGES, LABELS), 0, step, lambda: module.training_step((IMAGES, LABELS), 0))
         replay.finish_recording()
-        assert replay.images == min(39 * (step + 1), 260)  # the last ones that are needed
+        assert replay.image_count == min(39 * (step + 1), 260)  # the last ones that are needed
     assert len(replay.losses()) == replay.group_count
     assert len(replay.losses(3)) == 3
     assert len(replay.losses(seconds=0)) == loss_replay.MIN_GROUPS
@@ -164,7 +164,7 @@ def test_the_images_of_several_batches_are_used_until_they_are_enough():
 
 def test_large_images_are_fewer(monkeypatch):
     monkeypatch.setattr(loss_replay, "MAX_ELEMENTS", 16 * IMAGES[0].numel())
-    assert make_replay_function(Classifier()).images == 16
+    assert make_replay_function(Classifier()).image_count == 16
 
 
 def test_compiled_networks_are_left_alone():
@@ -228,7 +228,7 @@ def test_the_loss_of_a_detector_is_that_of_training_without_dropout_and_batch_st
     assert replay.note == ""
     assert replay.needs_step(0, 8)  # another one, so that there is a spread
     record_detection(replay, module, 8)
-    assert (replay.group_count, replay.images) == (2, 6)
+    assert (replay.group_count, replay.image_count) == (2, 6)
     random, state = torch.get_rng_state(), [t.clone() for t in module.state_dict().values()]
     losses = replay.losses()
     assert losses == replay.losses()

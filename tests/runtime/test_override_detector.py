@@ -30,7 +30,7 @@ class World:
             self.detector.expect(SetHyperparameter(0, 0, name, 0.1))  # type: ignore[arg-type]
 
     def check(self, step: int = 1, *, first_of_epoch: bool = False) -> bool:
-        return self.detector.check(step, first_of_epoch=first_of_epoch)
+        return self.detector.detect(step, first_of_epoch=first_of_epoch)
 
 
 @pytest.fixture

@@ -77,10 +77,10 @@ class ConnectedRank:
             raise EditRefusedError(self.refusal)
         return self._group
 
-    def share(self, tensors: Sequence[Tensor]) -> None:
+    def copy_from_rank_zero(self, tensors: Sequence[Tensor]) -> None:
         """Give these tensors, in all ranks, the values of those of rank 0."""
-        self._reached.share(tensors)
+        self._reached.copy_from_rank_zero(tensors)
 
-    def agree(self, value: int, failure: str = "") -> None:
+    def check_agreement(self, value: int, failure: str = "") -> None:
         """Check that no rank has failed and that all have the same value."""
-        self._reached.agree(value, failure)
+        self._reached.check_agreement(value, failure)

@@ -163,7 +163,7 @@ class RankZero(ConnectedRank):
     def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
         try:
             self._instruct(ApplyHyperparameter(command))
-            self._reached.agree(0)
+            self._reached.check_agreement(0)
         except (EditFailedError, EditRefusedError):
             restore()
             raise
@@ -176,7 +176,7 @@ class RankZero(ConnectedRank):
         except Exception as error:  # the others must learn of it
             log.warning("The checkpoint %s could not be saved", name, exc_info=True)
             failure = f"{type(error).__name__}: {error}"
-        self._reached.agree(0, failure)
+        self._reached.check_agreement(0, failure)
         return path
 
     def stop_training(self) -> None:
@@ -192,8 +192,8 @@ class RankZero(ConnectedRank):
         self._instruct(PerformPlan(plan, self._has_replaced))
         self._has_replaced = False
 
-    def agree(self, value: int, failure: str = "") -> None:
+    def check_agreement(self, value: int, failure: str = "") -> None:
         try:
-            super().agree(value, failure)
+            super().check_agreement(value, failure)
         except LostRankError as error:
             raise self._explain(error) from error

@@ -103,7 +103,7 @@ class SideGroup:
             self.broadcast(data)
         return data.numpy().tobytes()
 
-    def share(self, tensors: Sequence[Tensor]) -> None:
+    def copy_from_rank_zero(self, tensors: Sequence[Tensor]) -> None:
         """Give tensors of the others the values of those of rank 0, which have the same shapes."""
         with torch.no_grad():
             for tensor in tensors:
@@ -114,7 +114,7 @@ class SideGroup:
 
     # ------------------------------------------------------------------ among all
 
-    def agree(self, value: int, failure: str = "") -> None:
+    def check_agreement(self, value: int, failure: str = "") -> None:
         """Check that no rank has failed, and that all have the same ``value`` (int64).
 
         Raises:

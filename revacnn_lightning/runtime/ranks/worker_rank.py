@@ -123,7 +123,7 @@ class WorkerRank(ConnectedRank):
             log.warning("%s was not carried out", instruction.command, exc_info=True)
             failure = f"{type(error).__name__}: {error}"
         try:
-            self._reached.agree(0, failure)
+            self._reached.check_agreement(0, failure)
         except EditFailedError:
             if restore is not None:
                 restore()
@@ -136,7 +136,7 @@ class WorkerRank(ConnectedRank):
         except Exception as error:  # rank 0 must learn of it
             log.warning("The checkpoint %s could not be saved", instruction.name, exc_info=True)
             failure = f"{type(error).__name__}: {error}"
-        self._reached.agree(0, failure)
+        self._reached.check_agreement(0, failure)
 
     # ------------------------------------------------------------------ peers
 

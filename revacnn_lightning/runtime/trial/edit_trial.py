@@ -117,7 +117,7 @@ class EditTrial:
 
     # ------------------------------------------------------------------ requests
 
-    def cost(self, command: TryEdits, batch: TrainingBatch) -> TrialCost:
+    def estimate_cost(self, command: TryEdits, batch: TrainingBatch) -> TrialCost:
         """Return what a trial would cost.
 
         Raises:

@@ -74,7 +74,7 @@ class TrialHandler:
         Raises:
             EditRefusedError: there can be none.
         """
-        cost = self._admitted(batch).cost(body, batch)
+        cost = self._admitted(batch).estimate_cost(body, batch)
         return PlanSummary(f"Try it on the next {body.batches} batches", trial=cost)
 
     def execute(

@@ -35,21 +35,21 @@ def perform_on_copies(
     copies: Sequence[ModelCopy],
     undo: UndoRecord,
     initializer: Initializer,
-    undone: Mapping[str, UndoRecord] | None = None,
+    redo_records: Mapping[str, UndoRecord] | None = None,
 ) -> None:
     """Perform a plan on the copies of a model on which it was performed already.
 
     Args:
         undo: the record of the model, to which the records of the copies are added.
         initializer: an initializer with the seed of the model's, so that inserted blocks are equal.
-        undone: what `revert_on_copies` returned, if the plan is redone.
+        redo_records: what `revert_on_copies` returned, if the plan is redone.
     """
     for copy in copies:
         if must_edit_copy(copy, plan):
             changes = renamed_plan(plan, copy)
             if isinstance(copy, TensorCopy):
                 changes.layers = []
-            again = (undone or {}).get(copy.holder, UndoRecord())
+            again = (redo_records or {}).get(copy.holder, UndoRecord())
             records = again.changes if len(again.changes) == _count(changes) else None
             record = perform(tx, copy.root, changes, [], initializer, records, model)
             if isinstance(copy, TensorCopy):
@@ -86,7 +86,7 @@ def revert_on_copies(
     Returns:
         What the plan had added to each copy, by the name of its holder, for `perform_on_copies`.
     """
-    undone = {}
+    redo_records = {}
     for copy in copies:
         changes = renamed_plan(plan, copy)
         if copy.holder not in undo.copies and not must_edit_copy(copy, plan):
@@ -96,11 +96,11 @@ def revert_on_copies(
         record = undo.copies.get(copy.holder) or _record_of_model(plan, copy, undo)
         if isinstance(copy, ModuleCopy):
             _restore_removed_layers(model, changes, copy, record)
-        undone[copy.holder] = UndoRecord(revert(tx, copy.root, changes, [], record))
+        redo_records[copy.holder] = UndoRecord(revert(tx, copy.root, changes, [], record))
         if isinstance(copy, TensorCopy):
             removed = update_tensor_container(tx, model, plan, copy, record.tensors)
-            undone[copy.holder].tensors = removed
-    return undone
+            redo_records[copy.holder].tensors = removed
+    return redo_records
 
 
 def _restore_removed_layers(

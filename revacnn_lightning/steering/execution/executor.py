@@ -97,20 +97,20 @@ def perform(
     plan: EditPlan,
     optimizers: Sequence[Optimizer],
     initializer: Initializer,
-    undone: Sequence[ChangeRecord] | None = None,
+    redo_records: Sequence[ChangeRecord] | None = None,
     source: nn.Module | None = None,
 ) -> UndoRecord:
     """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`.
 
     Args:
-        undone: what `revert` returned, if the plan is performed again: what it had added comes
-            back as it was.
+        redo_records: what `revert` returned, if the plan is performed again: what it had added
+            comes back as it was.
         source: the model that the origins of copies belong to; None: ``model`` itself.
     """
     undo = UndoRecord()
     source = model if source is None else source
     count = len(plan.values) + len(plan.tensors) + len(plan.layers)
-    again = iter([None] * count if undone is None else undone)
+    again = iter([None] * count if redo_records is None else redo_records)
     for value in plan.values:
         undo.changes.append(
             apply_value_edit(tx, model, value, optimizers, initializer, next(again), source)
@@ -119,7 +119,7 @@ def perform(
         undo.changes.append(
             apply_tensor_edit(tx, model, edit, optimizers, initializer, next(again))
         )
-    if undone is None:
+    if redo_records is None:
         copy_random_entries(tx, model, plan, source)
     update_size_attributes(tx, model, plan)
     for attribute in plan.attributes:
@@ -146,16 +146,16 @@ def revert(
         it to perform the plan again.
     """
     records = iter(reversed(undo.changes))
-    undone: list[ChangeRecord] = []
+    redo_records: list[ChangeRecord] = []
     for layer in reversed(plan.layers):
         removed = undo.removed_layers.get(layer.host)
-        undone.append(revert_layer_edit(tx, model, layer, optimizers, next(records), removed))
+        redo_records.append(revert_layer_edit(tx, model, layer, optimizers, next(records), removed))
     for attribute in reversed(plan.attributes):
         revert_attribute_edit(tx, model, attribute)
     for edit in reversed(plan.tensors):
-        undone.append(revert_tensor_edit(tx, model, edit, optimizers, next(records)))
+        redo_records.append(revert_tensor_edit(tx, model, edit, optimizers, next(records)))
     for value, record in zip(reversed(plan.values), records, strict=False):
         # There are no records of values if only the structure is restored.
-        undone.append(revert_value_edit(tx, model, value, optimizers, record))
+        redo_records.append(revert_value_edit(tx, model, value, optimizers, record))
     update_size_attributes(tx, model, plan)
-    return undone[::-1]
+    return redo_records[::-1]

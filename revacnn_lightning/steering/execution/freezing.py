@@ -173,7 +173,7 @@ def _restore_state(optimizer: Optimizer, frozen: _FrozenSlice, saved: dict[str, 
         if _has_shape(value, frozen):
             old = saved.get(key)
             if old is None:
-                start = optimizer_state.start_value(optimizer, group, key)
+                start = optimizer_state.initial_state_value(optimizer, group, key)
                 old = frozen.select(
                     frozen.tensor if start is None else torch.full_like(value, start)
                 )

@@ -20,7 +20,7 @@ from revacnn_lightning.steering.execution.layer_parameters import (
     add_to_group_of,
     reinsert_into_param_groups,
     remove_parameters,
-    saved_layer,
+    save_layer_before_removal,
 )
 from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
@@ -39,13 +39,13 @@ def apply_layer_edit(
     edit: LayerEdit,
     optimizers: Sequence[Optimizer],
     initializer: Initializer,
-    undone: ChangeRecord | None = None,
+    redo_record: ChangeRecord | None = None,
 ) -> tuple[ChangeRecord, nn.Module | None]:
     """Insert or remove the layer. Returns what reverting needs, the removed module included.
 
     Args:
-        undone: what `revert_layer_edit` returned, if the edit is redone: the layer that it took
-            away, which comes back.
+        redo_record: what `revert_layer_edit` returned, if the edit is redone: the layer that it
+            took away, which comes back.
     """
     record: ChangeRecord = {}
     removed = None
@@ -53,8 +53,8 @@ def apply_layer_edit(
         new = _insert(tx, model, edit, optimizers, initializer)
     else:
         new, record, removed = _replace(tx, model, edit, optimizers, initializer)
-    if undone is not None:
-        load_redone_layer(tx, new, optimizers, undone)
+    if redo_record is not None:
+        load_redone_layer(tx, new, optimizers, redo_record)
     return record, removed
 
 
@@ -74,19 +74,19 @@ def revert_layer_edit(
     if edit.action == "insert":
         host = model.get_submodule(edit.host)
         block = host.get_submodule(edit.child)
-        undone = save_undone_layer(block, optimizers)
+        redo_record = save_undone_layer(block, optimizers)
         remove_parameters(tx, block, optimizers)
         _detach(tx, host, edit.child)
-        return undone
+        return redo_record
     if removed is None:
         raise EditFailedError(f"the removed layer {edit.host} is no longer available")
     replacement = model.get_submodule(edit.host)
-    undone = save_undone_layer(replacement, optimizers)
+    redo_record = save_undone_layer(replacement, optimizers)
     remove_parameters(tx, replacement, optimizers)
     _swap(tx, model, replacement, removed)
     _load(tx, removed, record)
     reinsert_into_param_groups(tx, model, edit, optimizers, record)
-    return undone
+    return redo_record
 
 
 # -------------------------------------------------------------------- inserting
@@ -181,7 +181,7 @@ def _replace(
         _match_placement(new, old)
     if edit.origin:
         new.requires_grad_(any(p.requires_grad for p in old.parameters()))
-    record = saved_layer(model, edit, old, optimizers)
+    record = save_layer_before_removal(model, edit, old, optimizers)
     add_to_group_of(tx, old, new, optimizers, is_copy=bool(edit.origin))
     _swap(tx, model, old, new)
     record |= remove_parameters(tx, old, optimizers, edit.host, still_used_by=model)

@@ -15,7 +15,12 @@ from revacnn_lightning.steering.holders.optimizers import all_optimizers
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import LayerEdit
 
-__all__ = ["add_to_group_of", "reinsert_into_param_groups", "remove_parameters", "saved_layer"]
+__all__ = [
+    "add_to_group_of",
+    "reinsert_into_param_groups",
+    "remove_parameters",
+    "save_layer_before_removal",
+]
 
 
 def add_to_group_of(
@@ -84,7 +89,7 @@ def remove_parameters(
     return record
 
 
-def saved_layer(
+def save_layer_before_removal(
     model: nn.Module, edit: LayerEdit, layer: nn.Module, optimizers: Sequence[Optimizer]
 ) -> ChangeRecord:
     """Return the tensors of a layer about to be removed, and their optimizer state."""

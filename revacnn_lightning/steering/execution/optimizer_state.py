@@ -21,17 +21,17 @@ from revacnn_lightning.steering.holders.copy_evidence import tensor_similarity
 
 __all__ = [
     "add_parameter",
-    "edit_state",
+    "initial_state_value",
     "param_groups_of",
     "remove_parameter",
-    "start_value",
+    "replace_state_tensors",
 ]
 
 # From which a state entry is taken for a copy of the weight. Moments are unrelated to it.
 WEIGHT_SIMILARITY = 0.9
 
 
-def start_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float | None:
+def initial_state_value(optimizer: Optimizer, group: dict[str, Any], key: str) -> float | None:
     """Return the initial value of a state entry; None if that is the weight itself."""
     kind = type(optimizer).__name__
     if kind == "Adagrad" and key == "sum":
@@ -70,7 +70,7 @@ def param_groups_of(optimizers: Iterable[Optimizer], parameter: Tensor) -> Itera
 StateChange = Callable[[str, Tensor, float | None], Tensor]  # (key, old, start) -> new
 
 
-def edit_state(
+def replace_state_tensors(
     tx: Transaction, optimizers: Sequence[Optimizer], parameter: nn.Parameter, change: StateChange
 ) -> None:
     """Replace every state tensor of a parameter by ``change(key, old, start)``.
@@ -79,7 +79,7 @@ def edit_state(
     shape with all sizes but one 1.
 
     Call this before the parameter itself is resized. ``key`` identifies the tensor across
-    processes (it contains the optimizer's index); ``start`` is what `start_value` returns.
+    processes (it contains the optimizer's index); ``start`` is what `initial_state_value` returns.
     ``change`` returns ``old`` itself to leave a tensor as it is.
     """
     for i, optimizer, group in param_groups_of(optimizers, parameter):
@@ -91,7 +91,7 @@ def edit_state(
             continue
         for key, old in list(state.items()):
             if isinstance(old, Tensor) and old.ndim == parameter.ndim and old.ndim > 0:
-                start = start_value(optimizer, group, key)
+                start = initial_state_value(optimizer, group, key)
                 if _is_copy_of_weights(optimizer, key):
                     start = None
                 new = change(f"optimizer{i}.{key}", old, start)

@@ -41,10 +41,10 @@ class Peers(Protocol):
     def announce(self, plan: EditPlan) -> None:
         """Let the other processes perform this plan. Only rank 0 calls it."""
 
-    def share(self, tensors: Sequence[Tensor]) -> None:
+    def copy_from_rank_zero(self, tensors: Sequence[Tensor]) -> None:
         """Give the tensors of the others the values of those of rank 0."""
 
-    def agree(self, value: int, failure: str = "") -> None:
+    def check_agreement(self, value: int, failure: str = "") -> None:
         """Check that no process has failed and that all pass the same value.
 
         Raises:
@@ -70,9 +70,9 @@ def perform_and_agree(
     Raises:
         EditFailedError: it failed in one process; all must roll back.
     """
-    peers.agree(*_outcome(perform, lambda: shape_checksum(model)))
-    peers.share(list(_parameters_of(model, plans)))
-    peers.agree(*_outcome(verify, lambda: checksum(model, get_optimizers())))
+    peers.check_agreement(*_outcome(perform, lambda: shape_checksum(model)))
+    peers.copy_from_rank_zero(list(_parameters_of(model, plans)))
+    peers.check_agreement(*_outcome(verify, lambda: checksum(model, get_optimizers())))
 
 
 def _outcome(step: Callable[[], object], value: Callable[[], int]) -> tuple[int, str]:

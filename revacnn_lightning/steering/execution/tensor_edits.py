@@ -22,7 +22,7 @@ from revacnn_lightning.steering.execution.weight_gain import initialize_gain, re
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit
 
-__all__ = ["apply_tensor_edit", "revert_tensor_edit", "undo_difference"]
+__all__ = ["apply_tensor_edit", "revert_tensor_edit", "without_difference"]
 
 
 def apply_tensor_edit(
@@ -31,20 +31,20 @@ def apply_tensor_edit(
     edit: TensorEdit,
     optimizers: Sequence[Optimizer],
     initializer: Initializer,
-    undone: ChangeRecord | None = None,
+    redo_record: ChangeRecord | None = None,
 ) -> ChangeRecord:
     """Resize a tensor, its gradient, its optimizer state, and the gain of its weight norm.
 
     Args:
-        undone: what `revert_tensor_edit` returned, if the edit is redone: its new entries.
+        redo_record: what `revert_tensor_edit` returned, if the edit is redone: its new entries.
     """
     owner, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
     record: ChangeRecord = {}
     with torch.no_grad():
         old = tensor.detach()
-        if undone is not None:
-            new = _resized_again(old, resize, undone)
+        if redo_record is not None:
+            new = _resized_again(old, resize, redo_record)
         elif edit.origin and edit.fill == "fresh":  # filled from its origin afterwards
             new = resize.apply_and_fill(old, 0.0)
         else:
@@ -55,13 +55,13 @@ def apply_tensor_edit(
         grad = None
         if tensor.grad is not None:
             record["grad"] = resize.removed_entries(tensor.grad)
-            grad = _with_entries(resize, tensor.grad, undone, "grad", 0.0)
+            grad = _with_entries(resize, tensor.grad, redo_record, "grad", 0.0)
         if isinstance(tensor, nn.Parameter):
-            record |= _resize_state(tx, optimizers, tensor, resize, new, undone)
+            record |= _resize_state(tx, optimizers, tensor, resize, new, redo_record)
         replace_data(tx, tensor, new, grad)
         if edit.gain:
-            record |= rescale_gain(tx, model, edit.gain, old, new, undone)
-        if edit.entry_gain and edit.fill == "fresh" and undone is None and not edit.origin:
+            record |= rescale_gain(tx, model, edit.gain, old, new, redo_record)
+        if edit.entry_gain and edit.fill == "fresh" and redo_record is None and not edit.origin:
             initialize_gain(tx, model, edit.entry_gain, new, edit.dim, edit.new)
     return record
 
@@ -72,7 +72,7 @@ def _resize_state(
     parameter: nn.Parameter,
     resize: Resize,
     new: Tensor,
-    undone: ChangeRecord | None,
+    redo_record: ChangeRecord | None,
 ) -> ChangeRecord:
     """Resize the optimizer state of a parameter that becomes ``new``; return what is removed."""
     shape = parameter.shape
@@ -82,9 +82,9 @@ def _resize_state(
         if not resize.matches(old, shape):
             return old
         record[key] = resize.removed_entries(old)
-        return _with_entries(resize, old, undone, key, new if start is None else start)
+        return _with_entries(resize, old, redo_record, key, new if start is None else start)
 
-    optimizer_state.edit_state(tx, optimizers, parameter, resized)
+    optimizer_state.replace_state_tensors(tx, optimizers, parameter, resized)
     return record
 
 
@@ -102,15 +102,15 @@ def revert_tensor_edit(
     """
     _, tensor = find_tensor(model, edit.tensor)
     resize = Resize(edit)
-    undone: ChangeRecord = {"data": resize.new_entries(tensor.detach())}
+    redo_record: ChangeRecord = {"data": resize.new_entries(tensor.detach())}
     with torch.no_grad():
         old = resize.revert(tensor.detach(), record["data"])
         if "before" in record:
-            old = undo_difference(old, record["before"], record["after"])
-            undone["before"], undone["after"] = old.clone(), tensor.detach().clone()
+            old = without_difference(old, record["before"], record["after"])
+            redo_record["before"], redo_record["after"] = old.clone(), tensor.detach().clone()
         grad = None
         if tensor.grad is not None:
-            undone["grad"] = resize.new_entries(tensor.grad)
+            redo_record["grad"] = resize.new_entries(tensor.grad)
             grad = resize.revert(tensor.grad, record.get("grad", 0.0))
         if isinstance(tensor, nn.Parameter):
             shape = tensor.shape
@@ -121,39 +121,39 @@ def revert_tensor_edit(
                     return state
                 if any(a not in (b, 1) for a, b in zip(state.shape, shape, strict=True)):
                     return state
-                undone[key] = resize.new_entries(state)
+                redo_record[key] = resize.new_entries(state)
                 start = entry_ages.unrecorded_initial_value(record, key, start)
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
-            optimizer_state.edit_state(tx, optimizers, tensor, reverted)
+            optimizer_state.replace_state_tensors(tx, optimizers, tensor, reverted)
         present = tensor.detach()
         replace_data(tx, tensor, old, grad)
         if edit.gain:
-            undone |= rescale_gain(tx, model, edit.gain, present, old, record)
-    return undone
+            redo_record |= rescale_gain(tx, model, edit.gain, present, old, record)
+    return redo_record
 
 
 def _with_entries(
     resize: Resize,
     tensor: Tensor,
-    undone: ChangeRecord | None,
+    redo_record: ChangeRecord | None,
     key: str,
     start: float | Tensor,
 ) -> Tensor:
     """Return the resized tensor; new entries are those that an undo removed, else ``start``."""
-    if undone is not None and key in undone:
-        return resize.apply_and_insert(tensor, undone[key])
+    if redo_record is not None and key in redo_record:
+        return resize.apply_and_insert(tensor, redo_record[key])
     return resize.apply_and_fill(tensor, start)
 
 
-def _resized_again(data: Tensor, resize: Resize, undone: ChangeRecord) -> Tensor:
+def _resized_again(data: Tensor, resize: Resize, redo_record: ChangeRecord) -> Tensor:
     """Return the resized tensor with the entries that an undo removed."""
     resized = resize.apply(data)
-    if "before" in undone:  # a split has changed survivors, too
-        before = resize.apply(undone["before"].to(data))
-        resized = undo_difference(resized, undone["after"], before)
+    if "before" in redo_record:  # a split has changed survivors, too
+        before = resize.apply(redo_record["before"].to(data))
+        resized = without_difference(resized, redo_record["after"], before)
     new = resize.new_positions.to(data.device)
-    return resized.index_copy_(resize.dim, new, undone["data"].to(resized))
+    return resized.index_copy_(resize.dim, new, redo_record["data"].to(resized))
 
 
 def _start_state(resize: Resize, weight: Tensor, start: float | None) -> Tensor | float:
@@ -161,7 +161,7 @@ def _start_state(resize: Resize, weight: Tensor, start: float | None) -> Tensor 
     return resize.removed_entries(weight) if start is None else start
 
 
-def undo_difference(now: Tensor, before: Tensor, after: Tensor) -> Tensor:
+def without_difference(now: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """Return ``now`` without the change from ``before`` to ``after``, keeping later training.
 
     Entries that were not trained since are exactly ``before``.

@@ -80,7 +80,7 @@ def _map_flat(
         saved: Tensor = taken_from[name]
         return saved.to(part)
 
-    optimizer_state.edit_state(tx, [optimizer], parameter, change)
+    optimizer_state.replace_state_tensors(tx, [optimizer], parameter, change)
 
 
 def _fits(optimizer: Optimizer, entries: set[str]) -> bool:

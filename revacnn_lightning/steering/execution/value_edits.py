@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
-from revacnn_lightning.steering.execution.tensor_edits import undo_difference
+from revacnn_lightning.steering.execution.tensor_edits import without_difference
 from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_of
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.weight_gain import initialize_gain, rescale_gain
@@ -33,13 +33,13 @@ def apply_value_edit(
     edit: ValueEdit,
     optimizers: Sequence[Optimizer],
     initializer: Initializer,
-    undone: ChangeRecord | None = None,
+    redo_record: ChangeRecord | None = None,
     source: nn.Module | None = None,
 ) -> ChangeRecord:
     """Change the values. The optimizer state of replaced entries is reset to its start.
 
     Args:
-        undone: what `revert_value_edit` returned, if the edit is redone: values and their state.
+        redo_record: what `revert_value_edit` returned, if the edit is redone: values and state.
         source: the model that the origin of a copy belongs to; None: ``model`` itself.
     """
     owner, tensor = find_tensor(model, edit.tensor)
@@ -49,8 +49,8 @@ def apply_value_edit(
         data = tensor.detach()
         rows = data.index_select(edit.dim, at)
         record["before"] = rows
-        if undone is not None:
-            new = _redone_rows(rows, edit, undone)
+        if redo_record is not None:
+            new = _redone_rows(rows, edit, redo_record)
         elif edit.origin and edit.action == "fresh":
             new = find_tensor(source or model, edit.origin)[1].detach().to(data)
             new = new.index_select(edit.dim, at)
@@ -67,14 +67,14 @@ def apply_value_edit(
                 rows_before = old.index_select(edit.dim, indices)
                 record[key] = rows_before
                 value = new if start is None else torch.full_like(rows_before, start)
-                if undone is not None:
-                    value = undone.get(key, value)
+                if redo_record is not None:
+                    value = redo_record.get(key, value)
                 return old.clone().index_copy_(edit.dim, indices, value.to(old))
 
-            optimizer_state.edit_state(tx, optimizers, tensor, reset)
+            optimizer_state.replace_state_tensors(tx, optimizers, tensor, reset)
         _replace_rows(tx, tensor, edit.dim, at, new)
         if edit.gain:
-            record |= rescale_gain(tx, model, edit.gain, data, tensor.detach(), undone)
+            record |= rescale_gain(tx, model, edit.gain, data, tensor.detach(), redo_record)
     return record
 
 
@@ -92,13 +92,13 @@ def revert_value_edit(
     """
     _, tensor = find_tensor(model, edit.tensor)
     at = torch.tensor(edit.indices, device=tensor.device)
-    undone: ChangeRecord = {}
+    redo_record: ChangeRecord = {}
     with torch.no_grad():
         data = tensor.detach()
         rows = record["before"].to(data)
-        undone["after"] = data.index_select(edit.dim, at)
+        redo_record["after"] = data.index_select(edit.dim, at)
         if edit.action == "add":
-            rows = undo_difference(data.index_select(edit.dim, at), rows, record["after"])
+            rows = without_difference(data.index_select(edit.dim, at), rows, record["after"])
         elif isinstance(tensor, nn.Parameter):
             shape = tensor.shape
 
@@ -107,18 +107,18 @@ def revert_value_edit(
                     return state
                 indices = at.to(state.device)
                 now = state.index_select(edit.dim, indices)
-                undone[key] = now
+                redo_record[key] = now
                 start = entry_ages.unrecorded_initial_value(record, key, start)
                 fallback = rows if start is None else torch.full_like(now, start)
                 saved = record.get(key, fallback)
                 return state.clone().index_copy_(edit.dim, indices, saved.to(state))
 
-            optimizer_state.edit_state(tx, optimizers, tensor, restored)
-        undone["before"] = rows
+            optimizer_state.replace_state_tensors(tx, optimizers, tensor, restored)
+        redo_record["before"] = rows
         _replace_rows(tx, tensor, edit.dim, at, rows)
         if edit.gain:
-            undone |= rescale_gain(tx, model, edit.gain, data, tensor.detach(), record)
-    return undone
+            redo_record |= rescale_gain(tx, model, edit.gain, data, tensor.detach(), record)
+    return redo_record
 
 
 def _has_rows(key: str, state: Tensor, shape: torch.Size, dim: int) -> bool:
@@ -128,11 +128,11 @@ def _has_rows(key: str, state: Tensor, shape: torch.Size, dim: int) -> bool:
     return state.shape == shape
 
 
-def _redone_rows(rows: Tensor, edit: ValueEdit, undone: ChangeRecord) -> Tensor:
+def _redone_rows(rows: Tensor, edit: ValueEdit, redo_record: ChangeRecord) -> Tensor:
     """Return what the entries become again; sums keep what was trained since the undo."""
     if edit.action == "add":
-        return undo_difference(rows, undone["after"], undone["before"])
-    after: Tensor = undone["after"]
+        return without_difference(rows, redo_record["after"], redo_record["before"])
+    after: Tensor = redo_record["after"]
     return after.to(rows)
 
 

@@ -30,7 +30,7 @@ def rescale_gain(
     gain_name: str,
     direction_before: Tensor,
     direction_after: Tensor,
-    reverted: ChangeRecord | None = None,
+    revert_record: ChangeRecord | None = None,
 ) -> ChangeRecord:
     """Adapt a gain to a change of its direction within the norms.
 
@@ -38,7 +38,7 @@ def rescale_gain(
         gain_name: the name of the gain.
         direction_before: the direction before the change.
         direction_after: the direction after it; the number of norms is the same.
-        reverted: what an earlier call returned, if this one reverts it: entries that were not
+        revert_record: what an earlier call returned, if this one reverts it: entries that were not
             trained since are exactly the old ones.
 
     Returns:
@@ -57,9 +57,9 @@ def rescale_gain(
             "weight norm would be undefined; the edit was rolled back"
         )
     rescaled = _rescaled(old, direction_before, direction_after)
-    if reverted is not None and "gain before" in reverted:
-        known = old == reverted["gain after"].to(old)
-        rescaled = torch.where(known, reverted["gain before"].to(old), rescaled)
+    if revert_record is not None and "gain before" in revert_record:
+        known = old == revert_record["gain after"].to(old)
+        rescaled = torch.where(known, revert_record["gain before"].to(old), rescaled)
     replace_data(tx, parameter, rescaled, parameter.grad)
     return {"gain before": old.clone(), "gain after": rescaled.clone()}
 

@@ -38,13 +38,13 @@ class BufferCopy(ModelCopy):
         """Return the name of the buffer that is a copy of a parameter; None if there is none."""
         return self.buffers.get(name)
 
-    def concerns_layer(self, host: str) -> bool:
+    def concerns_layer_at(self, host: str) -> bool:
         """Return whether a module is inside the origin."""
         return is_inside_module(host, self.origin) or is_inside_module(self.origin, host)
 
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copy; "" if it can."""
-        if not any(self.concerns_layer(edit.host) for edit in plan.layers):
+        if not any(self.concerns_layer_at(edit.host) for edit in plan.layers):
             return ""
         return (
             f"{self.path} keeps the parameters of {self.origin or 'the model'} as buffers by names "
@@ -103,5 +103,5 @@ def _best_origin(
     return best
 
 
-def _join(module: str, name: str) -> str:
-    return f"{module}.{name}" if module else name
+def _join(module_name: str, name: str) -> str:
+    return f"{module_name}.{name}" if module_name else name

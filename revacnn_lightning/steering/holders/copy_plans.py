@@ -20,7 +20,7 @@ from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.optimizer_support import parameter_positions
 from revacnn_lightning.steering.planning.plan import EditPlan, TensorEdit
-from revacnn_lightning.steering.planning.resize_plan import filter_move, parameter_growth
+from revacnn_lightning.steering.planning.resize_plan import filter_move, parameter_count_change
 
 __all__ = [
     "add_copy_edits",
@@ -44,8 +44,8 @@ def must_edit_copy(copy: ModelCopy, plan: EditPlan) -> bool:
     tensors = [e.tensor for e in plan.tensors]
     if not copy.doubt:
         tensors += [e.tensor for e in plan.values]
-    return any(copy.follows(name) for name in tensors) or any(
-        copy.concerns_layer(layer.host) for layer in plan.layers
+    return any(copy.follows_tensor(name) for name in tensors) or any(
+        copy.concerns_layer_at(layer.host) for layer in plan.layers
     )
 
 
@@ -158,7 +158,7 @@ def _add_copy(context: PlanningContext, plan: EditPlan, copied: EditPlan) -> Non
         if layer.action == "replace":
             module = model.get_submodule(layer.host)
             layer.positions = parameter_positions(module, layer.host, optimizers)
-    growth = parameter_growth(model, tensors)
+    growth = parameter_count_change(model, tensors)
     if copied.layers:
         growth = (plan.parameters_after - plan.parameters_before) // len(plan.layers)
     plan.parameters_after += growth

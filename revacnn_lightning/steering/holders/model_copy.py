@@ -36,7 +36,7 @@ class ModelCopy:
         """Return the name in ``root`` of what ``name`` is in the model; None if it has no copy."""
         raise NotImplementedError
 
-    def follows(self, name: str) -> bool:
+    def follows_tensor(self, name: str) -> bool:
         """Return whether a change of this tensor of the model concerns the copy."""
         return self.name_in_copy(name) is not None
 
@@ -44,7 +44,7 @@ class ModelCopy:
         """Return why a plan cannot be performed on the copy, and what to do; "" if it can."""
         return ""
 
-    def concerns_layer(self, host: str) -> bool:
+    def concerns_layer_at(self, host: str) -> bool:
         """Return whether a layer that is inserted after a module, or replaces it, has a copy."""
         raise NotImplementedError
 

@@ -92,7 +92,7 @@ class ModuleCopy(ModelCopy):
             "without it to remove the layer"
         )
 
-    def concerns_layer(self, host: str) -> bool:
+    def concerns_layer_at(self, host: str) -> bool:
         """Return whether a module is inside the origin."""
         return is_inside_module(host, self.origin)
 

@@ -40,19 +40,19 @@ class TensorCopy(ModelCopy):
         is_own = name in self.listing.full_names and name not in self.aliases | self.foreign
         return name if is_own else None
 
-    def concerns_layer(self, host: str) -> bool:
+    def concerns_layer_at(self, host: str) -> bool:
         """Return whether parameters of this layer, or of one after it, are in the container."""
         if self.container is not None and is_inside_module(host, self.listing.scope):
             return True
         return any(is_inside_module(name, host) for name in self.listing.full_names)
 
-    def follows(self, name: str) -> bool:
+    def follows_tensor(self, name: str) -> bool:
         """Return whether a change of this tensor of the model concerns a copy or its memory."""
         return name in self.listing.full_names and name not in self.foreign
 
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copies; "" if it can."""
-        if self.container is None or not any(self.concerns_layer(e.host) for e in plan.layers):
+        if self.container is None or not any(self.concerns_layer_at(e.host) for e in plan.layers):
             return ""
         if isinstance(self.container, tuple):
             return (

@@ -41,40 +41,40 @@ class PlanningContext:
         found = computed_tensors(self.model)
         return {name: each for each in found for name in each.originals}
 
-    def gains_of(self, tensor: str, dim: int) -> dict[str, str]:
+    def gains_of(self, tensor_name: str, dim: int) -> dict[str, str]:
         """Return the gains of an edit along a dimension of a weight norm's direction.
 
         They are arguments of `TensorEdit` and `ValueEdit`; any other tensor has none.
         """
-        computed = self.computed.get(tensor)
-        if computed is None or not computed.gain or computed.direction != tensor:
+        computed = self.computed.get(tensor_name)
+        if computed is None or not computed.gain or computed.direction != tensor_name:
             return {}
         return {"entry_gain" if self._has_entries(computed.gain, dim) else "gain": computed.gain}
 
-    def entry_gain_of(self, tensor: str, dim: int) -> str:
+    def entry_gain_of(self, tensor_name: str, dim: int) -> str:
         """Return the tensor that scales the entries of this one along ``dim``; "" without."""
-        return self.gains_of(tensor, dim).get("entry_gain", "")
+        return self.gains_of(tensor_name, dim).get("entry_gain", "")
 
-    def direction_of(self, tensor: str) -> str:
+    def direction_of(self, tensor_name: str) -> str:
         """Return the direction of a weight norm whose gain this tensor is; "" for any other."""
-        computed = self.computed.get(tensor)
-        return computed.direction if computed is not None and computed.gain == tensor else ""
+        computed = self.computed.get(tensor_name)
+        return computed.direction if computed is not None and computed.gain == tensor_name else ""
 
     def _has_entries(self, gain: str, dim: int) -> bool:
         shape = find_tensor(self.model, gain)[1].shape
         return dim < len(shape) and shape[dim] > 1
 
-    def is_mask(self, tensor: str) -> bool:
+    def is_mask(self, tensor_name: str) -> bool:
         """Return whether this tensor is the mask of pruned entries."""
-        computed = self.computed.get(tensor)
-        return computed is not None and computed.mask == tensor
+        computed = self.computed.get(tensor_name)
+        return computed is not None and computed.mask == tensor_name
 
-    def is_singular_vector(self, tensor: str) -> bool:
+    def is_singular_vector(self, tensor_name: str) -> bool:
         """Return whether this tensor is a singular vector of a spectral norm."""
-        computed = self.computed.get(tensor)
-        if computed is not None and tensor in computed.vectors:
+        computed = self.computed.get(tensor_name)
+        if computed is not None and tensor_name in computed.vectors:
             return True
-        return type(find_tensor(self.model, tensor)[0]).__name__ == SPECTRAL_NORM
+        return type(find_tensor(self.model, tensor_name)[0]).__name__ == SPECTRAL_NORM
 
     def count_parameters(self) -> int:
         """Return the number of parameter values of the model."""

@@ -26,7 +26,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
     sort_by_gain_dependency,
     why_no_equal_parts,
 )
-from revacnn_lightning.steering.planning.size_attributes import attribute_edits
+from revacnn_lightning.steering.planning.size_attributes import size_attribute_edits
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["growth_title", "plan_growth"]
@@ -48,7 +48,7 @@ def plan_growth(context: PlanningContext, request: requests.AddFilters) -> EditP
     edits = _insertions(context, groups, count, split=request.split_from is not None)
     filters = count * adjacent
     plan = make_resize_plan(context, request, growth_title(request, filters), edits, groups, layer)
-    plan.attributes = attribute_edits(context.model, channel_groups, groups, count)
+    plan.attributes = size_attribute_edits(context.model, channel_groups, groups, count)
     plan.filter_changes = [messages.FilterChange(name, added=len(indices) * count)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
     plan.output_effect = messages.OUTPUT_UNCHANGED

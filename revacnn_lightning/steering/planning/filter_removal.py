@@ -24,7 +24,7 @@ from revacnn_lightning.steering.planning.resize_plan import (
     why_coupled,
     why_no_equal_parts,
 )
-from revacnn_lightning.steering.planning.size_attributes import attribute_edits
+from revacnn_lightning.steering.planning.size_attributes import size_attribute_edits
 from revacnn_lightning.telemetry.unit_layers import filter_count
 
 __all__ = ["plan_merging", "plan_removal"]
@@ -115,7 +115,7 @@ def _removal(
     listed = ", ".join(map(str, sorted(filters)))
     title = f"Remove {layer} · {'filter' if len(filters) == 1 else 'filters'} {listed}"
     plan = make_resize_plan(context, request, title, sort_by_gain_dependency(edits), groups, layer)
-    plan.attributes = attribute_edits(context.model, channel_groups, groups, -1)
+    plan.attributes = size_attribute_edits(context.model, channel_groups, groups, -1)
     plan.filter_changes = [messages.FilterChange(name, filters=indices)
                  for name, indices in channel_groups.filters_in(groups).items()]  # fmt: skip
     reason = channel_groups.why_normalized_together(groups)

@@ -29,21 +29,23 @@ __all__ = [
 ]
 
 
-def removal_edit(tensor: str, dim: int, size: int, indices: np.ndarray) -> TensorEdit:
+def removal_edit(tensor_name: str, dim: int, size: int, indices: np.ndarray) -> TensorEdit:
     """Return the edit that removes these indices of one dimension of a tensor."""
     kept = np.ones(size, bool)
     kept[indices] = False
-    return TensorEdit(tensor, dim, size, split_into_runs(np.flatnonzero(kept)))
+    return TensorEdit(tensor_name, dim, size, split_into_runs(np.flatnonzero(kept)))
 
 
 def duplication_edit(
-    tensor: str, dim: int, size: int, indices: np.ndarray, num_pieces: int, count: int
+    tensor_name: str, dim: int, size: int, indices: np.ndarray, num_pieces: int, count: int
 ) -> TensorEdit:
     """Return the edit that inserts ``count`` copies of each piece of indices after it.
 
     The pieces are those of `split_into_pieces`.
     """
-    return piece_insertion_edit(tensor, dim, size, split_into_pieces(indices, num_pieces), count)
+    return piece_insertion_edit(
+        tensor_name, dim, size, split_into_pieces(indices, num_pieces), count
+    )
 
 
 def split_into_pieces(indices: np.ndarray, num_pieces: int) -> list[np.ndarray]:
@@ -58,7 +60,7 @@ def split_into_pieces(indices: np.ndarray, num_pieces: int) -> list[np.ndarray]:
 
 
 def piece_insertion_edit(
-    tensor: str, dim: int, size: int, pieces: Sequence[np.ndarray], count: int
+    tensor_name: str, dim: int, size: int, pieces: Sequence[np.ndarray], count: int
 ) -> TensorEdit:
     """Return the edit that inserts ``count`` copies of each piece of adjacent indices after it."""
     order: list[np.ndarray] = []
@@ -72,7 +74,7 @@ def piece_insertion_edit(
     order.append(np.arange(done, size))
     new.append(np.zeros(size - done, bool))
     positions = np.flatnonzero(np.concatenate(new)).tolist()
-    return TensorEdit(tensor, dim, size, split_into_runs(np.concatenate(order)), positions)
+    return TensorEdit(tensor_name, dim, size, split_into_runs(np.concatenate(order)), positions)
 
 
 def align_consumer_columns(

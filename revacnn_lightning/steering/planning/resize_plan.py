@@ -32,7 +32,7 @@ __all__ = [
     "can_zeroing_disconnect_channels",
     "filter_move",
     "make_resize_plan",
-    "parameter_growth",
+    "parameter_count_change",
     "set_weight_norm_gains",
     "sort_by_gain_dependency",
     "why_coupled",
@@ -71,7 +71,7 @@ def make_resize_plan(
         filters=_filter_moves(context.groups, edits, groups),
         coupling=why_coupled(context, groups, layer),
         parameters_before=before,
-        parameters_after=before + parameter_growth(context.model, edits),
+        parameters_after=before + parameter_count_change(context.model, edits),
         is_choice=not context.groups.keeps_positions,
         notes=notes + _untraced_note(unused),
     )
@@ -139,7 +139,7 @@ def _filter_moves(
     return moves
 
 
-def parameter_growth(model: nn.Module, edits: Sequence[TensorEdit]) -> int:
+def parameter_count_change(model: nn.Module, edits: Sequence[TensorEdit]) -> int:
     """Return by how many values the parameters grow (negative: shrink)."""
     growth = 0
     for name in {edit.tensor for edit in edits}:

@@ -22,7 +22,7 @@ from revacnn_lightning.steering.planning.plan import (
     split_into_runs,
 )
 from revacnn_lightning.steering.planning.refusals import why_not_editable
-from revacnn_lightning.steering.planning.resize_plan import parameter_growth
+from revacnn_lightning.steering.planning.resize_plan import parameter_count_change
 from revacnn_lightning.steering.planning.unused_layers import untraced_consumers
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, ForwardProbe
@@ -59,7 +59,9 @@ def plan_single_growth(
         raise EditRefusedError(f"{reason}; with more filters, {error}") from error
     _check(context, plan)
     plan.parameters_before = context.count_parameters()
-    plan.parameters_after = plan.parameters_before + parameter_growth(context.model, plan.tensors)
+    plan.parameters_after = plan.parameters_before + parameter_count_change(
+        context.model, plan.tensors
+    )
     return plan
 
 

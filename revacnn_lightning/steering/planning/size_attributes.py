@@ -17,10 +17,10 @@ from revacnn_lightning.steering.tracing.traced_int import (
     SizeSource,
 )
 
-__all__ = ["attribute_edits"]
+__all__ = ["size_attribute_edits"]
 
 
-def attribute_edits(
+def size_attribute_edits(
     model: nn.Module, channel_groups: ChannelGroups, groups: Sequence[int], copy_count: int
 ) -> list[AttributeEdit]:
     """Return the edits after which every traced size counts its channels again.

@@ -189,30 +189,30 @@ class ChannelGroups:
 
     # ---------------------------------------------------------------- tensor dimensions
 
-    def dimension(self, tensor: str, dim: int) -> TensorDimension:
+    def dimension(self, tensor_name: str, dim: int) -> TensorDimension:
         """Return an editable dimension by its tensor's name."""
-        return self._by_key[tensor, dim]
+        return self._by_key[tensor_name, dim]
 
-    def start_of(self, tensor: str, dim: int) -> int | None:
+    def start_of(self, tensor_name: str, dim: int) -> int | None:
         """Return the first channel of a dimension; None if it has a single entry."""
-        found = self._by_key.get((tensor, dim))
+        found = self._by_key.get((tensor_name, dim))
         return None if found is None else found.start
 
-    def arriving_channels(self, tensor: str, dim: int) -> np.ndarray | None:
+    def arriving_channels(self, tensor_name: str, dim: int) -> np.ndarray | None:
         """Return the channel that arrives at each index; None unless all are known."""
-        dimension = self._by_key.get((tensor, dim))
+        dimension = self._by_key.get((tensor_name, dim))
         if dimension is None:  # a dimension of size 1 has no channels
             return None
         arriving = self.arrival[dimension.start : dimension.stop]
         return None if (arriving < 0).any() else arriving
 
-    def reads_channels(self, tensor: str, dim: int, indices: np.ndarray) -> bool:
+    def reads_channels(self, tensor_name: str, dim: int, indices: np.ndarray) -> bool:
         """Return whether these indices are columns that multiply an arriving channel."""
-        return bool(self._reading[self.dimension(tensor, dim).start + indices].any())
+        return bool(self._reading[self.dimension(tensor_name, dim).start + indices].any())
 
-    def produces_channels(self, tensor: str, dim: int, indices: np.ndarray) -> bool:
+    def produces_channels(self, tensor_name: str, dim: int, indices: np.ndarray) -> bool:
         """Return whether these indices are rows that produce a channel."""
-        return bool(self._producing[self.dimension(tensor, dim).start + indices].any())
+        return bool(self._producing[self.dimension(tensor_name, dim).start + indices].any())
 
     # ---------------------------------------------------------------- helpers
 

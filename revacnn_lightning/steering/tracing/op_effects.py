@@ -10,7 +10,7 @@ import torch
 
 from revacnn_lightning.steering.tracing.rules.op_families import UNINITIALIZED
 
-__all__ = ["Effect", "effect_of", "out_of_place", "updates_statistics"]
+__all__ = ["Effect", "effect_of", "out_of_place_variant", "updates_statistics"]
 
 # What these return is not determined by their arguments, though no tag says so.
 _UNDETERMINED = UNINITIALIZED | {
@@ -65,7 +65,7 @@ def updates_statistics(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 @functools.cache
-def out_of_place(func: Any) -> Any:
+def out_of_place_variant(func: Any) -> Any:
     """Return the operation that returns what ``func`` writes to its first argument; None if none.
 
     ``relu`` for ``relu_``: with the same arguments.

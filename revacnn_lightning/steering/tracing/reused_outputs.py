@@ -22,7 +22,7 @@ from revacnn_lightning.steering.tracing.kept_tensors import KeptTensors, have_sa
 from revacnn_lightning.steering.tracing.op_effects import (
     Effect,
     effect_of,
-    out_of_place,
+    out_of_place_variant,
     updates_statistics,
 )
 
@@ -149,7 +149,7 @@ class ReusedOutputs:
     ) -> Any:
         """Run an operation in place, or give its first argument the memory of an equal result."""
         target = args[0]
-        variant = out_of_place(func)
+        variant = out_of_place_variant(func)
         if variant is not None and self._may_move(target):
             moved = self._numbers.call_key(variant, args, kwargs)
             result = self._compute(moved, variant, args, kwargs)

@@ -11,7 +11,7 @@ from revacnn_lightning.telemetry.inspection.layer_detail import DetailRecorder
 from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
-from revacnn_lightning.telemetry.price_reductions import image_products
+from revacnn_lightning.telemetry.price_reductions import sum_products_per_image
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums, in_backward
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
@@ -162,7 +162,7 @@ class ActivationMeter:
                 sums.is_overwritten = True
                 return
             gradients = require_maps(layer.conv, gradient.detach())
-            sums.image_products.append(image_products(maps, gradients))
+            sums.image_products.append(sum_products_per_image(maps, gradients))
             self._stopwatch.add("map gradients", start)
 
         return self._batch.guarded(on_gradient)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.telemetry import reductions
-from revacnn_lightning.telemetry.price_reductions import estimate_removal_prices
+from revacnn_lightning.telemetry.price_reductions import estimate_removal_loss_changes
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.reductions import add_to
 
@@ -122,11 +122,11 @@ class ActivationSums:
         """Discard the gradients of this batch."""
         self.is_gradient_lost, self.image_gradients = True, []
 
-    def price(self) -> Tensor | None:
+    def estimated_price(self) -> Tensor | None:
         """Return the root mean square of ``image_products`` (C,), in B images; None without."""
         if not self.image_products or self.is_overwritten:
             return None
-        return estimate_removal_prices(reductions.concatenate(self.image_products))
+        return estimate_removal_loss_changes(reductions.concatenate(self.image_products))
 
 
 def finalize_signal_to_noise(all_sums: Iterable[ActivationSums]) -> None:

@@ -85,7 +85,7 @@ class BatchState:
         """Return the statistics sampled of a layer."""
         return self.statistics if layer in self.inspected else self.of_all_layers
 
-    def fail(self, error: Exception) -> None:
+    def end_recording(self, error: Exception) -> None:
         """End the recording of the batch because of an error in this package. Training goes on."""
         self.is_recording = False
         self.failure = self.failure or error
@@ -102,7 +102,7 @@ class BatchState:
             try:
                 return hook(*args)
             except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
-                self.fail(error)
+                self.end_recording(error)
                 return None
 
         return call

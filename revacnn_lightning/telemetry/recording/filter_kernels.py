@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["BLOCK", "TYPES", "copy_filters", "norms", "norms_of_changes"]
+__all__ = ["BLOCK", "TYPES", "copy_filters", "write_filter_norms", "write_norms_of_changes"]
 
 BLOCK = 1024  # coefficients that a program reads together
 
@@ -23,7 +23,7 @@ TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: t
 
 
 @triton.jit(do_not_specialize=["layer_count", "first_slot", "slot_step"])
-def norms(
+def write_filter_norms(
     addresses,
     layer_of,
     layers,
@@ -83,7 +83,7 @@ def copy_filters(
     """Copy the coefficients of all layers, one after the other. Grid: (filters,).
 
     Args:
-        addresses, layer_of, layers, layer_count, TYPE, BLOCK: see `norms`.
+        addresses, layer_of, layers, layer_count, TYPE, BLOCK: see `write_filter_norms`.
         copies: receives the coefficients of all layers.
     """
     index = tl.program_id(0)
@@ -99,7 +99,7 @@ def copy_filters(
 
 
 @triton.jit(do_not_specialize=["layer_count", "change_slot", "norm_slot"])
-def norms_of_changes(
+def write_norms_of_changes(
     addresses,
     layer_of,
     layers,
@@ -114,7 +114,7 @@ def norms_of_changes(
     """Write the L2 norm of each filter, and that of its difference to its copy. Grid: (filters,).
 
     Args:
-        addresses, layer_of, layers, layer_count, TYPE, BLOCK: see `norms`.
+        addresses, layer_of, layers, layer_count, TYPE, BLOCK: see `write_filter_norms`.
         copies: what `copy_filters` has written.
         out: float32, receives the norms.
         change_slot: where the norms of the differences begin in ``out``.

@@ -142,7 +142,7 @@ class FusedGroup:
             return False
         slots = [self._buffer.row_offset(row) for row in rows]
         return self._launch(
-            self._kernels.norms,
+            self._kernels.write_filter_norms,
             (self._filters, len(rows)),
             addresses,
             self._layer_of,
@@ -178,7 +178,7 @@ class FusedGroup:
         if addresses is None or list(map(_STRIDE, weights)) != before.strides:
             return False
         return self._launch(
-            self._kernels.norms_of_changes,
+            self._kernels.write_norms_of_changes,
             (self._filters,),
             addresses,
             self._layer_of,
@@ -236,7 +236,7 @@ class FusedGroup:
         )
 
     def _make_tables(self) -> None:
-        """Make the tables of the layers, see `filter_kernels.norms`."""
+        """Make the tables of the layers, see `filter_kernels.write_filter_norms`."""
         widths = torch.tensor([shape[0] for shape in self._shapes])
         sizes = torch.tensor([shape.numel() for shape in self._shapes])
         starts = torch.tensor([columns.start for columns in self._columns])

@@ -209,7 +209,7 @@ def _read_one_by_one(all_weights: Sequence[WeightSums]) -> None:
 
 
 def _finished_grad(weights: WeightSums) -> Tensor | None:
-    return weights.finished_grad()
+    return weights.grad_after_backward()
 
 
 def _used_grad(weights: WeightSums) -> Tensor | None:
@@ -222,7 +222,7 @@ def _measure_updates_one_by_one(
 ) -> None:
     if not all_weights:
         return
-    found = [(each, each.change_in_step(step)) for each in all_weights]
+    found = [(each, each.weight_change_in_step(step)) for each in all_weights]
     known = [(each, change) for each, change in found if change is not None]
     norms = reduce_each_filter(filter_l2_norms, [(each.conv, change) for each, change in known])
     _measure_norms_one_by_one([each for each, _ in known])
@@ -231,7 +231,7 @@ def _measure_updates_one_by_one(
 
 
 def _measure_norms_one_by_one(all_weights: Sequence[WeightSums]) -> None:
-    found = [(each, each.weight_without_norm()) for each in all_weights]
+    found = [(each, each.weight_of_unknown_norm()) for each in all_weights]
     unknown = [(each, weight) for each, weight in found if weight is not None]
     norms = reduce_each_filter(filter_l2_norms, [(each.conv, weight) for each, weight in unknown])
     for (each, weight), norm in zip(unknown, norms, strict=True):

@@ -78,7 +78,7 @@ def _signal_to_noise(layer: ObservedLayer) -> SumAndDivisor:
 
 def _price(layer: ObservedLayer) -> SumAndDivisor:
     sums = layer.map_sums
-    price = None if sums.is_lost or not layer.is_observed else sums.price()
+    price = None if sums.is_lost or not layer.is_observed else sums.estimated_price()
     return price, np.nan if price is None else 1
 
 

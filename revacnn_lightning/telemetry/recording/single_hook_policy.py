@@ -120,7 +120,7 @@ class SingleHookPolicy:
         """
         if pass_number != self._start + 1 + self.has_passed:
             return self.order[1:]
-        return [each for each in self.order[1:] if not each.is_before_gradient()]
+        return [each for each in self.order[1:] if not each.has_no_unread_grad()]
 
     def has_missed_pass(self) -> bool:
         """Return whether some pass of the batch has missed the lead."""

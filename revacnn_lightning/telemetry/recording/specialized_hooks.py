@@ -172,7 +172,7 @@ def make_gradient_hook(
                     stopwatch.add("map gradients", start)
             record(event)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
-            batch.fail(error)
+            batch.end_recording(error)
 
     return hook
 
@@ -199,7 +199,7 @@ def make_conv_hook(
             _reduce_all(reducer, output)
             record(event)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
-            batch.fail(error)
+            batch.end_recording(error)
 
     return hook
 
@@ -271,7 +271,7 @@ def make_nonlinearity_hook(
                 _reduce_all(reducer, output)
             record(reducer.measured)
         except Exception as error:  # noqa: BLE001 - a bug here must not stop the training
-            batch.fail(error)
+            batch.end_recording(error)
 
     return hook
 

@@ -142,7 +142,7 @@ class WeightSums:
 
     # ------------------------------------------------------------------ the batch's gradient
 
-    def is_before_gradient(self) -> bool:
+    def has_no_unread_grad(self) -> bool:
         """Return whether ``.grad`` is empty, or holds nothing but what has been read of it."""
         assert self.parameter is not None
         grad = self.parameter.grad
@@ -168,12 +168,12 @@ class WeightSums:
         if grad is None:
             self._keep_sum()
             return not self.must_sum_in_hook
-        if self.is_before_gradient():
+        if self.has_no_unread_grad():
             return True
         self._keep_sum()
         return False
 
-    def finished_grad(self) -> Tensor | None:
+    def grad_after_backward(self) -> Tensor | None:
         """Return what ``.grad`` holds after the backward pass."""
         assert self.parameter is not None
         grad = self.parameter.grad
@@ -217,12 +217,12 @@ class WeightSums:
 
     def current_norm(self) -> Tensor | None:
         """Return ‖w‖ of the weight as it is or was computed; None while the conv has none."""
-        weight = self.weight_without_norm()
+        weight = self.weight_of_unknown_norm()
         if weight is not None:
             self.set_norm(weight, filter_l2_norm(filters_first(weight, self.conv)))
         return self.norm
 
-    def weight_without_norm(self) -> Tensor | None:
+    def weight_of_unknown_norm(self) -> Tensor | None:
         """Return the weight if its present norm is unknown. Without a weight, the norm is None."""
         weight = self.effective.value if self.is_computed else weight_parameter(self.conv)
         if weight is None:
@@ -245,7 +245,7 @@ class WeightSums:
         if weight is not None and self._weight_before_step is None:
             self._weight_before_step = weight.detach().clone()
 
-    def change_in_step(self, step: ParameterGroupStep) -> Tensor | None:
+    def weight_change_in_step(self, step: ParameterGroupStep) -> Tensor | None:
         """Return Δw of an optimizer step, times ``update_divisor``; None if it is not known.
 
         A weight that the forward computes is measured when the next forward has computed it.

@@ -17,7 +17,7 @@ from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["is_per_head", "multiply_heads"]
+__all__ = ["head_product_rule", "is_per_head"]
 
 
 def is_per_head(trace: Trace, tensor: Tensor) -> bool:
@@ -29,7 +29,7 @@ def _is_per_head(label: Label) -> bool:
     return len(labeled_dims(label)) == 2 and 0 in labeled_dims(label)
 
 
-def multiply_heads(trace: Trace, call: OpCall, x: Tensor, weight: Tensor) -> None:
+def head_product_rule(trace: Trace, call: OpCall, x: Tensor, weight: Tensor) -> None:
     """(B·h, N, K) x (B·h, K, M) -> (B·h, N, M): a matrix product for each head."""
     trace.has_heads = True
     for label in (*trace.labels(x), *trace.labels(weight)):

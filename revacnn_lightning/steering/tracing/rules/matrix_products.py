@@ -6,7 +6,7 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.attention import is_per_head, multiply_heads
+from revacnn_lightning.steering.tracing.rules.attention import head_product_rule, is_per_head
 from revacnn_lightning.steering.tracing.rules.convolutions import (
     couple_bias,
     fix_unmatched_operand,
@@ -43,7 +43,7 @@ def _matrix_product(
     """(…, N, K) x (…, K, M) -> (…, N, M): the weight reads K channels and produces M."""
     last = x.ndim - 1
     if is_per_head(trace, x) or is_per_head(trace, weight):
-        multiply_heads(trace, call, x, weight)
+        head_product_rule(trace, call, x, weight)
         return
     arriving = trace.channels_along(x, last)
     inner, produced = trace.channels_along(weight, last - 1), trace.channels_along(weight, last)
