@@ -78,7 +78,7 @@ def judge_training(
             offsets = np.cumsum([0, *recording.widths])
             window.update_structure(recording.layers, offsets, np.full(n, -1))
             dead = DeadFilters(n)
-            start.keep()
+            start.keep_present_weights()
         rows = dict(zip(recording.names, recording.values, strict=True))
         window.add(step, rows)
         dead.add(step, rows["activation"])

@@ -167,7 +167,7 @@ def test_no_gradient_kernel_runs_per_layer(monkeypatch: pytest.MonkeyPatch) -> N
             torch.cuda.synchronize()
         recorder.end_batch()
     recorder.detach()
-    ours = [event for event in run.events() if event.name == "norms"]
+    ours = [event for event in run.events() if event.name == "write_filter_norms"]
     assert len(ours) == (kernels is not None)
 
 

@@ -16,7 +16,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from revacnn_lightning.diagnostics.degenerate import normalize_rows
 
-__all__ = ["ClusterMeasures", "effective_rank", "hopkins", "measure_clusters", "silhouette"]
+__all__ = ["ClusterMeasures", "best_silhouette", "effective_rank", "hopkins", "measure_clusters"]
 
 MIN_FILTERS = 8  # fewer have no clusters that differ from chance
 MAX_CLUSTERS = 8
@@ -50,7 +50,9 @@ def measure_clusters(features: np.ndarray) -> ClusterMeasures:
         return ClusterMeasures(*[float("nan")] * 5)
     units = normalize_rows(rows)
     of_random = _random_measures(*units.shape)
-    return ClusterMeasures(silhouette(units), hopkins(units), effective_rank(units), *of_random)
+    return ClusterMeasures(
+        best_silhouette(units), hopkins(units), effective_rank(units), *of_random
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -60,11 +62,11 @@ def _random_measures(n_filters: int, n_coefficients: int) -> tuple[float, float]
         normalize_rows(generator.standard_normal((n_filters, n_coefficients)))
         for _ in range(RANDOM_DRAWS)
     ]
-    silhouettes = [silhouette(units) for units in draws]
+    silhouettes = [best_silhouette(units) for units in draws]
     return float(np.mean(silhouettes)), float(np.mean([effective_rank(units) for units in draws]))
 
 
-def silhouette(units: np.ndarray) -> float:
+def best_silhouette(units: np.ndarray) -> float:
     """Return the mean silhouette of the best of 2 to `MAX_CLUSTERS` clusters, -1 to 1.
 
     Average linkage of the Euclidean distances. Near 1, each filter is much closer to its own

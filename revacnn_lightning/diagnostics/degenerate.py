@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["DegenerateKind", "classify_degenerate", "normalize_rows"]
+__all__ = ["DegenerateKind", "classify_degenerate_filters", "normalize_rows"]
 
 # Directions closer than this count as identical. Half-precision features of the same filter at two
 # scales differ by about 3e-4.
@@ -31,7 +31,7 @@ def normalize_rows(features: np.ndarray) -> np.ndarray:
     return rows / np.where(length > 0, length, 1.0)
 
 
-def classify_degenerate(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def classify_degenerate_filters(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how each filter is degenerate, and for each identical one the filter it equals.
 
     Args:

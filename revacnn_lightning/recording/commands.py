@@ -29,10 +29,10 @@ def add_export_command(commands: Any) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from revacnn_lightning.recording.export import export_recording
-    from revacnn_lightning.recording.table_writers import CsvTable, ParquetTable
+    from revacnn_lightning.recording.table_writers import CsvTableWriter, ParquetTableWriter
 
     folder = options.csv or options.parquet
-    open_table = CsvTable if options.csv else ParquetTable
+    open_table = CsvTableWriter if options.csv else ParquetTableWriter
     try:
         rows = export_recording(options.recording, folder, open_table)
     except OSError as error:

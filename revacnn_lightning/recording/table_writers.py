@@ -11,7 +11,7 @@ import numpy as np
 
 from revacnn_lightning.errors import MissingPackageError
 
-__all__ = ["Columns", "CsvTable", "OpenTable", "ParquetTable", "TableWriter"]
+__all__ = ["Columns", "CsvTableWriter", "OpenTable", "ParquetTableWriter", "TableWriter"]
 
 Columns = Mapping[str, Any]  # equally long sequences by name
 
@@ -29,7 +29,7 @@ class TableWriter(Protocol):
 OpenTable = Callable[[Path, str], TableWriter]  # folder, name of the table
 
 
-class CsvTable:
+class CsvTableWriter:
     """A CSV file. What is not known, or not measured, is empty."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -47,7 +47,7 @@ class CsvTable:
         self._stream.close()
 
 
-class ParquetTable:
+class ParquetTableWriter:
     """A Parquet file.
 
     Raises:

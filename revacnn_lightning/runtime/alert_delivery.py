@@ -17,7 +17,7 @@ import msgspec
 
 from revacnn_lightning.protocol.alerts import Alert
 
-__all__ = ["AlertDelivery", "AlertTarget", "check_target"]
+__all__ = ["AlertDelivery", "AlertTarget", "check_alert_target"]
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class AlertDelivery:
         )
 
 
-def check_target(target: Any) -> None:
+def check_alert_target(target: Any) -> None:
     """Raise ValueError if alerts cannot be delivered to this target."""
     if target is None or callable(target):
         return

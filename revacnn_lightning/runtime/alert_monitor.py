@@ -65,7 +65,7 @@ class AlertMonitor:
             self._check_metrics(message)
             self._check_layers(message)
 
-    def add(self, kind: AlertKind, step: int, text: str) -> None:
+    def raise_alert(self, kind: AlertKind, step: int, text: str) -> None:
         """Raise an alert that no message of the run shows."""
         self._raise(kind, step, text)
 

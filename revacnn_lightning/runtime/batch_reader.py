@@ -13,7 +13,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_classes import BatchClasses, find_classes
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_input import first_input
-from revacnn_lightning.runtime.batch_samples import batch_of_image, first_samples
+from revacnn_lightning.runtime.batch_samples import first_sample_with_image, first_samples
 from revacnn_lightning.runtime.image_class import find_class
 from revacnn_lightning.runtime.image_predictions import Forward, LabelAndClassNames
 from revacnn_lightning.runtime.sample_forward import UserForward, accepts_images
@@ -62,7 +62,7 @@ class BatchReader:
             log.info("Cannot read the class of the first sample of a batch", exc_info=True)
             return LabelAndClassNames(names=names)
 
-    def classes(self, batch: Any, names: Sequence[str]) -> BatchClasses:
+    def find_classes(self, batch: Any, names: Sequence[str]) -> BatchClasses:
         """Return the classes of all samples, as far as the batch says.
 
         Args:
@@ -94,7 +94,7 @@ def make_image_forward(
 
     def run(batch_of_images: Tensor) -> Any:
         """Run the module as on a batch of one image: it may expect a list, or targets."""
-        batch = batch_of_image(get_batch(), batch_of_images, get_images)
+        batch = first_sample_with_image(get_batch(), batch_of_images, get_images)
         if user_forward is not None:
             return user_forward(module, batch_of_images if batch is None else batch)
         found = None if batch is None else find_images(batch, get_images)

@@ -19,7 +19,13 @@ from revacnn_lightning.runtime.batch_nesting import (
     with_children,
 )
 
-__all__ = ["batch_of_image", "batch_size", "find_images", "first_samples", "is_empty"]
+__all__ = [
+    "batch_size",
+    "find_images",
+    "first_sample_with_image",
+    "first_samples",
+    "is_batch_empty",
+]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +38,7 @@ def batch_size(batch: Any, get_images: ImagesOfBatch | None = None) -> int:
     return next((len(leaf) for leaf in leaves(batch) if _is_array(leaf)), 0)
 
 
-def is_empty(batch: Any, get_images: ImagesOfBatch | None = None) -> bool:
+def is_batch_empty(batch: Any, get_images: ImagesOfBatch | None = None) -> bool:
     """Return whether a batch has images or arrays, but no sample in them."""
     found = find_images(batch, get_images)
     if found is not None:
@@ -59,7 +65,9 @@ def first_samples(batch: Any, count: int, get_images: ImagesOfBatch | None = Non
     return _Cutter(batch, count, found).copy(batch, batch_size(batch, get_images))
 
 
-def batch_of_image(batch: Any, image: Tensor, get_images: ImagesOfBatch | None = None) -> Any:
+def first_sample_with_image(
+    batch: Any, image: Tensor, get_images: ImagesOfBatch | None = None
+) -> Any:
     """Return a copy of the first sample of a batch, with another image.
 
     Gradients flow back to ``image``.

@@ -19,7 +19,7 @@ from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttribut
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.input_images import InputImages
 from revacnn_lightning.runtime.inspected_input import (
-    edges,
+    box_edges,
     encode_crop,
     encode_inspected_input,
     encode_response_map,
@@ -265,7 +265,7 @@ class FilterInspectionCollector:
             top_images_note=inspected.note or self._why_unobserved(layer),
             receptive_field=(0, 0) if field is None else field.max_size,
             response=None if found is None else found.response,
-            box=(0, 0, 0, 0) if box is None else edges(box),
+            box=(0, 0, 0, 0) if box is None else box_edges(box),
             image_size=input_size(image),
             image_index=inspected.image_index,
             attribution_refusal=result if isinstance(result, str) else result.refusal,

@@ -17,10 +17,10 @@ from revacnn_lightning.protocol.requests import SetHyperparameter
 from revacnn_lightning.runtime.schedule_trial import find_rate_attributes
 from revacnn_lightning.runtime.schedulers import (
     computes_rates_like_torch,
-    rate_attributes,
     scale_group_rates,
     scale_scheduler_rates,
     schedulers_of,
+    torch_rate_attributes,
     why_not_scalable_per_group,
 )
 
@@ -154,7 +154,7 @@ def _rates_in(scheduler: Any, optimizer: Optimizer, index: int, factor: float) -
     reason = why_not_scalable_per_group(scheduler, len(optimizer.param_groups))
     if reason:
         raise EditRefusedError(f"{reason}; set its rates in the training's code")
-    return rate_attributes(scheduler)
+    return torch_rate_attributes(scheduler)
 
 
 def _assign(group: dict[str, Any], name: str, value: float) -> None:

@@ -17,7 +17,7 @@ from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox, as_
 from revacnn_lightning.telemetry.inspection.top_images import RankedImage
 
 __all__ = [
-    "edges",
+    "box_edges",
     "encode_crop",
     "encode_inspected_input",
     "encode_response_map",
@@ -33,8 +33,8 @@ MAX_MAP_LENGTH = 2048
 Edges = tuple[int, int, int, int]
 
 
-def edges(box: PixelBox) -> Edges:
-    """Return the edges of a box: top, left, bottom and right."""
+def box_edges(box: PixelBox) -> Edges:
+    """Return the box_edges of a box: top, left, bottom and right."""
     return box.top, box.left, box.bottom, box.right
 
 
@@ -85,7 +85,9 @@ def encode_top_image(found: RankedImage, depth: float) -> TopImage:
     count, *size = found.image_size
     crop = found.crop[:, slice_index(found.crop.shape[1], depth)]
     volume = _shown_slice(found.box, count, depth) if found.is_volume else None
-    return TopImage(crop, edges(found.box), (size[0], size[1]), found.response, found.step, volume)
+    return TopImage(
+        crop, box_edges(found.box), (size[0], size[1]), found.response, found.step, volume
+    )
 
 
 def volume_slice(shape: Sequence[int], box: PixelBox | None, depth: float) -> VolumeSlice | None:

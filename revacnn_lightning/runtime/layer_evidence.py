@@ -104,7 +104,7 @@ class LayerEvidenceCollector:
         if self._is_first_batch and not context.is_paused:
             self._is_first_batch = False
             if context.step == 0:
-                self._start.keep()
+                self._start.keep_present_weights()
         if self._clock() >= self._expires_at:
             if self._layer:
                 self._clear()

@@ -39,7 +39,7 @@ class RedundancyExaminer:
     Args:
         model: the network.
         recorder: knows its layers.
-        certificates: find what is dead for good.
+        provably_dead_filters: find what is dead for good.
         start: the weights at the start of the run.
     """
 
@@ -47,18 +47,18 @@ class RedundancyExaminer:
         self,
         model: nn.Module,
         recorder: Recorder,
-        certificates: ProvablyDeadFilters,
+        provably_dead_filters: ProvablyDeadFilters,
         start: StartingWeights,
     ) -> None:
         self._model = model
         self._recorder = recorder
-        self._certificates = certificates
+        self._provably_dead_filters = provably_dead_filters
         self._start = start
 
     @property
     def is_traced(self) -> bool:
         """Whether filters can be certified: the network is traced."""
-        return self._certificates.is_traced
+        return self._provably_dead_filters.is_traced
 
     def examine(self, layer: str, samples: np.ndarray, context: BatchContext) -> LayerEvidence:
         """Return which filters of a layer are dead for good, twins, redundant or clustered.
@@ -71,11 +71,11 @@ class RedundancyExaminer:
         """
         width = self._recorder.widths[self._recorder.layers.index(layer)]
         units = evenly_spaced_filter_indices(width).numpy()
-        dead, note = self._certificates.find_in_layer(layer)
+        dead, note = self._provably_dead_filters.find_in_layer(layer)
         measures: dict[str, Any] = {}
         if samples.shape[0] >= MIN_SAMPLES and samples.shape[1] == len(units):
             measures |= _compare(samples, units)
-        features = self._start.project_filters(layer)
+        features = self._start.project_present_filters(layer)
         if features is not None:
             clusters = measure_clusters(features[units])
             measures |= vars(clusters) | {"moved": self._start.relative_change(layer)}

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.inspections import PreferredImage
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, input_refusal
 from revacnn_lightning.runtime.image_predictions import Forward
-from revacnn_lightning.runtime.inspected_input import edges, encode_crop, volume_slice
+from revacnn_lightning.runtime.inspected_input import box_edges, encode_crop, volume_slice
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import device_of, filter_rows
 from revacnn_lightning.telemetry.inspection.image_ascent import ImageAscent, PixelStatistics
@@ -119,7 +119,7 @@ class PreferredImages:
             return None, refusal
         found = PreferredImage(
             encode_crop(ascent.image(), depth),
-            edges(ascent.box),
+            box_edges(ascent.box),
             response,
             ascent.steps,
             TOTAL_STEPS,

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 __all__ = [
-    "ignore_model_argument",
+    "accept_model_argument",
     "is_in_place",
     "make_replay_function",
     "make_submodule_call",
@@ -29,7 +29,7 @@ def make_submodule_call(module_name: str) -> Callable[..., Any]:
     return lambda model, *args, **kwargs: model.get_submodule(module_name)(*args, **kwargs)
 
 
-def ignore_model_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+def accept_model_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function with the model as an additional first argument, which it ignores."""
     return lambda model, *args, **kwargs: function(*args, **kwargs)
 
@@ -49,7 +49,7 @@ def make_replay_function(func: Any, name: str) -> Callable[..., Any]:
         return _follow_mode(func)
     if name in _NOISE:
         return _quiet_in_evaluation(func)
-    return ignore_model_argument(func)
+    return accept_model_argument(func)
 
 
 _DROPOUTS = {

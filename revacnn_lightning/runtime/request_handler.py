@@ -196,7 +196,7 @@ class RequestHandler:
         directions = (
             None if self._initializer is None else self._initializer.new_filter_directions(edit)
         )
-        with self._recorder.modules_released():
+        with self._recorder.hooks_suspended():
             outcome = self._editor.apply(edit, batch.make_probe())
         if self._initializer is not None and directions is not None:
             self._initializer.initialize_new_filters(outcome.plan, directions)

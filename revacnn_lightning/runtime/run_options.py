@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.recording.recording_file import require_mcap
 from revacnn_lightning.recording.run_recordings import RecordingSettings
-from revacnn_lightning.runtime.alert_delivery import AlertTarget, check_target
+from revacnn_lightning.runtime.alert_delivery import AlertTarget, check_alert_target
 from revacnn_lightning.runtime.arguments import check_arguments, seconds_between_snapshots
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
 from revacnn_lightning.runtime.sample_forward import UserForward
@@ -66,7 +66,7 @@ class RunOptions:
             self.layers,
             self.publish,
         )
-        check_target(self.alert)
+        check_alert_target(self.alert)
         if self.record or self.keep_batches:
             require_mcap()
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
-from revacnn_lightning.runtime.batch_samples import batch_size, first_samples, is_empty
+from revacnn_lightning.runtime.batch_samples import batch_size, first_samples, is_batch_empty
 from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_refusal
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
 from revacnn_lightning.runtime.step_images import StepImageFlow, trace_image_flow
@@ -81,7 +81,7 @@ class SampleForwards:
         self._find_images = functools.partial(find_images, get_images=images)
         self._copy = functools.partial(first_samples, count=SAMPLES, get_images=images)
         self._batch_size = functools.partial(batch_size, get_images=images)
-        self._holds_no_sample = functools.partial(is_empty, get_images=images)
+        self._holds_no_sample = functools.partial(is_batch_empty, get_images=images)
         self._keeps_whole_batch = False  # in recorded steps
         self._pending: RecordedStep | None = None  # recorded, not prepared yet
         self._step: RecordedStep | None = None
@@ -97,7 +97,7 @@ class SampleForwards:
         """Whether `make_probe` knows how training uses the network."""
         return self._step is not None or not self._can_record()
 
-    def is_empty(self, batch: Any) -> bool:
+    def is_batch_empty(self, batch: Any) -> bool:
         """Return whether a batch holds no sample: a step on it does not show how layers depend."""
         try:
             return self._holds_no_sample(batch)
@@ -125,7 +125,7 @@ class SampleForwards:
 
     def recording(self, batch: Any, version: int) -> AbstractContextManager[AddResult]:
         """Record the training step that runs inside; see `recording_step`."""
-        if self.is_empty(batch):
+        if self.is_batch_empty(batch):
             return nullcontext(lambda _: None)  # the next one shows it
 
         def finish(step: RecordedStep | None, failure: str) -> None:
@@ -202,7 +202,7 @@ class SampleForwards:
         graphs = self._replayed_graph or graphed_module_refusal(self._module)
         if graphs:
             raise EditRefusedError(graphs)
-        if (self._user_forward is not None or self._step is None) and self.is_empty(batch):
+        if (self._user_forward is not None or self._step is None) and self.is_batch_empty(batch):
             raise EditRefusedError("this batch holds no sample; repeat the request with the next")
         module, small = self._module, self._copy(batch)
         samples = max(1, min(SAMPLES, self._batch_size(batch)))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from revacnn_lightning.runtime.nested import map_leaves
 
-__all__ = ["count_batches", "replace_sample_counts", "take_first_samples"]
+__all__ = ["count_stacked_batches", "replace_sample_counts", "take_first_samples"]
 
 MAX_BATCHES = 4
 
@@ -17,13 +17,13 @@ MAX_BATCHES = 4
 def take_first_samples(tensor: Tensor, batch_size: int, sample_count: int) -> Tensor:
     """Return a copy of the first ``sample_count`` samples of a tensor, of each batch in it."""
     tensor = tensor.detach()
-    batches = count_batches(tensor.shape, batch_size)
+    batches = count_stacked_batches(tensor.shape, batch_size)
     if not batches or sample_count >= batch_size:
         return tensor.clone()
     return tensor.unflatten(0, (batches, batch_size))[:, :sample_count].flatten(0, 1).clone()
 
 
-def count_batches(shape: torch.Size, batch_size: int) -> int:
+def count_stacked_batches(shape: torch.Size, batch_size: int) -> int:
     """Return how many batches a tensor of this shape holds one after the other; 0 if none.
 
     Two views of each image are often concatenated. A larger multiple is rather a coincidence.

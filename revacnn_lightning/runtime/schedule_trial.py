@@ -23,10 +23,10 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.schedulers import (
     computes_rates_like_torch,
-    rate_attributes,
     scale_group_rates,
     scale_scheduler_rates,
     schedulers_of,
+    torch_rate_attributes,
 )
 
 __all__ = ["find_rate_attributes"]
@@ -66,7 +66,7 @@ def find_rate_attributes(
             scale_group_rates(group, factor)
             scale_scheduler_rates(copied, index, factor, names)
             for each in _nested_of_torch(copied):
-                scale_scheduler_rates(each, index, factor, rate_attributes(each))
+                scale_scheduler_rates(each, index, factor, torch_rate_attributes(each))
 
         if _is_scaled(plain, _rates(scheduler, optimizer, scale, name), index, factor):
             return names

@@ -20,10 +20,10 @@ __all__ = [
     "computes_rates_like_torch",
     "find_schedulers",
     "last_rates",
-    "rate_attributes",
     "scale_group_rates",
     "scale_scheduler_rates",
     "schedulers_of",
+    "torch_rate_attributes",
     "why_not_scalable_per_group",
 ]
 
@@ -75,7 +75,7 @@ def computes_rates_like_torch(scheduler: Any) -> bool:
     return False
 
 
-def rate_attributes(scheduler: Any) -> list[str]:
+def torch_rate_attributes(scheduler: Any) -> list[str]:
     """Return the attributes of one of torch's schedulers that hold rates."""
     return [name for name in (*PER_GROUP, *SHARED) if name in vars(scheduler)]
 

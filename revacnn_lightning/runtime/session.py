@@ -467,10 +467,10 @@ class Session:
             self._publish_collected()
         given_up, errors = self._compilations.pop_abandoned_functions(), self._ranks.pop_errors()
         for text in given_up:
-            self._alerts.add("not_compiled", self._batch.step, text)
+            self._alerts.raise_alert("not_compiled", self._batch.step, text)
         for text in errors:
             text = f"{text[0].upper()}{text[1:]}. The training continues."
-            self._alerts.add("rank_error", self._batch.step, text)
+            self._alerts.raise_alert("rank_error", self._batch.step, text)
         if given_up or errors:
             self._status.repeat_heartbeat()
         self._batch = self._batch.without_data()

@@ -11,8 +11,8 @@ from torch import nn
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.telemetry.inspection.following_norms import (
-    FollowingNorms,
-    observe_following_norms,
+    NormsByLayer,
+    observe_norms_by_layer,
 )
 
 __all__ = ["SplitParametersObserver"]
@@ -27,7 +27,7 @@ class SplitParametersObserver:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._norms: FollowingNorms | None = None
+        self._norms: NormsByLayer | None = None
         self._version = -1  # structure version of the observed step
 
     @property
@@ -43,10 +43,10 @@ class SplitParametersObserver:
     def recording(self, batch: Any, version: int) -> Iterator[AddResult]:
         """Observe the training step that runs inside."""
 
-        def finish(norms: FollowingNorms) -> None:
+        def finish(norms: NormsByLayer) -> None:
             self._norms, self._version = norms, version
 
-        with observe_following_norms(self._module, finish):
+        with observe_norms_by_layer(self._module, finish):
             yield lambda _: None
 
     def finish_recording(self) -> None:

@@ -50,7 +50,7 @@ class StartingWeights:
         self._before: list[Samples] = []  # the samples before each of the newest of them
         self._undone: list[tuple[EditPlan, Samples]] = []  # an undone edit, the samples after it
 
-    def keep(self) -> None:
+    def keep_present_weights(self) -> None:
         """Keep the filters as they are: the start."""
         self._is_kept = True
         self._plans = [entry.plan for entry in self._get_journal().entries]
@@ -80,7 +80,7 @@ class StartingWeights:
         del self._before[: max(0, len(self._before) - journal.undoable)]
         self._complete()
 
-    def project_filters(self, layer: str) -> np.ndarray | None:
+    def project_present_filters(self, layer: str) -> np.ndarray | None:
         """Return a projection of a layer's filters, float32 (C, at most 64).
 
         None if the coefficients are not known: before the first forward of a layer that computes

@@ -35,7 +35,7 @@ class SteeringPolicyExecutor:
 
     Args:
         evidence: examines the layers while it is asked to.
-        certificates: find the filters that are dead for good.
+        provably_dead_filters: find the filters that are dead for good.
         get_dead: returns which filters are silent, bool (N,); None while this is unknown.
         submit: queues an edit, for the present structure.
 
@@ -47,14 +47,14 @@ class SteeringPolicyExecutor:
     def __init__(
         self,
         evidence: LayerEvidenceCollector,
-        certificates: ProvablyDeadFilters,
+        provably_dead_filters: ProvablyDeadFilters,
         get_dead: Callable[[], np.ndarray | None],
         submit: Submit,
     ) -> None:
         self.policy: Policy = "off"
         self.proposals: list[Proposal] = []
         self._evidence = evidence
-        self._certificates = certificates
+        self._provably_dead_filters = provably_dead_filters
         self._get_dead = get_dead
         self._submit = submit
         self._verdicts = NetworkVerdicts()
@@ -97,7 +97,7 @@ class SteeringPolicyExecutor:
     def _apply_free(self, layer: str) -> None:
         """Remove the filters of a layer that are dead for good now, but the last one."""
         try:
-            dead, _ = self._certificates.find_in_layer(layer)
+            dead, _ = self._provably_dead_filters.find_in_layer(layer)
         except (KeyError, AttributeError):  # the layer was removed
             return
         widths = {one.name: len(one.filter_ids) for one in self._layers()}

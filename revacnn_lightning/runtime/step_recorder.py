@@ -41,13 +41,13 @@ from revacnn_lightning.runtime.nested import UnsupportedValueError, map_tensors,
 from revacnn_lightning.runtime.recorded_call import AutocastState, RecordedCall, TensorReference
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.replay_functions import (
-    ignore_model_argument,
+    accept_model_argument,
     is_in_place,
     make_replay_function,
     make_submodule_call,
     torch_function_name,
 )
-from revacnn_lightning.runtime.sample_sizes import count_batches, take_first_samples
+from revacnn_lightning.runtime.sample_sizes import count_stacked_batches, take_first_samples
 
 __all__ = ["StepRecorder"]
 
@@ -167,7 +167,7 @@ class StepRecorder:
         if not reads and next(module.parameters(), None) is None:
             return None  # it transforms the batch
         if name is None:
-            return self._begin(type(module).__name__, ignore_model_argument(module), args, kwargs)
+            return self._begin(type(module).__name__, accept_model_argument(module), args, kwargs)
         label = name or type(module).__name__
         call = self._begin(label, make_submodule_call(name), args, kwargs, has_modules=True)
         call.is_of_model = module is self._model
@@ -258,7 +258,7 @@ class StepRecorder:
             with torch.no_grad():
                 value = take_first_samples(tensor, self.step.batch_size, self.step.samples)
             self.step.constants[index] = value
-            self.step.batches[index] = count_batches(tensor.shape, self.step.batch_size)
+            self.step.batches[index] = count_stacked_batches(tensor.shape, self.step.batch_size)
         return TensorReference(index)
 
     def _end(self, call: RecordedCall, out: Any) -> None:

@@ -116,7 +116,7 @@ class TrainingStepObserver:
 
     def classes_of(self, batch: Any) -> BatchClasses:
         """Return the classes of the samples of a batch, as far as the batch says."""
-        return self._batch_reader.classes(batch, self._get_class_names())
+        return self._batch_reader.find_classes(batch, self._get_class_names())
 
     def end_batch(self) -> None:
         """Release the batch."""

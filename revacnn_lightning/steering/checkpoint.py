@@ -128,7 +128,7 @@ def _adopt(
             )
         return
     target = Journal.from_data(state["journal"])
-    if present is None and edited_models.has_structure(model, target):
+    if present is None and edited_models.has_structure_of_journal(model, target):
         edited_models.remember_edits(model, target)
         return
     if present is None and edit_mark.is_marked_edited(model):
@@ -160,7 +160,7 @@ def adopt_journal(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     if state is None and (present is None or not _was_saved_with_callback(checkpoint)):
         return
     target = Journal() if state is None else Journal.from_data(state["journal"])
-    if not edited_models.has_structure(model, target):
+    if not edited_models.has_structure_of_journal(model, target):
         raise SteeringError(
             f"the edits in the checkpoint ({_titles(target)}) have changed the structure, but its "
             "weights were loaded before the edits were known"

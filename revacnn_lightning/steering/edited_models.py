@@ -16,7 +16,7 @@ from revacnn_lightning.steering.planning.lookup import find_tensor
 __all__ = [
     "find_journal",
     "forget_edits",
-    "has_structure",
+    "has_structure_of_journal",
     "has_weight_shapes",
     "mismatched_weights",
     "remember_edits",
@@ -32,7 +32,7 @@ def find_journal(model: nn.Module) -> Journal | None:
     A model that was built again, such as by ``configure_model``, is unedited.
     """
     journal = _journals.get(model)
-    if journal is not None and not has_structure(model, journal):
+    if journal is not None and not has_structure_of_journal(model, journal):
         del _journals[model]
         update_edit_mark(model, is_edited=False)
         return None
@@ -58,7 +58,11 @@ def forget_edits(model: nn.Module) -> None:
 def _journal_of_original(copy: nn.Module) -> Journal | None:
     """Return a journal for a copy of a model of this process. Its edits cannot be undone."""
     for model, journal in list(_journals.items()):
-        if type(model) is type(copy) and is_marked_edited(model) and has_structure(copy, journal):
+        if (
+            type(model) is type(copy)
+            and is_marked_edited(model)
+            and has_structure_of_journal(copy, journal)
+        ):
             return journal.without_values()
     return None
 
@@ -66,7 +70,7 @@ def _journal_of_original(copy: nn.Module) -> Journal | None:
 # -------------------------------------------------------------------- structure
 
 
-def has_structure(model: nn.Module, journal: Journal) -> bool:
+def has_structure_of_journal(model: nn.Module, journal: Journal) -> bool:
     """Return whether a model has the sizes and layers that the edits have led to."""
     sizes: dict[tuple[str, int], int] = {}
     layers: dict[str, type[nn.Module]] = {}

@@ -31,7 +31,7 @@ from revacnn_lightning.steering.execution.rate_scaling import RateScaler
 from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.verification import is_rounding
-from revacnn_lightning.steering.execution.young_entries import YoungEntries
+from revacnn_lightning.steering.execution.young_entries import YoungEntryHooks
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.steering.holders.copies import CopiesAndRestrictions, CopyTracker
 from revacnn_lightning.steering.holders.copy_plans import (
@@ -126,7 +126,7 @@ class Editor:
             self._filters.apply(entry.plan)
         self._rate_scaler = RateScaler(model, self._filters)
         self._freezer = Freezer(model, self._filters)
-        self._young_entries = YoungEntries(self._freezer.frozen_slices)
+        self._young_entries = YoungEntryHooks(self._freezer.frozen_slices)
         self._given_optimizers = optimizers
         self._find_holders = find_holders
         self._initialize = initialize

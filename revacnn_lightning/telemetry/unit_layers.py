@@ -33,12 +33,12 @@ __all__ = [
     "group_count",
     "input_count",
     "is_forward_called",
+    "is_map_shape",
     "is_transposed",
     "kernel_size",
     "named_unit_layers",
     "own_parameters",
     "require_maps",
-    "returns_maps",
     "to_maps",
 ]
 
@@ -119,7 +119,7 @@ def require_maps(layer: UnitLayer, output: Tensor) -> Tensor:
     return maps
 
 
-def returns_maps(layer: UnitLayer, output_shape: Sequence[int]) -> bool:
+def is_map_shape(layer: UnitLayer, output_shape: Sequence[int]) -> bool:
     """Return whether an output of this shape is maps (B, C, H, W) as it is."""
     return len(kernel_size(layer)) == 2 and len(output_shape) == 4
 

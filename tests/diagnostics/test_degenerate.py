@@ -5,7 +5,7 @@ import pytest
 
 from revacnn_lightning.diagnostics.degenerate import (
     DegenerateKind,
-    classify_degenerate,
+    classify_degenerate_filters,
     normalize_rows,
 )
 
@@ -16,7 +16,7 @@ def features() -> np.ndarray:
 
 
 def test_ordinary_filters_are_not_degenerate(features: np.ndarray) -> None:
-    kinds, original = classify_degenerate(features)
+    kinds, original = classify_degenerate_filters(features)
 
     assert not kinds.any()
     assert (original == -1).all()
@@ -28,7 +28,7 @@ def test_every_kind_is_found(features: np.ndarray) -> None:
     features[4, 0] = -np.inf
     features[7] = 3 * features[5]
 
-    kinds, original = classify_degenerate(features)
+    kinds, original = classify_degenerate_filters(features)
 
     expected = np.zeros(12)
     expected[[2, 3, 4, 7]] = [
@@ -45,13 +45,13 @@ def test_every_kind_is_found(features: np.ndarray) -> None:
 def test_opposite_filters_are_not_identical(features: np.ndarray) -> None:
     features[7] = -features[5]
 
-    assert not classify_degenerate(features)[0].any()
+    assert not classify_degenerate_filters(features)[0].any()
 
 
 def test_scaled_copy_is_identical_in_half_precision(features: np.ndarray) -> None:
     features[7] = 0.1 * features[5]
 
-    kinds, _ = classify_degenerate(features.astype(np.float16))
+    kinds, _ = classify_degenerate_filters(features.astype(np.float16))
 
     assert kinds[7] == DegenerateKind.IDENTICAL
 
@@ -59,7 +59,7 @@ def test_scaled_copy_is_identical_in_half_precision(features: np.ndarray) -> Non
 def test_identical_filters_refer_to_the_first(features: np.ndarray) -> None:
     features[3:] = features[2]
 
-    kinds, original = classify_degenerate(features)
+    kinds, original = classify_degenerate_filters(features)
 
     assert (kinds[:3] == DegenerateKind.NONE).all()
     assert (kinds[3:] == DegenerateKind.IDENTICAL).all()
@@ -69,10 +69,10 @@ def test_identical_filters_refer_to_the_first(features: np.ndarray) -> None:
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
 def test_result_does_not_depend_on_scale(features: np.ndarray, scale: float) -> None:
     np.testing.assert_allclose(normalize_rows(scale * features), normalize_rows(features))
-    assert not classify_degenerate(scale * features)[0].any()
+    assert not classify_degenerate_filters(scale * features)[0].any()
 
 
 def test_no_filters() -> None:
-    kinds, original = classify_degenerate(np.zeros((0, 4)))
+    kinds, original = classify_degenerate_filters(np.zeros((0, 4)))
 
     assert len(kinds) == len(original) == 0

@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pack_sequence
 
 from revacnn_lightning.runtime.batch_nesting import leaves
 from revacnn_lightning.runtime.batch_samples import (
-    batch_of_image,
     batch_size,
+    first_sample_with_image,
     first_samples,
 )
 
@@ -206,7 +206,7 @@ def test_a_batch_without_images_has_the_size_of_its_first_tensor():
 def test_the_image_of_a_batch_is_replaced(nest):
     image = torch.rand(1, 3, 8, 8, requires_grad=True)
     batch = nest(IMAGES)
-    single = batch_of_image(batch, image)
+    single = first_sample_with_image(batch, image)
     assert batch_size(single) == 1
     assert next(leaves(single)) is image
     assert shapes(single)[1:] == [(1,)]
@@ -215,12 +215,12 @@ def test_the_image_of_a_batch_is_replaced(nest):
 
 def test_the_image_of_a_list_is_replaced():
     image = torch.rand(1, 3, 9, 7)
-    images, boxes = batch_of_image((image_list(), targets()), image)
+    images, boxes = first_sample_with_image((image_list(), targets()), image)
     assert len(images) == len(boxes) == 1
     assert torch.equal(images[0], image[0])
 
 
 def test_an_image_is_put_only_where_one_was():
     image = torch.rand(1, 3, 8, 8)
-    assert batch_of_image((LABELS, "name"), image) is None
-    assert batch_of_image((IMAGES, LABELS), image, lambda batch: batch[0] / 2) is None
+    assert first_sample_with_image((LABELS, "name"), image) is None
+    assert first_sample_with_image((IMAGES, LABELS), image, lambda batch: batch[0] / 2) is None

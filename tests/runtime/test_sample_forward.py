@@ -117,9 +117,9 @@ def test_edits_of_a_detector_were_rolled_back_as_it_returns_no_losses_in_evaluat
 def test_an_edit_was_verified_with_an_empty_batch_whose_outputs_are_all_equal(features):
     empty = (torch.randn(0, *features), torch.zeros(0, dtype=torch.int64))
     forwards = forwards_of(WithForward())
-    assert forwards.is_empty(empty)
-    assert not forwards.is_empty(BATCH)
-    assert not forwards.is_empty("no batch of tensors")
+    assert forwards.is_batch_empty(empty)
+    assert not forwards.is_batch_empty(BATCH)
+    assert not forwards.is_batch_empty("no batch of tensors")
     [step] = forwards.make_probe(empty).forwards
     assert step().tensors[0].isfinite()
     of_user = forwards_of(WithForward(), user_forward=lambda module, batch: module(batch[0]))

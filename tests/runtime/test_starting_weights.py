@@ -36,7 +36,7 @@ class Run:
         self.editor = Editor(self.model)
         self.recorder = Recorder(self.model)
         self.starting = StartingWeights(self.model, self.recorder, lambda: self.editor.journal)
-        self.starting.keep()
+        self.starting.keep_present_weights()
         self.start = {n: self.weight(n).clone() for n in self.recorder.layers}
 
     def weight(self, layer):

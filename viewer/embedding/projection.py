@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from revacnn_lightning.diagnostics.degenerate import (
     DegenerateKind,
-    classify_degenerate,
+    classify_degenerate_filters,
     normalize_rows,
 )
 from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
@@ -100,7 +100,7 @@ def mean_direction_change(features_before: Array, features_now: Array) -> float:
 def project(job: ProjectionJob) -> Projection:
     """Return the projection of the features of a job."""
     ids = np.asarray(job.ids, np.int64)
-    degenerate, twin = classify_degenerate(job.features)
+    degenerate, twin = classify_degenerate_filters(job.features)
     regular = np.flatnonzero(degenerate == DegenerateKind.NONE)
     positions = np.zeros((len(ids), 2), np.float32)
     embedding = np.full((len(ids), 2), np.nan)

@@ -64,7 +64,7 @@ class DecisionBroadcast:
         clock: returns monotonic seconds.
 
     Attributes:
-        sharing: what rank 0 has broadcast about statistics when `begin_batch` last returned an
+        instruction: what rank 0 has broadcast about statistics when `begin_batch` last returned an
             action.
     """
 
@@ -74,7 +74,7 @@ class DecisionBroadcast:
         # Action, batches to the exchange after it, and what is shared
         self._values = torch.zeros(2 + len(StatisticsInstruction()), dtype=torch.int64)
         self._numbers = self._values.numpy()  # the same memory, which is faster to read and write
-        self.sharing = StatisticsInstruction()
+        self.instruction = StatisticsInstruction()
         self._work: Any = None
         self._batches_left = 0  # until the exchange that has begun is waited for
         self._batches = 0  # since the last exchange
@@ -95,7 +95,7 @@ class DecisionBroadcast:
         self._group.wait(self._work)
         self._add_cost(self._clock() - begun)
         action, self._batches_left, *shared = self._numbers.tolist()
-        self.sharing = StatisticsInstruction(*shared)
+        self.instruction = StatisticsInstruction(*shared)
         return RankAction(action)
 
     def start(
@@ -104,7 +104,7 @@ class DecisionBroadcast:
         *,
         is_urgent: bool = False,
         is_idle: bool = False,
-        sharing: StatisticsInstruction | None = None,
+        instruction: StatisticsInstruction | None = None,
     ) -> None:
         """Start the next exchange.
 
@@ -113,12 +113,12 @@ class DecisionBroadcast:
                 arguments.
             is_urgent: whether another exchange is due a batch after this one.
             is_idle: whether no request is expected.
-            sharing: what all ranks do with their statistics.
+            instruction: what all ranks do with their statistics.
         """
         begun = self._clock()
         gap = 1 if is_urgent else self._gap(is_idle=is_idle)
         self._batches, self._last = 0, begun
-        self._numbers[:] = (next_action, gap, *(sharing or StatisticsInstruction()))
+        self._numbers[:] = (next_action, gap, *(instruction or StatisticsInstruction()))
         self._work = self._group.start_broadcast(self._values)
         self._start_seconds = self._clock() - begun
 

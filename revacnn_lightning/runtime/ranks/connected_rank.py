@@ -63,7 +63,7 @@ class ConnectedRank:
         """Return what all ranks do before this batch, and do what is shared about statistics."""
         action = agreement.begin_batch()
         if action is not None and self.statistics is not None:
-            self.statistics.apply_instruction(agreement.sharing)
+            self.statistics.apply_instruction(agreement.instruction)
         return action
 
     @property

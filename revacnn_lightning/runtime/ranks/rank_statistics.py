@@ -130,31 +130,31 @@ class RankStatistics:
 
     # ------------------------------------------------------------------ all ranks, in step
 
-    def apply_instruction(self, sharing: StatisticsInstruction) -> None:
+    def apply_instruction(self, instruction: StatisticsInstruction) -> None:
         """Do what rank 0 has exchanged: begin a sum, and record from this batch on.
 
         Raises:
             LostRankError: another rank has ended.
         """
-        if sharing.is_due:
-            self._reduce(sharing)
-        names = statistics_from_bits(sharing.statistics)
+        if instruction.is_due:
+            self._reduce(instruction)
+        names = statistics_from_bits(instruction.statistics)
         if names != self.recorded:
             self.recorded, self._sums = names, None
 
-    def _reduce(self, sharing: StatisticsInstruction) -> None:
+    def _reduce(self, instruction: StatisticsInstruction) -> None:
         sums, self._sums = self._sums, None
         names, order = self.recorded, self._order
-        is_same = (order.columns, order.checksum) == (sharing.columns, sharing.checksum)
+        is_same = (order.columns, order.checksum) == (instruction.columns, instruction.checksum)
         is_valid = is_same and sums is not None and sums.batches > 0
         if sums is None or not is_valid:
-            sums = StatisticSums(len(names), sharing.columns, is_valid=False)
+            sums = StatisticSums(len(names), instruction.columns, is_valid=False)
         added, maxima = sums.to_tensors()
         works = [self._group.start_sum(added), self._group.start_maximum(maxima)]
         gathered: list[Tensor] = []
         facts: list[Tensor] = []
-        if sharing.width:
-            means = sums.means(sharing.first_column, sharing.width)
+        if instruction.width:
+            means = sums.means(instruction.first_column, instruction.width)
             own = np.append(means.ravel(), sums.losses)
             work, gathered = self._group.start_gather(torch.from_numpy(own))
             another, facts = self._group.start_gather(torch.tensor(self.get_facts()))

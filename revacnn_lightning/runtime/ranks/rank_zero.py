@@ -111,17 +111,17 @@ class RankZero(ConnectedRank):
             )
             if reasons.is_edit and not self._are_prepared:
                 action = RankAction.PREPARE
-            sharing = None
+            instruction = None
             if self.statistics is not None:
                 is_stopping = action == RankAction.STOP
-                sharing = self.statistics.next_instruction(
+                instruction = self.statistics.next_instruction(
                     reasons.statistics, is_stopping=is_stopping
                 )
             agreement.start(
                 action,
                 is_urgent=action != RankAction.NOTHING,
                 is_idle=not reasons.statistics,
-                sharing=sharing,
+                instruction=instruction,
             )
 
     def _retire(self) -> None:

@@ -98,7 +98,7 @@ class WorkerRank(ConnectedRank):
     def _execute(self, instruction: Instruction, batch: TrainingBatch) -> None:
         try:
             if isinstance(instruction, PerformPlan):
-                with self.recording.structure_changes():
+                with self.recording.hooks_suspended_for_edit():
                     if instruction.adopts_replaced:
                         self._editor.adopt_replaced_layers()
                     self._editor.perform_planned(instruction.plan, batch.make_probe)

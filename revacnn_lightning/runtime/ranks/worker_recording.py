@@ -85,13 +85,13 @@ class WorkerRecording:
         )
 
     @contextmanager
-    def structure_changes(self) -> Iterator[None]:
+    def hooks_suspended_for_edit(self) -> Iterator[None]:
         """Leave the modules without hooks while the network is edited."""
         if not self._is_attached:
             yield
             return
         self._recorder.flush()
-        with self._recorder.modules_released():
+        with self._recorder.hooks_suspended():
             yield
         self._recorder.update_structure()
 

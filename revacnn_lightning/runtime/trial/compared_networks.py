@@ -157,7 +157,7 @@ class ComparedNetworks:
             self._signals = stack.enter_context(DeferredSignals())
             stack.callback(setattr, self, "is_apart", False)
             self.is_apart = True
-            stack.enter_context(self._recorder.modules_released())
+            stack.enter_context(self._recorder.hooks_suspended())
             # Hooks of the editor would be restored, too, and be there twice.
             stack.callback(self._editor.refresh_hooks)
             self._editor.close()

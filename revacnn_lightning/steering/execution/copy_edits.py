@@ -18,7 +18,7 @@ from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.tensor_containers import update_tensor_container
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import copy_random_entries
-from revacnn_lightning.steering.holders.copy_plans import must_edit_copy, renamed_plan
+from revacnn_lightning.steering.holders.copy_plans import must_edit_copy, plan_for_copy
 from revacnn_lightning.steering.holders.model_copy import ModelCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
 from revacnn_lightning.steering.holders.module_matching import structure_hash
@@ -46,7 +46,7 @@ def perform_on_copies(
     """
     for copy in copies:
         if must_edit_copy(copy, plan):
-            changes = renamed_plan(plan, copy)
+            changes = plan_for_copy(plan, copy)
             if isinstance(copy, TensorCopy):
                 changes.layers = []
             again = (redo_records or {}).get(copy.holder, UndoRecord())
@@ -68,7 +68,7 @@ def sync_random_entries(
     copy_random_entries(tx, model, plan, model)
     for copy in copies:
         if must_edit_copy(copy, plan):
-            copy_random_entries(tx, copy.root, renamed_plan(plan, copy), model)
+            copy_random_entries(tx, copy.root, plan_for_copy(plan, copy), model)
 
 
 def revert_on_copies(
@@ -88,7 +88,7 @@ def revert_on_copies(
     """
     redo_records = {}
     for copy in copies:
-        changes = renamed_plan(plan, copy)
+        changes = plan_for_copy(plan, copy)
         if copy.holder not in undo.copies and not must_edit_copy(copy, plan):
             continue
         if isinstance(copy, TensorCopy):

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["YoungCohort", "cohorts_of", "early_update_damping", "step_cohorts_only", "young_mask"]
+__all__ = [
+    "YoungCohort",
+    "cohorts_of",
+    "early_update_damping",
+    "step_cohorts_only",
+    "young_entry_mask",
+]
 
 
 @dataclass
@@ -64,7 +70,7 @@ class YoungCohort:
                 state[key][self.at] = value
 
 
-def young_mask(births: dict[int, Tensor], parameter: Tensor, last_grown: float) -> Tensor:
+def young_entry_mask(births: dict[int, Tensor], parameter: Tensor, last_grown: float) -> Tensor:
     """Return, on the host, which entries were born after the step ``last_grown``."""
     young = torch.zeros(parameter.shape, dtype=torch.bool)
     for steps in births.values():

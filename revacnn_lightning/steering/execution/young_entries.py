@@ -33,11 +33,11 @@ from revacnn_lightning.steering.execution.young_cohorts import (
     cohorts_of,
     early_update_damping,
     step_cohorts_only,
-    young_mask,
+    young_entry_mask,
 )
 from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 
-__all__ = ["FrozenEntries", "YoungEntries"]
+__all__ = ["FrozenEntries", "YoungEntryHooks"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ MAX_STEPS = 10_000  # for betas so close to 1 that this would take forever
 FrozenEntries = Callable[[Tensor], Iterable[tuple[int, Tensor]]]
 
 
-class YoungEntries:
+class YoungEntryHooks:
     """Hooks that give young entries the optimizer steps that a fresh parameter would get.
 
     Call `refresh` after every edit and every change of the optimizers.
@@ -168,7 +168,7 @@ class _YoungSteps:
                 entry_ages.drop_births(optimizer, parameter)  # its state was replaced
                 continue
             last_grown = float(step) - _steps_to_grow(optimizer, optimizer.param_groups[number])
-            young = young_mask(births, parameter, last_grown)
+            young = young_entry_mask(births, parameter, last_grown)
             if not young.any():
                 entry_ages.drop_births(optimizer, parameter)
                 continue

@@ -1,7 +1,7 @@
 """Extends a plan to the copies of the edited modules, or refuses it because of one.
 
 A registered copy gets changes of its own in the plan, so a journal replays them. Copies outside
-the model are edited by the same plan under their own names (`renamed_plan`).
+the model are edited by the same plan under their own names (`plan_for_copy`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "check_copies_editable",
     "check_not_a_copy",
     "must_edit_copy",
-    "renamed_plan",
+    "plan_for_copy",
     "sync_copy_edits",
 ]
 
@@ -104,7 +104,7 @@ def check_copies_editable(
             raise EditRefusedError(reason)
 
 
-def renamed_plan(plan: EditPlan, copy: ModelCopy) -> EditPlan:
+def plan_for_copy(plan: EditPlan, copy: ModelCopy) -> EditPlan:
     """Return the changes of a plan that concern a copy, under the names in its root."""
     rename = copy.name_in_copy
     changes: dict[str, Any] = {
@@ -138,7 +138,7 @@ def add_copy_edits(context: PlanningContext, plan: EditPlan, copies: Sequence[Mo
     original = msgspec.structs.replace(plan)
     for copy in touched:
         if copy.is_registered:
-            _add_copy(context, plan, renamed_plan(original, copy))
+            _add_copy(context, plan, plan_for_copy(original, copy))
             _add_filters(plan, original, copy)
     for copy in copies:
         if isinstance(copy, ModuleCopy) and copy.is_registered:

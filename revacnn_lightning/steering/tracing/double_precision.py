@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 
-__all__ = ["DoublePrecision"]
+__all__ = ["DoublePrecisionMode"]
 
 _WIDER = {
     torch.float16: torch.float64,
@@ -33,7 +33,7 @@ _WIDE = frozenset(_WIDER.values())
 _HALF_TO_FLOAT = {"_softmax": 2, "_log_softmax": 2}  # the position of a flag that needs half
 
 
-class DoublePrecision(NoCompileDispatchMode):
+class DoublePrecisionMode(NoCompileDispatchMode):
     """Computes every operation inside in double precision.
 
     Views stay as they are: what reads them widens them. What the forward writes into a tensor of
@@ -50,7 +50,7 @@ class DoublePrecision(NoCompileDispatchMode):
         self._generator = torch.Generator().manual_seed(0)
         self._functions = _SameTypes(self.to_double)
 
-    def __enter__(self) -> DoublePrecision:
+    def __enter__(self) -> DoublePrecisionMode:
         torch.clear_autocast_cache()  # its weights are in half precision
         super().__enter__()  # type: ignore[no-untyped-call]
         self._functions.__enter__()  # type: ignore[no-untyped-call]

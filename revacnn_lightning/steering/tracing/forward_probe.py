@@ -15,12 +15,12 @@ from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.double_precision import DoublePrecision
+from revacnn_lightning.steering.tracing.double_precision import DoublePrecisionMode
 from revacnn_lightning.steering.tracing.forward_cache import ForwardCache
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.tracer import Run, Tracer
 from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
-from revacnn_lightning.telemetry.inspection.following_norms import FollowingNorms
+from revacnn_lightning.telemetry.inspection.following_norms import NormsByLayer
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
 from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
@@ -82,7 +82,7 @@ class ForwardProbe:
     samples: int = 1
     hint: str = ""
     shared: ForwardCache | None = None
-    norms: FollowingNorms | None = None
+    norms: NormsByLayer | None = None
 
 
 def trace(
@@ -204,7 +204,7 @@ def evaluate(
 
     Args:
         double: compute in double precision, whatever types the model computes in.
-        noise: relative error of the weights and images then, as in `DoublePrecision`.
+        noise: relative error of the weights and images then, as in `DoublePrecisionMode`.
         last: whether no other forward of the edit follows: then its outputs are not kept.
 
     Raises:
@@ -216,7 +216,7 @@ def evaluate(
             alone = replace(probe, shared=None) if double else probe  # nothing else is double
             stack.enter_context(_Observed(_runner(alone, tensors, exact=True, last=last)))
         if double:
-            stack.enter_context(DoublePrecision(noise))
+            stack.enter_context(DoublePrecisionMode(noise))
         found = _tensors_in(run_forward(probe.forwards[0], probe.hint))
         return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
 

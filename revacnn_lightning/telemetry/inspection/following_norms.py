@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
-__all__ = ["FollowingNorms", "observe_following_norms"]
+__all__ = ["NormsByLayer", "observe_norms_by_layer"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ KEEPING_CHANNELS = {
 
 
 @dataclass(frozen=True)
-class FollowingNorms:
+class NormsByLayer:
     """What the forwards of a training step have shown.
 
     Attributes:
@@ -50,8 +50,8 @@ class FollowingNorms:
 
 
 @contextmanager
-def observe_following_norms(
-    model: nn.Module, on_result: Callable[[FollowingNorms], None]
+def observe_norms_by_layer(
+    model: nn.Module, on_result: Callable[[NormsByLayer], None]
 ) -> Iterator[None]:
     """Observe the forwards of ``model`` inside, then call ``on_result``, unless they raise."""
     observer = _Observer(model)
@@ -86,16 +86,16 @@ class _Observer:
         for handle in self._handles:
             handle.remove()
 
-    def result(self) -> FollowingNorms:
+    def result(self) -> NormsByLayer:
         self._layers.clear()
         after: dict[str, set[str]] = {}
         if self._failure:
-            return FollowingNorms(after, self._failure)
+            return NormsByLayer(after, self._failure)
         for norm, sources in self._sources.items():
             layer = next(iter(sources))
             if len(sources) == 1 and self._widths.get(layer) == self._features[norm]:
                 after.setdefault(layer, set()).add(norm)
-        return FollowingNorms(after)
+        return NormsByLayer(after)
 
     def _guarded(self, note: Callable[[str, Any], None], name: str) -> Callable[..., None]:
         """Return a hook that passes the first input or the output of a module to ``note``."""

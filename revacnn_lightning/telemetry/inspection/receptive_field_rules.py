@@ -16,10 +16,10 @@ from revacnn_lightning.telemetry.inspection.moved_dimensions import (
     to_signed,
 )
 
-__all__ = ["RULES", "Rule"]
+__all__ = ["RULES", "RangeRule"]
 
 
-class Rule(Protocol):
+class RangeRule(Protocol):
     """Maps ranges of an operation's output to ranges of its input."""
 
     def __call__(
@@ -33,7 +33,7 @@ def _of_dimension(values: Any, dim: int) -> int:
     return int(values[dim if len(values) > 1 else 0])
 
 
-def _of_last(dimensions: int, rule: Rule) -> Rule:
+def _of_last(dimensions: int, rule: RangeRule) -> RangeRule:
     """Return the rule of an operation on this many last dimensions; it leaves others alone."""
 
     def limited(
@@ -87,7 +87,7 @@ def _adaptive_pool(
     return np.stack([first, last], axis=1)
 
 
-def _upsample(before: int, after: int) -> Rule:
+def _upsample(before: int, after: int) -> RangeRule:
     """Return the rule of an interpolation from so many pixels before and after a position."""
 
     def rule(
@@ -220,7 +220,7 @@ _ELEMENTWISE = (
     *("Sigmoid", "Silu", "Softplus", "Softshrink", "Sqrt", "Sub", "Tanh", "Threshold", "ToCopy"),
     "Where",
 )
-_OF_LAST: dict[int, dict[str, Rule]] = {
+_OF_LAST: dict[int, dict[str, RangeRule]] = {
     1: {
         "ReflectionPad1DBackward": _reflection_pad,
         "ReplicationPad1DBackward": _replication_pad,
@@ -251,7 +251,7 @@ _OF_LAST: dict[int, dict[str, Rule]] = {
         "UpsampleTrilinear3DBackward": _upsample(0, 1),
     },
 }
-RULES: dict[str, Rule] = {
+RULES: dict[str, RangeRule] = {
     **{f"{name}Backward": _elementwise for name in _ELEMENTWISE},
     **{f"{name}Backward": _other_dimensions for name in ("Cat", "IndexSelect")},
     **{f"{name}Backward": _other_dimensions for name in ("Split", "SplitWithSizes")},

@@ -90,7 +90,7 @@ class ActivationHooks:
         """Return the modules that compute the weights."""
         return [weight_computing_module(layer.conv) for layer in self._layers]
 
-    def adopt_slots(self, buffer: FlatBuffer) -> None:
+    def use_buffer(self, buffer: FlatBuffer) -> None:
         """Use the slots of this buffer, because some layers have new weights."""
         self._specializer.buffer = buffer
         self._specializer.reset()

@@ -95,13 +95,13 @@ class ActivationSums:
             total = reductions.absolute_sum(maps) if self.absolute else reductions.map_sum(maps)
         self.total = add_to(self.total, total)
 
-    def adopt_slots(self, shape: torch.Size, has_positive: bool) -> None:
+    def count_first_map_in_slots(self, shape: torch.Size, has_positive: bool) -> None:
         """Account for the first map of a batch, whose sums are in the slots."""
         self.count(shape)
         self.total = self.slots["activation"]
         self.positive = self.slots["firing"] if has_positive else None
 
-    def adopt_gradient(
+    def count_first_gradient_in_slots(
         self, shape: torch.Size, magnitude: Tensor | None, images: Tensor | None
     ) -> None:
         """Account for the first gradient of a batch, whose sums are in these slots."""

@@ -261,7 +261,7 @@ class Recorder:
             self._split_weight_hooks.attach(layers)
 
     @contextmanager
-    def modules_released(self) -> Iterator[None]:
+    def hooks_suspended(self) -> Iterator[None]:
         """Leave the modules without hooks meanwhile. Call between batches."""
         self._split_weight_hooks.detach()
         try:
@@ -309,7 +309,7 @@ class Recorder:
         self._gradients.update_structure(self._all_weights)
         self._grouper.use_buffer(self._slots.buffer)
         self._optimizer_hooks.update_structure(self._layers)
-        self._activation_hooks.adopt_slots(self._slots.buffer)
+        self._activation_hooks.use_buffer(self._slots.buffer)
         self._signature = None
 
     def _hook_split_weight(self, weights: WeightSums) -> None:
@@ -343,7 +343,7 @@ class Recorder:
         self._grad_scale = grad_scale
         with torch.no_grad():
             if self._optimizer_hooks.has_stepped:
-                self._schedule.add(self._optimizer_hooks.pending)
+                self._schedule.add_optimizer_statistics(self._optimizer_hooks.pending)
             recording = self._send(grad_scale, loss, metadata)
         self._stop_recording()
         self._stopwatch.add("step", self._batch.start)

@@ -118,7 +118,7 @@ class SamplingSchedule:
         self._batch.inspected = inspected
         return due
 
-    def add(self, statistics: frozenset[str]) -> None:
+    def add_optimizer_statistics(self, statistics: frozenset[str]) -> None:
         """Add optimizer statistics to this batch, which has made an optimizer step."""
         if not statistics <= self._batch.statistics:
             self._sample(self._batch.statistics | statistics)

@@ -38,7 +38,7 @@ from revacnn_lightning.telemetry.recording.slot_reductions import (
     is_overhead_bound,
 )
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.unit_layers import require_maps, returns_maps
+from revacnn_lightning.telemetry.unit_layers import is_map_shape, require_maps
 
 __all__ = [
     "MapReducer",
@@ -92,7 +92,7 @@ class MapReducer:
         self.sums = layer.map_sums
         assert self.sums.output_shape is not None
         self.shape, self.output_shape = self.sums.shape, self.sums.output_shape
-        is_map = returns_maps(layer.conv, self.output_shape)
+        is_map = is_map_shape(layer.conv, self.output_shape)
         self.to_maps = None if is_map else functools.partial(require_maps, layer.conv)
         self.counts_positive = "firing" in sampled
         self.is_never_negative = "activation" in sampled and is_never_negative(layer.source)
@@ -126,9 +126,9 @@ class MapReducer:
         if self.pending in events:
             self.layer.expected_maps = 1
         if self.measured in events:
-            self.sums.adopt_slots(self.shape, self.counts_positive)
+            self.sums.count_first_map_in_slots(self.shape, self.counts_positive)
         if self.returned in events:
-            self.sums.adopt_gradient(self.shape, self.magnitude, self.image_slot)
+            self.sums.count_first_gradient_in_slots(self.shape, self.magnitude, self.image_slot)
 
 
 def make_gradient_hook(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.tracing.forward_probe import trace
 from revacnn_lightning.telemetry.inspection.following_norms import (
-    FollowingNorms,
-    observe_following_norms,
+    NormsByLayer,
+    observe_norms_by_layer,
 )
 
 
@@ -27,9 +27,9 @@ class Joined(nn.Module):
         return self.of_sum(a + b) + self.shared(a.clone()) + self.shared(b)
 
 
-def observe(model: nn.Module) -> FollowingNorms:
-    found: list[FollowingNorms] = []
-    with observe_following_norms(model, found.append):
+def observe(model: nn.Module) -> NormsByLayer:
+    found: list[NormsByLayer] = []
+    with observe_norms_by_layer(model, found.append):
         model(torch.randn(2, 3, 8, 8)).sum().backward()
     return found[0]
 

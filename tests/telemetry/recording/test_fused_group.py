@@ -195,7 +195,7 @@ def test_a_kernel_that_does_not_compile_is_replaced_by_operations(
 ) -> None:
     kernels = fused_group.load_filter_kernels()
     assert kernels is not None
-    monkeypatch.setattr(kernels, "norms", {})  # KeyError
+    monkeypatch.setattr(kernels, "write_filter_norms", {})  # KeyError
     weights = WEIGHTS["odd sizes"]()
     groups, buffer = grouped(weights)
     with caplog.at_level(logging.WARNING):
