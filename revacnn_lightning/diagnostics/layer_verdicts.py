@@ -62,7 +62,7 @@ class TwinGroup:
 
 @dataclass(frozen=True)
 class LayerMeasures:
-    """What is known of a layer with ``width`` filters; NaN is unknown.
+    """The measures from which verdicts on a layer of ``width`` filters follow; NaN is unknown.
 
     ``moved`` is ‖w - w₀‖ / ‖w₀‖ since the first batch, of the median filter.
     """

@@ -14,7 +14,7 @@ __all__ = ["VerdictWindow"]
 
 
 class VerdictWindow:
-    """Keeps what verdicts are made of.
+    """Keeps the statistics of the last batches, from which verdicts on the layers follow.
 
     Adding a batch costs two sums over the filters. All else is computed by `verdicts`, or by the
     `FrozenWindow` in another thread.
@@ -51,7 +51,7 @@ class VerdictWindow:
         self._nonfinite = None
 
     def scale_peak_update_level(self, layer: str, factor: float) -> None:
-        """Scale the highest level so far of a layer, as an edit has scaled its learning rate."""
+        """Scale the highest update level of a layer: an edit has scaled its learning rate."""
         if layer in self._peaks:
             self._peaks[layer] *= factor
 
@@ -113,7 +113,7 @@ class VerdictWindow:
         return judgment.verdicts
 
     def frozen_copy(self) -> FrozenWindow:
-        """Return what is kept now."""
+        """Return an immutable copy of what is kept."""
         return FrozenWindow(
             tuple(self._layers),
             self._offsets,
@@ -125,6 +125,6 @@ class VerdictWindow:
         )
 
     def record_update_levels(self, levels: Mapping[str, float]) -> None:
-        """Note the `Judgment.update_levels` of a window, for the peaks of later ones."""
+        """Record the `Judgment.update_levels` of a window, with which later verdicts compare."""
         for layer, level in levels.items():
             self._peaks[layer] = max(level, self._peaks.get(layer, 0.0))

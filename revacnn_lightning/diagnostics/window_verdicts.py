@@ -42,7 +42,7 @@ class Judgment:
 
 @dataclass(frozen=True)
 class FrozenWindow:
-    """What a `VerdictWindow` holds at one moment. Nothing changes it: any thread may judge it.
+    """An immutable copy of the contents of a `VerdictWindow`. Any thread may judge it.
 
     Attributes:
         layers: names, in forward order.

@@ -22,7 +22,7 @@ STATISTICS = ("activation", "gradient", "update_ratio")
 
 @dataclass(frozen=True)
 class FrozenEvidence:
-    """What is known of a network at one moment. Nothing changes it: any thread may judge it.
+    """An immutable copy of what verdicts on a network follow from. Any thread may judge it.
 
     Attributes:
         window: the statistics of the last batches; None before the structure is known.
@@ -54,7 +54,7 @@ class FrozenEvidence:
 
 
 class NetworkVerdicts:
-    """Tracks what verdicts on the network of a run are made of.
+    """Derives verdicts on the network of a run from its batches and from examined layers.
 
     Attributes:
         revision: incremented with every batch, every other structure and all evidence.
@@ -127,7 +127,7 @@ class NetworkVerdicts:
         return judgment.verdicts
 
     def frozen(self, dead: np.ndarray | None = None) -> FrozenEvidence:
-        """Return what verdicts follow from now; see `verdicts`."""
+        """Return an immutable copy of what verdicts follow from; see `verdicts`."""
         return FrozenEvidence(
             None if self._version is None else self._window.frozen_copy(),
             tuple(self.evidence.values()),
@@ -136,7 +136,7 @@ class NetworkVerdicts:
         )
 
     def record_update_levels(self, levels: Mapping[str, float]) -> None:
-        """Note `Judgment.update_levels` of frozen evidence: later verdicts compare with them."""
+        """Record `Judgment.update_levels` of frozen evidence: later verdicts compare with them."""
         self._window.record_update_levels(levels)
 
 

@@ -51,7 +51,7 @@ class ControlPruning(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class SetPolicy(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Set what the run does with its own verdicts, also while no viewer is attached.
+    """Set the steering policy: what the run does with its verdicts, also without a viewer.
 
     - ``off``: nothing.
     - ``propose``: examine the layers, and publish the remedies in `messages.Status`.

@@ -51,7 +51,7 @@ class Proposal(Struct, frozen=True):
 
 
 class AutomaticState(Struct, frozen=True):
-    """What a run does by itself."""
+    """The steering policy of a run, the edits that it proposes, and its pruning."""
 
     policy: Policy = "off"
     proposals: list[Proposal] = field(default_factory=list)

@@ -9,7 +9,7 @@ __all__ = ["ClassAnswers", "ClassLens", "Confusion"]
 
 
 class ClassLens(Struct, frozen=True, tag="class_lens"):
-    """How the C filters of a layer of structure ``version`` answer to K classes.
+    """How the C filters of a layer of structure ``version`` respond to K classes.
 
     Each training image of the last ``batches`` adds two values per filter: the mean a of its
     activation map over the pixels, and the sum of ∂L/∂a over them. ``activation`` and ``gradient``
@@ -85,7 +85,7 @@ class ClassLens(Struct, frozen=True, tag="class_lens"):
 
 
 class ClassAnswers(Struct, frozen=True, tag="class_answers"):
-    """How much each filter of structure ``version`` answers to one class.
+    """How much each filter of structure ``version`` responds to one class.
 
     ``effects`` (N,) is the mean activation on the class minus the mean on all images, in standard
     deviations over the images; NaN is unknown. ``images`` is the weight of the images of the class.

@@ -27,7 +27,7 @@ BATCH_FIELDS = (
 
 
 class RecordingSummary(NamedTuple):
-    """What the rows of the tables need to know of the whole recording.
+    """What the columns of the tables depend on: all metrics, statistics and outcomes.
 
     Attributes:
         metrics: names of the logged metrics, in the order of their appearance.

@@ -28,7 +28,7 @@ MAX_RING_FILES = 8  # of a run: a loss may become NaN again and again
 
 @dataclass(frozen=True)
 class RecordingSettings:
-    """What a training lets be recorded.
+    """Which recordings a training starts by itself, and where recordings are written.
 
     Attributes:
         directory: the folder of recordings that clients start, and of the last batches.

@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is. ``step`` counts training batches from 0; unknown totals are 0."""
+    """The position of the training. ``step`` counts batches from 0; unknown totals are 0."""
 
     step: int = 0
     epoch: int = 0
@@ -52,7 +52,7 @@ def make_probe_without_forwards() -> ForwardProbe:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """A batch as the training loop knows it.
+    """A training batch, its position in the training, and whether edits are possible before it.
 
     Attributes:
         progress: where training is.

@@ -68,7 +68,7 @@ def first_samples(batch: Any, count: int, get_images: ImagesOfBatch | None = Non
 def first_sample_with_image(
     batch: Any, image: Tensor, get_images: ImagesOfBatch | None = None
 ) -> Any:
-    """Return a copy of the first sample of a batch, with another image.
+    """Return a batch of one: a copy of the first sample of a batch, with another image.
 
     Gradients flow back to ``image``.
 

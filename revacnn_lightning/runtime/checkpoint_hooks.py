@@ -90,7 +90,7 @@ class CheckpointHooks:
         self._made_copies.append((weakref.ref(copied), name))
 
     def remove_copied_attributes(self) -> None:
-        """Remove what copies of the module got. Each falls back to the method of its class."""
+        """Remove the attributes that copies of the module got; those of their class apply again."""
         for reference, name in self._made_copies:
             copied = reference()
             hook = None if copied is None else vars(copied).get(name)

@@ -91,7 +91,7 @@ def _is_found_by_name(function: types.FunctionType) -> bool:
 
 
 def refuse_missing_forward(module: Any, batch: Any) -> Any:
-    """Replace the function of the option ``forward``, which could not be pickled.
+    """Refuse to run: stands in for the option ``forward``, which could not be pickled.
 
     Raises:
         EditRefusedError: always.
@@ -100,7 +100,7 @@ def refuse_missing_forward(module: Any, batch: Any) -> Any:
 
 
 def refuse_missing_images(batch: Any) -> Any:
-    """Replace the function of the option ``images``, which could not be pickled.
+    """Refuse to run: stands in for the option ``images``, which could not be pickled.
 
     Raises:
         EditRefusedError: always.
@@ -109,7 +109,7 @@ def refuse_missing_images(batch: Any) -> Any:
 
 
 def refuse_missing_alert(alert: Any) -> None:
-    """Replace the function of the option ``alert``, which could not be pickled.
+    """Refuse to run: stands in for the option ``alert``, which could not be pickled.
 
     Raises:
         EditRefusedError: always.

@@ -52,7 +52,7 @@ def find_no_preprocessing() -> Preprocessing | None:
 
 @dataclass(frozen=True)
 class InspectionSources:
-    """What inspections read of a training besides its batches.
+    """Functions and settings that inspections need besides the batches of a training.
 
     Attributes:
         get_image: returns an image of the validation data by its index.

@@ -26,7 +26,7 @@ BY_RANGE = "its values are scaled to the range of those in the images of the bat
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What prepares the images of the validation data.
+    """A function that prepares images as those of the validation data are, and its name.
 
     Attributes:
         name: the name that the user sees.

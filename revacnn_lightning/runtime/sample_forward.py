@@ -56,7 +56,7 @@ USER_HINT = (
 
 
 class SampleForwards:
-    """Makes the forwards of one module.
+    """Makes probes, whose forwards run a module on samples as its training step does.
 
     Args:
         module: a LightningModule.

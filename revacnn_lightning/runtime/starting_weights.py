@@ -23,7 +23,7 @@ Samples = dict[str, WeightSample]  # by layer
 
 
 class StartingWeights:
-    """Keeps at most 64 coefficients of each filter, and tracks them through edits.
+    """Keeps a sample of the weights at the start of the run, and tracks it through edits.
 
     They are taken once, after the first batch of a run that begins at batch 0: about 14 MB for the
     27,000 filters of a ResNet-50. What an edit adds starts with the values that the edit gives it.
@@ -51,7 +51,7 @@ class StartingWeights:
         self._undone: list[tuple[EditPlan, Samples]] = []  # an undone edit, the samples after it
 
     def keep_present_weights(self) -> None:
-        """Keep the filters as they are: the start."""
+        """Keep the present weights as those of the start."""
         self._is_kept = True
         self._plans = [entry.plan for entry in self._get_journal().entries]
         self._complete()

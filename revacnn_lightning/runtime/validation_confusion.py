@@ -28,7 +28,7 @@ TOO_MANY = f"There are more than {MAX_CLASSES} classes."
 
 
 class ConfusionRecorder:
-    """Observes the scores of validation batches that run in any case; it runs nothing itself.
+    """Counts the classes that validation batches predict, without a forward of its own.
 
     The scores of a batch are the last floating-point tensor (images, classes) that a module with
     parameters has returned. A hook on all modules observes them, and is removed after each batch.

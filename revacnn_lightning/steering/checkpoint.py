@@ -45,7 +45,7 @@ STATE_KEY = "revacnn_steering"
 def add_edits(
     checkpoint: dict[str, Any], model: nn.Module, optimizers: Sequence[Optimizer] = ()
 ) -> None:
-    """Store the journal of an edited model, and the parameter names of all optimizer groups.
+    """Add the journal of an edited model and the names of all optimized parameters to a checkpoint.
 
     The stored data are dicts, lists, strings, numbers and tensors: they load under
     ``weights_only=True``. The checkpoint of an unedited model stays as it is.

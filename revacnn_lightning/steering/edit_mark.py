@@ -64,6 +64,6 @@ def mark_state_dict(model: nn.Module, state_dict: Any) -> None:
 
 
 def unmark_state_dict(state_dict: Any) -> None:
-    """Remove the key again. Does nothing if there is none."""
+    """Remove the key that `mark_state_dict` has added, if there is one."""
     if isinstance(state_dict, dict):
         state_dict.pop(MARK_KEY, None)

@@ -87,19 +87,19 @@ class SingleRank:
     statistics: RankStatistics | None = None
 
     def wait(self) -> None:
-        """Nobody else waits."""
+        """Do nothing: there is no other rank."""
 
     def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
-        """Nobody else has it."""
+        """Do nothing: there is no other rank."""
 
     def save(self, name: str, save: Callable[[], str]) -> str:
         return save()
 
     def stop_training(self) -> None:
-        """Nobody else trains."""
+        """Do nothing: there is no other rank."""
 
     def note_replaced_layers(self) -> None:
-        """Nobody else has any."""
+        """Do nothing: there is no other rank."""
 
     def pop_errors(self) -> list[str]:
         return []

@@ -35,7 +35,7 @@ LOSS_SECONDS = 0.5  # after an exception, until the end of another rank is known
 
 
 class TrainingProcesses:
-    """The processes of one fit: this one only, or rank 0 and the workers.
+    """Coordinates the processes of one fit: this one only, or rank 0 and the workers.
 
     Creating it is a collective of all processes: the callback must be in each.
 

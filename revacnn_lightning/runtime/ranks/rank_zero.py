@@ -36,7 +36,7 @@ TROUBLE_SECONDS = 0.5  # after an exchange has failed, until the reason has arri
 
 
 class RankZero(ConnectedRank):
-    """The `Ranks` of the session.
+    """Rank 0 of a training: it decides before each batch what all ranks do. It is the `Ranks`.
 
     Args:
         size: the number of ranks.

@@ -36,7 +36,7 @@ class RankMeans:
 
 
 class StatisticSums:
-    """The sums of one rank, float32.
+    """The sums of the statistics of one rank over its batches, float32.
 
     Args:
         rows: the number of statistics, S.

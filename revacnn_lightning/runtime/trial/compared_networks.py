@@ -41,7 +41,9 @@ NOT_REPEATABLE = (
 
 
 class ComparedNetworks:
-    """The two networks of one trial. The training is at its first batch when this is made.
+    """Trains the edited and the unedited network of a trial on the same batches.
+
+    The training is at the first of these batches when this object is made.
 
     Args:
         model: the network.

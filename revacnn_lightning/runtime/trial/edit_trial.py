@@ -45,7 +45,7 @@ class _EndedError(RevacnnError):
 
 
 class EditTrial:
-    """At most one trial of a run at a time.
+    """Starts, keeps and discards trials of edits: at most one at a time.
 
     Args:
         model: the network.

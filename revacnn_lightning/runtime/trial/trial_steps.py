@@ -24,7 +24,7 @@ __all__ = ["TrialStep", "first_differing_step", "recording_trial_step"]
 
 @dataclass(frozen=True)
 class TrialStep:
-    """A training step that can be trained again.
+    """A recorded training step that can be repeated.
 
     Attributes:
         step: the calls of the step on the whole batch, as far as they lead to the loss.

@@ -27,7 +27,7 @@ class _Lasting(NamedTuple):
 
 
 class ContentNumbers:
-    """The number of what each storage contains. Two with the same number contain the same bits.
+    """Numbers the contents of storages: two with the same number contain the same bits.
 
     Call `begin` before each forward, `forget_number` before an operation writes to a storage, and
     `record_and_hold` afterwards. Every storage with a number must stay allocated until the end of

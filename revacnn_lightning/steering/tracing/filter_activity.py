@@ -14,7 +14,7 @@ __all__ = ["NewFilterActivity"]
 
 
 class NewFilterActivity:
-    """The activity of new filters wherever a consumer reads them.
+    """Records which new filters are zero wherever later layers read them.
 
     A sum of convs has one filter of each at a position, and consumers read the label of one of
     them. It stands for all: what is read there is their sum.

@@ -11,7 +11,7 @@ __all__ = ["KeptTensor", "KeptTensors", "have_same_layout"]
 
 
 class KeptTensor:
-    """A tensor as it was in a call."""
+    """A tensor with the values that it had in an earlier call."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._set(tensor)

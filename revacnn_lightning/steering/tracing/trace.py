@@ -45,7 +45,7 @@ __all__ = ["Trace"]
 
 
 class Trace:
-    """The records of one or more forwards of ``model``.
+    """Records of forwards of ``model``: the channels of each tensor, and how they depend.
 
     Args:
         new_filters: (tensor, dim, index) of new filters, whose ``activity`` is recorded.

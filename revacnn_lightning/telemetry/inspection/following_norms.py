@@ -38,7 +38,7 @@ KEEPING_CHANNELS = {
 
 @dataclass(frozen=True)
 class NormsByLayer:
-    """What the forwards of a training step have shown.
+    """Which batch norms normalize the output of one layer only, in a training step.
 
     Attributes:
         after: layer -> the batch norms that normalize its output and nothing else.

@@ -17,7 +17,7 @@ __all__ = ["BatchState"]
 
 @dataclass(eq=False)
 class BatchState:
-    """The batch under way. The recorder writes it, the hooks read it.
+    """The state of the batch that is being recorded. The recorder writes it, the hooks read it.
 
     A specialized hook (`specialized_hooks`) adds an event to ``events`` and does nothing else but
     its reduction. A regular batch with the events of the previous one has its divisors, too, so

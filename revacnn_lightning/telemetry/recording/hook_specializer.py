@@ -39,7 +39,7 @@ MAX_KEPT = 16  # sets of hooks; a training has a few, depending on what a batch 
 
 @dataclass(frozen=True)
 class SpecializedHooks:
-    """The hooks of batches that sample the same.
+    """The hooks of batches that sample the same statistics.
 
     Attributes:
         reducers: the reducers of the maps that these hooks are specialized for, by layer.
