@@ -140,25 +140,26 @@ def dormancy_scores(means: np.ndarray) -> np.ndarray:
 
 
 def judge_weight_updates(
-    layer: str, level: float, moved: float, peak: float, *, is_complete: bool
+    layer: str, update_level: float, total_change: float, peak_level: float, *, is_complete: bool
 ) -> Verdict | None:
     """Return the verdict that a layer is untrained, restless or converged; None if it is none.
 
     Args:
         layer: the name of the layer.
-        level: median update ratio of its filters in the last batches.
-        moved: Σ ‖Δw‖ / ‖w‖ since the start, of its median filter.
-        peak: the highest median update ratio of any window so far.
-        is_complete: whether ``moved`` counts all steps since the start.
+        update_level: median update ratio of its filters in the last batches.
+        total_change: Σ ‖Δw‖ / ‖w‖ since the start, of its median filter.
+        peak_level: the highest median update ratio of any window so far.
+        is_complete: whether ``total_change`` counts all steps since the start.
     """
-    if moved < MOVED and is_complete:
-        evidence = f"has moved at most {moved:.0%} from its random start"
+    if total_change < MOVED and is_complete:
+        evidence = f"has moved at most {total_change:.0%} from its random start"
         return Verdict("untrained", layer, evidence, 1.0)
-    if level > RESTLESS:
-        evidence = f"each step changes its weights by {level:.1%}, where 0.1% is usual"
+    if update_level > RESTLESS:
+        evidence = f"each step changes its weights by {update_level:.1%}, where 0.1% is usual"
         return Verdict("restless", layer, evidence, 0.6, remedy="lower_rate")
-    if peak > 0 and level <= CONVERGED * peak:
-        evidence = f"each step changes its weights by {level:.1e}, {level / peak:.1%} of the peak"
+    if peak_level > 0 and update_level <= CONVERGED * peak_level:
+        share = f"{update_level / peak_level:.1%} of the peak"
+        evidence = f"each step changes its weights by {update_level:.1e}, {share}"
         return Verdict("converged", layer, evidence, 0.6, remedy="freeze")
     return None
 

@@ -64,13 +64,15 @@ class KeyRing:
     """The keys of a run. Another thread may read it: every change replaces the whole table.
 
     Args:
-        owner: public half of the key in the run's own connection file. With "", every client that
-            has the run's server key is an owner.
+        owner_public_key: public half of the key in the run's own connection file. With "", every
+            client that has the run's server key is an owner.
     """
 
-    def __init__(self, owner: str = "") -> None:
-        self.admits_all = not owner
-        self._keys: dict[str, AccessKey] = {owner: AccessKey(OWNER, "owner", owner)}
+    def __init__(self, owner_public_key: str = "") -> None:
+        self.admits_all = not owner_public_key
+        self._keys: dict[str, AccessKey] = {
+            owner_public_key: AccessKey(OWNER, "owner", owner_public_key)
+        }
 
     @property
     def keys(self) -> list[AccessKey]:

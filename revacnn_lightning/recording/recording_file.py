@@ -42,18 +42,18 @@ class RecordingFile:
 
     Args:
         stream: a new binary file; it is closed with the recording.
-        about: describes the run.
+        metadata: describes the run.
 
     Raises:
         MissingPackageError: the package mcap is not installed.
         OSError: the file cannot be written.
     """
 
-    def __init__(self, stream: IO[bytes], about: dict[str, str]) -> None:
+    def __init__(self, stream: IO[bytes], metadata: dict[str, str]) -> None:
         self._stream = stream
         self._writer = _make_writer(stream)
         self._writer.start(profile="", library="revacnn-lightning")
-        self._writer.add_metadata(METADATA, {"protocol": str(PROTOCOL_VERSION), **about})
+        self._writer.add_metadata(METADATA, {"protocol": str(PROTOCOL_VERSION), **metadata})
         schema = self._writer.register_schema(SCHEMA, "text", SCHEMA_TEXT)
         topics = sorted(topic.decode() for topic in TOPICS)
         self._channels = {
@@ -77,14 +77,14 @@ class RecordingFile:
         """
         self._writer.flush()
 
-    def finish(self, about: dict[str, str]) -> None:
+    def finish(self, further_metadata: dict[str, str]) -> None:
         """Add the index and further metadata, and close the file.
 
         Raises:
             OSError: the file cannot be written. It remains readable without the index.
         """
         try:
-            self._writer.add_metadata(METADATA, about)
+            self._writer.add_metadata(METADATA, further_metadata)
             self._writer.finish()
         finally:
             self._stream.close()

@@ -37,7 +37,7 @@ class RecordingWriter:
 
     Args:
         path: the path of the file; if it exists, the new file gets a number at the end of its name.
-        about: describes the run, for the metadata of the file.
+        metadata: describes the run, for the metadata of the file.
         create: creates the file.
 
     Attributes:
@@ -51,13 +51,13 @@ class RecordingWriter:
     """
 
     def __init__(
-        self, path: Path, about: dict[str, str], create: CreateFile = create_unique_file
+        self, path: Path, metadata: dict[str, str], create: CreateFile = create_unique_file
     ) -> None:
         require_mcap()
         self.path, stream = create(path)
         self.dropped = 0
         self.failure = ""
-        self._file = RecordingFile(stream, about)
+        self._file = RecordingFile(stream, metadata)
         self._queue: list[PackedMessage] = []
         self._queued_bytes = 0
         self._is_closing = False

@@ -46,7 +46,7 @@ class RunRecordings:
 
     Args:
         settings: what is recorded.
-        about: describes the run, for the metadata of the files.
+        metadata: describes the run, for the metadata of the files.
         get_state: returns the messages that describe the run as it is now.
 
     Attributes:
@@ -56,12 +56,12 @@ class RunRecordings:
     def __init__(
         self,
         settings: RecordingSettings,
-        about: dict[str, str],
+        metadata: dict[str, str],
         get_state: Callable[[], Sequence[Message]],
     ) -> None:
         self.on_change: Callable[[], None] = _do_nothing
         self._settings = settings
-        self._about = about
+        self._about = metadata
         self._get_state = get_state
         self._writer: RecordingWriter | None = None
         self._finishing: list[RecordingWriter] = []  # which complete their files

@@ -33,12 +33,12 @@ class AlertDelivery:
 
     Args:
         target: the URL of a webhook, a command, or a function; see `ReVACNN`.
-        about: a description of the run, which is sent with each alert.
+        run_description: a description of the run, which is sent with each alert.
     """
 
-    def __init__(self, target: AlertTarget, about: Mapping[str, str]) -> None:
+    def __init__(self, target: AlertTarget, run_description: Mapping[str, str]) -> None:
         self._target = target
-        self._about = {**about, "host": socket.gethostname()}
+        self._about = {**run_description, "host": socket.gethostname()}
         self._threads: list[threading.Thread] = []
 
     def send(self, alert: Alert) -> None:

@@ -50,29 +50,31 @@ class BatchReader:
         """Return the first sample, (channels, ...) or (features,); None if there is none."""
         return first_input(batch, self.find_images(batch))
 
-    def first_truth(self, batch: Any, names: Sequence[str]) -> LabelAndClassNames:
+    def first_truth(self, batch: Any, class_names: Sequence[str]) -> LabelAndClassNames:
         """Return the class of that sample, as far as the batch says.
 
         Args:
-            names: the names of all classes.
+            class_names: the names of all classes.
         """
         try:
-            return LabelAndClassNames(find_class(first_samples(batch, 1, self._images)), names)
+            return LabelAndClassNames(
+                find_class(first_samples(batch, 1, self._images)), class_names
+            )
         except Exception:  # of the user's own type of batch
             log.info("Cannot read the class of the first sample of a batch", exc_info=True)
-            return LabelAndClassNames(names=names)
+            return LabelAndClassNames(names=class_names)
 
-    def find_classes(self, batch: Any, names: Sequence[str]) -> BatchClasses:
+    def find_classes(self, batch: Any, class_names: Sequence[str]) -> BatchClasses:
         """Return the classes of all samples, as far as the batch says.
 
         Args:
-            names: the names of all classes.
+            class_names: the names of all classes.
         """
         try:
-            return replace(find_classes(batch, self._images), names=names)
+            return replace(find_classes(batch, self._images), names=class_names)
         except Exception:  # of the user's own type of batch
             log.info("Cannot read the classes of a batch", exc_info=True)
-            return BatchClasses(names=names)
+            return BatchClasses(names=class_names)
 
 
 def make_image_forward(

@@ -49,14 +49,14 @@ def make_empty_class_lens(
 
 
 def make_class_lens(
-    layer: str, sums: ClassSums, names: Sequence[str], context: BatchContext
+    layer: str, sums: ClassSums, class_names: Sequence[str], context: BatchContext
 ) -> ClassLens:
     """Return the `ClassLens` message of a layer: the mean response of each filter to each class.
 
     Args:
         layer: the name of the layer.
         sums: the sums over the images of each class, for the filters of the layer.
-        names: the names of all classes; () if they are unknown.
+        class_names: the names of all classes; () if they are unknown.
         context: the batch that the message describes.
     """
     columns = _largest(sums.counts()[0])
@@ -70,7 +70,7 @@ def make_class_lens(
         context.step,
         layer,
         classes,
-        [names[index] if index < len(names) else "" for index in classes],
+        [class_names[index] if index < len(class_names) else "" for index in classes],
         counts=_to_host(sums.counts()[0, at]),
         activation=_to_host(means[0]),
         gradient=_to_host(means[1]),
@@ -85,7 +85,7 @@ def make_class_answers(
     class_index: int,
     widths: Mapping[str, int],
     sums_by_layer: Mapping[str, ClassSums],
-    names: Sequence[str],
+    class_names: Sequence[str],
     context: BatchContext,
 ) -> ClassAnswers:
     """Return the `ClassAnswers` message: how much each filter of the network responds to a class.
@@ -95,7 +95,7 @@ def make_class_answers(
         widths: how many filters each layer has, in the order of the filters.
         sums_by_layer: per layer, the sums of images of this class, number 0, and of others, number
             1.
-        names: the names of all classes; () if they are unknown.
+        class_names: the names of all classes; () if they are unknown.
         context: the batch that the message describes.
     """
     effects, images = [], 0.0
@@ -114,7 +114,7 @@ def make_class_answers(
         class_index,
         np.concatenate(effects),
         images,
-        list(names),
+        list(class_names),
     )
 
 

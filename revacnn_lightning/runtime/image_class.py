@@ -134,18 +134,18 @@ def _is_scores(tensor: Tensor) -> bool:
 
 
 def top_classes(
-    probabilities: Tensor, truth: int | None, names: Sequence[str]
+    probabilities: Tensor, truth: int | None, class_names: Sequence[str]
 ) -> tuple[list[ClassScore], ClassScore | None]:
     """Return the most probable classes and the true one, if it is among the model's classes."""
     values = probabilities.cpu().numpy()
     order = np.argsort(-values, kind="stable")[:TOP_CLASSES]
     is_known = truth is not None and 0 <= truth < len(values)
-    scores = [_score(values, index, names) for index in order]
-    return scores, _score(values, truth, names) if is_known else None
+    scores = [_score(values, index, class_names) for index in order]
+    return scores, _score(values, truth, class_names) if is_known else None
 
 
 def all_or_top_classes(
-    probabilities: Tensor, truth: int | None, names: Sequence[str]
+    probabilities: Tensor, truth: int | None, class_names: Sequence[str]
 ) -> tuple[list[ClassScore], ClassScore | None]:
     """Return all classes in their order if they are few, else the most probable ones first.
 
@@ -156,8 +156,8 @@ def all_or_top_classes(
     order = np.arange(len(values)) if is_few else np.argsort(-values, kind="stable")
     indices = order if is_few else order[:LISTED_CLASSES]
     is_known = truth is not None and 0 <= truth < len(values)
-    scores = [_score(values, index, names) for index in indices]
-    return scores, _score(values, truth, names) if is_known else None
+    scores = [_score(values, index, class_names) for index in indices]
+    return scores, _score(values, truth, class_names) if is_known else None
 
 
 def _score(values: np.ndarray, index: Any, names: Sequence[str]) -> ClassScore:

@@ -52,7 +52,7 @@ def add_up_coupled_prices(
     prices: np.ndarray,
     layers: Sequence[str],
     widths: Sequence[int],
-    groups: ChannelGroups,
+    channel_groups: ChannelGroups,
     model: nn.Module,
 ) -> np.ndarray:
     """Return the price of removing each filter with all filters that are coupled with it, (N,).
@@ -65,17 +65,17 @@ def add_up_coupled_prices(
         prices: the prices of the filters of all layers on their own, (N,); NaN if unknown.
         layers: the names of the layers.
         widths: the number of filters of each layer.
-        groups: the channel groups of ``model``.
+        channel_groups: the channel groups of ``model``.
         model: the network.
     """
     starts = np.cumsum([0, *widths])
     group_of = np.full(len(prices), -1)
     counts = np.ones(len(prices), bool)
     for layer, start, stop in zip(layers, starts[:-1], starts[1:], strict=True):
-        channels = groups.filters.get(layer)
+        channels = channel_groups.filters.get(layer)
         if channels is not None and len(channels) == stop - start:
-            group_of[start:stop] = groups.group_of_each(channels)
-            counts[start:stop] = not _is_only_passed_on(layer, groups, model)
+            group_of[start:stop] = channel_groups.group_of_each(channels)
+            counts[start:stop] = not _is_only_passed_on(layer, channel_groups, model)
     known = group_of >= 0
     counted = known & counts
     squares = np.square(np.nan_to_num(prices[counted]), dtype=np.float64)
@@ -87,9 +87,11 @@ def add_up_coupled_prices(
     return estimates
 
 
-def _is_only_passed_on(layer: str, groups: ChannelGroups, model: nn.Module) -> bool:
+def _is_only_passed_on(layer: str, channel_groups: ChannelGroups, model: nn.Module) -> bool:
     """Return whether only depthwise convs read a layer, and thereby keep its channels apart."""
-    readers = [model.get_submodule(reader) for name, reader in groups.edges if name == layer]
+    readers = [
+        model.get_submodule(reader) for name, reader in channel_groups.edges if name == layer
+    ]
     return bool(readers) and all(
         isinstance(reader, UnitLayer) and 1 < group_count(reader) == input_count(reader)
         for reader in readers

@@ -149,17 +149,17 @@ def take_cheapest(
 
 
 def group_candidates_by_layer(
-    chosen: Sequence[RemovalCandidate], layers: Sequence[str], editor: Editor
+    chosen_candidates: Sequence[RemovalCandidate], layers: Sequence[str], editor: Editor
 ) -> list[LayerRemoval]:
     """Return one removal for each layer, in the order of its first candidate.
 
     Args:
-        chosen: the candidates.
+        chosen_candidates: the candidates.
         layers: the names of all layers.
         editor: knows the ids of the filters.
     """
     removals: dict[str, LayerRemoval] = {}
-    for one in chosen:
+    for one in chosen_candidates:
         layer, index = layers[one.key[0]], one.key[1]
         known = removals.get(layer, LayerRemoval(layer, [], 0.0))
         id_ = editor.filter_ids(layer)[index]

@@ -21,7 +21,7 @@ class DiagnosticObservers:
     Args:
         target: the target of alerts that the user has given. With None, alerts are logged and shown
             only.
-        about: describes the run.
+        run_description: describes the run.
         trainer: the Trainer whose loggers get summaries; None if no logger gets any.
 
     Attributes:
@@ -30,7 +30,7 @@ class DiagnosticObservers:
     """
 
     def __init__(
-        self, target: AlertTarget | None, about: Mapping[str, str], trainer: Any = None
+        self, target: AlertTarget | None, run_description: Mapping[str, str], trainer: Any = None
     ) -> None:
         receivers: list[AlertReceiver] = []
         self.alerts = AlertMonitor(receivers)
@@ -42,7 +42,7 @@ class DiagnosticObservers:
             self.observers.append(summaries)
             receivers.append(summaries.receive_alert)
         if target is not None:
-            delivery = AlertDelivery(target, about)
+            delivery = AlertDelivery(target, run_description)
             self.observers.append(_ClosesDelivery(delivery))
             receivers.append(delivery.send)
 

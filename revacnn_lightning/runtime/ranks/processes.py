@@ -167,15 +167,15 @@ class TrainingProcesses:
         """What a rank other than 0 records; None in rank 0."""
         return None if self._worker is None else self._worker.recording
 
-    def resume_all_ranks(self, get_reasons: Callable[[], StopReasons] | None) -> None:
+    def resume_all_ranks(self, get_stop_reasons: Callable[[], StopReasons] | None) -> None:
         """Let all processes train this batch.
 
         Args:
-            get_reasons: returns why to stop again. None if no requests are served any more. Only
+            get_stop_reasons: returns why to stop again. None if requests are served no more. Only
                 the first process calls it.
         """
         if self._rank_zero is not None:
-            self._rank_zero.resume_all_ranks(get_reasons)
+            self._rank_zero.resume_all_ranks(get_stop_reasons)
 
     def update_model(self, editor: Editor | None) -> None:
         """Wrap the edited model again, in all processes together."""

@@ -83,18 +83,18 @@ class RankZero(ConnectedRank):
         except LostRankError as error:
             self._lose(error)
 
-    def resume_all_ranks(self, get_reasons: Callable[[], StopReasons] | None) -> None:
+    def resume_all_ranks(self, get_stop_reasons: Callable[[], StopReasons] | None) -> None:
         """Let all ranks train the batch. Call it once before every batch, whatever happens.
 
         Args:
-            get_reasons: returns why to stop again. It is called before few batches. None: the ranks
-                never stop again, because no requests are served any more.
+            get_stop_reasons: returns why to stop again. It is called before few batches. None: the
+                ranks never stop again, because no requests are served any more.
         """
         try:
-            if get_reasons is None:
+            if get_stop_reasons is None:
                 self._retire()
             elif self.is_stopped or self._has_arrived:
-                self._agree_on_next(get_reasons())
+                self._agree_on_next(get_stop_reasons())
         except LostRankError as error:
             self._lose(error)
 

@@ -110,8 +110,10 @@ class StatisticSums:
         )
 
     @staticmethod
-    def select_rows(names: Sequence[str], values: np.ndarray, wanted: Sequence[str]) -> np.ndarray:
-        """Return the rows of ``wanted`` statistics; NaN for those that are not in ``names``."""
+    def select_rows(
+        names: Sequence[str], values: np.ndarray, wanted_names: Sequence[str]
+    ) -> np.ndarray:
+        """Return the rows of the ``wanted_names``; NaN for those that are not in ``names``."""
         missing = np.full(values.shape[1], np.nan, np.float32)
-        rows = [values[names.index(name)] if name in names else missing for name in wanted]
-        return np.array(rows, np.float32).reshape(len(wanted), values.shape[1])
+        rows = [values[names.index(name)] if name in names else missing for name in wanted_names]
+        return np.array(rows, np.float32).reshape(len(wanted_names), values.shape[1])

@@ -44,7 +44,7 @@ def scale_new_filters(
     probe: ForwardProbe,
     *,
     double: bool = False,
-    last: bool = False,
+    is_last: bool = False,
 ) -> list[Tensor] | None:
     """Scale the weights and biases of new filters to outputs as strong as those of the others.
 
@@ -52,7 +52,7 @@ def scale_new_filters(
     the new filters: then the output stays the same.
 
     Args:
-        last: whether no other forward of the edit follows.
+        is_last: whether no other forward of the edit follows.
 
     Returns:
         The output of the model; None if there is nothing to scale.
@@ -68,7 +68,7 @@ def scale_new_filters(
     if not by_conv:
         return None
     with _measured(by_conv) as strengths:
-        output = evaluate(model, probe, double=double, last=last)
+        output = evaluate(model, probe, double=double, is_last=is_last)
     for conv, of_conv in by_conv.items():
         if conv in strengths:
             _scale(tx, model, of_conv, strengths[conv])

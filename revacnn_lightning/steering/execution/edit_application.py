@@ -86,8 +86,8 @@ class EditApplication:
     def __post_init__(self) -> None:
         self.probe = replace(self.probe, shared=ForwardCache())
 
-    def perform(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
-        """Perform a plan. ``groups`` are the channel groups of the model before.
+    def perform(self, plan: EditPlan, channel_groups: ChannelGroups) -> PerformedEdit:
+        """Perform a plan. ``channel_groups`` are the channel groups of the model before.
 
         The outputs are compared in single precision. If they differ by more than a few rounding
         units, and in half precision always, they are compared in double precision, which decides.
@@ -97,17 +97,17 @@ class EditApplication:
             EditFailedError: the verification failed.
             ForwardFailedError: the model's forward raised after the edit.
         """
-        start, unit = self.tx.size, groups.rounding_unit
+        start, unit = self.tx.size, channel_groups.rounding_unit
         if unit <= verification.DOUBLE_UNIT:
-            return self._attempt(plan, groups, "own")
+            return self._attempt(plan, channel_groups, "own")
         if unit <= verification.SINGLE_UNIT:
             with suppress(verification.UnexplainedDifferenceError):
-                return self._attempt(plan, groups, "quick")
+                return self._attempt(plan, channel_groups, "quick")
             self.tx.rollback(keep=start)
         with suppress(ForwardFailedError):
-            return self._attempt(plan, groups, "double")
+            return self._attempt(plan, channel_groups, "double")
         self.tx.rollback(keep=start)
-        return self._attempt(plan, groups, "own")
+        return self._attempt(plan, channel_groups, "own")
 
     def _attempt(
         self, plan: EditPlan, groups: ChannelGroups, comparison: Comparison
@@ -138,7 +138,7 @@ class EditApplication:
             undone.append(UndoneEdit(done, added, copies))
         check_same_structure(self.model, self.copies)
         known = performed[0][1].groups_before
-        output = evaluate(self.model, self.probe, last=known is not None)
+        output = evaluate(self.model, self.probe, is_last=known is not None)
         verification.check_shapes(output, before)
         groups = known or trace(self.model, self.probe)
         change = verification.relative_difference(output, before)
@@ -160,7 +160,7 @@ class EditApplication:
         check_same_structure(self.model, self.copies)
         with verification.execution_forbidden(removed):
             groups = trace(self.model, self.probe)
-            output = evaluate(self.model, self.probe, last=True)
+            output = evaluate(self.model, self.probe, is_last=True)
         verification.check_shapes(output, before)
         change = verification.relative_difference(output, before)
         return PerformedEdit(plan, None, change, groups, redone=redone)
@@ -190,11 +190,11 @@ class EditApplication:
             plan = realigned
             undo = self.perform_changes(plan)
         after = self._draw_silent_filters_again(plan, after)
-        output = self._match_activations(plan, after, last=comparable)
+        output = self._match_activations(plan, after, is_last=comparable)
         if comparable:
             self._check_output(output, expected, after.rounding_unit)
         else:
-            output = self._evaluate(last=True)  # it depends on the strength of new filters
+            output = self._evaluate(is_last=True)  # it depends on the strength of new filters
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), after)
 
     def _change_layers(self, plan: EditPlan) -> PerformedEdit:
@@ -203,7 +203,7 @@ class EditApplication:
         undo = self.perform_changes(plan)
         with verification.execution_forbidden(undo.removed_layers):
             after = trace(self.model, self.probe)
-            output = self._evaluate(last=True)
+            output = self._evaluate(is_last=True)
         verification.check_shapes(output, before)
         if all(layer.action == "insert" for layer in plan.layers):
             self._check_output(output, before, after.rounding_unit)
@@ -217,9 +217,9 @@ class EditApplication:
         if not is_read:
             groups = self._trace(plan, groups)
             groups = self._draw_silent_filters_again(plan, groups)
-            output = self._match_activations(plan, groups, last=True)
+            output = self._match_activations(plan, groups, is_last=True)
         else:
-            output = self._evaluate(last=True)
+            output = self._evaluate(is_last=True)
         verification.check_shapes(output, before)
         if expected is not None:
             self._check_output(output, expected, groups.rounding_unit)
@@ -251,9 +251,11 @@ class EditApplication:
     def _is_double(self) -> bool:
         return self._comparison == "double"
 
-    def _evaluate(self, noise: float = 0.0, *, last: bool = False) -> list[torch.Tensor]:
-        """Return the output, in the precision of this attempt; ``last`` as in `evaluate`."""
-        return evaluate(self.model, self.probe, double=self._is_double, noise=noise, last=last)
+    def _evaluate(self, noise: float = 0.0, *, is_last: bool = False) -> list[torch.Tensor]:
+        """Return the output, in the precision of this attempt; ``is_last`` as in `evaluate`."""
+        return evaluate(
+            self.model, self.probe, double=self._is_double, noise=noise, is_last=is_last
+        )
 
     def _trace(self, plan: EditPlan, last: ChannelGroups, trained: bool = False) -> ChannelGroups:
         """Trace the edited model; ``last`` is its last trace."""
@@ -261,7 +263,7 @@ class EditApplication:
         return trace(self.model, self.probe, new, expects_heads=heads, as_trained=trained)
 
     def _match_activations(
-        self, plan: EditPlan, groups: ChannelGroups, *, last: bool
+        self, plan: EditPlan, groups: ChannelGroups, *, is_last: bool
     ) -> list[torch.Tensor]:
         """Make new filters as active as the others, except where a norm does so anyway.
 
@@ -270,10 +272,10 @@ class EditApplication:
         normalized = {layer for layer, norms in groups.norm_after.items() if norms}
         edits = [e for e in random_edits(plan) if e.tensor.rpartition(".")[0] not in normalized]
         output = scale_new_filters(
-            self.tx, self.model, edits, self.probe, double=self._is_double, last=last
+            self.tx, self.model, edits, self.probe, double=self._is_double, is_last=is_last
         )
         sync_random_entries(self.tx, self.model, plan, self.copies)
-        return self._evaluate(last=last) if output is None else output
+        return self._evaluate(is_last=is_last) if output is None else output
 
     def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
         """Draw filters again whose output is zero wherever it is read; return the last trace.

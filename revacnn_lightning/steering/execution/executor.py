@@ -98,29 +98,29 @@ def perform(
     optimizers: Sequence[Optimizer],
     initializer: Initializer,
     redo_records: Sequence[ChangeRecord] | None = None,
-    source: nn.Module | None = None,
+    source_model: nn.Module | None = None,
 ) -> UndoRecord:
     """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`.
 
     Args:
         redo_records: what `revert` returned, if the plan is performed again: what it had added
             comes back as it was.
-        source: the model that the origins of copies belong to; None: ``model`` itself.
+        source_model: the model that the origins of copies belong to; None: ``model`` itself.
     """
     undo = UndoRecord()
-    source = model if source is None else source
+    source_model = model if source_model is None else source_model
     count = len(plan.values) + len(plan.tensors) + len(plan.layers)
     again = iter([None] * count if redo_records is None else redo_records)
     for value in plan.values:
         undo.changes.append(
-            apply_value_edit(tx, model, value, optimizers, initializer, next(again), source)
+            apply_value_edit(tx, model, value, optimizers, initializer, next(again), source_model)
         )
     for edit in plan.tensors:
         undo.changes.append(
             apply_tensor_edit(tx, model, edit, optimizers, initializer, next(again))
         )
     if redo_records is None:
-        copy_random_entries(tx, model, plan, source)
+        copy_random_entries(tx, model, plan, source_model)
     update_size_attributes(tx, model, plan)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)

@@ -46,7 +46,7 @@ class Initializer:
         """Return an initializer with a generator of its own."""
         return cls(torch.Generator().manual_seed(seed), initialize)
 
-    def draw(self, owner: nn.Module, name: str, like: Tensor) -> Tensor:
+    def draw(self, module: nn.Module, name: str, like: Tensor) -> Tensor:
         """Return initial values of the shape, type and device of ``like``.
 
         The user's function and the layer's own ``reset_parameters`` draw them where the layer has
@@ -55,25 +55,25 @@ class Initializer:
         are normal with the standard deviation of ``like``.
 
         Args:
-            owner: the module that the tensor belongs to.
+            module: the module that the tensor belongs to.
             name: the tensor in the module, such as "weight".
 
         Raises:
             EditFailedError: the user's function raised, or returned values of no use.
         """
-        reset = getattr(type(owner), "reset_parameters", None)
+        reset = getattr(type(module), "reset_parameters", None)
         is_own = callable(reset) and reset not in _OF_TORCH
-        is_plain = name in owner._parameters and "parametrizations" not in owner._modules
+        is_plain = name in module._parameters and "parametrizations" not in module._modules
         if not is_plain or (self.initialize is None and not is_own):
-            return default_initial_values(owner, like, self.generator)
-        layer = _copy_of(owner, name, default_initial_values(owner, like, self.generator))
+            return default_initial_values(module, like, self.generator)
+        layer = _copy_of(module, name, default_initial_values(module, like, self.generator))
         seed = int(torch.randint(2**31, (), generator=self.generator))
         with random_states_restored([like]), torch.no_grad():
             seed_torch_random_states(seed, [like])
             np.random.seed(seed)
             random.seed(seed)
             if is_own:
-                _run(layer.reset_parameters, f"{type(owner).__name__}.reset_parameters")
+                _run(layer.reset_parameters, f"{type(module).__name__}.reset_parameters")
             if self.initialize is not None:
                 initialize = self.initialize
                 _run(lambda: initialize(layer), "the option init=...")
@@ -81,16 +81,16 @@ class Initializer:
         if values is None or values.shape != like.shape or not values.isfinite().all():
             raise EditFailedError(
                 f"the initial values of {name} that the option init=... gave a "
-                f"{type(owner).__name__} are not finite numbers of shape {tuple(like.shape)}; "
+                f"{type(module).__name__} are not finite numbers of shape {tuple(like.shape)}; "
                 "correct the function. The edit was rolled back"
             )
         return values.detach().to(like)
 
 
-def default_initial_values(owner: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return torch's default initial values for a tensor of ``owner``; see `Initializer.draw`."""
-    if isinstance(owner, (UnitLayer, ParametrizationList)):
-        weight = like if like.ndim > 1 else tensor_or_original(owner, "weight")
+def default_initial_values(module: nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return torch's default initial values for a tensor of ``module``; see `Initializer.draw`."""
+    if isinstance(module, (UnitLayer, ParametrizationList)):
+        weight = like if like.ndim > 1 else tensor_or_original(module, "weight")
         weight = like if weight is None else weight
         fan_in = nn.init._calculate_fan_in_and_fan_out(weight)[0] if weight.ndim > 1 else 1
         bound = 1 / math.sqrt(max(fan_in, 1))
@@ -103,12 +103,12 @@ def default_initial_values(owner: nn.Module, like: Tensor, generator: torch.Gene
     return values.to(like)
 
 
-def _copy_of(owner: nn.Module, name: str, values: Tensor) -> Any:
+def _copy_of(module: nn.Module, name: str, values: Tensor) -> Any:
     """Return a copy of a layer on the CPU, with these values, without children and hooks."""
-    layer = object.__new__(type(owner))
-    vars(layer).update(vars(owner))
-    vars(layer).update({table: {} for table in _EMPTY_TABLES if table in vars(owner)})
-    own = {**owner._parameters, name: values}
+    layer = object.__new__(type(module))
+    vars(layer).update(vars(module))
+    vars(layer).update({table: {} for table in _EMPTY_TABLES if table in vars(module)})
+    own = {**module._parameters, name: values}
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     vars(layer)["_parameters"] = {
         each: None if tensor is None else nn.Parameter(tensor.detach().to("cpu", dtype, copy=True))
@@ -116,7 +116,7 @@ def _copy_of(owner: nn.Module, name: str, values: Tensor) -> Any:
     }
     vars(layer)["_buffers"] = {
         each: None if tensor is None else tensor.detach().to("cpu", copy=True)
-        for each, tensor in owner._buffers.items()
+        for each, tensor in module._buffers.items()
     }
     return layer
 

@@ -47,11 +47,11 @@ def align_plan_columns(
     return sync_copy_edits(msgspec.structs.replace(plan, tensors=tensors))
 
 
-def are_normalized_together(groups: ChannelGroups, plan: EditPlan) -> bool:
+def are_normalized_together(channel_groups: ChannelGroups, plan: EditPlan) -> bool:
     """Return whether the edited channels are normalized together: then no output is expected."""
-    moves = [move for move in plan.filters if move.layer in groups.filters]
-    edited = {g for m in moves for g in groups.groups_of_filters(m.layer, _edited(m))}
-    return bool(groups.why_normalized_together(edited))
+    moves = [move for move in plan.filters if move.layer in channel_groups.filters]
+    edited = {g for m in moves for g in channel_groups.groups_of_filters(m.layer, _edited(m))}
+    return bool(channel_groups.why_normalized_together(edited))
 
 
 def _edited(move: FilterMove) -> list[int]:

@@ -34,13 +34,13 @@ def apply_value_edit(
     optimizers: Sequence[Optimizer],
     initializer: Initializer,
     redo_record: ChangeRecord | None = None,
-    source: nn.Module | None = None,
+    source_model: nn.Module | None = None,
 ) -> ChangeRecord:
     """Change the values. The optimizer state of replaced entries is reset to its start.
 
     Args:
         redo_record: what `revert_value_edit` returned, if the edit is redone: values and state.
-        source: the model that the origin of a copy belongs to; None: ``model`` itself.
+        source_model: the model that the origin of a copy belongs to; None: ``model`` itself.
     """
     owner, tensor = find_tensor(model, edit.tensor)
     at = torch.tensor(edit.indices, device=tensor.device)
@@ -52,7 +52,7 @@ def apply_value_edit(
         if redo_record is not None:
             new = _redone_rows(rows, edit, redo_record)
         elif edit.origin and edit.action == "fresh":
-            new = find_tensor(source or model, edit.origin)[1].detach().to(data)
+            new = find_tensor(source_model or model, edit.origin)[1].detach().to(data)
             new = new.index_select(edit.dim, at)
         else:
             new = _new_rows(owner, data, rows, edit, at, initializer)
@@ -164,18 +164,18 @@ def _adapt_gains(
 
 
 def copy_random_entries(
-    tx: Transaction, model: nn.Module, plan: EditPlan, source: nn.Module
+    tx: Transaction, model: nn.Module, plan: EditPlan, source_model: nn.Module
 ) -> None:
     """Give the random entries of every copy the values that those of its origin have.
 
-    ``source`` is the model that the origins belong to.
+    ``source_model`` is the model that the origins belong to.
     """
     edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
     for edit in edits:
         if not edit.origin or not random_indices(edit):
             continue
         tensor = find_tensor(model, edit.tensor)[1]
-        origin = find_tensor(source, edit.origin)[1]
+        origin = find_tensor(source_model, edit.origin)[1]
         with torch.no_grad():
             at = torch.tensor(random_indices(edit))
             rows = origin.detach().index_select(edit.dim, at.to(origin.device)).to(tensor)

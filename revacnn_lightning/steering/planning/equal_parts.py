@@ -25,8 +25,8 @@ MANY = 4  # fewer filters are looked for if at least one in so many of a layer i
 
 
 def choose_balanced_groups(
-    groups: ChannelGroups,
-    chosen: Sequence[int],
+    channel_groups: ChannelGroups,
+    chosen_groups: Sequence[int],
     layer: str,
     filters: Sequence[int],
     copy_count: int,
@@ -34,24 +34,27 @@ def choose_balanced_groups(
     """Choose the channel groups to edit so that parts of equal size stay equal.
 
     Args:
-        groups: the channel groups of the model.
-        chosen: the groups to edit if equal parts change at equal positions.
+        channel_groups: the channel groups of the model.
+        chosen_groups: the groups to edit if equal parts change at equal positions.
         filters: the filters of ``layer`` that must be edited; an empty list leaves the choice open.
         copy_count: how many copies of each channel are added; -1 removes the channels.
 
     Returns:
-        The channel groups and those of them to edit: ``chosen``, or others of fewer filters.
+        The channel groups and those of them to edit: ``chosen_groups``, or others of fewer filters.
         None if no choice was found that keeps each channel in its parts and each layer non-empty.
     """
-    given = groups, list(chosen)
-    if not groups.equal_parts:
+    given = channel_groups, list(chosen_groups)
+    if not channel_groups.equal_parts:
         return given
-    is_exact = _is_exact(groups, chosen, copy_count)
-    own = len(groups.filters_in(chosen).get(layer, ()))
-    if is_exact and (own < 2 or own * MANY < len(groups.filters[layer])):
+    is_exact = _is_exact(channel_groups, chosen_groups, copy_count)
+    own = len(channel_groups.filters_in(chosen_groups).get(layer, ()))
+    if is_exact and (own < 2 or own * MANY < len(channel_groups.filters[layer])):
         return given
-    divisions = _connected(groups, chosen)
-    finer, limit = groups.ignoring_part_positions, _filter_count(groups, chosen)
+    divisions = _connected(channel_groups, chosen_groups)
+    finer, limit = (
+        channel_groups.ignoring_part_positions,
+        _filter_count(channel_groups, chosen_groups),
+    )
     for found in (
         balanced_choices(finer, divisions, layer, filters, copy_count) if divisions else ()
     ):
@@ -62,17 +65,23 @@ def choose_balanced_groups(
     return given if is_exact else None
 
 
-def dividing_module_names(groups: ChannelGroups, chosen: Sequence[int]) -> list[str]:
+def dividing_module_names(channel_groups: ChannelGroups, chosen_groups: Sequence[int]) -> list[str]:
     """Return the modules that divide channels of these groups into equal parts."""
-    edited = _mask(groups, chosen)
-    found = [each.where for each in groups.equal_parts if edited[np.concatenate(each.parts)].any()]
+    edited = _mask(channel_groups, chosen_groups)
+    found = [
+        each.where
+        for each in channel_groups.equal_parts
+        if edited[np.concatenate(each.parts)].any()
+    ]
     return list(dict.fromkeys(found))
 
 
-def keeps_equal_parts(groups: ChannelGroups, chosen: Iterable[int], copy_count: int) -> bool:
+def keeps_equal_parts(
+    channel_groups: ChannelGroups, chosen_groups: Iterable[int], copy_count: int
+) -> bool:
     """Return whether each channel stays in its parts if these groups are removed or copied."""
-    orders = _Orders(_mask(groups, chosen), copy_count)
-    return all(orders.divide(each) for each in groups.equal_parts)
+    orders = _Orders(_mask(channel_groups, chosen_groups), copy_count)
+    return all(orders.divide(each) for each in channel_groups.equal_parts)
 
 
 class _Orders:
@@ -126,28 +135,36 @@ def _transposed(channels: np.ndarray, rows: int) -> np.ndarray:
     return channels.reshape(rows, -1).T.ravel()
 
 
-def _mask(groups: ChannelGroups, chosen: Iterable[int]) -> np.ndarray:
+def _mask(channel_groups: ChannelGroups, chosen_groups: Iterable[int]) -> np.ndarray:
     """Return, for each channel, whether it belongs to one of these groups."""
-    return np.isin(groups.group_of_each(np.arange(len(groups.arrival))), list(chosen))
+    return np.isin(
+        channel_groups.group_of_each(np.arange(len(channel_groups.arrival))), list(chosen_groups)
+    )
 
 
-def _is_exact(groups: ChannelGroups, chosen: Sequence[int], copy_count: int) -> bool:
+def _is_exact(channel_groups: ChannelGroups, chosen_groups: Sequence[int], copy_count: int) -> bool:
     """Return whether an edit of these groups keeps parts, and some channels of each tensor."""
-    sizes = ((groups.dimension(*at).size, len(own)) for at, own in groups.members(chosen).items())
+    sizes = (
+        (channel_groups.dimension(*at).size, len(own))
+        for at, own in channel_groups.members(chosen_groups).items()
+    )
     is_left = copy_count > 0 or all(own < size for size, own in sizes)
-    return is_left and keeps_equal_parts(groups, chosen, copy_count)
+    return is_left and keeps_equal_parts(channel_groups, chosen_groups, copy_count)
 
 
-def _filter_count(groups: ChannelGroups, chosen: Sequence[int]) -> int:
+def _filter_count(channel_groups: ChannelGroups, chosen_groups: Sequence[int]) -> int:
     """Return how many filters of all layers belong to these groups."""
-    return sum(map(len, groups.filters_in(chosen).values()))
+    return sum(map(len, channel_groups.filters_in(chosen_groups).values()))
 
 
-def _connected(groups: ChannelGroups, chosen: Sequence[int]) -> list[EqualParts]:
+def _connected(channel_groups: ChannelGroups, chosen_groups: Sequence[int]) -> list[EqualParts]:
     """Return the divisions of the channels of these groups, and of what is divided with them."""
-    divided = [set(groups.groups_of_channels(np.concatenate(e.parts))) for e in groups.equal_parts]
-    reached, count = set(chosen), 0
+    divided = [
+        set(channel_groups.groups_of_channels(np.concatenate(e.parts)))
+        for e in channel_groups.equal_parts
+    ]
+    reached, count = set(chosen_groups), 0
     while count < len(reached):
         count = len(reached)
         reached |= set().union(*(each for each in divided if each & reached))
-    return [e for e, own in zip(groups.equal_parts, divided, strict=True) if own & reached]
+    return [e for e, own in zip(channel_groups.equal_parts, divided, strict=True) if own & reached]

@@ -27,17 +27,19 @@ class LayerCostAndSize(NamedTuple):
     output_size: tuple[int, ...] | None = None
 
 
-def layer_costs_and_sizes(groups: ChannelGroups, model: nn.Module) -> dict[str, LayerCostAndSize]:
+def layer_costs_and_sizes(
+    channel_groups: ChannelGroups, model: nn.Module
+) -> dict[str, LayerCostAndSize]:
     """Return what each module of the model that the traced forwards called costs and returns."""
     macs: Counter[str] = Counter()
-    for cost in groups.op_costs:
+    for cost in channel_groups.op_costs:
         macs[cost.modules[-1] if cost.modules else ""] += cost.macs
     return {
         name: LayerCostAndSize(
-            round(macs[name] / groups.samples),
+            round(macs[name] / channel_groups.samples),
             _output_size(model.get_submodule(name), [out for _, out in shapes]),
         )
-        for name, shapes in groups.shapes.items()
+        for name, shapes in channel_groups.shapes.items()
     }
 
 

@@ -17,24 +17,24 @@ from revacnn_lightning.telemetry.unit_layers import UnitLayer
 __all__ = ["count_macs", "count_macs_after"]
 
 
-def count_macs(groups: ChannelGroups) -> int:
+def count_macs(channel_groups: ChannelGroups) -> int:
     """Return the MACs of one sample in the probe's first forward, in training mode."""
-    return round(sum(cost.macs for cost in groups.op_costs) / groups.samples)
+    return round(sum(cost.macs for cost in channel_groups.op_costs) / channel_groups.samples)
 
 
-def count_macs_after(groups: ChannelGroups, plan: EditPlan, model: nn.Module) -> int:
+def count_macs_after(channel_groups: ChannelGroups, plan: EditPlan, model: nn.Module) -> int:
     """Return the MACs after the plan. ``model`` is the traced model, not edited yet."""
-    copies = np.ones(len(groups.arrival), int)  # of each channel after the edit; 0: removed
+    copies = np.ones(len(channel_groups.arrival), int)  # of each channel after the edit; 0: removed
     for edit in plan.tensors:
-        dimension = groups.dimension(edit.tensor, edit.dim)
+        dimension = channel_groups.dimension(edit.tensor, edit.dim)
         copies[dimension.start : dimension.stop] = np.bincount(
             old_indices_and_new_mask(edit)[0], minlength=dimension.size
         )
     total = 0
-    for cost in groups.op_costs:
+    for cost in channel_groups.op_costs:
         total += _resized(cost, copies)
         total += sum(_change(cost, layer, model) for layer in plan.layers)
-    return round(total / groups.samples)
+    return round(total / channel_groups.samples)
 
 
 def _resized(cost: OpCost, copies: np.ndarray) -> int:

@@ -27,7 +27,7 @@ Shuffle = tuple[EqualParts, EqualParts]  # into rows, and the split of the trans
 
 
 def balanced_choices(
-    groups: ChannelGroups,
+    channel_groups: ChannelGroups,
     divisions: Sequence[EqualParts],
     layer: str,
     filters: Sequence[int],
@@ -36,7 +36,7 @@ def balanced_choices(
     """Yield choices of groups to edit after which parts of equal size are equal again.
 
     Args:
-        groups: the channel groups, in which equal parts are not coupled.
+        channel_groups: the channel groups, in which equal parts are not coupled.
         divisions: the divisions of channels into equal parts.
         filters: the filters of ``layer`` that must be chosen; an empty list leaves the choice open.
         copy_count: how many copies of each channel are added; -1 removes the channels.
@@ -45,8 +45,10 @@ def balanced_choices(
     paths = _Paths(shuffles)
     smallest = min((len(rows.parts[0]) for rows, _ in shuffles), default=0)
     for each in range(1, int(MAX_SHARE * smallest) + 1) if shuffles else (0,):
-        program = _Program(groups, divisions, copy_count)
-        own = groups.groups_of_filters(layer, filters or range(len(groups.filters[layer])))
+        program = _Program(channel_groups, divisions, copy_count)
+        own = channel_groups.groups_of_filters(
+            layer, filters or range(len(channel_groups.filters[layer]))
+        )
         program.choose(own, at_least=len(own) if filters else 1)
         for division in divisions:
             program.divide(division)
@@ -73,11 +75,11 @@ class _Program:
     """The integer program. Its first variables are the groups, the others sizes of parts."""
 
     def __init__(
-        self, groups: ChannelGroups, divisions: Sequence[EqualParts], copy_count: int
+        self, channel_groups: ChannelGroups, divisions: Sequence[EqualParts], copy_count: int
     ) -> None:
         channels = np.concatenate([part for each in divisions for part in each.parts])
-        self._groups = groups
-        self._chosen = np.unique(groups.group_of_each(channels))
+        self._groups = channel_groups
+        self._chosen = np.unique(channel_groups.group_of_each(channels))
         self._copy_count = copy_count
         self._rows: list[tuple[np.ndarray, float, float]] = []  # coefficients, lowest, highest
         self._outside: list[int] = []  # chosen groups whose channels nothing divides

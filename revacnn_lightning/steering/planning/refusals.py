@@ -11,20 +11,23 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 __all__ = ["check_editable", "check_not_fixed", "why_not_editable"]
 
 
-def why_not_editable(groups: ChannelGroups, layer: str) -> str:
+def why_not_editable(channel_groups: ChannelGroups, layer: str) -> str:
     """Return why no filter of this layer can be added or removed; "" if some can."""
-    if layer in groups.untraced:
-        return _why_untraced(groups, layer)
-    if layer in groups.unlabeled:
-        return f"{layer} {groups.unlabeled[layer]}"
-    reasons = [groups.why_fixed([g]) for g in groups.groups_of_channels(groups.filters[layer])]
+    if layer in channel_groups.untraced:
+        return _why_untraced(channel_groups, layer)
+    if layer in channel_groups.unlabeled:
+        return f"{layer} {channel_groups.unlabeled[layer]}"
+    reasons = [
+        channel_groups.why_fixed([g])
+        for g in channel_groups.groups_of_channels(channel_groups.filters[layer])
+    ]
     return f"filters of {layer} {reasons[0]}" if all(reasons) else ""
 
 
-def _why_untraced(groups: ChannelGroups, layer: str) -> str:
+def _why_untraced(channel_groups: ChannelGroups, layer: str) -> str:
     """Return why a layer that no forward runs cannot be edited."""
-    is_read = any(dimension.tensor == f"{layer}.weight" for dimension in groups.dimensions)
-    if is_read and f"{layer}.weight" not in groups.unused:
+    is_read = any(dimension.tensor == f"{layer}.weight" for dimension in channel_groups.dimensions)
+    if is_read and f"{layer}.weight" not in channel_groups.unused:
         return f"{layer} is not run as a layer, but other operations read its weight"
     return (
         f"{layer} was not run by any forward of the model; it can be edited when a training step "

@@ -125,14 +125,14 @@ def filter_move(layer: str, edit: TensorEdit, filter_count: int) -> FilterMove:
 
 
 def _filter_moves(
-    groups: ChannelGroups, edits: Sequence[TensorEdit], edited: Sequence[int]
+    channel_groups: ChannelGroups, edits: Sequence[TensorEdit], edited: Sequence[int]
 ) -> list[FilterMove]:
     """Return the filter moves of every conv with filters in the edited groups."""
     by_dimension = {(edit.tensor, edit.dim): edit for edit in edits}
     moves = []
-    for layer in groups.filters_in(edited):
-        channels = groups.filters[layer]
-        place = groups.locate(int(channels[0]))
+    for layer in channel_groups.filters_in(edited):
+        channels = channel_groups.filters[layer]
+        place = channel_groups.locate(int(channels[0]))
         edit = by_dimension.get(place[:2]) if place else None
         if edit is not None:
             moves.append(filter_move(layer, edit, len(channels)))

@@ -32,9 +32,11 @@ from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 __all__ = ["is_untraceable_single_filter", "plan_single_growth"]
 
 
-def is_untraceable_single_filter(model: nn.Module, groups: ChannelGroups, layer: str) -> bool:
+def is_untraceable_single_filter(
+    model: nn.Module, channel_groups: ChannelGroups, layer: str
+) -> bool:
     """Return whether a layer was run, but its path cannot be traced because it has one filter."""
-    if layer not in groups.unlabeled:
+    if layer not in channel_groups.unlabeled:
         return False
     module = model.get_submodule(layer)
     return isinstance(module, UnitLayer) and filter_count(module) == 1
@@ -92,15 +94,17 @@ def _plan_widened(context: PlanningContext, request: requests.AddFilters) -> Edi
     )
 
 
-def _without(edit: TensorEdit, groups: ChannelGroups, extra: list[int]) -> TensorEdit:
+def _without(edit: TensorEdit, channel_groups: ChannelGroups, extra: list[int]) -> TensorEdit:
     """Return an edit of a tensor without the entries of the extra filters."""
-    removed = groups.members(extra).get((edit.tensor, edit.dim), np.zeros(0, int))
+    removed = channel_groups.members(extra).get((edit.tensor, edit.dim), np.zeros(0, int))
     runs, new = _remapped(edit, removed)
     return msgspec.structs.replace(edit, size=edit.size - len(removed), runs=runs, new=new)
 
 
-def _without_filters(move: FilterMove, groups: ChannelGroups, extra: list[int]) -> FilterMove:
-    removed = np.array(groups.filters_in(extra).get(move.layer, []), int)
+def _without_filters(
+    move: FilterMove, channel_groups: ChannelGroups, extra: list[int]
+) -> FilterMove:
+    removed = np.array(channel_groups.filters_in(extra).get(move.layer, []), int)
     runs, new = _remapped(move, removed)
     return msgspec.structs.replace(move, size=move.size - len(removed), runs=runs, new=new)
 

@@ -157,16 +157,18 @@ def _restored(
     return side_effect_free(model, training, observe=False, objects=objects)
 
 
-def _runner(probe: ForwardProbe, tensors: TensorState, *, exact: bool, last: bool = False) -> Run:
+def _runner(
+    probe: ForwardProbe, tensors: TensorState, *, exact: bool, is_last: bool = False
+) -> Run:
     """Return what runs the operations of the next forward.
 
     Args:
         exact: whether the values that the forward computes matter, see `ReusedOutputs`.
-        last: whether no other forward of the edit follows.
+        is_last: whether no other forward of the edit follows.
     """
     outputs = None if probe.shared is None else probe.shared.outputs
     if outputs is not None:
-        outputs.begin(exact=exact, last=last)
+        outputs.begin(exact=exact, is_last=is_last)
 
     def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         written = written_tensors(func, args, kwargs)
@@ -198,14 +200,14 @@ def evaluate(
     *,
     double: bool = False,
     noise: float = 0.0,
-    last: bool = False,
+    is_last: bool = False,
 ) -> list[Tensor]:
     """Return the floating-point outputs of the probe's first forward, in evaluation mode.
 
     Args:
         double: compute in double precision, whatever types the model computes in.
         noise: relative error of the weights and images then, as in `DoublePrecisionMode`.
-        last: whether no other forward of the edit follows: then its outputs are not kept.
+        is_last: whether no other forward of the edit follows: then its outputs are not kept.
 
     Raises:
         ForwardFailedError: the forward raised.
@@ -214,7 +216,7 @@ def evaluate(
         tensors = stack.enter_context(_restored(model, probe, training=False))
         if not tensors.are_all_copied:  # of compiled code, no operation is observed
             alone = replace(probe, shared=None) if double else probe  # nothing else is double
-            stack.enter_context(_Observed(_runner(alone, tensors, exact=True, last=last)))
+            stack.enter_context(_Observed(_runner(alone, tensors, exact=True, is_last=is_last)))
         if double:
             stack.enter_context(DoublePrecisionMode(noise))
         found = _tensors_in(run_forward(probe.forwards[0], probe.hint))

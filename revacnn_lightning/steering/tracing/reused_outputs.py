@@ -67,16 +67,16 @@ class ReusedOutputs:
         self._bytes = 0  # of all results
         self._is_full = False
 
-    def begin(self, *, exact: bool, last: bool = False) -> None:
+    def begin(self, *, exact: bool, is_last: bool = False) -> None:
         """Begin a forward, in which each output is returned at most once.
 
         Args:
             exact: whether the values that the forward computes matter.
-            last: whether no other forward is expected; if one comes, it computes more itself.
+            is_last: whether no other forward is expected; if one comes, it computes more itself.
         """
         self._forward += 1
         self._is_exact = exact
-        self._is_last = last
+        self._is_last = is_last
         self._produced.clear()
         self._calls.begin()
         self._numbers.begin()

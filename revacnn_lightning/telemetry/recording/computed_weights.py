@@ -40,17 +40,17 @@ def weight_computing_module(conv: UnitLayer) -> nn.Module | None:
     return parametrization_of(conv) or conv
 
 
-def computed_weight(conv: UnitLayer, source: nn.Module, output: Any) -> Tensor | None:
+def computed_weight(conv: UnitLayer, module: nn.Module, output: Any) -> Tensor | None:
     """Return the weight of a forward that has just ended, or None if it is unknown.
 
     Args:
         conv: the conv.
-        source: the `weight_computing_module` of the conv, which was called.
+        module: the `weight_computing_module` of the conv, which was called.
         output: the output of that module.
     """
     if not isinstance(output, Tensor):
         return None
-    if source is not conv:
+    if module is not conv:
         return output
     if _has_standard_forward(conv):
         weight = stored_tensor(conv, "weight")

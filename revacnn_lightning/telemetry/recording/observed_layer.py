@@ -93,22 +93,22 @@ class ObservedLayer:
         self.begin_batch()
 
 
-def observe_weight(layer: ObservedLayer, source: nn.Module, output: Any) -> None:
+def observe_weight(layer: ObservedLayer, module: nn.Module, output: Any) -> None:
     """Receive the weight that a call of the layer's `weight_computing_module` has computed."""
-    weight = computed_weight(layer.conv, source, output)
+    weight = computed_weight(layer.conv, module, output)
     if weight is not None:
         layer.weights.observe(weight)
 
 
 def reset_selected_layers(
-    model: nn.Module, selection: LayerSelection, known: Iterable[ObservedLayer]
+    model: nn.Module, selection: LayerSelection, known_layers: Iterable[ObservedLayer]
 ) -> list[ObservedLayer]:
     """Return the selected layers of the model, in the order of the model, all of them reset.
 
-    Those of ``known`` whose module is still there are used again. A module that is shared by
+    Those of ``known_layers`` whose module is still there are used again. A module that is shared by
     several others has one layer.
     """
-    layer_of = {layer.conv: layer for layer in known}
+    layer_of = {layer.conv: layer for layer in known_layers}
     layers: list[ObservedLayer] = []
     split = find_fsdp_modules(model)
     for name, conv in selection.select(model):

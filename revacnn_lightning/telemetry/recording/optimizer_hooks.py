@@ -82,9 +82,9 @@ class OptimizerHooks:
         self._layers = layers
         self._cache.clear()
 
-    def begin_batch(self, due: frozenset[str]) -> None:
-        """Measure what is ``due`` at the next step, in this batch or in a later one."""
-        self.pending = due if self.has_stepped else self.pending | due
+    def begin_batch(self, due_statistics: frozenset[str]) -> None:
+        """Measure what is ``due_statistics`` at the next step, in this batch or in a later one."""
+        self.pending = due_statistics if self.has_stepped else self.pending | due_statistics
         self.has_stepped = False
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:

@@ -14,7 +14,9 @@ _SHARED_PARTS = {
 }
 
 
-def cost_per_statistic(parts: Mapping[str, float], sampled: Set[str]) -> dict[str, float]:
+def cost_per_statistic(
+    seconds_by_part: Mapping[str, float], sampled_statistics: Set[str]
+) -> dict[str, float]:
     """Return the seconds spent on each statistic.
 
     Most parts belong to one statistic and have its name. Two are a single pass for several
@@ -22,12 +24,14 @@ def cost_per_statistic(parts: Mapping[str, float], sampled: Set[str]) -> dict[st
     `MAP_GRADIENT_STATISTICS`. Those of them that are sampled share its time evenly.
 
     Args:
-        parts: seconds of each part of the batch.
-        sampled: the statistics of the batch.
+        seconds_by_part: seconds of each part of the batch.
+        sampled_statistics: the statistics of the batch.
     """
-    costs = {name: seconds for name, seconds in parts.items() if name not in _SHARED_PARTS}
+    costs = {
+        name: seconds for name, seconds in seconds_by_part.items() if name not in _SHARED_PARTS
+    }
     for part, statistics in _SHARED_PARTS.items():
-        sharing = sorted(statistics & sampled)
+        sharing = sorted(statistics & sampled_statistics)
         for name in sharing:
-            costs[name] = costs.get(name, 0.0) + parts.get(part, 0.0) / len(sharing)
+            costs[name] = costs.get(name, 0.0) + seconds_by_part.get(part, 0.0) / len(sharing)
     return costs

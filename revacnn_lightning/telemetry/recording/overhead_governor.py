@@ -71,21 +71,26 @@ class OverheadGovernor:
             if (self._batch + position) % self.sampling_intervals.get(name, 1) == 0
         ]
 
-    def update(self, step: float, costs: dict[str, float], fixed: float = 0.0) -> bool:
+    def update(
+        self,
+        step_seconds: float,
+        seconds_by_statistic: dict[str, float],
+        fixed_seconds: float = 0.0,
+    ) -> bool:
         """Add the times of a batch to the averages, and adapt the intervals from time to time.
 
         Args:
-            step: seconds of the whole batch, our overhead included.
-            costs: seconds of it spent on each statistic that was sampled.
-            fixed: seconds of it spent independently of the statistics.
+            step_seconds: seconds of the whole batch, our overhead included.
+            seconds_by_statistic: seconds of it spent on each statistic that was sampled.
+            fixed_seconds: seconds of it spent independently of the statistics.
 
         Returns:
             Whether `sampling_intervals` has changed.
         """
-        without_us = step - sum(costs.values()) - fixed
+        without_us = step_seconds - sum(seconds_by_statistic.values()) - fixed_seconds
         self._step = _update_average(self._step, max(without_us, 0.0))
-        self._fixed = _update_average(self._fixed, fixed)
-        for name, seconds in costs.items():
+        self._fixed = _update_average(self._fixed, fixed_seconds)
+        for name, seconds in seconds_by_statistic.items():
             self._costs[name] = _update_average(self._costs.get(name, 0.0), seconds)
         self._batches_since_decision += 1
         if self._batches_since_decision < DECISION_INTERVAL:

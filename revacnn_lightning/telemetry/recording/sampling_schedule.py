@@ -102,20 +102,20 @@ class SamplingSchedule:
         return {n: 1 if n in self._required else known.get(n, 1) for n in self.names}
 
     def begin_batch(
-        self, inspected: frozenset[str], others: Collection[str] = ()
+        self, inspected_layers: frozenset[str], others: Collection[str] = ()
     ) -> frozenset[str]:
         """Select what the next batch samples, of the statistics and of ``others``, and return it.
 
         Optimizer statistics with an interval wait for the next optimizer step: they enter the
         batch's ``statistics`` with `add`.
         """
-        self.inspected = inspected
+        self.inspected = inspected_layers
         limited = [name for name in self.names if name not in self._required]
         due = self._required | frozenset(self._governor.select_due([*limited, *others]))
         self._samples_others = bool(others)
         waiting = OPTIMIZER_STATISTICS & self._governor.sampling_intervals.keys()
         self._sample(due - waiting)
-        self._batch.inspected = inspected
+        self._batch.inspected = inspected_layers
         return due
 
     def add_optimizer_statistics(self, statistics: frozenset[str]) -> None:

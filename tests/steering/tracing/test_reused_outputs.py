@@ -89,7 +89,7 @@ def test_the_last_forward_keeps_nothing() -> None:
     change_weight(model.convs[1])
     kept = probe.shared.outputs._bytes
     outputs: list[list[Tensor]] = []
-    assert convs_computed(lambda: outputs.append(evaluate(model, probe, last=True))) == 2
+    assert convs_computed(lambda: outputs.append(evaluate(model, probe, is_last=True))) == 2
     assert probe.shared.outputs._bytes == kept
     assert torch.equal(outputs[0][0], evaluate(model, nets.probe_of(model))[0])
 
@@ -100,7 +100,7 @@ def test_the_last_forward_reuses_what_is_equal_behind_a_change() -> None:
     expected = evaluate(model, probe)
     replace_data(Transaction(), model.convs[0].weight, model.convs[0].weight.detach().clone(), None)
     outputs: list[list[Tensor]] = []
-    assert convs_computed(lambda: outputs.append(evaluate(model, probe, last=True))) <= 1
+    assert convs_computed(lambda: outputs.append(evaluate(model, probe, is_last=True))) <= 1
     assert torch.equal(outputs[0][0], expected[0])
 
 
