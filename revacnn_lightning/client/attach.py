@@ -124,7 +124,7 @@ def _explain_silence(connection: Connection) -> str:
     if not connection.is_local():
         return f"; keep this command running here: {connection.ssh_command()}"
     pid = connection.pid
-    if connection.is_stopped():
+    if connection.is_suspended():
         return f": its process {pid} is stopped; continue it with kill -CONT {pid}"
     if not is_reachable(connection):
         return f": its process {pid} exists, but nobody listens at its sockets; start it again"

@@ -22,7 +22,7 @@ WORDS: dict[FindingKind, str] = {
 
 
 def describe_finding(kind: FindingKind, count: int) -> str:
-    """Return for example ``3 dead``."""
+    """Return a finding in words, such as ``3 dead``."""
     return f"{count} {WORDS[kind]}"
 
 

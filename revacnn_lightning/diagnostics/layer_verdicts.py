@@ -46,7 +46,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class TwinGroup:
-    """Twins, the strongest first.
+    """Filters that are twins of each other, the strongest first.
 
     ``share`` is the least R² of them, ``scales`` how strong each is relative to the first.
     ``change`` is the change of the loss if they are merged, with its standard error; NaN if it is

@@ -112,7 +112,7 @@ class Connection(Struct, frozen=True):
         is_older = bool(self.machine) and boot_id_of(self.machine) != boot_id_of(machine_id())
         return is_older and self.hostname == socket.gethostname() and self._precedes_boot()
 
-    def is_stopped(self) -> bool:
+    def is_suspended(self) -> bool:
         """Return True if the process of the run is on this machine and is stopped, as by Ctrl-Z."""
         return self.is_local() and self.pid > 0 and is_process_stopped(self.pid, self.process_start)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from revacnn_lightning.protocol.messages import Applied
     from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
 
-__all__ = ["applied_html", "card_html", "plan_html", "table_html"]
+__all__ = ["applied_edit_html", "card_html", "plan_html", "table_html"]
 
 MUTED = "opacity: 0.7"
 MAX_LISTED = 20  # filters of a layer
@@ -22,7 +22,7 @@ def plan_html(plan: PlanSummary) -> str:
     return card_html(plan.title, _effects(plan), plan.notes)
 
 
-def applied_html(reply: Applied) -> str:
+def applied_edit_html(reply: Applied) -> str:
     """Return an applied edit as HTML: when it happened, and what it has changed."""
     facts = [f"Applied before batch {reply.step:,} in {1000 * reply.seconds:.0f} ms"]
     if reply.output_change is not None:

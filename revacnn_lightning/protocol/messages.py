@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestO
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.automatic_state import AutomaticState
 from revacnn_lightning.protocol.inspections import Inspected
-from revacnn_lightning.protocol.message_html import applied_html
+from revacnn_lightning.protocol.message_html import applied_edit_html
 from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
 from revacnn_lightning.protocol.rank_messages import RankStates
 from revacnn_lightning.protocol.requests import RequestBody
@@ -173,7 +173,7 @@ class Applied(Struct, frozen=True, tag="applied"):
     seconds: float = 0.0  # duration of the edit
 
     def _repr_html_(self) -> str:
-        return applied_html(self)
+        return applied_edit_html(self)
 
 
 class Done(Struct, frozen=True, tag="done"):

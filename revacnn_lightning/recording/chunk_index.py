@@ -20,7 +20,7 @@ MAX_METADATA_BYTES = 2**20
 
 
 class Chunk(NamedTuple):
-    """A part of the file.
+    """A part of a recording: its position, the times of its messages and their topics.
 
     Attributes:
         offset: the offset of its record in the file.

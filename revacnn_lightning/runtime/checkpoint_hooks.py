@@ -194,7 +194,7 @@ class WrappedHook:
         return getattr(copied, self._name)
 
     def unwrap(self) -> None:
-        """Restore what was there before."""
+        """Restore the hook that was there before."""
         if self._was_on_instance:
             vars(self._module)[self._name] = self._original
         else:

@@ -100,7 +100,7 @@ class ImagePredictions:
         return ImagePrediction(step, version, list(classes), truth, note)
 
     def predict(self, step: int, version: int) -> ImagePrediction | None:
-        """Run a forward between two batches; None if no viewer shows an image, or it fails."""
+        """Predict the chosen image between two batches; None if no viewer shows it or it fails."""
         if self._image is None or self._forward is None or not self._is_active():
             return None
         try:
@@ -114,6 +114,6 @@ class ImagePredictions:
     def record_change_by_edit(
         self, before: ImagePrediction | None, step: int, version: int
     ) -> None:
-        """Compare with the prediction ``before`` an edit, now that it is applied."""
+        """Keep the prediction ``before`` an edit, and predict again now that it is applied."""
         self.before_edit = before
         self.after_edit = None if before is None else self.predict(step, version)

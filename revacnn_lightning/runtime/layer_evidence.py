@@ -47,7 +47,7 @@ class LayerEvidenceCollector:
         recorder: samples the activations.
         examiner: examines a layer.
         prices: measure what merging twins would cost.
-        start: the weights at the start of the run.
+        starting_weights: the weights at the start of the run.
         clock: returns monotonic seconds.
     """
 
@@ -56,13 +56,13 @@ class LayerEvidenceCollector:
         recorder: Recorder,
         examiner: RedundancyExaminer,
         prices: TwinMergeMeasurer,
-        start: StartingWeights,
+        starting_weights: StartingWeights,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._recorder = recorder
         self._examiner = examiner
         self._prices = prices
-        self._start = start
+        self._start = starting_weights
         self._clock = clock
         self._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, clock)
         self._expires_at = -math.inf

@@ -40,7 +40,7 @@ class RedundancyExaminer:
         model: the network.
         recorder: knows its layers.
         provably_dead_filters: find what is dead for good.
-        start: the weights at the start of the run.
+        starting_weights: the weights at the start of the run.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class RedundancyExaminer:
         model: nn.Module,
         recorder: Recorder,
         provably_dead_filters: ProvablyDeadFilters,
-        start: StartingWeights,
+        starting_weights: StartingWeights,
     ) -> None:
         self._model = model
         self._recorder = recorder
         self._provably_dead_filters = provably_dead_filters
-        self._start = start
+        self._start = starting_weights
 
     @property
     def is_traced(self) -> bool:

@@ -104,7 +104,7 @@ class LoopRun:
 
     @property
     def optimizers(self) -> list[Any]:
-        """Those that train the model. Set it after replacing one: an optimizer, or a list."""
+        """The optimizers that train the model. Set it after replacing one: to one or a list."""
         return self._state.optimizers
 
     @optimizers.setter

@@ -63,7 +63,7 @@ class LoopState:
 
     @property
     def optimizers(self) -> list[Optimizer]:
-        """Those that train now, without the wrappers of Fabric."""
+        """The optimizers that train now, without the wrappers of Fabric."""
         return unwrapped_optimizers(self._optimizers)
 
     @optimizers.setter

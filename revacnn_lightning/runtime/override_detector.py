@@ -70,7 +70,7 @@ class OverrideDetector:
         self.notes.pop((request.optimizer, request.group), None)
 
     def detect(self, step: int, *, first_of_epoch: bool) -> bool:
-        """Check the values before batch ``step``. Return whether there is a new note."""
+        """Return whether training has overridden a value before batch ``step``, and note it."""
         found = False
         for key, expected in list(self._expected.items()):
             if not first_of_epoch and expected.checks_left <= 0:

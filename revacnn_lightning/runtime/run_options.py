@@ -81,18 +81,18 @@ class RunOptions:
 
     @property
     def endpoints(self) -> Endpoints:
-        """Where to listen."""
+        """The addresses to listen on, and the connection file."""
         file = Path(self.connection_file).expanduser() if self.connection_file else None
         return Endpoints(self.host, self.telemetry_port, self.request_port, file, self.name or "")
 
     @property
     def selection(self) -> LayerSelection:
-        """Which layers are shown."""
+        """The layers that are shown."""
         return LayerSelection(self.layers)
 
     @property
     def names_of_classes(self) -> tuple[str, ...]:
-        """Those of the user; () for those of the data."""
+        """The class names that the user has given; () if those of the data apply."""
         return tuple(self.class_names or ())
 
     @property
@@ -101,14 +101,14 @@ class RunOptions:
         return seconds_between_snapshots(self.publish)
 
     def recording_settings(self, directory: Path) -> RecordingSettings:
-        """Return what is recorded, by default into ``directory``."""
+        """Return which recordings the run starts, by default in ``directory``."""
         file = Path(self.record).expanduser() if self.record else None
         return RecordingSettings(
             directory if file is None else file.parent, file, self.keep_batches
         )
 
     def make_recorder(self, model: nn.Module) -> Recorder:
-        """Return what records the statistics of a model."""
+        """Return the recorder of the statistics of a model."""
         return Recorder(
             model,
             statistics=tuple(self.statistics),
@@ -125,7 +125,7 @@ class RunOptions:
         *,
         is_split: bool = False,
     ) -> Editor:
-        """Return what edits a model; ``get_optimizers`` returns those of now.
+        """Return the editor of a model; ``get_optimizers`` returns its present optimizers.
 
         ``is_split``: the parameters are split among the processes of the training.
         """

@@ -18,7 +18,7 @@ __all__ = ["TentativeEdits"]
 
 
 class TentativeEdits:
-    """The edits that are applied from now on.
+    """The edits that are applied from now on, which are reverted unless they are kept.
 
     An undo would leave them in the journal as edits to redo, and count up the version. `revert`
     leaves no trace in the journal. Which values the network has then is up to the caller: entries
@@ -44,7 +44,7 @@ class TentativeEdits:
         return not self._is_kept and self._journal.version != self._version
 
     def keep(self) -> None:
-        """Make them edits like any other."""
+        """Keep the edits: nothing distinguishes them from others any more."""
         self._is_kept = True
 
     def revert(self, optimizers: Sequence[Optimizer]) -> None:

@@ -8,7 +8,7 @@ __all__ = ["list_named_modules", "list_named_tensors"]
 
 
 def list_named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return what ``model.named_modules()`` yields: each module once, in the same order."""
+    """Return what ``model.named_modules()`` yields as a list: each module once, in this order."""
     found: list[tuple[str, nn.Module]] = []
     seen: set[int] = set()
     stack: list[tuple[str, nn.Module]] = [("", model)]

@@ -75,7 +75,7 @@ def _check_replies(name: str, run: RunMessages) -> Iterator[Finding]:
     elif run.status is not None:
         yield Finding(name, "ok", f"it replies: {run.status.state}, batch {run.status.step:,}")
         yield from _check_clock(name, time.time() - run.status.time)
-    elif run.connection.is_stopped():
+    elif run.connection.is_suspended():
         pid = run.connection.pid
         text = f"its process {pid} is stopped: it replies to nobody until it continues"
         yield Finding(name, "problem", text, f"continue it with: kill -CONT {pid}")

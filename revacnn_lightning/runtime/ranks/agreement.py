@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from revacnn_lightning.runtime.ranks.sharing import StatisticsInstruction
-from revacnn_lightning.runtime.ranks.side_group import SideGroup
+from revacnn_lightning.runtime.ranks.side_group import SideProcessGroup
 
 __all__ = ["DecisionBroadcast", "RankAction"]
 
@@ -68,7 +68,9 @@ class DecisionBroadcast:
             action.
     """
 
-    def __init__(self, group: SideGroup, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, group: SideProcessGroup, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._group = group
         self._clock = clock
         # Action, batches to the exchange after it, and what is shared

@@ -10,7 +10,7 @@ from torch import Tensor
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.ranks.agreement import DecisionBroadcast, RankAction
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
-from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideProcessGroup
 
 __all__ = ["ConnectedRank"]
 
@@ -30,7 +30,7 @@ class ConnectedRank:
             cannot reach each other.
     """
 
-    def __init__(self, group: SideGroup | None, refusal: str = "") -> None:
+    def __init__(self, group: SideProcessGroup | None, refusal: str = "") -> None:
         self._group = group
         self._agreement = None if group is None else DecisionBroadcast(group)
         self.statistics = None if group is None else RankStatistics(group)
@@ -67,7 +67,7 @@ class ConnectedRank:
         return action
 
     @property
-    def _reached(self) -> SideGroup:
+    def _reached(self) -> SideProcessGroup:
         """The group, whose other ranks have stopped before this batch, too.
 
         Raises:

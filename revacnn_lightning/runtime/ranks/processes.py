@@ -20,7 +20,7 @@ from revacnn_lightning.runtime.ranks.rank_heartbeats import (
 )
 from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
 from revacnn_lightning.runtime.ranks.rank_zero import RankZero
-from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideProcessGroup
 from revacnn_lightning.runtime.ranks.worker_rank import WorkerRank
 from revacnn_lightning.runtime.ranks.worker_recording import WorkerRecording
 from revacnn_lightning.steering import Editor
@@ -52,7 +52,7 @@ class TrainingProcesses:
         self._model: DataParallelRewrapper | None = None
         self._worker: WorkerRank | None = None
         self._worker_editor: Editor | None = None
-        self._group: SideGroup | None = None
+        self._group: SideProcessGroup | None = None
         self._rank_zero: RankZero | None = None
         self._watch = RankWatch(range(1, trainer.world_size))
         self._receiver: HeartbeatReceiver | None = None
@@ -75,7 +75,7 @@ class TrainingProcesses:
                 "cannot be changed together"
             )
         try:
-            self._group = SideGroup()
+            self._group = SideProcessGroup()
         except LostRankError as error:
             log.warning("ReVACNN cannot connect the processes of this training", exc_info=True)
             return (
@@ -84,7 +84,7 @@ class TrainingProcesses:
             )
         return ""
 
-    def _exchange_heartbeats(self, group: SideGroup) -> None:
+    def _exchange_heartbeats(self, group: SideProcessGroup) -> None:
         def get_step() -> int:
             return self._batches
 

@@ -23,7 +23,7 @@ from revacnn_lightning.runtime.ranks.sharing import (
     statistics_from_bits,
     statistics_to_bits,
 )
-from revacnn_lightning.runtime.ranks.side_group import SideGroup
+from revacnn_lightning.runtime.ranks.side_group import SideProcessGroup
 from revacnn_lightning.runtime.ranks.statistic_sums import RankMeans, StatisticSums
 
 __all__ = ["LayerValuesByRank", "PendingReduction", "RankStatistics"]
@@ -115,7 +115,9 @@ class RankStatistics:
         wanted_layer: in rank 0, the layer whose values each rank sends; "" for none.
     """
 
-    def __init__(self, group: SideGroup, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, group: SideProcessGroup, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._group = group
         self._clock = clock
         self.recorded: list[str] = []

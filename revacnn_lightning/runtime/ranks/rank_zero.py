@@ -22,7 +22,7 @@ from revacnn_lightning.runtime.ranks.instructions import (
     encode_instruction,
 )
 from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
-from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideProcessGroup
 from revacnn_lightning.steering import EditPlan
 
 __all__ = ["RankZero"]
@@ -48,7 +48,7 @@ class RankZero(ConnectedRank):
     def __init__(
         self,
         size: int,
-        group: SideGroup | None,
+        group: SideProcessGroup | None,
         refusal: str = "",
         watch: RankWatch | None = None,
     ) -> None:
@@ -155,7 +155,7 @@ class RankZero(ConnectedRank):
         self._reached.send_bytes(encode_instruction(instruction))
 
     @property
-    def _reached(self) -> SideGroup:
+    def _reached(self) -> SideProcessGroup:
         if not self.is_stopped:
             raise EditRefusedError(self.refusal or "the other ranks have not stopped")
         return super()._reached

@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from revacnn_lightning.errors import EditFailedError
 
-__all__ = ["LostRankError", "SideGroup"]
+__all__ = ["LostRankError", "SideProcessGroup"]
 
 # Longer than any edit. A process that has died is noticed immediately: its connections close.
 TIMEOUT = timedelta(minutes=10)
@@ -28,7 +28,7 @@ class LostRankError(EditFailedError):
     """Another rank of the training has ended, or does not reply."""
 
 
-class SideGroup:
+class SideProcessGroup:
     """Collectives of the processes of one training. All of them must call the same ones.
 
     Creating one is a collective, too.

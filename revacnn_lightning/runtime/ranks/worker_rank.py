@@ -20,7 +20,7 @@ from revacnn_lightning.runtime.ranks.instructions import (
     StopTraining,
     decode_instruction,
 )
-from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideGroup
+from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideProcessGroup
 from revacnn_lightning.runtime.ranks.worker_recording import WorkerRecording
 from revacnn_lightning.steering import Editor, EditPlan
 from revacnn_lightning.telemetry import Recorder
@@ -43,7 +43,7 @@ class WorkerRank(ConnectedRank):
 
     def __init__(
         self,
-        group: SideGroup,
+        group: SideProcessGroup,
         editor: Editor,
         controls: TrainingControls,
         recorder: Recorder,

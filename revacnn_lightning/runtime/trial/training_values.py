@@ -33,7 +33,7 @@ class TrainedTensors:
         self._others = [each for each in others if _is_plain(each)]
 
     def by_name(self) -> dict[str, Tensor]:
-        """Return the tensors of now."""
+        """Return the present tensors by their names."""
         named: dict[str, Tensor] = dict(self.model.named_parameters())
         named.update(self.model.named_buffers())
         known = {id(tensor) for tensor in named.values()}
@@ -76,7 +76,7 @@ class TrainingValues:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the training these values. Its tensors must have the names and shapes of then."""
+        """Give the training these values. Its tensors must have their names and shapes of then."""
         optimizer, named = self._tensors.optimizer, self._tensors.by_name()
         for name, value in self._values.items():
             _assign(named[name], value, self._strides[name])
@@ -93,7 +93,7 @@ class TrainingValues:
         restore_ages_from_data(self._tensors.model, [optimizer], deepcopy(self._ages))
 
     def restore_rates(self) -> None:
-        """Give the parameter groups the rates of then."""
+        """Give the parameter groups these rates again."""
         set_scheduled_options(self._tensors.optimizer, self._groups)
 
     @property

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.value_edits import random_indices
+from revacnn_lightning.steering.execution.value_edits import randomly_drawn_indices
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
 from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
@@ -102,7 +102,7 @@ def _scale(
 ) -> None:
     """Scale the new entries of the tensors of one conv."""
     is_new = torch.zeros(len(strength), dtype=torch.bool)
-    is_new[random_indices(edits[0])] = True
+    is_new[randomly_drawn_indices(edits[0])] = True
     old, new = strength[~is_new], strength[is_new]
     live = old[old > 0]
     if not len(live) or not new.isfinite().all() or not live.isfinite().all():

@@ -29,14 +29,14 @@ __all__ = [
     "ages_along_dims",
     "ages_to_data",
     "assign_ages",
-    "births_along_dims",
-    "births_by_prefixed_key",
-    "delay_births",
-    "drop_births",
-    "is_age_key",
+    "birth_steps_along_dims",
+    "birth_steps_by_prefixed_key",
+    "delay_birth_steps",
+    "forget_birth_steps",
+    "is_entry_age_key",
     "parameters_with_young_entries",
     "restore_ages_from_data",
-    "restore_recorded_births",
+    "restore_recorded_birth_steps",
     "unrecorded_initial_value",
 ]
 
@@ -69,7 +69,7 @@ def ages_along_dims(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor
     step = _step(optimizer, parameter)
     if step is None:
         return {}
-    births = births_along_dims(optimizer, parameter)
+    births = birth_steps_along_dims(optimizer, parameter)
     ages = {}
     for dim, size in enumerate(parameter.shape):
         shape = [1] * parameter.ndim
@@ -84,7 +84,10 @@ def assign_ages(
 ) -> None:
     """Set the ages that `ages_along_dims` returned with this ``key``."""
     step = _step(optimizer, parameter) or 0.0
-    steps = {**births_along_dims(optimizer, parameter), int(key.removeprefix("age")): step - ages}
+    steps = {
+        **birth_steps_along_dims(optimizer, parameter),
+        int(key.removeprefix("age")): step - ages,
+    }
     _set_births(tx, optimizer, parameter, steps)
 
 
@@ -103,7 +106,7 @@ def _set_births(tx: Transaction, optimizer: Optimizer, parameter: Tensor, births
     tx.on_rollback(restore)
 
 
-def is_age_key(key: str) -> bool:
+def is_entry_age_key(key: str) -> bool:
     """Return whether a key, perhaps after that of the optimizer, is one of `ages_along_dims`."""
     return key.rpartition(".")[2][:3] == "age"
 
@@ -118,8 +121,8 @@ def unrecorded_initial_value(
     An entry with recorded state but without an age was recorded by an earlier version: it is grown.
     """
     optimizer = key.partition(".")[0] + "."
-    if is_age_key(key) and any(
-        each.startswith(optimizer) and not is_age_key(each) for each in record
+    if is_entry_age_key(key) and any(
+        each.startswith(optimizer) and not is_entry_age_key(each) for each in record
     ):
         return GROWN
     return default
@@ -133,7 +136,7 @@ def _fit(births: _Births, parameter: Tensor) -> bool:
     )
 
 
-def births_along_dims(optimizer: Optimizer, parameter: Tensor) -> _Births:
+def birth_steps_along_dims(optimizer: Optimizer, parameter: Tensor) -> _Births:
     """Return the step at which each index of a dimension was born; -inf: grown long ago.
 
     An entry was born at the latest of the steps of its indices.
@@ -148,14 +151,14 @@ def parameters_with_young_entries(optimizer: Optimizer) -> list[Tensor]:
     return list(_births.get(optimizer, {}))
 
 
-def drop_births(optimizer: Optimizer, parameter: Tensor) -> None:
+def forget_birth_steps(optimizer: Optimizer, parameter: Tensor) -> None:
     """Forget the births of a parameter whose entries are grown."""
     _births.get(optimizer, {}).pop(parameter, None)
 
 
-def delay_births(optimizer: Optimizer, parameter: Tensor, dim: int, indices: Tensor) -> None:
+def delay_birth_steps(optimizer: Optimizer, parameter: Tensor, dim: int, indices: Tensor) -> None:
     """Move the births of these indices by one step, so that this step does not count."""
-    births = births_along_dims(optimizer, parameter).get(dim)
+    births = birth_steps_along_dims(optimizer, parameter).get(dim)
     if births is not None:
         births.index_add_(dim, indices, torch.ones_like(births.index_select(dim, indices)))
 
@@ -163,15 +166,15 @@ def delay_births(optimizer: Optimizer, parameter: Tensor, dim: int, indices: Ten
 # ------------------------------------------------------------ removed layers and checkpoints
 
 
-def births_by_prefixed_key(
+def birth_steps_by_prefixed_key(
     optimizer: Optimizer, parameter: Tensor, key_prefix: str
 ) -> dict[str, Tensor]:
     """Return the births of a parameter about to be removed, with ``key_prefix`` before each key."""
-    births = births_along_dims(optimizer, parameter)
+    births = birth_steps_along_dims(optimizer, parameter)
     return {f"{key_prefix}{dim}": steps.clone() for dim, steps in births.items()}
 
 
-def restore_recorded_births(
+def restore_recorded_birth_steps(
     tx: Transaction, optimizer: Optimizer, parameter: Tensor, recorded: Mapping[str, Tensor]
 ) -> None:
     """Restore the births of a parameter that returns with its state; keys have no prefix here."""

@@ -101,7 +101,9 @@ def save_layer_before_removal(
                 if isinstance(value, (Tensor, float, int)):
                     record[f"state {optimizer} {name} {key}"] = value
             prefix = f"births {optimizer} {name} "
-            record |= entry_ages.births_by_prefixed_key(optimizers[optimizer], parameter, prefix)
+            record |= entry_ages.birth_steps_by_prefixed_key(
+                optimizers[optimizer], parameter, prefix
+            )
     return record
 
 
@@ -128,7 +130,7 @@ def reinsert_into_param_groups(
         if state and _fits(optimizer, state):
             optimizer.state[parameter] = state  # rolled back with the parameter itself
         births = _with_prefix(record, f"births {i} {name} ")
-        entry_ages.restore_recorded_births(tx, optimizer, parameter, births)
+        entry_ages.restore_recorded_birth_steps(tx, optimizer, parameter, births)
 
 
 def _fits(optimizer: Optimizer, state: ChangeRecord) -> bool:

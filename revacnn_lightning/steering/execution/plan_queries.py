@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from revacnn_lightning.steering.execution.value_edits import random_indices
-from revacnn_lightning.steering.holders.copy_plans import sync_copy_edits
+from revacnn_lightning.steering.execution.value_edits import randomly_drawn_indices
+from revacnn_lightning.steering.holders.copy_plans import plan_with_synced_copies
 from revacnn_lightning.steering.planning.index_mapping import align_consumer_columns
 from revacnn_lightning.steering.planning.plan import (
     EditPlan,
@@ -22,13 +22,13 @@ __all__ = ["align_plan_columns", "are_normalized_together", "locate_random_entri
 def locate_random_entries(plan: EditPlan) -> list[tuple[str, int, int]]:
     """Return (tensor, dim, index) of every entry that a plan draws at random."""
     edits = random_edits(plan)
-    return [(edit.tensor, edit.dim, i) for edit in edits for i in random_indices(edit)]
+    return [(edit.tensor, edit.dim, i) for edit in edits for i in randomly_drawn_indices(edit)]
 
 
 def random_edits(plan: EditPlan) -> list[TensorEdit | ValueEdit]:
     """Return the changes that draw random values."""
     edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
-    return [edit for edit in edits if random_indices(edit) and not edit.origin]
+    return [edit for edit in edits if randomly_drawn_indices(edit) and not edit.origin]
 
 
 def align_plan_columns(
@@ -44,7 +44,7 @@ def align_plan_columns(
     tensors = align_consumer_columns(groups_before, groups_after, plan.tensors, strict=strict)
     if tensors == plan.tensors:
         return plan
-    return sync_copy_edits(msgspec.structs.replace(plan, tensors=tensors))
+    return plan_with_synced_copies(msgspec.structs.replace(plan, tensors=tensors))
 
 
 def are_normalized_together(channel_groups: ChannelGroups, plan: EditPlan) -> bool:

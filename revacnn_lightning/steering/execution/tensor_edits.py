@@ -22,7 +22,7 @@ from revacnn_lightning.steering.execution.weight_gain import initialize_gain, re
 from revacnn_lightning.steering.planning.lookup import find_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit
 
-__all__ = ["apply_tensor_edit", "revert_tensor_edit", "without_difference"]
+__all__ = ["apply_tensor_edit", "revert_tensor_edit", "subtract_change"]
 
 
 def apply_tensor_edit(
@@ -106,7 +106,7 @@ def revert_tensor_edit(
     with torch.no_grad():
         old = resize.revert(tensor.detach(), record["data"])
         if "before" in record:
-            old = without_difference(old, record["before"], record["after"])
+            old = subtract_change(old, record["before"], record["after"])
             redo_record["before"], redo_record["after"] = old.clone(), tensor.detach().clone()
         grad = None
         if tensor.grad is not None:
@@ -151,7 +151,7 @@ def _resized_again(data: Tensor, resize: Resize, redo_record: ChangeRecord) -> T
     resized = resize.apply(data)
     if "before" in redo_record:  # a split has changed survivors, too
         before = resize.apply(redo_record["before"].to(data))
-        resized = without_difference(resized, redo_record["after"], before)
+        resized = subtract_change(resized, redo_record["after"], before)
     new = resize.new_positions.to(data.device)
     return resized.index_copy_(resize.dim, new, redo_record["data"].to(resized))
 
@@ -161,8 +161,8 @@ def _start_state(resize: Resize, weight: Tensor, start: float | None) -> Tensor 
     return resize.removed_entries(weight) if start is None else start
 
 
-def without_difference(now: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Return ``now`` without the change from ``before`` to ``after``, keeping later training.
+def subtract_change(now: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Return ``now`` minus the change from ``before`` to ``after``, which keeps later training.
 
     Entries that were not trained since are exactly ``before``.
     """

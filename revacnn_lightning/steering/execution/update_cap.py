@@ -31,7 +31,7 @@ class GrownUpdateMeter:
         self._grown = grown.to(parameter.device)
         self._before = parameter.new_empty(0)
 
-    def load(self) -> None:
+    def keep_values_before_step(self) -> None:
         """Keep the values before the optimizer changes them."""
         self._before = self.parameter.detach().clone()
 

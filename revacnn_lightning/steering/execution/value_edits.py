@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
-from revacnn_lightning.steering.execution.tensor_edits import without_difference
+from revacnn_lightning.steering.execution.tensor_edits import subtract_change
 from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_of
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.weight_gain import initialize_gain, rescale_gain
@@ -21,7 +21,7 @@ from revacnn_lightning.steering.planning.plan import ONES_OF_NORM, EditPlan, Ten
 __all__ = [
     "apply_value_edit",
     "copy_random_entries",
-    "random_indices",
+    "randomly_drawn_indices",
     "redraw_random_entries",
     "revert_value_edit",
 ]
@@ -98,7 +98,7 @@ def revert_value_edit(
         rows = record["before"].to(data)
         redo_record["after"] = data.index_select(edit.dim, at)
         if edit.action == "add":
-            rows = without_difference(data.index_select(edit.dim, at), rows, record["after"])
+            rows = subtract_change(data.index_select(edit.dim, at), rows, record["after"])
         elif isinstance(tensor, nn.Parameter):
             shape = tensor.shape
 
@@ -123,7 +123,7 @@ def revert_value_edit(
 
 def _has_rows(key: str, state: Tensor, shape: torch.Size, dim: int) -> bool:
     """Return whether the state ``key`` of a parameter has entries for the indices of ``dim``."""
-    if entry_ages.is_age_key(key):
+    if entry_ages.is_entry_age_key(key):
         return state.shape[dim] == shape[dim]
     return state.shape == shape
 
@@ -131,7 +131,7 @@ def _has_rows(key: str, state: Tensor, shape: torch.Size, dim: int) -> bool:
 def _redone_rows(rows: Tensor, edit: ValueEdit, redo_record: ChangeRecord) -> Tensor:
     """Return what the entries become again; sums keep what was trained since the undo."""
     if edit.action == "add":
-        return without_difference(rows, redo_record["after"], redo_record["before"])
+        return subtract_change(rows, redo_record["after"], redo_record["before"])
     after: Tensor = redo_record["after"]
     return after.to(rows)
 
@@ -144,7 +144,7 @@ def redraw_random_entries(
 ) -> None:
     """Draw the random entries of an applied ``"fresh"`` edit again."""
     owner, tensor = find_tensor(model, edit.tensor)
-    at = torch.tensor(random_indices(edit), device=tensor.device)
+    at = torch.tensor(randomly_drawn_indices(edit), device=tensor.device)
     with torch.no_grad():
         name = edit.tensor.rpartition(".")[2]
         values = initializer.draw(owner, name, tensor.detach())
@@ -172,19 +172,19 @@ def copy_random_entries(
     """
     edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
     for edit in edits:
-        if not edit.origin or not random_indices(edit):
+        if not edit.origin or not randomly_drawn_indices(edit):
             continue
         tensor = find_tensor(model, edit.tensor)[1]
         origin = find_tensor(source_model, edit.origin)[1]
         with torch.no_grad():
-            at = torch.tensor(random_indices(edit))
+            at = torch.tensor(randomly_drawn_indices(edit))
             rows = origin.detach().index_select(edit.dim, at.to(origin.device)).to(tensor)
             before = tensor.detach()
             _replace_rows(tx, tensor, edit.dim, at.to(tensor.device), rows)
             _adapt_gains(tx, model, edit, before, tensor.detach())
 
 
-def random_indices(edit: TensorEdit | ValueEdit) -> list[int]:
+def randomly_drawn_indices(edit: TensorEdit | ValueEdit) -> list[int]:
     """Return the indices of the entries that an edit draws at random."""
     if isinstance(edit, TensorEdit):
         return edit.new if edit.fill == "fresh" else []

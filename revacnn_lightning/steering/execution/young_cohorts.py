@@ -70,10 +70,12 @@ class YoungCohort:
                 state[key][self.at] = value
 
 
-def young_entry_mask(births: dict[int, Tensor], parameter: Tensor, last_grown: float) -> Tensor:
+def young_entry_mask(
+    birth_steps: dict[int, Tensor], parameter: Tensor, last_grown: float
+) -> Tensor:
     """Return, on the host, which entries were born after the step ``last_grown``."""
     young = torch.zeros(parameter.shape, dtype=torch.bool)
-    for steps in births.values():
+    for steps in birth_steps.values():
         young |= steps > last_grown
     return young
 
@@ -83,12 +85,12 @@ def cohorts_of(
     parameter: Tensor,
     group: int,
     young: Tensor,
-    births: dict[int, Tensor],
+    birth_steps: dict[int, Tensor],
 ) -> Iterator[YoungCohort]:
     """Yield the cohorts of the young entries."""
     at = young.nonzero(as_tuple=True)
     born = torch.full((len(at[0]),), -math.inf, dtype=torch.float64)
-    for steps in births.values():
+    for steps in birth_steps.values():
         born = torch.maximum(born, steps.expand(parameter.shape)[at])
     state = optimizer.state[parameter]
     for step in born.unique().tolist():

@@ -115,7 +115,7 @@ class _YoungSteps:
         """Treat all entries as grown."""
         self._cohorts, self._grown = [], {}
         for parameter in entry_ages.parameters_with_young_entries(optimizer):
-            entry_ages.drop_births(optimizer, parameter)
+            entry_ages.forget_birth_steps(optimizer, parameter)
 
     @_without_interrupting
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -124,7 +124,7 @@ class _YoungSteps:
         for cohort in self._cohorts or ():
             cohort.load(optimizer.state.get(cohort.parameter, {}))
         for grown in self._grown.values():
-            grown.load()
+            grown.keep_values_before_step()
 
     @_without_interrupting
     @torch.no_grad()
@@ -161,16 +161,16 @@ class _YoungSteps:
         """Group the young entries by age, and remove the hooks if there are none."""
         self._cohorts, self._grown, self._steps_left = [], {}, MAX_STEPS
         for parameter in entry_ages.parameters_with_young_entries(optimizer):
-            births = entry_ages.births_along_dims(optimizer, parameter)
+            births = entry_ages.birth_steps_along_dims(optimizer, parameter)
             step = optimizer.state.get(parameter, {}).get("step")
             number = _group_of(optimizer, parameter)
             if step is None or number is None or not births:
-                entry_ages.drop_births(optimizer, parameter)  # its state was replaced
+                entry_ages.forget_birth_steps(optimizer, parameter)  # its state was replaced
                 continue
             last_grown = float(step) - _steps_to_grow(optimizer, optimizer.param_groups[number])
             young = young_entry_mask(births, parameter, last_grown)
             if not young.any():
-                entry_ages.drop_births(optimizer, parameter)
+                entry_ages.forget_birth_steps(optimizer, parameter)
                 continue
             grown = ~young
             for dim, frozen in self._frozen(parameter):
@@ -185,7 +185,7 @@ class _YoungSteps:
     def _delay_frozen(self, optimizer: Optimizer) -> None:
         for parameter in entry_ages.parameters_with_young_entries(optimizer):
             for dim, frozen in self._frozen(parameter):
-                entry_ages.delay_births(optimizer, parameter, dim, frozen.cpu())
+                entry_ages.delay_birth_steps(optimizer, parameter, dim, frozen.cpu())
 
 
 def _group_of(optimizer: Optimizer, parameter: Tensor) -> int | None:

@@ -38,9 +38,9 @@ class BufferCopy(ModelCopy):
         """Return the name of the buffer that is a copy of a parameter; None if there is none."""
         return self.buffers.get(name)
 
-    def concerns_layer_at(self, host: str) -> bool:
+    def concerns_layer_at(self, host_name: str) -> bool:
         """Return whether a module is inside the origin."""
-        return is_inside_module(host, self.origin) or is_inside_module(self.origin, host)
+        return is_inside_module(host_name, self.origin) or is_inside_module(self.origin, host_name)
 
     def refusal(self, plan: EditPlan) -> str:
         """Return why a plan cannot be performed on the copy; "" if it can."""
@@ -55,7 +55,7 @@ class BufferCopy(ModelCopy):
 def find_parameters_copied_to_buffers(
     model: nn.Module, copy_names: Sequence[str]
 ) -> list[BufferCopy]:
-    """Return the modules of a model that keep copies of parameters as buffers.
+    """Find the parameters that modules of a model keep copies of as buffers, by module.
 
     Args:
         copy_names: the names of the modules that are copies of others. No copies of these are

@@ -28,7 +28,7 @@ __all__ = [
     "check_not_a_copy",
     "must_edit_copy",
     "plan_for_copy",
-    "sync_copy_edits",
+    "plan_with_synced_copies",
 ]
 
 
@@ -105,7 +105,7 @@ def check_copies_editable(
 
 
 def plan_for_copy(plan: EditPlan, copy: ModelCopy) -> EditPlan:
-    """Return the changes of a plan that concern a copy, under the names in its root."""
+    """Return the plan for a copy: the changes that concern it, under the names in its root."""
     rename = copy.name_in_copy
     changes: dict[str, Any] = {
         kind: [
@@ -224,7 +224,7 @@ def _edited_filters(runs: list[tuple[int, int]], new: list[int], size: int) -> l
     return sorted(set(range(size)) - set(order.tolist()))
 
 
-def sync_copy_edits(plan: EditPlan) -> EditPlan:
+def plan_with_synced_copies(plan: EditPlan) -> EditPlan:
     """Return the plan with the edits of registered copies equal to those of their origins.
 
     Aligning the columns of consumers with a trace may have moved the entries of origins.

@@ -44,7 +44,7 @@ class ModelCopy:
         """Return why a plan cannot be performed on the copy, and what to do; "" if it can."""
         return ""
 
-    def concerns_layer_at(self, host: str) -> bool:
+    def concerns_layer_at(self, host_name: str) -> bool:
         """Return whether a layer that is inserted after a module, or replaces it, has a copy."""
         raise NotImplementedError
 

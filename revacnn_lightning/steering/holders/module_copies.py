@@ -92,9 +92,9 @@ class ModuleCopy(ModelCopy):
             "without it to remove the layer"
         )
 
-    def concerns_layer_at(self, host: str) -> bool:
+    def concerns_layer_at(self, host_name: str) -> bool:
         """Return whether a module is inside the origin."""
-        return is_inside_module(host, self.origin)
+        return is_inside_module(host_name, self.origin)
 
 
 class CopySearch:

@@ -40,11 +40,11 @@ class TensorCopy(ModelCopy):
         is_own = name in self.listing.full_names and name not in self.aliases | self.foreign
         return name if is_own else None
 
-    def concerns_layer_at(self, host: str) -> bool:
+    def concerns_layer_at(self, host_name: str) -> bool:
         """Return whether parameters of this layer, or of one after it, are in the container."""
-        if self.container is not None and is_inside_module(host, self.listing.scope):
+        if self.container is not None and is_inside_module(host_name, self.listing.scope):
             return True
-        return any(is_inside_module(name, host) for name in self.listing.full_names)
+        return any(is_inside_module(name, host_name) for name in self.listing.full_names)
 
     def follows_tensor(self, name: str) -> bool:
         """Return whether a change of this tensor of the model concerns a copy or its memory."""

@@ -10,10 +10,10 @@ from revacnn_lightning.telemetry.unit_layers import is_forward_called
 
 __all__ = [
     "evaluate_discovery_batch",
-    "forward_order",
     "has_lost_maps",
     "log_compiled_layers",
     "mark_lost_maps",
+    "sort_by_first_forward",
 ]
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def has_lost_maps(layers: list[ObservedLayer]) -> bool:
     return any(layer.map_sums.is_lost and layer.was_called for layer in layers)
 
 
-def forward_order(layers: list[ObservedLayer]) -> list[ObservedLayer]:
+def sort_by_first_forward(layers: list[ObservedLayer]) -> list[ObservedLayer]:
     """Sort by first forward; a layer not called yet stays behind its predecessor in the model."""
     rank, ranks = -1, []
     for position, layer in enumerate(layers):
@@ -80,7 +80,7 @@ def _update_order(layers: list[ObservedLayer]) -> list[ObservedLayer]:
     for layer in layers:
         layer.forward_rank = layer.call_index
         layer.was_called = layer.was_called or layer.call_index >= 0
-    return forward_order(sorted(layers, key=lambda layer: layer.model_index))
+    return sort_by_first_forward(sorted(layers, key=lambda layer: layer.model_index))
 
 
 def _mark_compiled(layers: list[ObservedLayer]) -> None:

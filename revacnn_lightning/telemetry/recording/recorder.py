@@ -34,7 +34,7 @@ from revacnn_lightning.telemetry.recording.activation_sums import finalize_signa
 from revacnn_lightning.telemetry.recording.batch_recording import Recording, RecordingAssembler
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
-from revacnn_lightning.telemetry.recording.discovery_result import forward_order
+from revacnn_lightning.telemetry.recording.discovery_result import sort_by_first_forward
 from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
 from revacnn_lightning.telemetry.recording.grouped_weights import (
     WeightGrouper,
@@ -252,7 +252,7 @@ class Recorder:
         for layer in self._layers:
             self._gradients.unhook(layer.weights)
         layers = reset_selected_layers(self._model, self._selection, self._layers)
-        self._layers = forward_order(layers)
+        self._layers = sort_by_first_forward(layers)
         self._slots = None
         self._activation_hooks.update_structure(layers)
         self._optimizer_hooks.update_structure(layers)

@@ -30,7 +30,7 @@ def _is_per_head(label: Label) -> bool:
 
 
 def head_product_rule(trace: Trace, call: OpCall, x: Tensor, weight: Tensor) -> None:
-    """(B·h, N, K) x (B·h, K, M) -> (B·h, N, M): a matrix product for each head."""
+    """Label a matrix product for each head: (B·h, N, K) x (B·h, K, M) -> (B·h, N, M)."""
     trace.has_heads = True
     for label in (*trace.labels(x), *trace.labels(weight)):
         if labeled_dims(label) == {0}:
