@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {cellAt, LEVELS, levelOf, matrixLayout, moveCell} from "../../viewer/static/layer/class_matrix.js"
+import {cellAt, LEVELS, colorLevel, matrixLayout, moveCell} from "../../viewer/static/layer/class_matrix.js"
 
 test("a point in the middle of a cell finds this cell, and one beside the classes its row", () => {
   const layout = matrixLayout(500, 300, 16, 10)
@@ -24,11 +24,11 @@ test("few filters fill the room, many scroll, and nothing is wider than its room
 })
 
 test("colors are symmetric around 0, and end at the limit", () => {
-  assert.equal(levelOf(0, 2), (LEVELS - 1) / 2)
-  assert.equal(levelOf(NaN, 2), (LEVELS - 1) / 2)
-  assert.equal(levelOf(9, 2), LEVELS - 1)
-  assert.equal(levelOf(-9, 2), 0)
-  assert.equal(levelOf(1, 2) + levelOf(-1, 2), LEVELS - 1)
+  assert.equal(colorLevel(0, 2), (LEVELS - 1) / 2)
+  assert.equal(colorLevel(NaN, 2), (LEVELS - 1) / 2)
+  assert.equal(colorLevel(9, 2), LEVELS - 1)
+  assert.equal(colorLevel(-9, 2), 0)
+  assert.equal(colorLevel(1, 2) + colorLevel(-1, 2), LEVELS - 1)
 })
 
 test("arrow keys stay within the matrix", () => {

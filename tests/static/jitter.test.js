@@ -1,12 +1,12 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {jitter, jitterReach, jitterX, jitterY} from "../../viewer/static/network/jitter.js"
+import {jitterInPlace, jitterReach, jitterX, jitterY} from "../../viewer/static/network/jitter.js"
 
 /** Return the places of nodes at (0, 0), after the jitter at one moment. */
 function jittered(nodes, now = 1234) {
   const places = {x: new Float32Array(nodes.phase.length), y: new Float32Array(nodes.phase.length)}
-  jitter(places, nodes, now)
+  jitterInPlace(places, nodes, now)
   return places
 }
 
@@ -19,7 +19,7 @@ test("a node jitters in proportion to its gradient, and a dead node not at all",
   assert.notEqual(x[2], 0)
 })
 
-test("bars jitter sideways only", () => {
+test("bars jitterInPlace sideways only", () => {
   const {x, y} = jittered({phase: [1], amplitude: [1], size: [60], bar: [10], motion: 1})
   assert.notEqual(x[0], 0)
   assert.equal(y[0], 0)

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {findBinding, keyOfCombination, keyTable, shownKey} from "../../viewer/static/controls/key_table.js"
+import {findBinding, keyOfCombination, keyTable, formatKey} from "../../viewer/static/controls/key_table.js"
 
 /** Return a table whose actions record what they are called with, but for the key event. */
 function recordedTable() {
@@ -104,7 +104,7 @@ test("other keys do nothing", () => {
 })
 
 test("a pressed key is written as the menus write it", () => {
-  const written = (key, rest = {}) => shownKey({key, shiftKey: false, ctrlKey: false, metaKey: false, altKey: false, ...rest})
+  const written = (key, rest = {}) => formatKey({key, shiftKey: false, ctrlKey: false, metaKey: false, altKey: false, ...rest})
   assert.equal(written("i"), "I")
   assert.equal(written("I", {shiftKey: true}), "⇧ I")
   assert.equal(written("Enter"), "Enter")

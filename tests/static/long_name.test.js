@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import {splitName, withoutMiddle} from "../../viewer/static/shared/long_name.js"
+import {splitName, shortenMiddle} from "../../viewer/static/shared/long_name.js"
 
 test("the end of a long name was cut off, by which layers differ", () => {
   assert.deepEqual(splitName("features.denseblock3.denselayer20.conv2"), ["features.denseblock3.denselayer20.", "conv2"])
@@ -23,8 +23,8 @@ test("both parts together are the name", () => {
 
 test("names of classes were cut where they differ", () => {
   const fits = (/** @type {number} */ most) => (/** @type {string} */ text) => text.length <= most
-  assert.equal(withoutMiddle("golden retriever", fits(8)), "gold…ver")
-  assert.equal(withoutMiddle("pickup truck", fits(9)), "pick…ruck")
-  assert.equal(withoutMiddle("frog", fits(4)), "frog")
-  assert.equal(withoutMiddle("frog", fits(1)), "f…g") // no less: all of it is said on hover
+  assert.equal(shortenMiddle("golden retriever", fits(8)), "gold…ver")
+  assert.equal(shortenMiddle("pickup truck", fits(9)), "pick…ruck")
+  assert.equal(shortenMiddle("frog", fits(4)), "frog")
+  assert.equal(shortenMiddle("frog", fits(1)), "f…g") // no less: all of it is said on hover
 })

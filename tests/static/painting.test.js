@@ -1,8 +1,8 @@
 import assert from "node:assert/strict"
 import {test} from "node:test"
 
-import {colorOf, PaintedTiles, tilesBetween} from "../../viewer/static/network/painted_tiles.js"
-import {fittedSize, imageIn, toBase64, withoutOpacity} from "../../viewer/static/network/picture_file.js"
+import {parseHexColor, PaintedTiles, tilesBetween} from "../../viewer/static/network/painted_tiles.js"
+import {fittedSize, firstImageFile, toBase64, withoutOpacity} from "../../viewer/static/network/picture_file.js"
 
 test("a tile is erased, painted and restored, and only changes are changes", () => {
   const tiles = new PaintedTiles()
@@ -32,7 +32,7 @@ test("a fast pointer leaves no gaps", () => {
 })
 
 test("a color is three numbers", () => {
-  assert.deepEqual(colorOf("#ff8001"), [255, 128, 1])
+  assert.deepEqual(parseHexColor("#ff8001"), [255, 128, 1])
 })
 
 test("a large picture fits a square, and a small one stays", () => {
@@ -49,6 +49,6 @@ test("pixels are sent as red, green and blue", () => {
 
 test("only images are taken of what was dropped", () => {
   const files = /** @type {any} */ ([{type: "text/plain"}, {type: "image/png"}])
-  assert.equal(imageIn(/** @type {any} */ ({files})), files[1])
-  assert.equal(imageIn(null), undefined)
+  assert.equal(firstImageFile(/** @type {any} */ ({files})), files[1])
+  assert.equal(firstImageFile(null), undefined)
 })

@@ -45,7 +45,7 @@ import {startStagingBar} from "./controls/staging_bar.js"
 import {startTimeline} from "./controls/timeline.js"
 import {startTrainPanel} from "./controls/train_panel.js"
 import {startTrial} from "./controls/trial.js"
-import {startUnreceivedRequests} from "./controls/unreceived_requests.js"
+import {startDisablingRequests} from "./controls/unreceived_requests.js"
 import {startClassPane} from "./layer/class_pane.js"
 import {startFilterInspection} from "./layer/filter_inspection.js"
 import {filterSelection} from "./layer/filter_selection.js"
@@ -53,18 +53,18 @@ import {startHistograms} from "./layer/histograms.js"
 import {startLayerPanel, views} from "./layer/layer_panel.js"
 import {startVerdicts} from "./layer/verdicts.js"
 import {startImageEditor} from "./network/image_editor.js"
-import {numberOf} from "./network/network_model.js"
-import {networkCanvas, nodesInWindow, startNetwork} from "./network/network_view.js"
+import {numberOfNode} from "./network/network_model.js"
+import {networkCanvas, nodePositionsInWindow, startNetwork} from "./network/network_view.js"
 import {startClassColors} from "./network/class_colors.js"
 import {startPriceColors} from "./network/price_colors.js"
-import {startAutomatic} from "./network/automatic.js"
-import {startGrowth} from "./network/growth.js"
-import {startRanks} from "./network/ranks.js"
+import {startAutomaticEdits} from "./network/automatic.js"
+import {startGrowthGains} from "./network/growth.js"
+import {startRankStatistics} from "./network/ranks.js"
 import {documentReady, onConnectionLost} from "./shared/bokeh_document.js"
 import {startDisabledButtons} from "./shared/disabled_buttons.js"
 import {byId} from "./shared/dom.js"
-import {animationFrames, startFrameRate} from "./shared/frame_rate.js"
-import {acceptFrames, connect, deliver, describeView, latest, latestParts, receivedFrames, sendCommand} from "./shared/link.js"
+import {animationFrameCount, startFrameRate} from "./shared/frame_rate.js"
+import {acceptFrames, connect, deliverPart, reportView, latest, latestParts, receivedFrameCount, sendCommand} from "./shared/link.js"
 import {motionLevel, startMotion} from "./shared/motion.js"
 import {config} from "./shared/page_config.js"
 import {newestAge, times} from "./shared/paint_times.js"
@@ -78,8 +78,8 @@ let isReady = false
 
 const testHandle = {
   get ready() { return isReady },
-  get frames() { return animationFrames() },
-  get received() { return receivedFrames() },
+  get frames() { return animationFrameCount() },
+  get received() { return receivedFrameCount() },
   get age() { return newestAge() },
   get times() { return times },
   get parts() { return latestParts() },
@@ -88,9 +88,9 @@ const testHandle = {
   get motion() { return motionLevel() },
   get waitingForServer() { return isWaitingForServer() },
   states: config.node_states,
-  nodes: nodesInWindow,
-  value: numberOf,
-  deliver,
+  nodes: nodePositionsInWindow,
+  value: numberOfNode,
+  deliver: deliverPart,
   sendCommand,
   views,
   filterSelection,
@@ -106,7 +106,7 @@ function startParts() {
   startAddress()
   startHeader()
   startEmptyPage()
-  startUnreceivedRequests()
+  startDisablingRequests()
   startHints()
   startRunControls()
   startTrainPanel()
@@ -129,15 +129,15 @@ function startParts() {
   startNetwork() // its workers load while Bokeh's document does
   startPriceColors()
   startClassColors()
-  startAutomatic()
-  startGrowth()
-  startRanks()
+  startAutomaticEdits()
+  startGrowthGains()
+  startRankStatistics()
 }
 
 /** Note when the network is painted for the first time. */
 function noteReady() {
   if (isReady) return
-  if (!latest("network_layout")?.layers?.length || receivedFrames() === 0) {
+  if (!latest("network_layout")?.layers?.length || receivedFrameCount() === 0) {
     requestAnimationFrame(noteReady)
     return
   }
@@ -153,11 +153,11 @@ async function start() {
   startLayerCurves()
   startChartCards()
   connect(link)
-  describeView({
+  reportView({
     theme: themeName(), visible: !document.hidden,
     width: byId("plot").clientWidth, height: byId("plot").clientHeight,
   })
-  document.addEventListener("visibilitychange", () => describeView({visible: !document.hidden}))
+  document.addEventListener("visibilitychange", () => reportView({visible: !document.hidden}))
   onConnectionLost(waitForServer)
   startServerWatch()
   acceptFrames()

@@ -3,10 +3,10 @@
 import {elements} from "../shared/dom.js"
 import {joinFacts} from "../shared/format.js"
 import {latest, subscribe} from "../shared/link.js"
-import {nameTabStops} from "./chart_focus.js"
-import {startChartTables} from "./chart_export.js"
+import {labelChartTabStops} from "./chart_focus.js"
+import {startSavingTables} from "./chart_export.js"
 import {openChartMenu} from "./chart_menu.js"
-import {isZoomed, onChartKey, onZoom, showAll, showAllEverywhere, trackZoom, updateTools} from "./chart_zoom.js"
+import {isZoomed, handleChartKey, onZoom, resetChartZoom, resetAllZooms, trackZoom, setZoomToolsActive} from "./chart_zoom.js"
 
 /** @import {ChartsData} from "../shared/parts.js" */
 
@@ -32,7 +32,7 @@ const button = (chart, /** @type {string} */ action) =>
 export function startChartCards() {
   for (const chart of elements(".chart[data-plot]")) startChart(chart)
   trackZoom()
-  startChartTables()
+  startSavingTables()
   onZoom((name) => {
     for (const chart of elements(`.chart[data-plot="${name}"]`)) {
       const all = button(chart, "show-all")
@@ -52,12 +52,12 @@ export function startChartCards() {
 /** @param {HTMLElement} chart */
 function startChart(chart) {
   const name = chartName(chart)
-  button(chart, "show-all")?.addEventListener("click", () => showAll(name))
+  button(chart, "show-all")?.addEventListener("click", () => resetChartZoom(name))
   button(chart, "enlarge")?.addEventListener("click", () => enlarge(chart, chart !== enlarged()))
   button(chart, "menu")?.addEventListener("click", ({currentTarget}) =>
     openChartMenu(chart, /** @type {Element} */ (currentTarget)))
-  chart.querySelector(".head select")?.addEventListener("change", () => showAll(name))
-  chart.querySelector(".plot")?.addEventListener("keydown", (event) => onChartKey(name, /** @type {KeyboardEvent} */ (event)))
+  chart.querySelector(".head select")?.addEventListener("change", () => resetChartZoom(name))
+  chart.querySelector(".plot")?.addEventListener("keydown", (event) => handleChartKey(name, /** @type {KeyboardEvent} */ (event)))
 }
 
 /**
@@ -70,12 +70,12 @@ function startMadeCharts(names) {
     started.add(chartName(chart))
     updateChart(chart)
   }
-  if (made.length > 0) nameTabStops()
+  if (made.length > 0) labelChartTabStops()
 }
 
 /** @param {HTMLElement} chart */
 function updateChart(chart) {
-  updateTools(chartName(chart), chart === enlarged())
+  setZoomToolsActive(chartName(chart), chart === enlarged())
 }
 
 /**
@@ -96,7 +96,7 @@ function enlarge(chart, isEnlarged) {
 /** End the zoom of all charts when another run, or another x axis, is shown. */
 function resetZoom() {
   const now = `${latest("header")?.current_run} ${latest("charts")?.x_axis}`
-  if (now !== shown) showAllEverywhere()
+  if (now !== shown) resetAllZooms()
   shown = now
 }
 

@@ -11,7 +11,7 @@ const TITLE_HEIGHT = 30 // px
 const MARGIN = 10
 
 /** Save each table that arrives because this page has asked for it. */
-export function startChartTables() {
+export function startSavingTables() {
   subscribe("chart_table", ({chart, csv}) => {
     if (chart != null && csv != null) saveFile(new Blob([csv], {type: "text/csv"}), nameOf(chart, "csv"))
   })

@@ -12,10 +12,10 @@ let timer
  * Name the tab stops of the charts that have been made; Bokeh builds their elements a little later.
  * @param {number} [triesLeft]
  */
-export function nameTabStops(triesLeft = MAX_TRIES) {
+export function labelChartTabStops(triesLeft = MAX_TRIES) {
   clearTimeout(timer)
   const unnamed = [...elements(".plot[aria-label]")].filter((plot) => !nameStopsOf(plot))
-  if (unnamed.length > 0 && triesLeft > 0) timer = setTimeout(nameTabStops, POLL_MS, triesLeft - 1)
+  if (unnamed.length > 0 && triesLeft > 0) timer = setTimeout(labelChartTabStops, POLL_MS, triesLeft - 1)
 }
 
 /**

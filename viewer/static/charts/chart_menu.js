@@ -4,7 +4,7 @@ import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {placePopover} from "../shared/popover.js"
 import {saveImage, saveTable} from "./chart_export.js"
-import {showAll, zoomChart} from "./chart_zoom.js"
+import {resetChartZoom, zoomChart} from "./chart_zoom.js"
 
 /** @import {ChartsData, Scale, XAxis} from "../shared/parts.js" */
 /** @import {ZoomAction} from "./chart_zoom.js" */
@@ -91,7 +91,7 @@ function scaleRow(name, {scales}) {
   const scale = scales?.[name]
   return scale == null ? null : segments("Scale", SCALES, scale, (option) => {
     sendCommand("set_y_axis_scale", {name, option})
-    showAll(name)
+    resetChartZoom(name)
   })
 }
 
@@ -101,7 +101,7 @@ function zoomRow(name) {
   return createElement("div", {class: "row"}, createElement("span", {}, "Zoom"),
     ...ZOOMS.map(([action, label, title]) =>
       createElement("button", {class: "round", title, "aria-label": title, onclick: () => zoomChart(name, action)}, label)),
-    item("Show all", () => showAll(name)))
+    item("Show all", () => resetChartZoom(name)))
 }
 
 /**

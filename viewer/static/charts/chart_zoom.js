@@ -61,7 +61,7 @@ export function zoomChart(name, action) {
 }
 
 /** Show all of a chart's curves again, and follow new values. @param {string} name */
-export function showAll(name) {
+export function resetChartZoom(name) {
   if (!zoomed.has(name)) return
   resetting.add(name)
   plotNamed(name)?.reset.emit()
@@ -69,8 +69,8 @@ export function showAll(name) {
 }
 
 /** Show all of the curves in every chart, which now have other values. */
-export function showAllEverywhere() {
-  for (const name of [...zoomed]) showAll(name)
+export function resetAllZooms() {
+  for (const name of [...zoomed]) resetChartZoom(name)
 }
 
 /**
@@ -78,7 +78,7 @@ export function showAllEverywhere() {
  * @param {string} name
  * @param {boolean} isEnlarged
  */
-export function updateTools(name, isEnlarged) {
+export function setZoomToolsActive(name, isEnlarged) {
   const toolbar = plotNamed(name)?.toolbar
   if (toolbar == null) return
   const isActive = isEnlarged || !matchMedia(SCROLLING).matches
@@ -92,7 +92,7 @@ export function updateTools(name, isEnlarged) {
 export function trackZoom() {
   addEventListener("chart-event", (event) => {
     const {name, event: kind} = /** @type {CustomEvent<{name: string, event: string}>} */ (event).detail
-    if (kind === "doubletap") showAll(name)
+    if (kind === "doubletap") resetChartZoom(name)
     else if (!resetting.delete(name)) note(name, true)
   })
 }
@@ -103,7 +103,7 @@ const KEYS = {
   "-": (name) => zoomChart(name, "out"),
   ArrowLeft: (name) => zoomChart(name, "earlier"),
   ArrowRight: (name) => zoomChart(name, "later"),
-  0: showAll,
+  0: resetChartZoom,
 }
 
 /**
@@ -111,7 +111,7 @@ const KEYS = {
  * @param {string} name
  * @param {KeyboardEvent} event
  */
-export function onChartKey(name, event) {
+export function handleChartKey(name, event) {
   const run = event.ctrlKey || event.metaKey || event.altKey ? undefined : KEYS[event.key]
   if (run == null) return
   event.preventDefault()

@@ -2,7 +2,7 @@
 
 import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {drawUnlessPressed} from "../shared/press.js"
+import {deferDrawWhilePressed} from "../shared/press.js"
 
 /** @import {ChangesData, EditRecord, ReplyData} from "../shared/parts.js" */
 
@@ -10,7 +10,7 @@ const NO_CHANGES = "No changes yet. Select a filter and press Delete, or use −
 
 export function startEditList() {
   subscribe("changes", drawEdits)
-  subscribe("reply", drawUnlessPressed(byId("reply"), drawReply))
+  subscribe("reply", deferDrawWhilePressed(byId("reply"), drawReply))
   for (const name of ["undo", "redo"]) onEnabledClick(byId(name), () => sendCommand(name))
 }
 

@@ -6,7 +6,7 @@ const THUMB_RADIUS = 6, TICK_WIDTH = 2 // px
  * Return the CSS background of the slider: a tick for each edit, at the center of the thumb there.
  * @param {number[]} positions from 0 to 1
  */
-export function editTicks(positions) {
+export function editTickBackground(positions) {
   const margin = THUMB_RADIUS - TICK_WIDTH / 2
   return positions.map((at) => {
     // A percentage places the tick within the slider's width without that of the tick.

@@ -68,7 +68,7 @@ export function findBinding(table, key) {
  * Return how the page writes a pressed key, such as `F` or `⇧ F`; "" with Ctrl, ⌘ or Alt.
  * @param {{key: string, shiftKey: boolean, ctrlKey: boolean, metaKey: boolean, altKey: boolean}} event
  */
-export function shownKey({key, shiftKey, ctrlKey, metaKey, altKey}) {
+export function formatKey({key, shiftKey, ctrlKey, metaKey, altKey}) {
   if (ctrlKey || metaKey || altKey) return ""
   return `${shiftKey ? "⇧ " : ""}${key.length === 1 ? key.toUpperCase() : key}`
 }

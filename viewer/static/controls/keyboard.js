@@ -6,8 +6,8 @@ import {showWholeNetwork, zoomBy} from "../network/network_view.js"
 import {byId, createElement} from "../shared/dom.js"
 import {sendCommand} from "../shared/link.js"
 import {motionLevel, setMotion} from "../shared/motion.js"
-import {explain} from "../shared/notice.js"
-import {scrollByKey} from "../shared/scrolling.js"
+import {showNotice} from "../shared/notice.js"
+import {makeScrollableByKey} from "../shared/scrolling.js"
 import {toggleLayerTable} from "../table/layer_table.js"
 import {findBinding, keyOfCombination, keyTable} from "./key_table.js"
 import {clickRunControl, controlRun, togglePause} from "./run_controls.js"
@@ -96,7 +96,7 @@ function isFree(focused) {
 
 function applyStaged() {
   const button = /** @type {HTMLElement | null} */ (document.querySelector("#staging button.apply"))
-  if (button == null) explain(NOTHING_STAGED)
+  if (button == null) showNotice(NOTHING_STAGED)
   else button.click() // a disabled button says why
 }
 
@@ -107,7 +107,7 @@ function showKeys() {
   const list = createElement("div", {class: "list", role: "region", "aria-label": "All keys"},
     createElement("div", {class: "groups"}, ...groups))
   sheet().replaceChildren(createElement("h2", {}, "Keys"), list)
-  scrollByKey(list)
+  makeScrollableByKey(list)
   sheet().showModal()
 }
 

@@ -3,7 +3,7 @@
 import {byId, createElement} from "../shared/dom.js"
 import {parseRate} from "../shared/format.js"
 import {sendCommand} from "../shared/link.js"
-import {explain} from "../shared/notice.js"
+import {showNotice} from "../shared/notice.js"
 
 /** @import {ParameterGroup, ParameterValue} from "../shared/parts.js" */
 
@@ -71,7 +71,7 @@ function field({optimizer, group}, {name, label, text}) {
     const value = parseRate(input.value)
     input.setAttribute("aria-invalid", String(value == null))
     if (value == null) {
-      explain(NO_RATE)
+      showNotice(NO_RATE)
       return
     }
     sendCommand("set_hyperparameter", {optimizer, group, name, value})

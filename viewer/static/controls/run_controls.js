@@ -2,7 +2,7 @@
 
 import {announce, byId, createSvg, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {explain} from "../shared/notice.js"
+import {showNotice} from "../shared/notice.js"
 import {drawLearningRates, startLearningRates} from "./learning_rates.js"
 
 /** @import {ControlsData} from "../shared/parts.js" */
@@ -43,7 +43,7 @@ export function startRunControls() {
  */
 export function controlRun(action, args = {}) {
   if (latest("controls")?.available) sendCommand("control_run", {action, ...args})
-  else explain(NO_RUN)
+  else showNotice(NO_RUN)
 }
 
 /**
@@ -52,7 +52,7 @@ export function controlRun(action, args = {}) {
  */
 export function clickRunControl(id) {
   if (latest("controls")?.available) byId(id).click()
-  else explain(NO_RUN)
+  else showNotice(NO_RUN)
 }
 
 export function togglePause() {

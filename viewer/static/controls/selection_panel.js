@@ -1,6 +1,6 @@
 /** The selected layer and filter in words and numbers, and the buttons that edit them. */
 
-import {buttonsWith, byId, onEnabledClick, pressButton, setButtonState} from "../shared/dom.js"
+import {buttonsWith, byId, onEnabledClick, markPressedButton, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {drawLongName} from "../shared/long_name.js"
 import {drawFacts} from "./facts.js"
@@ -24,5 +24,5 @@ function drawSelection(data) {
   byId("filter").textContent = data.filter
   drawFacts(byId("filter-facts"), data.values, "value")
   for (const [id, reason] of Object.entries(data.disabled)) setButtonState(byId(id), reason, data.tooltips[id])
-  pressButton("sort", data.sort)
+  markPressedButton("sort", data.sort)
 }

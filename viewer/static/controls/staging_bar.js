@@ -3,12 +3,12 @@
 import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {joinFacts} from "../shared/format.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {drawUnlessPressed} from "../shared/press.js"
+import {deferDrawWhilePressed} from "../shared/press.js"
 
 /** @import {StagedRow, StagingData} from "../shared/parts.js" */
 
 export function startStagingBar() {
-  subscribe("staging", drawUnlessPressed(byId("staging"), drawStaging))
+  subscribe("staging", deferDrawWhilePressed(byId("staging"), drawStaging))
 }
 
 function drawStaging() {

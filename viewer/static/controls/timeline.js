@@ -2,8 +2,8 @@
 
 import {byId} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {explain} from "../shared/notice.js"
-import {editTicks} from "./edit_ticks.js"
+import {showNotice} from "../shared/notice.js"
+import {editTickBackground} from "./edit_ticks.js"
 
 /** @import {TimelineData} from "../shared/parts.js" */
 
@@ -29,7 +29,7 @@ export function stepMoment(rows) {
   const {recorded = 0, live = true, row = 0} = latest("timeline") ?? {}
   const moment = (live ? recorded - 1 : row) + rows
   if (recorded > 1 && moment >= 0 && !(live && rows > 0)) sendCommand("show_moment", {row: moment})
-  else explain(recorded < 2 ? "No earlier batch is recorded yet" : rows < 0 ? "This is the first recorded batch" : "This is the newest batch")
+  else showNotice(recorded < 2 ? "No earlier batch is recorded yet" : rows < 0 ? "This is the first recorded batch" : "This is the newest batch")
 }
 
 /** @param {TimelineData} data */
@@ -44,7 +44,7 @@ function drawTimeline(data) {
   input.style.setProperty("--part", `${100 * Number(input.value) / max}%`)
   input.setAttribute("aria-valuetext", data.text)
   input.title = data.recording_note
-  input.style.background = editTicks(data.edits)
+  input.style.background = editTickBackground(data.edits)
   byId("moment").textContent = data.notice || data.text
   const play = byId("play")
   play.dataset.playing = String(data.playing)

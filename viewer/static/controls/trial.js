@@ -2,7 +2,7 @@
 
 import {announce, byId, createElement, createSvg, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {drawUnlessPressed} from "../shared/press.js"
+import {deferDrawWhilePressed} from "../shared/press.js"
 
 /** @import {TrialData} from "../shared/parts.js" */
 
@@ -11,7 +11,7 @@ const WIDTH = 96, HEIGHT = 30
 let announced = "", dismissed = ""
 
 export function startTrial() {
-  subscribe("trial", drawUnlessPressed(byId("trial"), drawTrial))
+  subscribe("trial", deferDrawWhilePressed(byId("trial"), drawTrial))
 }
 
 function drawTrial() {

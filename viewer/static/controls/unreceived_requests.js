@@ -7,7 +7,7 @@ import {subscribe} from "../shared/link.js"
 const ASKS_THE_RUN = "button[data-image], button[data-slices], #restart-ascent, #request-growth, #edit-input, #editor-restore"
 const FIELDS = "#depth, #editor-file"
 
-export function startUnreceivedRequests() {
+export function startDisablingRequests() {
   let shown = ""
   subscribe("header", ({request_refusal: refusal}) => {
     if (refusal === shown) return

@@ -53,7 +53,7 @@ export function cellAt({left, column, row}, x, y, rows, columns) {
  * @param {number} value
  * @param {number} limit of the strongest color
  */
-export function levelOf(value, limit) {
+export function colorLevel(value, limit) {
   const share = Number.isNaN(value) ? 0 : Math.max(-1, Math.min(1, value / limit))
   return Math.round((share + 1) / 2 * (LEVELS - 1))
 }

@@ -1,11 +1,11 @@
 /** The matrix of the filters of the opened layer and the classes that they answer to. */
 
-import {buttonsWith, byId, createElement, pressButton} from "../shared/dom.js"
+import {buttonsWith, byId, createElement, markPressedButton} from "../shared/dom.js"
 import {formatNumber} from "../shared/format.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {onThemeChange} from "../shared/theme.js"
-import {BARS, LEVELS, cellAt, levelOf, matrixLayout, moveCell} from "./class_matrix.js"
-import {drawConfusion, startConfusion} from "./confusion.js"
+import {BARS, LEVELS, cellAt, colorLevel, matrixLayout, moveCell} from "./class_matrix.js"
+import {drawConfusionMatrix, startConfusionMatrix} from "./confusion.js"
 import {context2d} from "./tile_atlas.js"
 
 /** @import {MatrixLayout} from "./class_matrix.js" */
@@ -31,7 +31,7 @@ export function startClassPane() {
   subscribe("classes", drawPane)
   subscribe("class_colors", () => drawNames(latest("classes") ?? {}))
   onThemeChange(() => drawPane(latest("classes") ?? {}))
-  startConfusion((text) => {
+  startConfusionMatrix((text) => {
     confused = text
     describe()
   })
@@ -50,14 +50,14 @@ const matrix = () => /** @type {HTMLCanvasElement} */ (byId("class-matrix"))
 
 /** @param {ClassesData} data */
 function drawPane(data) {
-  pressButton("measure", data.measure ?? "")
-  pressButton("rows", data.order ?? "")
+  markPressedButton("measure", data.measure ?? "")
+  markPressedButton("rows", data.order ?? "")
   const status = byId("classes-status"), isKnown = data.values != null
   status.textContent = data.status ?? ""
   status.hidden = isKnown
   byId("class-body").hidden = byId("class-tools").hidden = !isKnown
   byId("class-facts").textContent = [data.facts, data.note].filter(Boolean).join(" · ")
-  drawConfusion()
+  drawConfusionMatrix()
   drawMatrix()
 }
 
@@ -131,7 +131,7 @@ function paintCells(context, {values, limit = 1, filters, classes}, {left, colum
   const columns = classes.length, rows = filters.length, table = levelColors()
   const pixels = new ImageData(columns, rows)
   for (let i = 0; i < rows * columns; i++) {
-    const level = levelOf(values[i], limit)
+    const level = colorLevel(values[i], limit)
     pixels.data.set(table.subarray(4 * level, 4 * level + 4), 4 * i)
   }
   const small = new OffscreenCanvas(columns, rows)

@@ -27,14 +27,14 @@ let marked = null
 const canvasOf = () => /** @type {HTMLCanvasElement} */ (byId("confusion-matrix"))
 
 /** @param {(text: string) => void} describe says what a cell shows; "" when none is pointed at */
-export function startConfusion(describe) {
+export function startConfusionMatrix(describe) {
   const canvas = canvasOf()
   canvas.addEventListener("pointermove", ({offsetX, offsetY}) => describe(textAt(offsetX, offsetY)))
   canvas.addEventListener("pointerleave", () => describe(""))
   canvas.addEventListener("blur", () => {
     marked = null
     describe("")
-    drawConfusion()
+    drawConfusionMatrix()
   })
   canvas.addEventListener("keydown", (event) => {
     const classes = latest("classes")?.confusion?.names.length ?? 0
@@ -43,11 +43,11 @@ export function startConfusion(describe) {
     event.stopPropagation() // the arrow keys of the page move the selection
     marked = marked == null ? {row: 0, column: 0} : moveCell(marked, event.key, classes, classes)
     describe(textOf(marked.row, marked.column))
-    drawConfusion()
+    drawConfusionMatrix()
   })
 }
 
-export function drawConfusion() {
+export function drawConfusionMatrix() {
   const data = latest("classes")?.confusion, canvas = canvasOf()
   byId("confusion").hidden = data == null
   if (data == null) return

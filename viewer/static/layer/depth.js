@@ -3,7 +3,7 @@
 import {byId} from "../shared/dom.js"
 import {sendCommand} from "../shared/link.js"
 
-export function startDepth() {
+export function startSliceSlider() {
   const slider = depthSlider()
   slider.addEventListener("input", () => {
     showPart(slider)
@@ -12,7 +12,7 @@ export function startDepth() {
 }
 
 /** @param {number | null | undefined} depth 0 to 1; none: the layer has no slices */
-export function drawDepth(depth) {
+export function drawSliceSlider(depth) {
   byId("depth-field").hidden = depth == null
   const slider = depthSlider()
   if (depth == null || document.activeElement === slider) return

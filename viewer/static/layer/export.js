@@ -1,7 +1,7 @@
 /** Saving what a view shows: as an image, a drawing or a table. */
 
 import {buttonsWith, createElement} from "../shared/dom.js"
-import {explain} from "../shared/notice.js"
+import {showNotice} from "../shared/notice.js"
 import {saveFile} from "../shared/save_file.js"
 import {describeDegenerate} from "./degenerate.js"
 import {filterTable} from "./filter_table.js"
@@ -14,13 +14,13 @@ const NOTHING = "There is nothing to save yet: the view shows no image"
 const RESOLUTION = 2 // of an image, relative to the screen's
 
 /** @param {Partial<Record<string, ThumbnailView>>} views by the name in `data-view` */
-export function startExport(views) {
+export function startViewExport(views) {
   for (const button of buttonsWith("save")) {
     button.addEventListener("click", () => {
       const name = /** @type {HTMLElement | null} */ (button.closest("[data-view]"))?.dataset.view
       const view = views[name ?? ""]
       if (view != null && view.count > 0) saveView(view, button.dataset.save ?? "")
-      else explain(NOTHING)
+      else showNotice(NOTHING)
     })
   }
 }

@@ -5,7 +5,7 @@ import {asSentence, joinFacts} from "../shared/format.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {frameCrop} from "./crop_frame.js"
 import {isCurve} from "./framed_curve.js"
-import {framedImage, refreshEnlarged, startEnlargedImages} from "./framed_image.js"
+import {createFramedImage, refreshEnlargedImage, startEnlargedImages} from "./framed_image.js"
 import {IMAGE_PENDING} from "./input_image.js"
 
 /** @import {InspectionData, Size, TopImageData} from "../shared/parts.js" */
@@ -33,7 +33,7 @@ function drawInspection(data) {
   byId("attribution-title").textContent = joinFacts([data.title, data.busy && IMAGE_PENDING])
   redrawChildren(byId("attribution"), ...attribution(data))
   byId("inspection-status").textContent = isKnown ? data.status : ""
-  refreshEnlarged()
+  refreshEnlargedImage()
 }
 
 /** @param {InspectionData} data */
@@ -49,7 +49,7 @@ function topImages({top_images: images = [], receptive_field: receptiveField = [
  * @param {Size} receptiveField
  */
 function topImage({pixels, box, place, response, age}, receptiveField) {
-  const picture = framedImage({pixels, ...frameCrop(box, receptiveField)}, [`response ${response}`, age, place])
+  const picture = createFramedImage({pixels, ...frameCrop(box, receptiveField)}, [`response ${response}`, age, place])
   const caption = createElement("div", {class: "caption"}, createElement("b", {}, response), createElement("small", {title: age}, age.replace(/ batch(es)? /, " ")))
   return createElement("li", {}, picture, caption)
 }
@@ -69,7 +69,7 @@ function drawPreferred({preferred, preferred_note: note = "", receptive_field: r
   progress.setAttribute("value", String(preferred.share))
   const frame = frameCrop(preferred.box, receptiveField)
   const lines = ["preferred image", `response ${preferred.response}`, `step ${preferred.steps}`, PREFERRED_NOTE]
-  redrawChildren(place, framedImage({pixels: preferred.pixels, ...frame}, lines))
+  redrawChildren(place, createFramedImage({pixels: preferred.pixels, ...frame}, lines))
 }
 
 /** @param {InspectionData} data */
@@ -100,7 +100,7 @@ function attribution(data) {
  * @param {string} note
  */
 function figure(caption, image, note) {
-  return createElement("figure", {}, framedImage(image, [caption, note]), createElement("figcaption", {}, caption))
+  return createElement("figure", {}, createFramedImage(image, [caption, note]), createElement("figcaption", {}, caption))
 }
 
 /** @param {string} text */

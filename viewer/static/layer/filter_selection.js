@@ -1,7 +1,7 @@
 /** Which filters of the layer are selected, hovered, staged and frozen: what all its views share. */
 
 import {sendCommand} from "../shared/link.js"
-import {explain} from "../shared/notice.js"
+import {showNotice} from "../shared/notice.js"
 
 /** @import {LayerPanelData} from "../shared/parts.js" */
 
@@ -76,7 +76,7 @@ export function moveSelection(id, extend) {
 export function setPrimaryToMean() {
   const ids = filterSelection.selected
   if (ids.length > 1) sendCommand("stage_set_filter_to_mean", {ids, weights: ids.slice(1).map(() => 1 / (ids.length - 1))})
-  else explain("Select several filters: the one selected last becomes the mean of the others")
+  else showNotice("Select several filters: the one selected last becomes the mean of the others")
 }
 
 /** @param {number | null} id */

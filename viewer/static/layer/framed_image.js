@@ -43,7 +43,7 @@ export function startEnlargedImages(pane) {
 }
 
 /** Enlarge the picture that is now under a resting pointer: pictures have been replaced. */
-export function refreshEnlarged() {
+export function refreshEnlargedImage() {
   if (pointer != null) enlargeUnder(pointer, document.elementFromPoint(pointer.clientX, pointer.clientY))
 }
 
@@ -66,7 +66,7 @@ function enlargeUnder(event, element) {
  * @param {FramedImage} image
  * @param {string[]} lines of the tooltip; the first is its title
  */
-export function framedImage(image, lines) {
+export function createFramedImage(image, lines) {
   const canvas = createElement("canvas")
   const [height, width] = isCurve(image.pixels) ? [1, CURVE_ASPECT] : image.frame
   canvas.style.aspectRatio = `${width} / ${height}`

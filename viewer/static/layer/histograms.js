@@ -4,7 +4,7 @@ import {byId, elements} from "../shared/dom.js"
 import {formatCount, formatNumber} from "../shared/format.js"
 import {latest, subscribe} from "../shared/link.js"
 import {onThemeChange} from "../shared/theme.js"
-import {baseline, outline, ridgeLayout, rowAt} from "./ridges.js"
+import {baselineY, ridgeOutline, ridgeLayout, rowAt} from "./ridges.js"
 import {context2d} from "./tile_atlas.js"
 
 /** @import {HistogramsData, RidgesData} from "../shared/parts.js" */
@@ -150,9 +150,9 @@ function paint(canvas, {steps, shares, peak = 1}, name) {
   const color = style.getPropertyValue(COLORS[name]), ground = style.getPropertyValue("--card")
   context.lineJoin = "round"
   for (let row = 0; row < rows; row++) {
-    const base = baseline(layout, row, rows), age = rows > 1 ? row / (rows - 1) : 1
+    const base = baselineY(layout, row, rows), age = rows > 1 ? row / (rows - 1) : 1
     const strength = 100 * (OLDEST_STRENGTH + (1 - OLDEST_STRENGTH) * age)
-    const points = outline(layout, shares.subarray(row * bins, (row + 1) * bins), peak, base)
+    const points = ridgeOutline(layout, shares.subarray(row * bins, (row + 1) * bins), peak, base)
     context.beginPath()
     context.moveTo(0, base)
     for (const [x, y] of points) context.lineTo(x, y)

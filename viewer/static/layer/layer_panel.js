@@ -1,11 +1,11 @@
 /** The panel of the selected layer: its four views, its activation maps, and what can be done with its filters. */
 
-import {announce, buttonsWith, byId, elements, onEnabledClick, pressButton, setButtonState} from "../shared/dom.js"
+import {announce, buttonsWith, byId, elements, onEnabledClick, markPressedButton, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {onThemeChange} from "../shared/theme.js"
 import {highlightFilter} from "../network/network_view.js"
-import {drawDepth, startDepth} from "./depth.js"
-import {startExport} from "./export.js"
+import {drawSliceSlider, startSliceSlider} from "./depth.js"
+import {startViewExport} from "./export.js"
 import {onFilterSelect, onSelectionChange, receiveSelection} from "./filter_selection.js"
 import {drawFindings} from "./findings.js"
 import {startInputImage} from "./input_image.js"
@@ -34,8 +34,8 @@ export function startLayerPanel() {
   onFilterSelect(highlightSelected)
   onThemeChange(redrawViews)
   startInputImage()
-  startDepth()
-  startExport(views)
+  startSliceSlider()
+  startViewExport(views)
   startButtons()
   startEnlarging()
   document.addEventListener("keydown", onEscape, true)
@@ -99,11 +99,11 @@ function drawPanel(data) {
       dispatchEvent(new Event("resize")) // so that Bokeh lays out charts that were hidden
     })
   }
-  pressButton("pane", data.pane)
-  pressButton("method", data.method)
-  pressButton("slices", data.slices)
+  markPressedButton("pane", data.pane)
+  markPressedButton("method", data.method)
+  markPressedButton("slices", data.slices)
   byId("slices").hidden = !data.slices
-  drawDepth(data.depth)
+  drawSliceSlider(data.depth)
   byId("freeze").textContent = data.freeze_label ?? "Freeze"
   for (const [id, reason] of Object.entries(data.disabled ?? {})) setButtonState(byId(id), reason, data.tooltips?.[id] ?? "")
   receiveSelection(data)
@@ -121,14 +121,14 @@ function startButtons() {
   for (const button of buttonsWith("order")) {
     const key = /** @type {SortKey} */ (button.dataset.order)
     button.addEventListener("click", () => {
-      pressButton("order", key)
+      markPressedButton("order", key)
       mapGrid?.sortBy(key)
     })
   }
   for (const button of buttonsWith("shape")) {
     const shape = /** @type {"box" | "lasso"} */ (button.dataset.shape)
     button.addEventListener("click", () => {
-      pressButton("shape", shape)
+      markPressedButton("shape", shape)
       setSelectionShape(shape)
     })
   }

@@ -21,8 +21,8 @@ function momentElement({label, name, probability, truth_probability: truthProbab
   const mark = correct == null ? "" : correct ? " ✓" : " ✗"
   const element = cell(label,
     createElement("b", {}, name, mark && createElement("span", {role: "img", "aria-label": correct ? "correct" : "wrong"}, mark)),
-    createElement("small", {}, percent(probability)))
-  if (correct === false && truthProbability != null) element.append(createElement("small", {}, `truth ${percent(truthProbability)}`))
+    createElement("small", {}, formatPercent(probability)))
+  if (correct === false && truthProbability != null) element.append(createElement("small", {}, `truth ${formatPercent(truthProbability)}`))
   if (correct != null) element.dataset.correct = String(correct)
   element.title = details
   return element
@@ -37,7 +37,7 @@ function cell(label, ...content) {
 }
 
 /** @param {number} share */
-export function percent(share) {
+export function formatPercent(share) {
   const digits = share > 0.999 || share < 0.1 ? 1 : 0
   return `${(100 * share).toFixed(digits)}\u202f%`
 }

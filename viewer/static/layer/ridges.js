@@ -31,7 +31,7 @@ export function ridgeLayout(width, height, rows) {
  * @param {number} row
  * @param {number} rows
  */
-export function baseline({top, bottom}, row, rows) {
+export function baselineY({top, bottom}, row, rows) {
   return rows > 1 ? top + (bottom - top) * row / (rows - 1) : bottom
 }
 
@@ -55,6 +55,6 @@ export function rowAt({top, bottom}, y, rows) {
  * @param {number} base
  * @returns {[x: number, y: number][]}
  */
-export function outline({width, height}, shares, peak, base) {
+export function ridgeOutline({width, height}, shares, peak, base) {
   return Array.from(shares, (share, bin) => [(bin + 0.5) * width / shares.length, base - height * Math.min(1, share / peak)])
 }

@@ -1,9 +1,9 @@
 /** The pointer over a view of thumbnails: zoom, hover, click, selection by box or lasso, and dragging a filter. */
 
-import {requestHovered} from "../shared/hovered_filter.js"
+import {requestHoveredFilter} from "../shared/hovered_filter.js"
 import {sendCommand, subscribe} from "../shared/link.js"
-import {isExtending} from "../shared/modifiers.js"
-import {zoomsView} from "../shared/page_scroll.js"
+import {extendsSelection} from "../shared/modifiers.js"
+import {wheelZoomsView} from "../shared/page_scroll.js"
 import {colors} from "../shared/theme.js"
 import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {clickFilter, filterSelection, hoverFilter, selectFilters} from "./filter_selection.js"
@@ -76,7 +76,7 @@ export class ThumbnailPointer {
 
   /** @param {WheelEvent} event */
   onWheel(event) {
-    if (!zoomsView(event)) return
+    if (!wheelZoomsView(event)) return
     event.preventDefault()
     this.view.zoomBy(Math.exp(-event.deltaY * ZOOM_PER_PX), this.pointOf(event))
   }
@@ -113,7 +113,7 @@ export class ThumbnailPointer {
     const {drag, view} = this
     this.drag = dragging = null
     if (drag == null) return
-    const extend = isExtending(event)
+    const extend = extendsSelection(event)
     if (!drag.hasMoved) {
       if (drag.row >= 0) clickFilter(view.ids[drag.row], extend)
     } else if (drag.kind === "set") this.drop(drag)
@@ -205,7 +205,7 @@ export class ThumbnailPointer {
    */
   hover(row, event) {
     const {view} = this, id = row >= 0 ? view.ids[row] : null
-    if (id !== this.hovered) requestHovered(id == null ? -1 : view.data.layer_index ?? -1, view.data.indices?.[row] ?? -1)
+    if (id !== this.hovered) requestHoveredFilter(id == null ? -1 : view.data.layer_index ?? -1, view.data.indices?.[row] ?? -1)
     this.hovered = id
     hoverFilter(id)
     if (row < 0 || event == null) hideTooltip("layer")

@@ -2,7 +2,7 @@
 
 import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
-import {drawUnlessPressed} from "../shared/press.js"
+import {deferDrawWhilePressed} from "../shared/press.js"
 
 /** @import {VerdictRow} from "../shared/parts.js" */
 
@@ -15,7 +15,7 @@ let isOpen = false
 const SHOWN = 6 // rows, until all are asked for
 
 export function startVerdicts() {
-  const draw = drawUnlessPressed(byId("verdicts"), () => {
+  const draw = deferDrawWhilePressed(byId("verdicts"), () => {
     const list = byId("verdicts"), shown = isOpen ? rows : rows.slice(0, SHOWN)
     list.hidden = rows.length === 0 && !problem
     list.dataset.open = String(isOpen)

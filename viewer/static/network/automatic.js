@@ -9,7 +9,7 @@ import {latest, sendCommand, subscribe} from "../shared/link.js"
 const POLICY = "What the run does with its own verdicts, also when this page is closed"
 const LIMITS = {share: 99, count: 64, every: 1_000_000}
 
-export function startAutomatic() {
+export function startAutomaticEdits() {
   byId("pruning").addEventListener("submit", (event) => {
     event.preventDefault()
     if (!latest("automatic")?.refusal && !isBusy()) sendCommand("prune_to", budget())

@@ -3,7 +3,7 @@
 import {onChoice} from "../shared/choice.js"
 import {byId, createElement} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {drawColorName} from "./color_name.js"
+import {drawColorLegend} from "./color_name.js"
 
 export function startClassColors() {
   const toggle = byId("class-colors"), choice = /** @type {HTMLSelectElement} */ (byId("class-choice"))
@@ -13,7 +13,7 @@ export function startClassColors() {
     toggle.setAttribute("aria-pressed", String(shown))
     byId("of-class").hidden = !shown
     byId("class-note").textContent = text
-    drawColorName()
+    drawColorLegend()
     if (!shown) return
     if ([...choice.options].some((option, i) => option.text !== classes[i]) || choice.options.length !== classes.length) {
       choice.replaceChildren(...classes.map((name, index) => createElement("option", {value: String(index)}, name)))

@@ -4,12 +4,12 @@ import {byId} from "../shared/dom.js"
 import {formatNumber} from "../shared/format.js"
 import {latest} from "../shared/link.js"
 
-export function drawColorName() {
-  byId("color-name").textContent = latest("class_colors")?.shown ? "class" : colorName() // which class is said below
+export function drawColorLegend() {
+  byId("color-name").textContent = latest("class_colors")?.shown ? "class" : colorMeaning() // which class is said below
 }
 
 /** What the colors of the nodes stand for. */
-export function colorName() {
+export function colorMeaning() {
   const classes = latest("class_colors")
   if (classes?.shown) return `answers to ${classes.classes[classes.chosen]}`
   return latest("prices")?.shown ? "price" : "gradient"
@@ -20,11 +20,11 @@ export function colorName() {
  * @param {number | undefined} value NaN: unknown
  * @returns {[label: string, text: string] | null}
  */
-export function colorValue(value) {
+export function describeColorValue(value) {
   if (value == null) return null
   const known = Number.isFinite(value) ? signed(value) : "not known yet"
   if (!latest("class_colors")?.shown) return ["color: loss if removed", known]
-  return [colorName(), Number.isFinite(value) ? `${known} σ` : known]
+  return [colorMeaning(), Number.isFinite(value) ? `${known} σ` : known]
 }
 
 /** @param {number} value */

@@ -2,15 +2,15 @@
 
 import {byId, createElement, onEnabledClick, redrawChildren} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {drawUnlessPressed} from "../shared/press.js"
+import {deferDrawWhilePressed} from "../shared/press.js"
 
 /** @import {GrowthRow, LayerHeader} from "../shared/parts.js" */
 
 const SHOWN = 6
 
-export function startGrowth() {
+export function startGrowthGains() {
   onEnabledClick(byId("request-growth"), () => sendCommand("request_growth_gains"))
-  const draw = drawUnlessPressed(byId("growth"), () => {
+  const draw = deferDrawWhilePressed(byId("growth"), () => {
     const rows = latest("growth")?.rows ?? []
     redrawChildren(byId("growth"), ...rows.slice(0, SHOWN).map(rowElement))
   })
@@ -35,7 +35,7 @@ function rowElement({layer, text, title, heat}) {
  * Show the heat below the headers of the layers, or remove it.
  * @param {Map<LayerHeader, HTMLElement>} layers
  */
-export function markGrowth(layers) {
+export function markGrowthGains(layers) {
   const rows = latest("growth")?.rows ?? []
   for (const [{index}, element] of layers) {
     const row = rows.find(({layer}) => layer === index)

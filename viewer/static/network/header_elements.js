@@ -35,7 +35,7 @@ function menuButton(layer) {
 }
 
 /** @param {LayerHeader} layer */
-export function insertButton(layer) {
+export function createInsertButton(layer) {
   return createElement("button", {
     class: "insert", title: `Insert a layer after ${layer.name}`, "aria-label": `Insert a layer after ${layer.name}`,
     "aria-haspopup": "dialog", tabindex: -1, // by keyboard: the menu of the layer, or I
@@ -57,7 +57,7 @@ function subtitle(layer, density) {
  * @param {LayerHeader} layer
  * @param {NetworkLayoutData["density"]} density
  */
-export function layerHeader(layer, density) {
+export function createLayerHeader(layer, density) {
   const rate = layer.rate_factor === 1 ? "" : ` · ${layer.rate_factor} × the learning rate`
   const title = createElement("b", {
     title: `${layer.name} · ${countOf(layer.filters, "filter")}${rate} · double-click to expand or collapse`,
@@ -79,7 +79,7 @@ export function layerHeader(layer, density) {
  * @param {BlockHeader} block
  * @param {NetworkLayoutData["density"]} density
  */
-export function blockHeader(block, density) {
+export function createBlockHeader(block, density) {
   const layers = countOf(block.layers, "layer"), filters = countOf(block.filters, "filter")
   const size = `${layers}, ${filters}`
   const open = () => sendCommand("open_block", {name: block.path})
@@ -106,7 +106,7 @@ function closeButton(stage) {
 }
 
 /** @param {StageData} stage */
-export function stageFrame(stage) {
+export function createStageFrame(stage) {
   const title = createElement("b", {
     title: `${stage.path} · double-click to expand or collapse all its layers`,
     ondblclick: () => sendCommand("toggle_stage", {layer: stage.layer}),

@@ -3,10 +3,10 @@
 import {byId, createElement} from "../shared/dom.js"
 import {latest, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
-import {drawUnlessPressed} from "../shared/press.js"
-import {blockHeader, insertButton, layerHeader, stageFrame} from "./header_elements.js"
+import {deferDrawWhilePressed} from "../shared/press.js"
+import {createBlockHeader, createInsertButton, createLayerHeader, createStageFrame} from "./header_elements.js"
 import {startLayerMenu} from "./layer_menu.js"
-import {markGrowth} from "./growth.js"
+import {markGrowthGains} from "./growth.js"
 import {markVerdicts} from "./verdict_dots.js"
 
 /** @import {BlockHeader, LayerHeader, NetworkLayoutData, StageData} from "../shared/parts.js" */
@@ -73,10 +73,10 @@ export class NetworkHeaders {
   constructor(viewport) {
     this.viewport = viewport
     startLayerMenu()
-    subscribe("network_layout", drawUnlessPressed(byId("columns"), () => this.#build()))
+    subscribe("network_layout", deferDrawWhilePressed(byId("columns"), () => this.#build()))
     subscribe("selection", () => this.#markCurrent())
     subscribe("verdicts", () => markVerdicts(this.#layers, this.#blocks))
-    subscribe("growth", () => markGrowth(this.#layers))
+    subscribe("growth", () => markGrowthGains(this.#layers))
   }
 
   #build() {
@@ -85,13 +85,13 @@ export class NetworkHeaders {
     this.#layout = layout
     const {layers = [], blocks = [], stages = [], density} = layout, focused = focusedButton()
     const shown = layers.filter(({block}) => block < 0)
-    this.#layers = new Map(shown.map((layer) => [layer, layerHeader(layer, density)]))
+    this.#layers = new Map(shown.map((layer) => [layer, createLayerHeader(layer, density)]))
     this.#blocks = new Map(blocks.map((block) => [block, {
-      header: blockHeader(block, density), frame: createElement("div", {class: "block", "data-block": block.path}),
+      header: createBlockHeader(block, density), frame: createElement("div", {class: "block", "data-block": block.path}),
     }]))
-    this.#stages = stages.map(stageFrame)
+    this.#stages = stages.map(createStageFrame)
     const withInsert = density === "crowded" ? [] : shown.filter((layer) => !layer.lane)
-    this.#inserts = new Map(withInsert.map((layer) => [layer, insertButton(layer)]))
+    this.#inserts = new Map(withInsert.map((layer) => [layer, createInsertButton(layer)]))
     const drawn = [...this.#blocks.values()]
     byId("columns").replaceChildren(...this.#stages, ...drawn.map(({frame}) => frame), ...this.#layers.values(),
       ...drawn.map(({header}) => header), ...this.#inserts.values())
@@ -99,7 +99,7 @@ export class NetworkHeaders {
     this.place()
     this.#markCurrent()
     markVerdicts(this.#layers, this.#blocks)
-    markGrowth(this.#layers)
+    markGrowthGains(this.#layers)
     if (focused !== "") /** @type {HTMLElement | null} */ (byId("columns").querySelector(focused))?.focus()
   }
 

@@ -1,13 +1,13 @@
 /** The panel in which a person opens a picture of their own, or erases and paints tiles of the shown image. */
 
 import {context2d, paintAtlas, tileBox} from "../layer/tile_atlas.js"
-import {announce, buttonsWith, byId, pressButton} from "../shared/dom.js"
+import {announce, buttonsWith, byId, markPressedButton} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {clamp} from "../shared/math.js"
-import {explain} from "../shared/notice.js"
+import {showNotice} from "../shared/notice.js"
 import {placePopover} from "../shared/popover.js"
-import {colorOf, PaintedTiles, tilesBetween} from "./painted_tiles.js"
-import {imageIn, sendPicture} from "./picture_file.js"
+import {parseHexColor, PaintedTiles, tilesBetween} from "./painted_tiles.js"
+import {firstImageFile, sendPicture} from "./picture_file.js"
 
 /** @import {TileAtlas} from "../layer/tile_atlas.js" */
 /** @import {EndsData, WireArray} from "../shared/parts.js" */
@@ -67,11 +67,11 @@ function startDropAndPaste() {
   document.addEventListener("drop", (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return
     event.preventDefault() // the browser would open the file
-    const file = imageIn(event.dataTransfer)
+    const file = firstImageFile(event.dataTransfer)
     if (file != null) void show(file)
   })
   document.addEventListener("paste", (event) => {
-    const file = imageIn(event.clipboardData)
+    const file = firstImageFile(event.clipboardData)
     if (file != null) void show(file)
   })
 }
@@ -166,7 +166,7 @@ function tileAt(event) {
 }
 
 /** @returns {Color | null} */
-const fill = () => brush === "erase" ? null : colorOf(colorField().value)
+const fill = () => brush === "erase" ? null : parseHexColor(colorField().value)
 
 /**
  * @param {Tile[]} changed
@@ -208,7 +208,7 @@ function onKey(event) {
 /** @param {string} chosen */
 function setBrush(chosen) {
   brush = chosen
-  pressButton("brush", chosen)
+  markPressedButton("brush", chosen)
 }
 
 /** Forget what is painted, and the last file: another image is being shown. */
@@ -231,7 +231,7 @@ async function show(file) {
   failure = ""
   const side = input?.picture_side ?? 0, refusal = latest("header")?.request_refusal ?? ""
   if (side === 0 || refusal !== "") {
-    explain(refusal || NO_PICTURES)
+    showNotice(refusal || NO_PICTURES)
     return
   }
   try {

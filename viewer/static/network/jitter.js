@@ -48,7 +48,7 @@ export function jitterY(seconds, phase) {
  * @param {{phase: NumberArray, amplitude: NumberArray, size: NumberArray, bar: NumberArray, motion: number}} nodes
  * @param {number} now ms
  */
-export function jitter({x, y}, {phase, amplitude, size, bar, motion}, now) {
+export function jitterInPlace({x, y}, {phase, amplitude, size, bar, motion}, now) {
   if (motion === 0) return
   const seconds = now / 1000
   for (let i = 0; i < x.length; i++) {

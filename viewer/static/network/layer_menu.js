@@ -1,9 +1,9 @@
 /** The menus of a layer, of a stage, and of the gap behind a layer. */
 
-import {shownKey} from "../controls/key_table.js"
+import {formatKey} from "../controls/key_table.js"
 import {byId, createElement, onEnabledClick, setButtonState} from "../shared/dom.js"
 import {latest, sendCommand} from "../shared/link.js"
-import {explain} from "../shared/notice.js"
+import {showNotice} from "../shared/notice.js"
 import {placePopover} from "../shared/popover.js"
 
 /** @import {BlockHeader, LayerHeader, StageData} from "../shared/parts.js" */
@@ -22,7 +22,7 @@ export function startLayerMenu() {
   menu().addEventListener("keydown", (event) => {
     event.stopPropagation() // the keys of the page act on the selected layer, which may be another one
     const items = /** @type {HTMLElement[]} */ ([...menu().querySelectorAll(".item")])
-    const chosen = items.find((one) => one.querySelector("kbd")?.textContent === shownKey(event))
+    const chosen = items.find((one) => one.querySelector("kbd")?.textContent === formatKey(event))
     if (chosen != null && event.key !== "Enter" && !(event.target instanceof HTMLInputElement)) {
       event.preventDefault()
       chosen.click()
@@ -97,7 +97,7 @@ export function openSelectedLayerMenu() {
   const layer = latest("network_layout")?.layers?.find(({index}) => index === current)
   const header = document.querySelector(".column[data-current=true]")
   if (layer != null && header != null) openLayerMenu(layer, header)
-  else explain("No layer is selected")
+  else showNotice("No layer is selected")
 }
 
 /** Show the menu of the stage that the selected layer is in, for the keyboard. */
@@ -107,7 +107,7 @@ export function openSelectedStageMenu() {
   const place = stages.findLastIndex(({left, right}) => layer != null && left <= layer.center && layer.center <= right)
   const title = document.querySelectorAll(".stage > b")[place]
   if (title != null) openStageMenu(stages[place], title)
-  else explain("The selected layer is in no open block")
+  else showNotice("The selected layer is in no open block")
 }
 
 /**

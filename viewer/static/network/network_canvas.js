@@ -1,9 +1,9 @@
 /** Keeps the two canvases of the network view up to date: paths below, nodes above. */
 
-import {acknowledgeAfter, onFrame} from "../shared/link.js"
+import {acknowledgeFramesAfter, onFrame} from "../shared/link.js"
 import {isMoving, motionLevel, onMotionChange} from "../shared/motion.js"
 import {config} from "../shared/page_config.js"
-import {nodeSelection, onChange} from "../shared/selection.js"
+import {nodeSelection, onNodeSelectionChange} from "../shared/selection.js"
 import {colors, onThemeChange} from "../shared/theme.js"
 import {WorkerCanvas} from "../shared/worker_canvas.js"
 import {networkArcs, networkLayout, networkNodes, networkPaths, nodeNumbers, onNetworkChange, pathNumbers} from "./network_model.js"
@@ -41,14 +41,14 @@ export class NetworkCanvas {
     this.paths = new WorkerCanvas(pathCanvas, new URL("./path_worker.js", import.meta.url), paintPaths)
     /** @type {WorkerCanvas<NodeScene>} */
     this.nodes = new WorkerCanvas(nodeCanvas, new URL("./node_worker.js", import.meta.url), paintNodes)
-    acknowledgeAfter(this.nodes)
+    acknowledgeFramesAfter(this.nodes)
     this.nodes.update({states: config.node_states, tween: null})
     this.#drawLayout()
     onNetworkChange((change) => this.#changes.add(change))
     onFrame(() => this.#drawChanges())
     onMotionChange(() => this.nodes.update({motion: this.#motion()}))
     onThemeChange(() => this.#drawAll({colors: colors()}))
-    onChange((now, before) => {
+    onNodeSelectionChange((now, before) => {
       this.nodes.update({...now})
       // With a new layout, the marks of its paths are drawn together with them: there may be more than are drawn so far.
       if (now.selected !== before.selected && !this.#changes.has("layout")) this.#updatePaths(this.#marks())

@@ -5,7 +5,7 @@ import {fileName} from "../shared/file_name.js"
 import {joinFacts} from "../shared/format.js"
 import {latest} from "../shared/link.js"
 import {saveFile} from "../shared/save_file.js"
-import {colorName} from "./color_name.js"
+import {colorMeaning} from "./color_name.js"
 import {networkDrawing} from "./network_drawing.js"
 
 /** @import {NetworkCanvas} from "./network_canvas.js" */
@@ -48,7 +48,7 @@ function drawingOf({paths, nodes, viewport}) {
 function facts() {
   const {live = true, text = ""} = latest("timeline") ?? {}
   const batch = latest("header")?.fields.find(({label}) => label === "Batch")?.title ?? ""
-  return joinFacts([live ? batch : text, `color of a node: ${COLORS[colorName()] ?? colorName()}`, "width of a path: Σ activation"])
+  return joinFacts([live ? batch : text, `color of a node: ${COLORS[colorMeaning()] ?? colorMeaning()}`, "width of a path: Σ activation"])
 }
 
 /** @returns {Frame[]} */

@@ -73,7 +73,7 @@ export function blockOfLayer(layer) {
  * @param {number} node
  * @returns {number | undefined} undefined where it is not known
  */
-export function numberOf(name, node) {
+export function numberOfNode(name, node) {
   return latest("numbers")?.[name]?.[node]
 }
 
@@ -81,7 +81,7 @@ export function numberOf(name, node) {
  * @param {number} node
  * @returns {{layer: number, first: number, last: number}} the filters that it stands for
  */
-export function filtersOf(node) {
+export function filtersOfNode(node) {
   const {layer, first, last} = networkNodes()
   return {layer: layer[node], first: first[node], last: last[node]}
 }

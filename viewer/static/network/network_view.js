@@ -1,14 +1,14 @@
 /** The network view: canvases, headers, search, pointer, and what is in view. */
 
 import {announce, byId} from "../shared/dom.js"
-import {describeView, subscribe} from "../shared/link.js"
-import {changeSelection, nodeSelection} from "../shared/selection.js"
+import {reportView, subscribe} from "../shared/link.js"
+import {changeNodeSelection, nodeSelection} from "../shared/selection.js"
 import {NetworkHeaders} from "./headers.js"
 import {NetworkCanvas} from "./network_canvas.js"
 import {startNetworkExport} from "./network_export.js"
-import {NetworkEnds} from "./ends.js"
+import {InputOutputView} from "./input_output_view.js"
 import {ModuleMarks} from "./marks.js"
-import {layerIndex, networkNodes, nodeOfFilter, nodesOfLayer, filtersOf, numberOf} from "./network_model.js"
+import {layerIndex, networkNodes, nodeOfFilter, nodesOfLayer, filtersOfNode, numberOfNode} from "./network_model.js"
 import {NetworkPointer} from "./pointer.js"
 import {startSearch} from "./search.js"
 import {Viewport} from "./viewport.js"
@@ -56,7 +56,7 @@ export function zoomBy(factor) {
 export function highlightFilter(layerName, filter) {
   const node = nodeOfFilter(layerName, filter)
   if (node < 0) return
-  changeSelection({selected: node})
+  changeNodeSelection({selected: node})
   byId("filter").textContent = `filter ${filter}`
 }
 
@@ -64,13 +64,13 @@ export function highlightFilter(layerName, filter) {
  * Where the nodes of a layer are in the window, for tests.
  * @param {string} layerName
  */
-export function nodesInWindow(layerName) {
+export function nodePositionsInWindow(layerName) {
   const {left, top} = byId("plot").getBoundingClientRect()
   const {x, y} = networkNodes()
   return nodesOfLayer(layerIndex(layerName)).map((node) => {
     const [screenX, screenY] = viewport.toScreen(x[node], y[node])
-    const {first, last} = filtersOf(node)
-    return {node, index: first, last, state: numberOf("state", node), x: left + screenX, y: top + screenY}
+    const {first, last} = filtersOfNode(node)
+    return {node, index: first, last, state: numberOfNode("state", node), x: left + screenX, y: top + screenY}
   })
 }
 
@@ -85,7 +85,7 @@ function trackSize() {
     viewport.setSize(element.clientWidth, element.clientHeight)
     viewChanged()
     clearTimeout(timer)
-    timer = setTimeout(() => describeView({width: element.clientWidth, height: element.clientHeight}), RESIZE_MS)
+    timer = setTimeout(() => reportView({width: element.clientWidth, height: element.clientHeight}), RESIZE_MS)
   }).observe(element)
 }
 
@@ -95,14 +95,14 @@ export function startNetwork() {
     if (width && height) viewport.setLayoutSize(width, height)
     byId("zoom-out").hidden = viewport.showsAll
   })
-  overlays = [new NetworkHeaders(viewport), new NetworkEnds(viewport), new ModuleMarks(viewport)]
+  overlays = [new NetworkHeaders(viewport), new InputOutputView(viewport), new ModuleMarks(viewport)]
   canvas = new NetworkCanvas(/** @type {HTMLCanvasElement} */ (byId("paths")), /** @type {HTMLCanvasElement} */ (byId("nodes")), viewport)
   new NetworkPointer(viewport, viewChanged)
   startSearch()
   startNetworkExport(networkCanvas)
   byId("zoom-out").addEventListener("click", showWholeNetwork)
   subscribe("selection", ({node = -1, also = [], coupled = [], text}) => {
-    changeSelection({selected: node, also, coupled})
+    changeNodeSelection({selected: node, also, coupled})
     if (text) announce(text)
   })
 }

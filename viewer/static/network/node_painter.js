@@ -1,7 +1,7 @@
 /** Draws the nodes of the network: dots, or bars that stand for several filters. */
 
 import {easeOut} from "../shared/math.js"
-import {jitter} from "./jitter.js"
+import {jitterInPlace} from "./jitter.js"
 import {nodeScale} from "./viewport.js"
 
 /** @import {Context, Scene} from "../shared/drawing_loop.js" */
@@ -232,7 +232,7 @@ export function paintNodes(ctx, scene, now) {
   const {state, states} = scene
   ctx.clearRect(0, 0, scene.width, scene.height)
   const places = restingPlaces(scene, now)
-  jitter(places, scene, now)
+  jitterInPlace(places, scene, now)
   for (const i of paintNormal(ctx, scene, places)) {
     if (state[i] === states.absent) continue
     if (state[i] === states.dead || state[i] === states.frozen) paintOutlined(ctx, scene, places, i)

@@ -2,13 +2,13 @@
 
 import {createElement} from "../shared/dom.js"
 import {formatNumber} from "../shared/format.js"
-import {isNoneRequested, isRequested, requestHovered} from "../shared/hovered_filter.js"
+import {isNoFilterRequested, isFilterRequested, requestHoveredFilter} from "../shared/hovered_filter.js"
 import {latest} from "../shared/link.js"
 import {config} from "../shared/page_config.js"
 import {DEAD_NOTE, SILENT_NOTE} from "../shared/silence.js"
 import {nodeSelection} from "../shared/selection.js"
-import {colorValue} from "./color_name.js"
-import {blockOfLayer, filtersOf, networkLayout, numberOf} from "./network_model.js"
+import {describeColorValue} from "./color_name.js"
+import {blockOfLayer, filtersOfNode, networkLayout, numberOfNode} from "./network_model.js"
 
 /** @type {Partial<Record<keyof typeof config.node_states, string>>} */
 const STATE_NOTES = {
@@ -25,14 +25,14 @@ const STATE_NOTES = {
  * @param {number} node
  */
 export function previewCoupling(node) {
-  if (node < 0) requestHovered(-1, -1)
-  else requestHovered(filtersOf(node).layer, filtersOf(node).first)
+  if (node < 0) requestHoveredFilter(-1, -1)
+  else requestHoveredFilter(filtersOfNode(node).layer, filtersOfNode(node).first)
 }
 
 /** @param {number} node */
 function stateNote(node) {
-  const state = numberOf("state", node)
-  if (state === config.node_states.normal && numberOf("activation", node) === 0) return SILENT_NOTE
+  const state = numberOfNode("state", node)
+  if (state === config.node_states.normal && numberOfNode("activation", node) === 0) return SILENT_NOTE
   const name = Object.entries(config.node_states).find(([, value]) => value === state)?.[0]
   return STATE_NOTES[/** @type {keyof typeof config.node_states} */ (name)]
 }
@@ -62,20 +62,20 @@ function action(layer, isBin) {
  * @returns {HTMLElement[]} the rows of its tooltip
  */
 export function describeNode(node) {
-  const {layer, first, last} = filtersOf(node)
+  const {layer, first, last} = filtersOfNode(node)
   const isBin = last > first
   const title = `${networkLayout()?.layers[layer]?.name} · ${isBin ? `filters ${first}–${last}` : `filter ${first}`}`
   const rows = [
     createElement("b", {}, title),
-    line(isBin ? "mean |∇|, averaged" : "mean |∇|", formatNumber(numberOf("gradient", node)), "gradient"),
-    line("Σ activation", formatNumber(numberOf("activation", node)), "activation"),
+    line(isBin ? "mean |∇|, averaged" : "mean |∇|", formatNumber(numberOfNode("gradient", node)), "gradient"),
+    line("Σ activation", formatNumber(numberOfNode("activation", node)), "activation"),
   ]
-  const colored = colorValue(numberOf("colored_by", node))
+  const colored = describeColorValue(numberOfNode("colored_by", node))
   if (colored != null) rows.splice(1, 0, line(...colored))
-  const norm = numberOf("weight_norm", node)
+  const norm = numberOfNode("weight_norm", node)
   if (norm != null && Number.isFinite(norm)) rows.push(line("weight norm", formatNumber(norm)))
   const coupling = latest("selection")?.coupling_text
-  const isPreviewed = isRequested(layer, first) || isNoneRequested() && node === nodeSelection().selected
+  const isPreviewed = isFilterRequested(layer, first) || isNoFilterRequested() && node === nodeSelection().selected
   const notes = [
     isPreviewed && coupling ? createElement("small", {class: "coupled"}, coupling) : "",
     stateNote(node),

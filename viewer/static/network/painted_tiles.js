@@ -80,7 +80,7 @@ export function tilesBetween(from, to) {
  * @param {string} hex such as #ff8800
  * @returns {Color}
  */
-export function colorOf(hex) {
+export function parseHexColor(hex) {
   const value = parseInt(hex.slice(1), 16)
   return [value >> 16 & 255, value >> 8 & 255, value & 255]
 }

@@ -60,6 +60,6 @@ export function toBase64(bytes) {
  * @param {DataTransfer | null} data
  * @returns {File | undefined}
  */
-export function imageIn(data) {
+export function firstImageFile(data) {
   return [...data?.files ?? []].find((file) => file.type.startsWith("image/"))
 }

@@ -2,12 +2,12 @@
 
 import {byId} from "../shared/dom.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
-import {isExtending} from "../shared/modifiers.js"
-import {zoomsView} from "../shared/page_scroll.js"
-import {changeSelection, nodeSelection} from "../shared/selection.js"
+import {extendsSelection} from "../shared/modifiers.js"
+import {wheelZoomsView} from "../shared/page_scroll.js"
+import {changeNodeSelection, nodeSelection} from "../shared/selection.js"
 import {hideTooltip, refreshTooltip, showTooltip} from "../shared/tooltip.js"
 import {nodeAt} from "./hit_test.js"
-import {blockAt, filtersOf, networkNodes} from "./network_model.js"
+import {blockAt, filtersOfNode, networkNodes} from "./network_model.js"
 import {boxBetween, filterRange, filtersInBox} from "./node_box.js"
 import {describeNode, previewCoupling} from "./node_tooltip.js"
 import {startPinch} from "./pinch.js"
@@ -82,7 +82,7 @@ export class NetworkPointer {
    */
   #hover(node, event) {
     if (node !== nodeSelection().hovered) previewCoupling(node)
-    changeSelection({hovered: node})
+    changeNodeSelection({hovered: node})
     this.element.dataset.over = node >= 0 ? "node" : ""
     if (node < 0 || event == null) hideTooltip("network")
     else showTooltip("network", event, describeNode(node), "right")
@@ -111,7 +111,7 @@ export class NetworkPointer {
   #onDown(event) {
     if (this.isPinching()) this.#cancelDrag() // of the first finger
     if (this.isPinching() || event.button !== 0 || isOn(event, "button, [role=button]")) return
-    const {left, top, showsAll} = this.viewport, extend = isExtending(event)
+    const {left, top, showsAll} = this.viewport, extend = extendsSelection(event)
     const isBox = extend || showsAll && event.pointerType !== "touch"
     this.#drag = {from: this.#position(event), left, top, isBox, extend, hasMoved: false}
   }
@@ -152,7 +152,7 @@ export class NetworkPointer {
    */
   #drawBox(box) {
     this.#boxed = filtersInBox(networkNodes(), this.viewport.transform, box)
-    changeSelection({also: this.#boxed?.nodes ?? []})
+    changeNodeSelection({also: this.#boxed?.nodes ?? []})
     const {style} = byId("node-box")
     style.transform = `translate(${box.left}px, ${box.top}px)`
     style.width = `${box.right - box.left}px`
@@ -176,7 +176,7 @@ export class NetworkPointer {
   }
 
   #cancelDrag() {
-    if (this.#drag?.isBox) changeSelection({also: latest("selection")?.also ?? []})
+    if (this.#drag?.isBox) changeNodeSelection({also: latest("selection")?.also ?? []})
     this.#endDrag()
   }
 
@@ -198,12 +198,12 @@ export class NetworkPointer {
     this.element.focus({preventScroll: true})
     const node = this.#nodeUnder(event)
     if (node < 0) return
-    const {layer, first, last} = filtersOf(node)
+    const {layer, first, last} = filtersOfNode(node)
     if (extend) {
       selectSeveral(layer, filterRange(first, last), "toggle")
       return
     }
-    changeSelection({selected: node, also: []}) // shown immediately; the server's reply confirms it
+    changeNodeSelection({selected: node, also: []}) // shown immediately; the server's reply confirms it
     sendCommand("select_largest_gradient_filter", {layer, first, last})
   }
 
@@ -211,7 +211,7 @@ export class NetworkPointer {
   #onDoubleClick(event) {
     const node = this.#nodeUnder(event)
     const block = node < 0 ? blockAt(this.viewport.toLayout(...this.#position(event))) : undefined
-    if (node >= 0) sendCommand("toggle_layer", {layer: filtersOf(node).layer})
+    if (node >= 0) sendCommand("toggle_layer", {layer: filtersOfNode(node).layer})
     else if (block != null) sendCommand("open_block", {name: block.path})
   }
 
@@ -225,7 +225,7 @@ export class NetworkPointer {
 
   /** @param {WheelEvent} event */
   #onWheel(event) {
-    if (!zoomsView(event)) return
+    if (!wheelZoomsView(event)) return
     event.preventDefault()
     this.viewport.zoomAt(...this.#position(event), Math.exp(-event.deltaY * WHEEL_SPEED))
     this.viewChanged()

@@ -2,7 +2,7 @@
 
 import {byId, onEnabledClick, setButtonState} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
-import {drawColorName} from "./color_name.js"
+import {drawColorLegend} from "./color_name.js"
 
 const MAX_COUNT = 999
 
@@ -10,10 +10,10 @@ export function startPriceColors() {
   const toggle = byId("price-colors"), stage = byId("stage-cheapest")
   const count = /** @type {HTMLInputElement} */ (byId("cheapest-count"))
   toggle.addEventListener("click", () => sendCommand("toggle_color_by_price"))
-  onEnabledClick(stage, () => sendCommand("stage_remove_cheapest", {count: countIn(count.value)}))
+  onEnabledClick(stage, () => sendCommand("stage_remove_cheapest", {count: parseCount(count.value)}))
   subscribe("prices", ({shown, text, refusal}) => {
     toggle.setAttribute("aria-pressed", String(shown))
-    drawColorName()
+    drawColorLegend()
     byId("cheapest").hidden = !shown
     byId("price-note").textContent = text
     byId("price-note").title = text
@@ -25,7 +25,7 @@ export function startPriceColors() {
  * Return the number that an input holds, from 1 to `MAX_COUNT`.
  * @param {string} text
  */
-export function countIn(text) {
+export function parseCount(text) {
   const number = Math.trunc(Number(text))
   return Number.isFinite(number) ? Math.min(MAX_COUNT, Math.max(1, number)) : 1
 }

@@ -5,7 +5,7 @@ import {sendCommand, subscribe} from "../shared/link.js"
 
 /** @import {RanksData} from "../shared/parts.js" */
 
-export function startRanks() {
+export function startRankStatistics() {
   const toggle = byId("compare-ranks")
   toggle.addEventListener("click", () => sendCommand("toggle_rank_statistics"))
   subscribe("ranks", (data) => {

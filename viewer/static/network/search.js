@@ -2,7 +2,7 @@
 
 import {byId} from "../shared/dom.js"
 import {sendCommand} from "../shared/link.js"
-import {explain} from "../shared/notice.js"
+import {showNotice} from "../shared/notice.js"
 import {networkLayout} from "./network_model.js"
 
 /**
@@ -27,7 +27,7 @@ export function startSearch() {
     const isUnknown = layer < 0 && field.value.trim() !== ""
     field.setAttribute("aria-invalid", String(isUnknown))
     if (layer >= 0) sendCommand("select_largest_gradient_filter", {layer, first: -1, last: -1, option})
-    else if (isUnknown && !isPreview) explain(`No layer has "${field.value.trim()}" in its name`)
+    else if (isUnknown && !isPreview) showNotice(`No layer has "${field.value.trim()}" in its name`)
     return !isUnknown
   }
   field.addEventListener("input", () => select(true))

@@ -1,6 +1,6 @@
 /** A button with `aria-disabled` does nothing, and says why: its title, which neither a touch screen nor a key shows. */
 
-import {explain, hideNotice} from "./notice.js"
+import {showNotice, hideNotice} from "./notice.js"
 
 export function startDisabledButtons() {
   document.addEventListener("click", onClick, {capture: true}) // before what the button does
@@ -15,5 +15,5 @@ function onClick(event) {
   }
   event.preventDefault()
   event.stopPropagation()
-  explain(/** @type {HTMLElement} */ (button).title)
+  showNotice(/** @type {HTMLElement} */ (button).title)
 }

@@ -37,7 +37,7 @@ export function buttonsWith(attribute) {
  * @param {string} attribute
  * @param {string} value
  */
-export function pressButton(attribute, value) {
+export function markPressedButton(attribute, value) {
   for (const button of buttonsWith(attribute)) {
     button.setAttribute("aria-pressed", String(button.dataset[attribute] === value))
   }

@@ -13,7 +13,7 @@ let timer
  * @param {number} layer index; -1 if the pointer is on none
  * @param {number} filter index
  */
-export function requestHovered(layer, filter) {
+export function requestHoveredFilter(layer, filter) {
   clearTimeout(timer)
   timer = setTimeout(() => {
     const key = layer < 0 ? "" : keyOf(layer, filter)
@@ -28,12 +28,12 @@ export function requestHovered(layer, filter) {
  * @param {number} layer
  * @param {number} filter
  */
-export function isRequested(layer, filter) {
+export function isFilterRequested(layer, filter) {
   return requested === keyOf(layer, filter)
 }
 
 /** Whether the server describes the selected filter, because the pointer is on none. */
-export function isNoneRequested() {
+export function isNoFilterRequested() {
   return requested === ""
 }
 

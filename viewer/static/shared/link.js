@@ -75,13 +75,13 @@ export function acceptFrames() {
 }
 
 /** How many frames have arrived that the page may have to acknowledge. */
-export const receivedFrames = () => received
+export const receivedFrameCount = () => received
 
 /**
  * A frame counts as painted only when this canvas, which draws in its own time, has drawn it, too.
  * @param {WorkerCanvas<any>} canvas
  */
-export function acknowledgeAfter(canvas) {
+export function acknowledgeFramesAfter(canvas) {
   slowCanvas = canvas
 }
 
@@ -102,7 +102,7 @@ function acknowledge({sent, stamps, confirm}, arrived) {
 function receive() {
   if (link?.frame == null) return
   const {parts, sent, stamps, confirm} = decodeFrame(link.frame[1])
-  for (const {part, data, atlas} of parts) deliver(part, data, atlas)
+  for (const {part, data, atlas} of parts) deliverPart(part, data, atlas)
   lastFrame = {sent, stamps, confirm}
   for (const callback of frameCallbacks) callback()
   noteBeat()
@@ -116,7 +116,7 @@ function noteBeat() {
  * Call this whenever the server has sent something.
  * @param {() => void} callback
  */
-export function onBeat(callback) {
+export function onServerMessage(callback) {
   beatCallbacks.push(callback)
 }
 
@@ -134,7 +134,7 @@ export function setServerLost(isLost) {
  * @param {unknown} data
  * @param {WireArray} [atlas]
  */
-export function deliver(part, data, atlas) {
+export function deliverPart(part, data, atlas) {
   const known = {data, atlas: atlas ?? newest.get(part)?.atlas}
   newest.set(part, known)
   for (const draw of subscribers.get(part) ?? []) draw(data, known.atlas)
@@ -189,6 +189,6 @@ export function sendCommand(name, args = {}) {
  * Tell the server how the page is viewed.
  * @param {Partial<Pick<PageLink, "visible" | "theme" | "width" | "height">>} view
  */
-export function describeView(view) {
+export function reportView(view) {
   if (link != null) Object.assign(link, view)
 }

@@ -10,7 +10,7 @@ const END_LENGTH = 12 // characters at most that are always shown
  * @param {string} name
  * @param {(text: string) => boolean} fits
  */
-export function withoutMiddle(name, fits) {
+export function shortenMiddle(name, fits) {
   let shown = name
   for (let length = name.length - 1; length > 1 && !fits(shown); length--) {
     const begin = name.slice(0, Math.ceil(length / 2)).trimEnd(), end = name.slice(name.length - Math.floor(length / 2)).trimStart()

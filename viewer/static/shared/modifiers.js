@@ -4,6 +4,6 @@
  * Whether a click or a drag adds to the selection instead of replacing it.
  * @param {{shiftKey: boolean, ctrlKey: boolean, metaKey: boolean}} event
  */
-export function isExtending({shiftKey, ctrlKey, metaKey}) {
+export function extendsSelection({shiftKey, ctrlKey, metaKey}) {
   return shiftKey || ctrlKey || metaKey
 }

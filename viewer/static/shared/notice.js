@@ -10,7 +10,7 @@ let timer
  * Show a reason for some seconds.
  * @param {string} reason nothing is shown if it is ""
  */
-export function explain(reason) {
+export function showNotice(reason) {
   if (reason === "") return
   hideNotice()
   const notice = byId("notice")

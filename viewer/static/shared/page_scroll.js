@@ -7,6 +7,6 @@ const SCROLLING = "(max-width: 800px)" // as in page.css
  * pinch on a touchpad.
  * @param {WheelEvent} event
  */
-export function zoomsView({ctrlKey}) {
+export function wheelZoomsView({ctrlKey}) {
   return ctrlKey || !matchMedia(SCROLLING).matches
 }

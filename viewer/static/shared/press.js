@@ -5,7 +5,7 @@
  * @param {HTMLElement} element
  * @param {() => void} draw draws the newest data
  */
-export function drawUnlessPressed(element, draw) {
+export function deferDrawWhilePressed(element, draw) {
   let isPressed = false, isDue = false
   element.addEventListener("pointerdown", () => { isPressed = true })
   for (const event of ["pointerup", "pointercancel"]) {

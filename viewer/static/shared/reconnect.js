@@ -3,7 +3,7 @@
  * The server sends at least a beat twice a second (viewer/tab/page.py). After a pause of the server, what it sends arrives
  * again. After a cut of the network or with a new server, it does not: then the page loads again. */
 
-import {deliver, latest, onBeat, setServerLost} from "./link.js"
+import {deliverPart, latest, onServerMessage, setServerLost} from "./link.js"
 import {SilenceMeter} from "./silence_meter.js"
 
 /** @import {HeaderData} from "./parts.js" */
@@ -25,7 +25,7 @@ export const isWaitingForServer = () => waiting
 
 /** Watch whether the server goes on sending. */
 export function startServerWatch() {
-  onBeat(() => {
+  onServerMessage(() => {
     meter.reset()
     if (!waiting) showBack()
   })
@@ -88,7 +88,7 @@ function showLost(status, what, next) {
   })
   lost = {before, shown, title}
   setServerLost(true)
-  deliver("header", shown)
+  deliverPart("header", shown)
   document.title = "Viewer unreachable"
 }
 
@@ -97,6 +97,6 @@ function showBack() {
   const {before, shown, title} = lost
   lost = null
   setServerLost(false)
-  if (latest("header") === shown && before != null) deliver("header", before)
+  if (latest("header") === shown && before != null) deliverPart("header", before)
   if (document.title === "Viewer unreachable") document.title = title
 }

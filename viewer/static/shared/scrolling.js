@@ -6,14 +6,14 @@ import {elements} from "./dom.js"
 const SCROLLED = "#records, #attribution, #preferred-image, #ranks-box, .hero pre"
 
 export function startScrolling() {
-  for (const element of elements(SCROLLED)) scrollByKey(element)
+  for (const element of elements(SCROLLED)) makeScrollableByKey(element)
 }
 
 /**
  * Make an element a tab stop whenever it scrolls. It needs a name.
  * @param {HTMLElement} element
  */
-export function scrollByKey(element) {
+export function makeScrollableByKey(element) {
   const update = () => {
     const {scrollHeight, clientHeight, scrollWidth, clientWidth} = element
     if (scrollHeight > clientHeight || scrollWidth > clientWidth) element.tabIndex = 0

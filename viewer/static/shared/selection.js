@@ -16,7 +16,7 @@ const callbacks = []
 export const nodeSelection = () => current
 
 /** @param {Partial<NodeSelection>} changes */
-export function changeSelection(changes) {
+export function changeNodeSelection(changes) {
   const before = current
   const names = /** @type {(keyof NodeSelection)[]} */ (Object.keys(changes))
   if (names.every((name) => changes[name] === before[name])) return
@@ -25,6 +25,6 @@ export function changeSelection(changes) {
 }
 
 /** @param {(now: NodeSelection, before: NodeSelection) => void} callback */
-export function onChange(callback) {
+export function onNodeSelectionChange(callback) {
   callbacks.push(callback)
 }

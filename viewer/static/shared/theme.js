@@ -1,7 +1,7 @@
 /** Dark or light, and the colors of it. */
 
 import {byId} from "./dom.js"
-import {describeView} from "./link.js"
+import {reportView} from "./link.js"
 import {config} from "./page_config.js"
 import {colorSteps, hslSteps} from "./color_steps.js"
 
@@ -55,7 +55,7 @@ export function toggleTheme() {
   const theme = isLight() ? "dark" : "light"
   document.documentElement.dataset.theme = theme
   document.cookie = `revacnn-theme=${theme}; path=/; max-age=31536000; samesite=lax`
-  describeView({theme})
+  reportView({theme})
   for (const callback of callbacks) callback()
 }
 

@@ -2,11 +2,11 @@
 
 import {createElement, byId} from "../shared/dom.js"
 import {subscribe} from "../shared/link.js"
-import {withoutMiddle} from "../shared/long_name.js"
+import {shortenMiddle} from "../shared/long_name.js"
 import {clamp} from "../shared/math.js"
 import {onThemeChange} from "../shared/theme.js"
 import {context2d, paintAtlas, tileBox} from "../layer/tile_atlas.js"
-import {percent} from "../layer/prediction.js"
+import {formatPercent} from "../layer/prediction.js"
 import {drawSignal} from "./signal.js"
 
 /** @import {EndsData, OutputRow, WireArray} from "../shared/parts.js" */
@@ -23,7 +23,7 @@ const DENSEST = 13 // px: those have no bars
 const LOW = 0.005 // probabilities that are rounded to 0 %
 const CHANNEL_SIZE = [3.5, 9] // px: diameter of a node without and with the largest sum
 
-export class NetworkEnds {
+export class InputOutputView {
   /** @type {EndsData | null} */
   #data = null
   /** @type {WireArray | undefined} */
@@ -199,7 +199,7 @@ function shortenNames(names) {
   for (const [i, name] of cut.entries()) {
     const [room, font] = rooms[i]
     context.font = String(font)
-    name.textContent = withoutMiddle(name.textContent ?? "", (text) => context.measureText(text).width <= Number(room))
+    name.textContent = shortenMiddle(name.textContent ?? "", (text) => context.measureText(text).width <= Number(room))
   }
 }
 
@@ -245,7 +245,7 @@ function setText(id, text) {
  */
 function outputRow({name, probability, predicted, true: isTrue}, isWide, hasBars, isMean = false) {
   const facts = [predicted && "predicted", isTrue && "truth", isMean && "on average over its map"].filter(Boolean).join(", ")
-  const label = `${name} ${percent(probability)}${facts && `, ${facts}`}`
+  const label = `${name} ${formatPercent(probability)}${facts && `, ${facts}`}`
   const mark = predicted ? isTrue == null ? "" : isTrue ? "✓" : "✗" : isTrue ? "truth" : ""
   const level = createElement("span", {class: "level", hidden: !hasBars}, createElement("i", {}))
   const filled = /** @type {HTMLElement} */ (level.firstChild)
@@ -254,5 +254,5 @@ function outputRow({name, probability, predicted, true: isTrue}, isWide, hasBars
     class: "output", role: "img", title: label, "aria-label": label,
     "data-predicted": String(predicted), "data-true": String(isTrue === true), "data-wrong": String(predicted && isTrue === false),
   }, createElement("i"), createElement("span", {class: "name"}, name), isWide && mark ? createElement("small", {}, mark) : null,
-  createElement("span", {class: "share"}, isWide || facts || probability >= LOW ? percent(probability) : ""), level)
+  createElement("span", {class: "share"}, isWide || facts || probability >= LOW ? formatPercent(probability) : ""), level)
 }
