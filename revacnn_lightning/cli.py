@@ -16,8 +16,8 @@ from revacnn_lightning import __version__
 from revacnn_lightning.client.share_command import add_share_command
 from revacnn_lightning.client.viewer_process import ViewerProcess
 from revacnn_lightning.errors import MissingPackageError, RevacnnError
-from revacnn_lightning.page_server.browser import open_page
-from revacnn_lightning.page_server.certificate import fingerprint
+from revacnn_lightning.page_server.browser import open_in_browser
+from revacnn_lightning.page_server.certificate import certificate_fingerprint
 from revacnn_lightning.page_server.command_line import (
     add_server_options,
     format_server_options,
@@ -135,12 +135,12 @@ def _view(options: argparse.Namespace) -> int:
     arguments += format_replay_options(options)
     server = bind_page_server(viewer_dir(), arguments, parse_server_options(options))
     if options.self_signed and server.certificate is not None:
-        shown = fingerprint(server.certificate)
+        shown = certificate_fingerprint(server.certificate)
         print(f"SHA-256 fingerprint of the certificate: {shown}", file=sys.stderr)
     print(f"Viewer: {server.address}", flush=True)
     print("Press Ctrl-C to stop the viewer. Training continues without it.", flush=True)
     if not options.no_open:
-        open_page(server.address)
+        open_in_browser(server.address)
     server.run_until_shutdown()
     return 0
 
@@ -160,7 +160,7 @@ def _launch(options: argparse.Namespace) -> int:
     address = viewer.address
     print(f"\n  Open this page:  {address}\n", flush=True)
     if not options.no_open:
-        open_page(address)
+        open_in_browser(address)
     try:
         command = [sys.executable, options.script, *options.arguments]
         status, interrupted = _run_in_foreground(command)
@@ -279,10 +279,10 @@ def _journal(options: argparse.Namespace) -> int:
 
 
 def _mcp(options: argparse.Namespace) -> int:
-    from revacnn_lightning.client.mcp_server import serve
+    from revacnn_lightning.client.mcp_server import serve_on_stdio
     from revacnn_lightning.client.tools import Toolbox
 
-    serve(Toolbox(options.connect, is_operator=options.operator))
+    serve_on_stdio(Toolbox(options.connect, is_operator=options.operator))
     return 0
 
 

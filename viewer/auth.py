@@ -13,7 +13,11 @@ from tornado.websocket import WebSocketHandler
 from revacnn_lightning.page_server.access_token import AccessToken
 from revacnn_lightning.page_server.bokeh_serve import mark_admitted, refuse_if_forbidden
 from revacnn_lightning.page_server.security_headers import set_security_headers
-from revacnn_lightning.page_server.sign_in_handler import SignInHandler, has_cookie, set_cookie
+from revacnn_lightning.page_server.sign_in_handler import (
+    SignInHandler,
+    has_token_cookie,
+    set_token_cookie,
+)
 
 __all__ = ["LoginHandler", "get_user_async", "login_url"]
 
@@ -42,10 +46,10 @@ async def get_user_async(handler: RequestHandler) -> str | None:
     set_security_headers(handler)
     refuse_if_forbidden(handler)
     if AccessToken.of_this_process().is_in_arguments(handler.request.query_arguments):
-        set_cookie(handler)
+        set_token_cookie(handler)
         mark_admitted(handler.request)
         return USER
-    if has_cookie(handler):
+    if has_token_cookie(handler):
         mark_admitted(handler.request)
         return USER
     if isinstance(handler, WebSocketHandler):  # Bokeh would open it, and then fail

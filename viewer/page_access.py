@@ -12,11 +12,11 @@ from jinja2 import Template
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.page_server.access_token import ARGUMENT, AccessToken, cookie_name
 from revacnn_lightning.page_server.bokeh_serve import (
-    command_line_values,
+    bokeh_option_values,
     is_admitted,
     why_forbidden,
 )
-from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page
+from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page_html
 
 __all__ = [
     "cookie_to_set",
@@ -59,7 +59,7 @@ def set_default_auth_module() -> None:
 
 def _auth_module() -> str:
     """Return the authentication module of ``bokeh serve``; "" if it has none."""
-    given = command_line_values("--auth-module")
+    given = bokeh_option_values("--auth-module")
     return given[-1] if given else settings.auth_module() or ""
 
 
@@ -105,7 +105,7 @@ def show_sign_in(document: Document, request: Any) -> None:
     """Fill a document with the page that asks for the token, and nothing else."""
     has_token = request is not None and ARGUMENT in request.arguments
     exposure = "" if request is None else why_forbidden(request)
-    page = sign_in_page(exposure or (WRONG_TOKEN if has_token else ""), method="get")
+    page = sign_in_page_html(exposure or (WRONG_TOKEN if has_token else ""), method="get")
     document.template = Template("{{ sign_in_page }}")
     document.template_variables["sign_in_page"] = page
 

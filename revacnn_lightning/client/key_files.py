@@ -14,7 +14,7 @@ from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.sockets import Keys
 
-__all__ = ["connection_with_key", "unused_key_name", "write_new"]
+__all__ = ["connection_with_key", "unused_key_name", "write_new_connection_file"]
 
 
 def unused_key_name(role: str, names: Collection[str]) -> str:
@@ -52,7 +52,7 @@ def connection_with_key(
     )
 
 
-def write_new(connection: Connection, path: Path) -> Path:
+def write_new_connection_file(connection: Connection, path: Path) -> Path:
     """Write a connection file that only this user can read; do not overwrite a file.
 
     Raises:

@@ -58,28 +58,28 @@ class RecentLosses:
         if snapshot.loss is not None:
             self._losses.append((snapshot.version, snapshot.loss, snapshot.batch_count))
 
-    def is_complete(self, version: int, batches: int) -> bool:
-        """Return whether all batches that `change` compares after an edit are known.
+    def is_complete(self, version: int, batch_count: int) -> bool:
+        """Return whether all batches that `change_after` compares after an edit are known.
 
         They are if so many batches were trained with the structure ``version``. No more follow if
         the network was edited again.
         """
         known = sum(count for one, _, count in self._losses if one == version)
-        return known >= batches or any(one > version for one, _, _ in self._losses)
+        return known >= batch_count or any(one > version for one, _, _ in self._losses)
 
-    def change(self, version: int, batches: int) -> LossChange:
+    def change_after(self, version: int, batch_count: int) -> LossChange:
         """Return the change of the loss by the edit that led to a structure.
 
         Args:
             version: the version of that structure.
-            batches: about how many batches to compare at most, before the edit and after it.
+            batch_count: about how many batches to compare at most, before the edit and after it.
         """
         first = version - 1
         older = [one for one in self._losses if one[0] < version]
         while first > 0 and 0 < sum(n for one, _, n in older if one >= first) < MIN_BEFORE:
             first -= 1
-        before = _latest([one for one in older if one[0] >= first], batches)
-        after = _latest([one for one in self._losses if one[0] == version][::-1], batches)
+        before = _latest([one for one in older if one[0] >= first], batch_count)
+        after = _latest([one for one in self._losses if one[0] == version][::-1], batch_count)
         versions = [one for one, _, _ in before]
         (mean_before, variance_before), (mean_after, variance_after) = _mean(before), _mean(after)
         return LossChange(

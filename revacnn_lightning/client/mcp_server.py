@@ -14,7 +14,7 @@ from revacnn_lightning.errors import MissingPackageError, RevacnnError
 if TYPE_CHECKING:
     from mcp.server import Server
 
-__all__ = ["create_server", "serve"]
+__all__ = ["create_mcp_server", "serve_on_stdio"]
 
 INSTRUCTIONS = (
     "Monitor and steer a convolutional network while PyTorch Lightning trains it. Call get_status "
@@ -25,13 +25,13 @@ INSTRUCTIONS = (
 )
 
 
-def serve(toolbox: Toolbox) -> None:
+def serve_on_stdio(toolbox: Toolbox) -> None:
     """Serve tools on standard input and output until the client disconnects.
 
     Raises:
         MissingPackageError: the SDK is not installed.
     """
-    server = create_server(toolbox)
+    server = create_mcp_server(toolbox)
     asyncio.run(_serve(server))
 
 
@@ -42,7 +42,7 @@ async def _serve(server: Server[Any]) -> None:
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-def create_server(toolbox: Toolbox) -> Server[Any]:
+def create_mcp_server(toolbox: Toolbox) -> Server[Any]:
     """Return a server of the Model Context Protocol with the tools of a run.
 
     Raises:

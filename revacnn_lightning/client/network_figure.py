@@ -8,7 +8,7 @@ from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.svg import COLORS, Figure, rectangle, text
 from revacnn_lightning.diagnostics.verdicts import NOTHING_WATCHED
 
-__all__ = ["draw"]
+__all__ = ["draw_network_figure"]
 
 WIDTH, MARGIN, HEAD, ROW, NAME = 760, 16, 62, 22, 200  # pixels
 STRIP, GAP = 8, 1  # height of one of the two strips of a row, pixels
@@ -17,7 +17,7 @@ MAX_LAYERS = 200
 STATISTICS = (("gradient", "orange"), ("activation", "blue"))
 
 
-def draw(batch: Batch) -> Figure:
+def draw_network_figure(batch: Batch) -> Figure:
     """Return a figure with a row per layer: each filter's gradient and activation as colored cells.
 
     Colors are relative to the layer's largest value. Layers with more filters than pixels show the

@@ -217,8 +217,8 @@ class Run(RunAutomatic, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdi
 
         batch = self.wait_for(_batch_to_draw, timeout=timeout)
         if layer is None:
-            return network_figure.draw(batch)
-        return layer_figure.draw(self.detail(layer, timeout=timeout), batch)
+            return network_figure.draw_network_figure(batch)
+        return layer_figure.draw_layer_figure(self.detail(layer, timeout=timeout), batch)
 
     def show(self, *, height: int = 800) -> EmbeddedViewer:
         """Show the viewer of this run below the notebook's cell, until `close`.
@@ -252,7 +252,7 @@ class Run(RunAutomatic, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdi
 
     def __repr__(self) -> str:
         name = self.connection.name or self.connection.model or "run"
-        return f"<Run {self.connection.run} of {name}: {run_html.describe_state(self)}>"
+        return f"<Run {self.connection.run} of {name}: {run_html.describe_run_state(self)}>"
 
     def _repr_html_(self) -> str:
         return run_html.run_html(self)

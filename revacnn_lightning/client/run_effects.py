@@ -44,7 +44,11 @@ class RunEffects(RunRequests):
 
         def find() -> LossChange | None:
             self._unread.add(self._receive())
-            return losses.change(version, batches) if losses.is_complete(version, batches) else None
+            return (
+                losses.change_after(version, batches)
+                if losses.is_complete(version, batches)
+                else None
+            )
 
         def why() -> str:
             return f"{batches} batches were not trained within {timeout:.3g} s after the edit"

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from revacnn_lightning.client.run_messages import RunMessages
     from revacnn_lightning.protocol.messages import Status
 
-__all__ = ["batch_html", "describe_state", "run_html"]
+__all__ = ["batch_html", "describe_run_state", "run_html"]
 
 MAX_LAYERS = 60  # rows; a network may have hundreds
 
 
-def describe_state(run: RunMessages) -> str:
+def describe_run_state(run: RunMessages) -> str:
     """Return what a run is doing, in words."""
     status, snapshot = run.status, run.snapshot
     if status is None:
@@ -49,7 +49,7 @@ def run_html(run: RunMessages) -> str:
     """Return the state of a run and its layers as HTML."""
     connection, structure, batch = run.connection, run.structure, run.batch
     title = f"{connection.name or connection.model or 'Run'} · {connection.run}"
-    facts = [describe_state(run)]
+    facts = [describe_run_state(run)]
     if structure is not None:
         facts.append(f"{structure.parameter_count:,} parameters")
     if batch is not None and batch.loss is not None:

@@ -88,7 +88,7 @@ class RunMessages:
 
     def poll(self) -> list[Message]:
         """Return all messages that have arrived since the last call, oldest first."""
-        return [*self._unread.take(), *self._receive()]
+        return [*self._unread.take_all(), *self._receive()]
 
     def take(self, is_wanted: Callable[[Message], bool]) -> list[Message]:
         """Return the messages that are wanted, oldest first, and keep all others for `poll`."""
@@ -171,7 +171,7 @@ class RunMessages:
         return time.monotonic() - self.last_message_time
 
     @property
-    def interruptions(self) -> int:
+    def interruption_count(self) -> int:
         """How often the connection was lost and is back; what was published meanwhile is lost."""
         return max(0, self._connections - 1)
 
@@ -213,7 +213,7 @@ class RunMessages:
         if is_first:
             return
         self._subscriber.reconnect()
-        for request in self._unanswered.to_repeat():
+        for request in self._unanswered.requests_to_repeat():
             self._requester.send(request)
         self._request_state()
 

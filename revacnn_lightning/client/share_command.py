@@ -78,7 +78,7 @@ def _share(run: Run, options: argparse.Namespace) -> None:
     name = connection.key_name
     path = options.output or Path(f"revacnn-{name.replace(' ', '-')}.json")
     try:
-        key_files.write_new(connection, path)
+        key_files.write_new_connection_file(connection, path)
     except Exception:
         run.revoke(name)  # nobody has it
         raise

@@ -19,7 +19,12 @@ from revacnn_lightning.client import tool_results
 from revacnn_lightning.client.attach import attach
 from revacnn_lightning.client.inspection_tools import INSPECTION_TOOLS
 from revacnn_lightning.client.run import Run
-from revacnn_lightning.client.tool_schemas import decode, description, input_schema, snake_case
+from revacnn_lightning.client.tool_schemas import (
+    decode_arguments,
+    input_schema,
+    snake_case,
+    tool_description,
+)
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError
 from revacnn_lightning.protocol.requests import (
     ControlPruning,
@@ -191,13 +196,13 @@ class Toolbox:
             dry_run, version = fields.pop("dry_run", False), fields.pop("version", None)
             if not isinstance(dry_run, bool) or not isinstance(version, int | None):
                 raise EditRefusedError("dry_run must be true or false, and version a number")
-            edit = decode(kind, fields)
+            edit = decode_arguments(kind, fields)
             with attach(self._connection) as run:
                 if dry_run:
                     return {"plan": tool_results.message_to_dict(run.plan(edit, version=version))}
                 return {"applied": tool_results.message_to_dict(run.apply(edit, version=version))}
 
-        return Tool(snake_case(kind.__name__), description(kind), schema, False, call)
+        return Tool(snake_case(kind.__name__), tool_description(kind), schema, False, call)
 
 
 def _get_status(run: Run, _: GetStatus) -> Any:
@@ -256,8 +261,8 @@ def _tool(
 ) -> Tool:
     return Tool(
         name or snake_case(kind.__name__),
-        description(kind),
+        tool_description(kind),
         input_schema(kind),
         is_read_only,
-        lambda arguments: use(decode(kind, arguments)),
+        lambda arguments: use(decode_arguments(kind, arguments)),
     )

@@ -34,7 +34,7 @@ class UnansweredRequests:
         """Remove a request that was replied to, or whose reply nobody waits for."""
         self._sent.pop(request_id, None)
 
-    def to_repeat(self) -> list[Request]:
+    def requests_to_repeat(self) -> list[Request]:
         """Return the requests to send again: those that were sent less than a minute ago."""
         oldest = time.monotonic() - REPEATED_SECONDS
         return [request for sent, request in self._sent.values() if sent >= oldest]

@@ -18,7 +18,7 @@ class UnreadMessages:
     def __init__(self) -> None:
         self._messages: list[Message] = []
 
-    def take(self) -> list[Message]:
+    def take_all(self) -> list[Message]:
         """Return all kept messages, oldest first, and forget them."""
         messages, self._messages = self._messages, []
         return messages

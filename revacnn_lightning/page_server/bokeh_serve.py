@@ -21,7 +21,7 @@ from revacnn_lightning.page_server.allowed_hosts import AllowedHosts, host_names
 from revacnn_lightning.page_server.server import COOKIES
 
 __all__ = [
-    "command_line_values",
+    "bokeh_option_values",
     "is_admitted",
     "mark_admitted",
     "refuse_if_forbidden",
@@ -37,13 +37,15 @@ WRONG_HOST = (
 )
 
 
-def command_line_values(name: str) -> list[str]:
+def bokeh_option_values(option_name: str) -> list[str]:
     """Return the values that an option of ``bokeh serve`` has on the command line."""
     own = sys.orig_argv
     if "--args" in own:  # options of the app follow
         own = own[: own.index("--args")]
-    values = [one.removeprefix(f"{name}=") for one in own if one.startswith(f"{name}=")]
-    return values + [value for one, value in pairwise(own) if one == name]
+    values = [
+        one.removeprefix(f"{option_name}=") for one in own if one.startswith(f"{option_name}=")
+    ]
+    return values + [value for one, value in pairwise(own) if one == option_name]
 
 
 def mark_admitted(request: HTTPServerRequest) -> None:
@@ -96,7 +98,7 @@ def why_forbidden(request: Any) -> str:
 
 
 def _unencrypted() -> str:
-    port = (command_line_values("--port") or [DEFAULT_PORT])[-1]
+    port = (bokeh_option_values("--port") or [DEFAULT_PORT])[-1]
     return (
         "This viewer is served without encryption, so it answers requests of its own machine only. "
         "Serve it with encryption:\n"
@@ -110,8 +112,8 @@ def _unencrypted() -> str:
 def _allowed_hosts() -> AllowedHosts:
     from bokeh.settings import settings
 
-    address = (command_line_values("--address") or [""])[-1]
-    origins = command_line_values("--allow-websocket-origin") or settings.allowed_ws_origin()
+    address = (bokeh_option_values("--address") or [""])[-1]
+    origins = bokeh_option_values("--allow-websocket-origin") or settings.allowed_ws_origin()
     # A pattern allows websockets, for which Bokeh needs it, and no name of this server.
     return AllowedHosts(host_names_for(address), [one for one in origins or () if "*" not in one])
 
@@ -119,12 +121,12 @@ def _allowed_hosts() -> AllowedHosts:
 def _has_tls() -> bool:
     from bokeh.settings import settings
 
-    return bool(command_line_values("--ssl-certfile") or settings.ssl_certfile())
+    return bool(bokeh_option_values("--ssl-certfile") or settings.ssl_certfile())
 
 
 def _is_from_this_machine(request: Any) -> bool:
     """Return whether the connection is: with --use-xheaders, the request only says where from."""
-    if command_line_values("--unix-socket"):
+    if bokeh_option_values("--unix-socket"):
         return True
     context = getattr(getattr(request, "connection", None), "context", None)
     address, *_ = getattr(context, "address", None) or (getattr(request, "remote_ip", ""),)

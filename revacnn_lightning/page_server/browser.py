@@ -14,14 +14,14 @@ from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol import private_files
 from revacnn_lightning.protocol.connection_file import runtime_dir
 
-__all__ = ["open_page"]
+__all__ = ["open_in_browser"]
 
 log = logging.getLogger(__name__)
 
 _PAGE = '<!DOCTYPE html><title>ReVACNN</title><meta http-equiv="refresh" content="0; url={}">\n'
 
 
-def open_page(address: str) -> None:
+def open_in_browser(address: str) -> None:
     """Open an address that contains the token, if this machine has a display.
 
     The browser is given a private file that leads to the address: other users of the machine can

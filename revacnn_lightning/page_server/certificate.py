@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-__all__ = ["ensure_self_signed_certificate", "fingerprint", "tls_context"]
+__all__ = ["certificate_fingerprint", "ensure_self_signed_certificate", "tls_context"]
 
 FILE = "viewer-certificate.pem"  # the key and the certificate
 VALID_DAYS = 365
 MIN_DAYS_LEFT = 7
 
 
-def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
+def tls_context(certificate_file: Path, key_file: Path | None = None) -> ssl.SSLContext:
     """Return the TLS context of a server with this certificate.
 
     Args:
-        certificate: a PEM file.
-        key: a PEM file with the private key; None if it is in the same file.
+        certificate_file: a PEM file.
+        key_file: a PEM file with the private key; None if it is in the same file.
 
     Raises:
         RevacnnError: the files are unusable.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate_file, key_file)
     except (OSError, ssl.SSLError) as error:
-        files = certificate if key is None else f"{certificate} with {key}"
+        files = certificate_file if key_file is None else f"{certificate_file} with {key_file}"
         raise RevacnnError(
             f"cannot use the certificate {files}: {error}; both are PEM files, and --keyfile is "
             "the private key of --certfile"
@@ -46,15 +46,15 @@ def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
     return context
 
 
-def fingerprint(certificate: Path) -> str:
+def certificate_fingerprint(certificate_file: Path) -> str:
     """Return the SHA-256 fingerprint of a certificate, as browsers show it."""
     from cryptography.hazmat.primitives import hashes
 
-    digest = _load(certificate.read_bytes()).fingerprint(hashes.SHA256())
+    digest = _load(certificate_file.read_bytes()).fingerprint(hashes.SHA256())
     return ":".join(f"{byte:02X}" for byte in digest)
 
 
-def ensure_self_signed_certificate(names: Sequence[str]) -> Path:
+def ensure_self_signed_certificate(host_names: Sequence[str]) -> Path:
     """Return a file with a self-signed certificate for these host names, and its key.
 
     The file is created if there is no usable one. It is kept, so that a browser that trusts the
@@ -75,8 +75,8 @@ def ensure_self_signed_certificate(names: Sequence[str]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         private_files.check_not_writable_by_others(path.parent)
-        if not _is_usable(path, names):
-            private_files.write(path, _make(names))
+        if not _is_usable(path, host_names):
+            private_files.write(path, _make(host_names))
     except OSError as error:
         raise RevacnnError(
             f"cannot write the certificate {path}: {error}; set REVACNN_RUNTIME_DIR to a "

@@ -9,20 +9,20 @@ from urllib.parse import parse_qsl, urlencode
 from tornado.web import RequestHandler
 
 from revacnn_lightning.page_server.access_token import ARGUMENT, AccessToken, cookie_name
-from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page
+from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page_html
 
-__all__ = ["SignInHandler", "has_cookie", "local_path_without_token", "set_cookie"]
+__all__ = ["SignInHandler", "has_token_cookie", "local_path_without_token", "set_token_cookie"]
 
 log = logging.getLogger(__name__)
 
 
-def has_cookie(handler: RequestHandler) -> bool:
+def has_token_cookie(handler: RequestHandler) -> bool:
     """Return whether the browser has the cookie of this process's token."""
     request = handler.request
     return AccessToken.of_this_process().is_in_cookies(request.cookies, request.host)
 
 
-def set_cookie(handler: RequestHandler) -> None:
+def set_token_cookie(handler: RequestHandler) -> None:
     """Give the browser the cookie. It ends with the browser.
 
     It is sent with links of other sites ("Lax"): a request for the page changes nothing, and links
@@ -53,9 +53,9 @@ class SignInHandler(RequestHandler):
         given = self.get_query_arguments(ARGUMENT)
         token = AccessToken.of_this_process()
         if any(token.is_same(text) for text in given):
-            set_cookie(self)
+            set_token_cookie(self)
             self._open()
-        elif given and has_cookie(self):  # a bookmark with an old token
+        elif given and has_token_cookie(self):  # a bookmark with an old token
             self._open()
         else:
             self._refuse(WRONG_TOKEN if given else "")
@@ -65,7 +65,7 @@ class SignInHandler(RequestHandler):
 
     def post(self) -> None:
         if AccessToken.of_this_process().is_same(self.get_body_argument(ARGUMENT, "")):
-            set_cookie(self)
+            set_token_cookie(self)
             self._open()
         else:
             self._refuse(WRONG_TOKEN)
@@ -83,4 +83,4 @@ class SignInHandler(RequestHandler):
             log.warning("A wrong token was sent from %s", self.request.remote_ip)
         self.set_status(403)
         self.set_header("Cache-Control", "no-store")
-        self.finish(sign_in_page(problem))
+        self.finish(sign_in_page_html(problem))

@@ -8,14 +8,14 @@ from string import Template
 
 from revacnn_lightning.page_server.access_token import ARGUMENT, VARIABLE
 
-__all__ = ["WRONG_TOKEN", "sign_in_page"]
+__all__ = ["WRONG_TOKEN", "sign_in_page_html"]
 
 WRONG_TOKEN = "This is not the token of this viewer. A new one is made at each start of the viewer."
 
 _TEMPLATE = Path(__file__).with_name("sign_in.html")
 
 
-def sign_in_page(problem: str = "", *, method: str = "post") -> str:
+def sign_in_page_html(problem: str = "", *, method: str = "post") -> str:
     """Return the page as HTML.
 
     Args:

@@ -71,7 +71,7 @@ class Replay:
     Attributes:
         structure, status, snapshot: the last ones that `poll` has returned.
         access: None, because a recording needs no key.
-        interruptions: none: a file is always reachable.
+        interruption_count: 0: a file is always reachable.
 
     Raises:
         MissingPackageError: the package mcap is not installed.
@@ -80,7 +80,7 @@ class Replay:
 
     def __init__(self, connection: Connection, path: Path, speed: float | None = None) -> None:
         self.connection = connection
-        self.interruptions = 0
+        self.interruption_count = 0
         self.structure: Structure | None = None
         self.status: Status | None = None
         self.snapshot: Snapshot | None = None

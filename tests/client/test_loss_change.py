@@ -29,7 +29,7 @@ def losses_of(*parts: tuple[int, list[float]]) -> RecentLosses:
 def test_the_change_is_the_difference_of_the_means() -> None:
     random = np.random.default_rng(0)
     before, after = random.normal(1.0, 0.1, 40), random.normal(0.8, 0.2, 30)
-    found = losses_of((0, before.tolist()), (1, after.tolist())).change(1, 25)
+    found = losses_of((0, before.tolist()), (1, after.tolist())).change_after(1, 25)
     assert (found.batches_before, found.batches_after, found.edits) == (25, 25, 1)
     assert found.before == pytest.approx(before[-25:].mean())
     assert found.after == pytest.approx(after[:25].mean())
@@ -40,10 +40,10 @@ def test_the_change_is_the_difference_of_the_means() -> None:
 
 def test_edits_that_came_close_together_are_counted() -> None:
     recent = losses_of((0, [1.0] * 30), (1, [1.0] * 3), (2, [2.0] * 25))
-    found = recent.change(2, 25)
+    found = recent.change_after(2, 25)
     assert (found.edits, found.batches_before, found.before, found.after) == (2, 25, 1.0, 2.0)
-    assert recent.change(1, 25).batches_after == 3
-    assert recent.change(1, 25).edits == 1
+    assert recent.change_after(1, 25).batches_after == 3
+    assert recent.change_after(1, 25).edits == 1
 
 
 def test_merged_batches_count_as_many() -> None:
@@ -53,11 +53,11 @@ def test_merged_batches_count_as_many() -> None:
             recent.add(replace(snapshot(0, version), loss=1.0 + version, batch_count=10))
     assert recent.is_complete(1, 30)
     assert not recent.is_complete(1, 31)
-    assert recent.change(1, 25).batches_after == 30
+    assert recent.change_after(1, 25).batches_after == 30
 
 
 def test_what_was_not_received_is_unknown() -> None:
-    found = losses_of((1, [1.0])).change(1, 25)
+    found = losses_of((1, [1.0])).change_after(1, 25)
     assert math.isnan(found.before)
     assert math.isnan(found.change)
     assert math.isnan(found.error)
@@ -67,7 +67,7 @@ def test_what_was_not_received_is_unknown() -> None:
 def test_the_losses_of_another_run_do_not_count() -> None:
     recent = losses_of((0, [1.0] * 5))
     recent.add(replace(snapshot(0, 1), run="next", loss=3.0))
-    assert math.isnan(recent.change(1, 1).before)
+    assert math.isnan(recent.change_after(1, 1).before)
 
 
 def test_a_script_waits_for_the_batches_after_an_edit(training: SimulatedRun) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from revacnn_lightning import MissingPackageError
-from revacnn_lightning.client.mcp_server import create_server
+from revacnn_lightning.client.mcp_server import create_mcp_server
 from revacnn_lightning.client.tools import Toolbox
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(MissingPackageError, match=r"revacnn-lightning\[mcp\]"):
-        create_server(Toolbox())
+        create_mcp_server(Toolbox())
 
 
 def test_the_command_says_it_too():
@@ -64,7 +64,7 @@ def check(listed: list, good: Any, bad: Any) -> None:
 
 def test_tools_are_listed_and_called():
     pytest.importorskip("mcp")
-    check(*with_client(create_server(Toolbox()), list_and_call))
+    check(*with_client(create_mcp_server(Toolbox()), list_and_call))
 
 
 def test_the_command_serves_on_standard_input_and_output():

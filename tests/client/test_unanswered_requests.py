@@ -20,18 +20,18 @@ def test_requests_are_repeated_until_they_are_replied_to():
         requests.add(request(name))
     requests.remove("b")
     requests.remove("unknown")
-    assert [one.id for one in requests.to_repeat()] == ["a", "c"]
+    assert [one.id for one in requests.requests_to_repeat()] == ["a", "c"]
 
 
 def test_nothing_old_is_carried_out_when_nobody_expects_it(monkeypatch: pytest.MonkeyPatch):
     requests = UnansweredRequests()
     requests.add(request("old"))
     monkeypatch.setattr(unanswered_requests, "REPEATED_SECONDS", -1.0)
-    assert requests.to_repeat() == []
+    assert requests.requests_to_repeat() == []
 
 
 def test_the_number_of_requests_is_bounded():
     requests = UnansweredRequests()
     for i in range(MAX_REQUESTS + 5):
         requests.add(request(str(i)))
-    assert next(one.id for one in requests.to_repeat()) == "5"
+    assert next(one.id for one in requests.requests_to_repeat()) == "5"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from revacnn_lightning.page_server import bokeh_serve
-from revacnn_lightning.page_server.bokeh_serve import command_line_values, why_forbidden
+from revacnn_lightning.page_server.bokeh_serve import bokeh_option_values, why_forbidden
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +33,8 @@ def request(peer: object = ("127.0.0.1", 4711), **headers: str) -> Any:
 
 def test_options_of_the_app_are_none_of_the_server(command: list[str]):
     command += ["--port", "1", "--port=2", "--args", "--port", "3"]
-    assert sorted(command_line_values("--port")) == ["1", "2"]
-    assert command_line_values("--address") == []
+    assert sorted(bokeh_option_values("--port")) == ["1", "2"]
+    assert bokeh_option_values("--address") == []
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.0.0.9", "::1", "::ffff:127.0.0.1"])

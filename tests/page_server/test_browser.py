@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from revacnn_lightning.page_server.browser import open_page
+from revacnn_lightning.page_server.browser import open_in_browser
 
 ADDRESS = "http://127.0.0.1:5006/?token=a&b"
 
@@ -17,7 +17,7 @@ def test_the_browser_gets_a_private_file(monkeypatch: pytest.MonkeyPatch, runtim
     opened: list[str] = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    open_page(ADDRESS)
+    open_in_browser(ADDRESS)
     [file] = runtime_dir.glob("open-*.html")
     assert opened == [file.as_uri()]
     assert file.stat().st_mode & 0o777 == 0o600
@@ -29,7 +29,7 @@ def test_nothing_is_opened_without_a_display(monkeypatch: pytest.MonkeyPatch, ru
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(webbrowser, "open", pytest.fail)
-    open_page(ADDRESS)
+    open_in_browser(ADDRESS)
     assert not runtime_dir.exists()
 
 
@@ -40,5 +40,5 @@ def test_the_viewer_goes_on_if_the_file_cannot_be_private(
     runtime_dir.chmod(0o777)
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(webbrowser, "open", pytest.fail)
-    open_page(ADDRESS)
+    open_in_browser(ADDRESS)
     assert "Open the address yourself" in caplog.text

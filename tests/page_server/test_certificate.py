@@ -13,8 +13,8 @@ import pytest
 from revacnn_lightning import ConnectionFileError, MissingPackageError, RevacnnError
 from revacnn_lightning.page_server import certificate as certificates
 from revacnn_lightning.page_server.certificate import (
+    certificate_fingerprint,
     ensure_self_signed_certificate,
-    fingerprint,
     tls_context,
 )
 
@@ -28,7 +28,7 @@ def test_a_certificate_is_made_once_and_only_its_owner_can_read_it(runtime_dir: 
     assert path.stat().st_mode & 0o777 == 0o600
     assert ensure_self_signed_certificate(NAMES[:2]).read_bytes() == first
     assert isinstance(tls_context(path), ssl.SSLContext)
-    assert re.fullmatch(r"([0-9A-F]{2}:){31}[0-9A-F]{2}", fingerprint(path))
+    assert re.fullmatch(r"([0-9A-F]{2}:){31}[0-9A-F]{2}", certificate_fingerprint(path))
 
 
 def test_a_certificate_for_other_names_or_of_other_readers_is_replaced(runtime_dir: Path):

@@ -18,19 +18,19 @@ DEFAULT_PAGE = "http://127.0.0.1:5006/"
 
 
 def diagnose(
-    file: Path | None, find_viewer: Callable[[], Path], page: str | None = None
+    connection_file: Path | None, find_viewer: Callable[[], Path], page_address: str | None = None
 ) -> Iterator[Finding]:
     """Make all checks, and yield each finding as soon as it is known.
 
     Args:
-        file: the connection file of the run to check; None checks all runs on this machine.
+        connection_file: that of the run to check; None checks all runs on this machine.
         find_viewer: returns the folder of the Bokeh application, or raises `RevacnnError`.
-        page: the address of the page; None checks the default one, which need not be served.
+        page_address: None checks the default address, at which no page need be served.
     """
     yield from check_installation(find_viewer)
     yield from check_runtime_dir()
     runs: list[Connection] = []
-    yield from check_connection_files(file, runs)
+    yield from check_connection_files(connection_file, runs)
     for run in runs:
         yield from check_run(run)
-    yield check_page(page or DEFAULT_PAGE, is_expected=page is not None)
+    yield check_page(page_address or DEFAULT_PAGE, is_expected=page_address is not None)

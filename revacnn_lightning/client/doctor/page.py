@@ -15,7 +15,7 @@ CONNECT_SECONDS = 2.0
 
 
 def check_page(address: str, *, is_expected: bool) -> Finding:
-    """Return whether a server answers at the address of the page.
+    """Return a finding that says whether a server answers at the address of the page.
 
     The token is not in the finding, which is shown to others.
 

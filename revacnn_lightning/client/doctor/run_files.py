@@ -72,16 +72,18 @@ def file_system_type(path: Path, mounts: Path = MOUNTS) -> str:
     return found[1]
 
 
-def check_connection_files(file: Path | None, runs_out: list[Connection]) -> Iterator[Finding]:
+def check_connection_files(
+    connection_file: Path | None, runs_out: list[Connection]
+) -> Iterator[Finding]:
     """Yield findings about one connection file, or about all in the runtime directory.
 
     Args:
-        file: the connection file; None checks all.
+        connection_file: the connection file; None checks all.
         runs_out: receives the connections of the runs that may be alive.
     """
     name = "connection file"
-    if file is not None:
-        yield _check_file(name, file, runs_out)
+    if connection_file is not None:
+        yield _check_file(name, connection_file, runs_out)
         return
     try:
         runs, unusable = list_runs(), find_unusable_connection_files()
