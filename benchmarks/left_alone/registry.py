@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from benchmarks.left_alone.training import Training
 
-__all__ = ["CASES", "Case", "add_case", "case"]
+__all__ = ["CASES", "Case", "add_case", "register_case"]
 
 Train = Callable[["Training"], None]
 Output = Callable[[Any, Any], Any]  # (module, batch) -> what an edit must not change
@@ -56,11 +56,11 @@ def add_case(name: str, train: Train, **options: Any) -> None:
     CASES[name] = Case(name, train.__module__.rpartition(".")[2], train, **options)
 
 
-def case(**options: Any) -> Callable[[Train], Train]:
-    """Add the decorated function to the table, under its name."""
+def register_case(**options: Any) -> Callable[[Train], Train]:
+    """Return a decorator that adds ``train_<name>`` to the table, as the case ``<name>``."""
 
     def decorate(train: Train) -> Train:
-        add_case(train.__name__, train, **options)
+        add_case(train.__name__.removeprefix("train_"), train, **options)
         return train
 
     return decorate

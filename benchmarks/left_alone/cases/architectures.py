@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint_sequential
 
 from benchmarks.left_alone.cases.small import Classifier, add_networks, batches, conv_net
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -37,9 +37,9 @@ class Variational(Classifier):
         return F.mse_loss(decoded, batch[0]) + 0.1 * divergence
 
 
-@case(output=lambda module, batch: module.encoder(batch[0]))
-def variational(run: Training) -> None:
-    run.fit(Variational(), batches())
+@register_case(output=lambda module, batch: module.encoder(batch[0]))
+def train_variational(training: Training) -> None:
+    training.fit(Variational(), batches())
 
 
 class Diffusion(Classifier):
@@ -64,9 +64,11 @@ class Diffusion(Classifier):
         return F.mse_loss(self((1 - share) * batch[0] + share * noise, time), noise)
 
 
-@case(output=lambda module, batch: module(batch[0], torch.full((len(batch[0]),), 0.3).to(batch[0])))
-def diffusion(run: Training) -> None:
-    run.fit(Diffusion(), batches())
+@register_case(
+    output=lambda module, batch: module(batch[0], torch.full((len(batch[0]),), 0.3).to(batch[0]))
+)
+def train_diffusion(training: Training) -> None:
+    training.fit(Diffusion(), batches())
 
 
 class SuperResolution(nn.Module):
@@ -228,9 +230,9 @@ class WithAuxiliary(Classifier):
         return sum(F.cross_entropy(each, batch[1]) for each in outputs)  # type: ignore[return-value]
 
 
-@case()
-def early_exit(run: Training) -> None:
-    run.fit(WithAuxiliary(EarlyExit()), batches())
+@register_case()
+def train_early_exit(training: Training) -> None:
+    training.fit(WithAuxiliary(EarlyExit()), batches())
 
 
 NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
@@ -248,32 +250,34 @@ NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 add_networks(__name__, NETWORKS)
 
 
-@case(steerable=False)
-def own_convolution(run: Training) -> None:
+@register_case(steerable=False)
+def train_own_convolution(training: Training) -> None:
     head = [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
-    run.fit(Classifier(nn.Sequential(OwnConvolution(1, 4, 3, padding=1), *head)), batches())
+    training.fit(Classifier(nn.Sequential(OwnConvolution(1, 4, 3, padding=1), *head)), batches())
 
 
-@case()
-def graph_module(run: Training) -> None:
-    run.fit(Classifier(torch.fx.symbolic_trace(conv_net())), batches())
+@register_case()
+def train_graph_module(training: Training) -> None:
+    training.fit(Classifier(torch.fx.symbolic_trace(conv_net())), batches())
 
 
 def _small_torchvision(name: str, **options: Any) -> nn.Module:
     return torchvision.models.get_model(name, weights=None, num_classes=3, **options)
 
 
-@case()
-def mobilenet(run: Training) -> None:
+@register_case()
+def train_mobilenet(training: Training) -> None:
     net = _small_torchvision("mobilenet_v3_small", width_mult=0.25)
-    run.fit(Classifier(net), batches(8, channels=3, size=32))
+    training.fit(Classifier(net), batches(8, channels=3, size=32))
 
 
-@case()
-def squeezenet(run: Training) -> None:
-    run.fit(Classifier(_small_torchvision("squeezenet1_1")), batches(8, channels=3, size=32))
+@register_case()
+def train_squeezenet(training: Training) -> None:
+    training.fit(Classifier(_small_torchvision("squeezenet1_1")), batches(8, channels=3, size=32))
 
 
-@case()
-def shufflenet(run: Training) -> None:
-    run.fit(Classifier(_small_torchvision("shufflenet_v2_x0_5")), batches(8, channels=3, size=32))
+@register_case()
+def train_shufflenet(training: Training) -> None:
+    training.fit(
+        Classifier(_small_torchvision("shufflenet_v2_x0_5")), batches(8, channels=3, size=32)
+    )

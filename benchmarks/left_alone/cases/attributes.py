@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.left_alone.cases.small import Classifier, batches, conv_net
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -41,11 +41,11 @@ class UncopiedAttributes(Classifier):
         return self.loss(batch)
 
 
-@case()
-def uncopied_attributes(run: Training) -> None:
+@register_case()
+def train_uncopied_attributes(training: Training) -> None:
     module = UncopiedAttributes()
-    run.fit(module, batches())
-    run.keep("written", module.file.tell())
+    training.fit(module, batches())
+    training.keep("written", module.file.tell())
     module.file.close()
 
 
@@ -71,12 +71,12 @@ class Containers(Classifier):
         return self.net(images)
 
 
-@case()
-def containers(run: Training) -> None:
+@register_case()
+def train_containers(training: Training) -> None:
     module = Containers()
-    run.fit(module, batches())
-    run.keep("array", module.array)
-    run.keep("counts", (dict(module.counts), sorted(module.known), list(module.recent)))
+    training.fit(module, batches())
+    training.keep("array", module.array)
+    training.keep("counts", (dict(module.counts), sorted(module.known), list(module.recent)))
 
 
 class Guarded(Classifier):
@@ -95,9 +95,9 @@ class Guarded(Classifier):
         return self.alias(images)
 
 
-@case()
-def own_getattr(run: Training) -> None:
-    run.fit(Guarded(), batches())
+@register_case()
+def train_own_getattr(training: Training) -> None:
+    training.fit(Guarded(), batches())
 
 
 class Cached(Classifier):
@@ -116,9 +116,9 @@ class Cached(Classifier):
         return self.net[3:](x * self.gain.to(x))
 
 
-@case(steerable=False)
-def cached_tensors(run: Training) -> None:
-    run.fit(Cached(), batches())
+@register_case(steerable=False)
+def train_cached_tensors(training: Training) -> None:
+    training.fit(Cached(), batches())
 
 
 class LargeBuffers(Classifier):
@@ -137,9 +137,9 @@ class LargeBuffers(Classifier):
         return output
 
 
-@case()
-def many_buffers(run: Training) -> None:
-    run.fit(LargeBuffers(), batches())
+@register_case()
+def train_many_buffers(training: Training) -> None:
+    training.fit(LargeBuffers(), batches())
 
 
 class SharedByReference(Classifier):
@@ -155,9 +155,9 @@ class SharedByReference(Classifier):
         return self.parts["head"](self.encoder(images))
 
 
-@case()
-def shared_by_reference(run: Training) -> None:
-    run.fit(SharedByReference(), batches())
+@register_case()
+def train_shared_by_reference(training: Training) -> None:
+    training.fit(SharedByReference(), batches())
 
 
 class Logs(Classifier):
@@ -169,9 +169,9 @@ class Logs(Classifier):
         return self.net(images)
 
 
-@case()
-def logs_in_forward(run: Training) -> None:
-    run.fit(Logs(), batches())
+@register_case()
+def train_logs_in_forward(training: Training) -> None:
+    training.fit(Logs(), batches())
 
 
 class Warms(Classifier):
@@ -189,9 +189,9 @@ class Warms(Classifier):
         return self.net(images - self.shift)
 
 
-@case()
-def initialized_from_data(run: Training) -> None:
-    run.fit(Warms(), batches())
+@register_case()
+def train_initialized_from_data(training: Training) -> None:
+    training.fit(Warms(), batches())
 
 
 class RandomDepth(Classifier):
@@ -207,9 +207,9 @@ class RandomDepth(Classifier):
         return self.net(images + self.block(images))
 
 
-@case()
-def random_depth(run: Training) -> None:
-    run.fit(RandomDepth(), batches())
+@register_case()
+def train_random_depth(training: Training) -> None:
+    training.fit(RandomDepth(), batches())
 
 
 class Evaluates(Classifier):
@@ -221,9 +221,9 @@ class Evaluates(Classifier):
         return self
 
 
-@case()
-def own_train_mode(run: Training) -> None:
-    run.fit(Evaluates(), batches())
+@register_case()
+def train_own_train_mode(training: Training) -> None:
+    training.fit(Evaluates(), batches())
 
 
 class Wrapped(nn.Module):
@@ -235,9 +235,9 @@ class Wrapped(nn.Module):
         return self.module(*args, **kwargs)
 
 
-@case()
-def wrapped_network(run: Training) -> None:
-    run.fit(Classifier(Wrapped(Wrapped(conv_net()))), batches())
+@register_case()
+def train_wrapped_network(training: Training) -> None:
+    training.fit(Classifier(Wrapped(Wrapped(conv_net()))), batches())
 
 
 class KeywordsOnly(Classifier):
@@ -251,9 +251,9 @@ class KeywordsOnly(Classifier):
         return F.cross_entropy(self(images=images, scale=0.5)["logits"], labels)
 
 
-@case(output=lambda module, batch: module(images=batch[0])["logits"])
-def keywords_only(run: Training) -> None:
-    run.fit(KeywordsOnly(), batches())
+@register_case(output=lambda module, batch: module(images=batch[0])["logits"])
+def train_keywords_only(training: Training) -> None:
+    training.fit(KeywordsOnly(), batches())
 
 
 class Meta(pl.LightningModule):
@@ -273,6 +273,6 @@ class Meta(pl.LightningModule):
         return self.inner.configure_optimizers()
 
 
-@case()
-def module_in_module(run: Training) -> None:
-    run.fit(Meta(), batches())
+@register_case()
+def train_module_in_module(training: Training) -> None:
+    training.fit(Meta(), batches())

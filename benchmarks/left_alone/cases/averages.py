@@ -12,25 +12,25 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import SWALR, AveragedModel, update_bn
 
 from benchmarks.left_alone.cases.small import Classifier, batches, conv_net
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-@case(steerable=False)
-def ema_callback(run: Training) -> None:
-    run.fit(Classifier(), batches(), lightning.EMAWeightAveraging(decay=0.9), max_epochs=2)
+@register_case(steerable=False)
+def train_ema_callback(training: Training) -> None:
+    training.fit(Classifier(), batches(), lightning.EMAWeightAveraging(decay=0.9), max_epochs=2)
 
 
-@case(steerable=False)
-def weight_averaging(run: Training) -> None:
+@register_case(steerable=False)
+def train_weight_averaging(training: Training) -> None:
     averaging = lightning.WeightAveraging(use_buffers=True)
-    run.fit(Classifier(), batches(), averaging, validation=batches(2), max_epochs=2)
+    training.fit(Classifier(), batches(), averaging, validation=batches(2), max_epochs=2)
 
 
-@case(steerable=False, quick=True)
-def swa_callback(run: Training) -> None:
+@register_case(steerable=False, quick=True)
+def train_swa_callback(training: Training) -> None:
     swa = lightning.StochasticWeightAveraging(1e-2, swa_epoch_start=1, annealing_epochs=1)
-    run.fit(Classifier(), batches(), swa, max_epochs=3)
+    training.fit(Classifier(), batches(), swa, max_epochs=3)
 
 
 class OwnEma(Classifier):
@@ -45,9 +45,9 @@ class OwnEma(Classifier):
             q.data.lerp_(p.data, 0.1)
 
 
-@case(steerable=False)
-def own_ema(run: Training) -> None:
-    run.fit(OwnEma(), batches())
+@register_case(steerable=False)
+def train_own_ema(training: Training) -> None:
+    training.fit(OwnEma(), batches())
 
 
 class HiddenEma(pl.Callback):
@@ -64,9 +64,9 @@ class HiddenEma(pl.Callback):
                     value.lerp_(values[name], 0.1)
 
 
-@case(steerable=False)
-def ema_in_callback(run: Training) -> None:
-    run.fit(Classifier(), batches(), HiddenEma())
+@register_case(steerable=False)
+def train_ema_in_callback(training: Training) -> None:
+    training.fit(Classifier(), batches(), HiddenEma())
 
 
 class StateEma(pl.Callback):
@@ -80,9 +80,9 @@ class StateEma(pl.Callback):
             self.average[name].lerp_(parameter.detach(), 0.1)
 
 
-@case(steerable=False)
-def ema_of_tensors(run: Training) -> None:
-    run.fit(Classifier(), batches(), StateEma())
+@register_case(steerable=False)
+def train_ema_of_tensors(training: Training) -> None:
+    training.fit(Classifier(), batches(), StateEma())
 
 
 class TorchAverage(Classifier):
@@ -104,9 +104,9 @@ class TorchAverage(Classifier):
         return [optimizer], [SWALR(optimizer, swa_lr=0.05)]
 
 
-@case(steerable=False)
-def averaged_model(run: Training) -> None:
-    run.fit(TorchAverage(), batches(), max_epochs=2)
+@register_case(steerable=False)
+def train_averaged_model(training: Training) -> None:
+    training.fit(TorchAverage(), batches(), max_epochs=2)
 
 
 class Teacher(Classifier):
@@ -122,14 +122,14 @@ class Teacher(Classifier):
         return nn.functional.cross_entropy(self(batch[0]), target)
 
 
-@case(steerable=False)
-def frozen_teacher(run: Training) -> None:
-    run.fit(Teacher(), batches())
+@register_case(steerable=False)
+def train_frozen_teacher(training: Training) -> None:
+    training.fit(Teacher(), batches())
 
 
-@case(steerable=False)
-def pruning(run: Training) -> None:
-    run.fit(
+@register_case(steerable=False)
+def train_pruning(training: Training) -> None:
+    training.fit(
         Classifier(),
         batches(6),
         lightning.ModelPruning("l1_unstructured", amount=0.2),
@@ -137,8 +137,8 @@ def pruning(run: Training) -> None:
     )
 
 
-@case(steerable=False)
-def pruning_of_filters(run: Training) -> None:
+@register_case(steerable=False)
+def train_pruning_of_filters(training: Training) -> None:
     module = Classifier()
     pruning = lightning.ModelPruning(
         "ln_structured",
@@ -148,4 +148,4 @@ def pruning_of_filters(run: Training) -> None:
         pruning_dim=0,
         pruning_norm=1,
     )
-    run.fit(module, batches(6), pruning, max_epochs=2)
+    training.fit(module, batches(6), pruning, max_epochs=2)

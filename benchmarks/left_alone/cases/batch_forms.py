@@ -21,7 +21,7 @@ from torch.utils.data import (
 )
 
 from benchmarks.left_alone.cases.small import Classifier, batches, dataset, loader_of, samples
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -54,34 +54,34 @@ def _mapped(convert: Any, count: int = 12) -> list[Any]:
     return [convert(images.clone(), labels) for images, labels in batches(count)]
 
 
-@case(quick=True)
-def dict_batch(run: Training) -> None:
+@register_case(quick=True)
+def train_dict_batch(training: Training) -> None:
     items = _mapped(lambda x, y: {"id": list(range(len(x))), "label": y, "image": x})
-    run.fit(TakesAny(lambda b: (b["image"], b["label"])), loader_of(items))
+    training.fit(TakesAny(lambda b: (b["image"], b["label"])), loader_of(items))
 
 
-@case()
-def nested_batch(run: Training) -> None:
+@register_case()
+def train_nested_batch(training: Training) -> None:
     items = _mapped(lambda x, y: {"views": [x, x.flip(-1)], "meta": ({"label": y}, None, "name")})
-    run.fit(TakesAny(lambda b: (b["views"][1], b["meta"][0]["label"])), loader_of(items))
+    training.fit(TakesAny(lambda b: (b["views"][1], b["meta"][0]["label"])), loader_of(items))
 
 
-@case()
-def named_tuple_batch(run: Training) -> None:
-    run.fit(TakesAny(lambda b: (b.images, b.labels)), loader_of(_mapped(Pair)))
+@register_case()
+def train_named_tuple_batch(training: Training) -> None:
+    training.fit(TakesAny(lambda b: (b.images, b.labels)), loader_of(_mapped(Pair)))
 
 
-@case(output=lambda m, b: m(b.images))
-def dataclass_batch(run: Training) -> None:
+@register_case(output=lambda m, b: m(b.images))
+def train_dataclass_batch(training: Training) -> None:
     items = _mapped(lambda x, y: Record(x, y, ["name"] * len(x)))
-    run.fit(TakesAny(lambda b: (b.images, b.labels)), loader_of(items))
+    training.fit(TakesAny(lambda b: (b.images, b.labels)), loader_of(items))
 
 
-@case()
-def labels_first(run: Training) -> None:
+@register_case()
+def train_labels_first(training: Training) -> None:
     """The first floating tensor of the batch is not the images."""
     items = _mapped(lambda x, y: (y.float().view(-1, 1), x))
-    run.fit(TakesAny(lambda b: (b[1], b[0][:, 0].long())), loader_of(items))
+    training.fit(TakesAny(lambda b: (b[1], b[0][:, 0].long())), loader_of(items))
 
 
 class Detector(Classifier):
@@ -101,13 +101,13 @@ class Detector(Classifier):
         return F.cross_entropy(self(images), labels)
 
 
-@case(output=lambda m, b: m(b[0]))
-def detection(run: Training) -> None:
+@register_case(output=lambda m, b: m(b[0]))
+def train_detection(training: Training) -> None:
     def convert(x: Tensor, y: Tensor) -> Any:
         images = [image[:, : 6 + i % 3, : 8 - i % 2] for i, image in enumerate(x)]
         return images, [{"boxes": torch.rand(2, 4), "labels": y[i : i + 1]} for i in range(len(y))]
 
-    run.fit(Detector(), loader_of(_mapped(convert)))
+    training.fit(Detector(), loader_of(_mapped(convert)))
 
 
 class Reconstructs(Classifier):
@@ -120,9 +120,9 @@ class Reconstructs(Classifier):
         return F.mse_loss(self(batch), batch)
 
 
-@case()
-def tensor_batch(run: Training) -> None:
-    run.fit(Reconstructs(), DataLoader(samples()[0], batch_size=8))
+@register_case()
+def train_tensor_batch(training: Training) -> None:
+    training.fit(Reconstructs(), DataLoader(samples()[0], batch_size=8))
 
 
 class MakesItsOwnImages(Classifier):
@@ -134,14 +134,14 @@ class MakesItsOwnImages(Classifier):
         return self(images.to(self.device)).square().mean()
 
 
-@case(output=lambda m, b: m(torch.ones(2, 1, 8, 8, device=m.device)), steerable=False)
-def none_batch(run: Training) -> None:
-    run.fit(MakesItsOwnImages(), loader_of([None] * 12))
+@register_case(output=lambda m, b: m(torch.ones(2, 1, 8, 8, device=m.device)), steerable=False)
+def train_none_batch(training: Training) -> None:
+    training.fit(MakesItsOwnImages(), loader_of([None] * 12))
 
 
-@case(output=lambda m, b: m(torch.ones(2, 1, 8, 8, device=m.device)), steerable=False)
-def counting_batch(run: Training) -> None:
-    run.fit(MakesItsOwnImages(), range(12))
+@register_case(output=lambda m, b: m(torch.ones(2, 1, 8, 8, device=m.device)), steerable=False)
+def train_counting_batch(training: Training) -> None:
+    training.fit(MakesItsOwnImages(), range(12))
 
 
 class Stream(IterableDataset):
@@ -152,56 +152,56 @@ class Stream(IterableDataset):
             yield torch.randn(1, 8, 8), torch.randint(3, ())
 
 
-@case()
-def iterable_dataset(run: Training) -> None:
-    run.fit(Classifier(), DataLoader(Stream(), batch_size=8))
+@register_case()
+def train_iterable_dataset(training: Training) -> None:
+    training.fit(Classifier(), DataLoader(Stream(), batch_size=8))
 
 
-@case()
-def generator_loader(run: Training) -> None:
+@register_case()
+def train_generator_loader(training: Training) -> None:
     """A loader is any iterable."""
 
     class Loader:
         def __iter__(self) -> Iterator[Any]:
             yield from batches()
 
-    run.fit(Classifier(), Loader())
+    training.fit(Classifier(), Loader())
 
 
-@case()
-def combined_loader(run: Training) -> None:
+@register_case()
+def train_combined_loader(training: Training) -> None:
     loaders = {"a": batches(12), "b": DataLoader(samples()[0], batch_size=4)}
-    run.fit(TakesAny(lambda b: b["a"]), CombinedLoader(loaders, "min_size"))
+    training.fit(TakesAny(lambda b: b["a"]), CombinedLoader(loaders, "min_size"))
 
 
-@case()
-def combined_cycle(run: Training) -> None:
+@register_case()
+def train_combined_cycle(training: Training) -> None:
     loaders = CombinedLoader([batches(9), batches(4)], "max_size_cycle")
-    run.fit(TakesAny(lambda b: b[0]), loaders)
+    training.fit(TakesAny(lambda b: b[0]), loaders)
 
 
-@case()
-def several_loaders(run: Training) -> None:
-    run.fit(TakesAny(lambda b: b[1]), [batches(12), batches(14)])
+@register_case()
+def train_several_loaders(training: Training) -> None:
+    training.fit(TakesAny(lambda b: b[1]), [batches(12), batches(14)])
 
 
-@case()
-def random_sampler(run: Training) -> None:
+@register_case()
+def train_random_sampler(training: Training) -> None:
     generator = torch.Generator().manual_seed(3)
     data = dataset()
-    run.fit(
+    training.fit(
         Classifier(),
         DataLoader(data, batch_size=8, sampler=RandomSampler(data, generator=generator)),
         max_epochs=2,
     )
-    run.keep("generator", generator)
+    training.keep("generator", generator)
 
 
-@case()
-def weighted_sampler(run: Training) -> None:
+@register_case()
+def train_weighted_sampler(training: Training) -> None:
     sampler = WeightedRandomSampler([1.0, 2.0] * 48, 96)
     batch_sampler = BatchSampler(sampler, 8, drop_last=True)
-    run.fit(Classifier(), DataLoader(dataset(), batch_sampler=batch_sampler))
+    training.fit(Classifier(), DataLoader(dataset(), batch_sampler=batch_sampler))
 
 
 class NoisyData(Dataset):
@@ -233,33 +233,33 @@ class Data(pl.LightningDataModule):
         return batches(2)
 
 
-@case()
-def datamodule(run: Training) -> None:
-    run.fit(Classifier(), datamodule=Data(), max_epochs=2)
+@register_case()
+def train_datamodule(training: Training) -> None:
+    training.fit(Classifier(), datamodule=Data(), max_epochs=2)
 
 
-def _train_with_worker(run: Training, method: str) -> None:
+def _train_with_worker(training: Training, method: str) -> None:
     data = Data(num_workers=1, multiprocessing_context=method)
-    run.fit(Classifier(), datamodule=data, limit_val_batches=0)
+    training.fit(Classifier(), datamodule=data, limit_val_batches=0)
 
 
-@case()
-def worker_fork(run: Training) -> None:
-    _train_with_worker(run, "fork")
+@register_case()
+def train_worker_fork(training: Training) -> None:
+    _train_with_worker(training, "fork")
 
 
-@case()
-def worker_spawn(run: Training) -> None:
-    _train_with_worker(run, "spawn")
+@register_case()
+def train_worker_spawn(training: Training) -> None:
+    _train_with_worker(training, "spawn")
 
 
-@case()
-def worker_forkserver(run: Training) -> None:
-    _train_with_worker(run, "forkserver")
+@register_case()
+def train_worker_forkserver(training: Training) -> None:
+    _train_with_worker(training, "forkserver")
 
 
-@case()
-def transfer_hooks(run: Training) -> None:
+@register_case()
+def train_transfer_hooks(training: Training) -> None:
     class Moves(Classifier):
         def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return {"x": batch[0] * 2, "y": batch[1]}
@@ -267,18 +267,18 @@ def transfer_hooks(run: Training) -> None:
         def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return batch["x"] + torch.rand(()), batch["y"]
 
-    run.fit(Moves(), batches())
+    training.fit(Moves(), batches())
 
 
-@case()
-def uneven_batches(run: Training) -> None:
+@register_case()
+def train_uneven_batches(training: Training) -> None:
     """A last batch of one sample, and images whose size changes."""
     items = [(x[: 8 - i % 3], y[: 8 - i % 3]) for i, (x, y) in enumerate(batches())]
     items += [(torch.randn(3, 1, 12, 10), torch.tensor([0, 1, 2])) for _ in range(2)]
-    run.fit(Classifier(), loader_of(items))
+    training.fit(Classifier(), loader_of(items))
 
 
-@case()
-def nan_batch(run: Training) -> None:
+@register_case()
+def train_nan_batch(training: Training) -> None:
     items = [(x * float("nan") if i == 6 else x, y) for i, (x, y) in enumerate(batches())]
-    run.fit(Classifier(optimizer=lambda p: torch.optim.SGD(p, 0.01)), loader_of(items))
+    training.fit(Classifier(optimizer=lambda p: torch.optim.SGD(p, 0.01)), loader_of(items))

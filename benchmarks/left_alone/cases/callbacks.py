@@ -14,7 +14,7 @@ from pytorch_lightning.tuner.tuning import Tuner
 from torch import Tensor, nn
 
 from benchmarks.left_alone.cases.small import Classifier, batches
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -30,10 +30,10 @@ class Backbone(Classifier):
         return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], 0.01)
 
 
-@case(quick=True)
-def backbone_finetuning(run: Training) -> None:
+@register_case(quick=True)
+def train_backbone_finetuning(training: Training) -> None:
     finetuning = lightning.BackboneFinetuning(1, lambda epoch: 1.5, verbose=False)
-    run.fit(Backbone(), batches(6), finetuning, max_epochs=3)
+    training.fit(Backbone(), batches(6), finetuning, max_epochs=3)
 
 
 class Unfreezes(lightning.BaseFinetuning):
@@ -52,9 +52,9 @@ class FreezableClassifier(Classifier):
         return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], 0.01)
 
 
-@case()
-def own_finetuning(run: Training) -> None:
-    run.fit(FreezableClassifier(), batches(6), Unfreezes(), max_epochs=3)
+@register_case()
+def train_own_finetuning(training: Training) -> None:
+    training.fit(FreezableClassifier(), batches(6), Unfreezes(), max_epochs=3)
 
 
 class NewOptimizers(pl.Callback):
@@ -65,44 +65,44 @@ class NewOptimizers(pl.Callback):
             trainer.strategy.setup_optimizers(trainer)
 
 
-@case()
-def new_optimizers(run: Training) -> None:
-    run.fit(Classifier(), batches(5), NewOptimizers(), max_epochs=3)
+@register_case()
+def train_new_optimizers(training: Training) -> None:
+    training.fit(Classifier(), batches(5), NewOptimizers(), max_epochs=3)
 
 
-@case()
-def accumulation(run: Training) -> None:
-    run.fit(Classifier(), batches(14), accumulate_grad_batches=2)
+@register_case()
+def train_accumulation(training: Training) -> None:
+    training.fit(Classifier(), batches(14), accumulate_grad_batches=2)
 
 
-@case()
-def accumulation_scheduler(run: Training) -> None:
+@register_case()
+def train_accumulation_scheduler(training: Training) -> None:
     scheduler = lightning.GradientAccumulationScheduler({0: 1, 1: 3})
-    run.fit(Classifier(), batches(9), scheduler, max_epochs=2)
+    training.fit(Classifier(), batches(9), scheduler, max_epochs=2)
 
 
-@case()
-def early_stopping(run: Training) -> None:
+@register_case()
+def train_early_stopping(training: Training) -> None:
     stopping = lightning.EarlyStopping("val_loss", patience=1)
-    run.fit(Classifier(), batches(6), stopping, validation=batches(2), max_epochs=4)
+    training.fit(Classifier(), batches(6), stopping, validation=batches(2), max_epochs=4)
 
 
-@case()
-def checkpoint_callback(run: Training) -> None:
+@register_case()
+def train_checkpoint_callback(training: Training) -> None:
     saving = lightning.ModelCheckpoint(monitor="val_loss", save_top_k=2, save_last=True,
                                        every_n_train_steps=3)  # fmt: skip
-    run.fit(
+    training.fit(
         Classifier(), batches(8), saving, validation=batches(2), max_epochs=2,
         val_check_interval=4, enable_checkpointing=True,
     )  # fmt: skip
 
 
-@case()
-def logger_and_monitors(run: Training) -> None:
-    run.fit(
+@register_case()
+def train_logger_and_monitors(training: Training) -> None:
+    training.fit(
         Classifier(), batches(), lightning.LearningRateMonitor(),
         lightning.Timer(timedelta(hours=1)), lightning.LambdaCallback(on_train_start=_nothing),
-        logger=CSVLogger(run.folder, version="one"), log_every_n_steps=2,
+        logger=CSVLogger(training.folder, version="one"), log_every_n_steps=2,
     )  # fmt: skip
 
 
@@ -119,9 +119,9 @@ class CopiesModel(pl.Callback):
             self.state = copy.deepcopy(trainer.model.state_dict())
 
 
-@case()
-def deep_copy_of_model(run: Training) -> None:
-    run.fit(Classifier(), batches(), CopiesModel())
+@register_case()
+def train_deep_copy_of_model(training: Training) -> None:
+    training.fit(Classifier(), batches(), CopiesModel())
 
 
 class SavesModel(pl.Callback):
@@ -133,9 +133,9 @@ class SavesModel(pl.Callback):
             self.loaded = torch.load("net.pt", weights_only=False)
 
 
-@case()
-def pickled_model(run: Training) -> None:
-    run.fit(Classifier(), batches(), SavesModel())
+@register_case()
+def train_pickled_model(training: Training) -> None:
+    training.fit(Classifier(), batches(), SavesModel())
 
 
 class RestoresWeights(pl.Callback):
@@ -149,9 +149,9 @@ class RestoresWeights(pl.Callback):
             pl_module.load_state_dict(self.before)
 
 
-@case()
-def weights_restored(run: Training) -> None:
-    run.fit(Classifier(), batches(), RestoresWeights())
+@register_case()
+def train_weights_restored(training: Training) -> None:
+    training.fit(Classifier(), batches(), RestoresWeights())
 
 
 class WithRate(Classifier):
@@ -170,19 +170,19 @@ class WithRate(Classifier):
         return torch.optim.SGD(self.parameters(), self.lr)
 
 
-@case()
-def rate_finder(run: Training) -> None:
+@register_case()
+def train_rate_finder(training: Training) -> None:
     module = WithRate()
-    trainer = run.trainer()
+    trainer = training.trainer()
     found = Tuner(trainer).lr_find(module, num_training=10)
-    run.keep("rates", found.results)
-    run.run(trainer, module)
+    training.keep("rates", found.results)
+    training.run(trainer, module)
 
 
-@case()
-def batch_size_finder(run: Training) -> None:
+@register_case()
+def train_batch_size_finder(training: Training) -> None:
     module = WithRate()
-    trainer = run.trainer()
+    trainer = training.trainer()
     Tuner(trainer).scale_batch_size(module, max_trials=2, steps_per_trial=4)
-    run.run(trainer, module)
-    run.keep("batch size", module.batch_size)
+    training.run(trainer, module)
+    training.keep("batch size", module.batch_size)

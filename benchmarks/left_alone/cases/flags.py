@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from benchmarks.left_alone.cases.small import Classifier, batches, conv_net
-from benchmarks.left_alone.registry import add_case, case
+from benchmarks.left_alone.registry import add_case, register_case
 from benchmarks.left_alone.training import Training
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -40,8 +40,8 @@ FLAGS: dict[str, dict[str, Any]] = {
 
 
 def _add(name: str, options: dict[str, Any]) -> None:
-    def train(run: Training) -> None:
-        run.fit(Classifier(), batches(), validation=batches(3), **options)
+    def train(training: Training) -> None:
+        training.fit(Classifier(), batches(), validation=batches(3), **options)
 
     train.__module__ = __name__
     add_case(name, train, output=lambda m, b: m(b[0].to(next(m.parameters()).dtype)))
@@ -54,59 +54,64 @@ for _name, _options in FLAGS.items():
 # ---------------------------------------------------------------------- resuming
 
 
-@case(quick=True)
-def resumed(run: Training) -> None:
-    run.fit(Classifier(), batches(10), max_epochs=1).save_checkpoint("first.ckpt")
-    run.fit(Classifier(), batches(10), max_epochs=2, resume="first.ckpt")
+@register_case(quick=True)
+def train_resumed(training: Training) -> None:
+    training.fit(Classifier(), batches(10), max_epochs=1).save_checkpoint("first.ckpt")
+    training.fit(Classifier(), batches(10), max_epochs=2, resume="first.ckpt")
 
 
-@case()
-def resumed_from_last(run: Training) -> None:
-    saving = [ModelCheckpoint(save_last=True, dirpath=run.folder) for _ in range(2)]
-    run.fit(Classifier(), batches(10), saving[0], enable_checkpointing=True)
-    run.fit(
+@register_case()
+def train_resumed_from_last(training: Training) -> None:
+    saving = [ModelCheckpoint(save_last=True, dirpath=training.folder) for _ in range(2)]
+    training.fit(Classifier(), batches(10), saving[0], enable_checkpointing=True)
+    training.fit(
         Classifier(), batches(10), saving[1], enable_checkpointing=True, max_epochs=2, resume="last"
     )
 
 
-@case()
-def resumed_in_epoch(run: Training) -> None:
+@register_case()
+def train_resumed_in_epoch(training: Training) -> None:
     saving = ModelCheckpoint(
-        every_n_train_steps=8, dirpath=run.folder, filename="middle", save_on_train_epoch_end=False
+        every_n_train_steps=8,
+        dirpath=training.folder,
+        filename="middle",
+        save_on_train_epoch_end=False,
     )
-    run.fit(Classifier(), batches(8), saving, enable_checkpointing=True, max_steps=9, max_epochs=-1)
-    run.fit(Classifier(), batches(16), resume=run.folder / "middle.ckpt", max_epochs=2)
+    training.fit(
+        Classifier(), batches(8), saving, enable_checkpointing=True, max_steps=9, max_epochs=-1
+    )
+    training.fit(Classifier(), batches(16), resume=training.folder / "middle.ckpt", max_epochs=2)
 
 
-@case()
-def weights_loaded_only(run: Training) -> None:
+@register_case()
+def train_weights_loaded_only(training: Training) -> None:
     """Resumes with the state dict of the module only, in a module that never ran with edits."""
     module = Classifier()
-    run.fit(module, batches(10))
-    run.fit(module, batches(10))
+    training.fit(module, batches(10))
+    training.fit(module, batches(10))
 
 
-@case()
-def two_fits_of_one_trainer(run: Training) -> None:
+@register_case()
+def train_two_fits_of_one_trainer(training: Training) -> None:
     module = Classifier()
-    trainer = run.fit(module, batches(10))
+    trainer = training.fit(module, batches(10))
     trainer.fit_loop.max_epochs = 2
-    run.run(trainer, module, batches(10))
+    training.run(trainer, module, batches(10))
 
 
-@case()
-def fits_of_two_modules(run: Training) -> None:
-    trainer = run.fit(Classifier(), batches(10))
+@register_case()
+def train_fits_of_two_modules(training: Training) -> None:
+    trainer = training.fit(Classifier(), batches(10))
     trainer.fit_loop.max_epochs = 2
-    run.run(trainer, Classifier(conv_net()), batches(10))
+    training.run(trainer, Classifier(conv_net()), batches(10))
 
 
-@case()
-def validated_and_tested(run: Training) -> None:
+@register_case()
+def train_validated_and_tested(training: Training) -> None:
     module = Classifier()
-    trainer = run.trainer()
-    run.keep("before", trainer.validate(module, batches(2), verbose=False)[0].keys())
-    run.run(trainer, module, batches(10), batches(2))
+    trainer = training.trainer()
+    training.keep("before", trainer.validate(module, batches(2), verbose=False)[0].keys())
+    training.run(trainer, module, batches(10), batches(2))
     trainer.validate(module, batches(2), verbose=False)
     trainer.test(module, batches(2), verbose=False)
     trainer.predict(module, torch.utils.data.DataLoader(batches(1).dataset[0][0][None]))
@@ -114,10 +119,10 @@ def validated_and_tested(run: Training) -> None:
     trainer.test(module, batches(2), ckpt_path="end.ckpt", verbose=False)
 
 
-@case()
-def best_tested(run: Training) -> None:
-    saving = ModelCheckpoint(monitor="val_loss", dirpath=run.folder, filename="best")
-    trainer = run.fit(
+@register_case()
+def train_best_tested(training: Training) -> None:
+    saving = ModelCheckpoint(monitor="val_loss", dirpath=training.folder, filename="best")
+    trainer = training.fit(
         Classifier(), batches(10), saving, validation=batches(2), enable_checkpointing=True,
         max_epochs=2,
     )  # fmt: skip
@@ -136,14 +141,14 @@ class Raises(pl.Callback):
             raise self.error
 
 
-@case(raises=True)
-def exception(run: Training) -> None:
-    run.fit(Classifier(), batches(), Raises(RuntimeError("out of memory")))
+@register_case(raises=True)
+def train_exception(training: Training) -> None:
+    training.fit(Classifier(), batches(), Raises(RuntimeError("out of memory")))
 
 
-@case(raises=True)
-def keyboard_interrupt(run: Training) -> None:
-    run.fit(Classifier(), batches(), Raises(KeyboardInterrupt()))
+@register_case(raises=True)
+def train_keyboard_interrupt(training: Training) -> None:
+    training.fit(Classifier(), batches(), Raises(KeyboardInterrupt()))
 
 
 class FailsInside(Classifier):
@@ -153,9 +158,9 @@ class FailsInside(Classifier):
         return super().training_step(batch, batch_idx)
 
 
-@case(raises=True)
-def exception_in_step(run: Training) -> None:
-    run.fit(FailsInside(), batches())
+@register_case(raises=True)
+def train_exception_in_step(training: Training) -> None:
+    training.fit(FailsInside(), batches())
 
 
 class StopsItself(Classifier):
@@ -164,9 +169,9 @@ class StopsItself(Classifier):
         return super().training_step(batch, batch_idx)
 
 
-@case()
-def should_stop(run: Training) -> None:
-    run.fit(StopsItself(), batches())
+@register_case()
+def train_should_stop(training: Training) -> None:
+    training.fit(StopsItself(), batches())
 
 
 class ConfiguresModel(Classifier):
@@ -181,10 +186,10 @@ class ConfiguresModel(Classifier):
             self.net = conv_net()
 
 
-@case()
-def configure_model(run: Training) -> None:
-    run.fit(ConfiguresModel(), batches(10)).save_checkpoint("first.ckpt")
-    run.fit(ConfiguresModel(), batches(10), max_epochs=2, resume="first.ckpt")
+@register_case()
+def train_configure_model(training: Training) -> None:
+    training.fit(ConfiguresModel(), batches(10)).save_checkpoint("first.ckpt")
+    training.fit(ConfiguresModel(), batches(10), max_epochs=2, resume="first.ckpt")
 
 
 class HyperParameters(Classifier):
@@ -193,11 +198,11 @@ class HyperParameters(Classifier):
         self.save_hyperparameters()
 
 
-@case()
-def hyperparameters(run: Training) -> None:
-    run.fit(HyperParameters(Path("data")), batches(10)).save_checkpoint("first.ckpt")
+@register_case()
+def train_hyperparameters(training: Training) -> None:
+    training.fit(HyperParameters(Path("data")), batches(10)).save_checkpoint("first.ckpt")
     module = HyperParameters(Path("data"))
-    run.fit(module, batches(10), max_epochs=2, resume="first.ckpt", weights_only=False)
+    training.fit(module, batches(10), max_epochs=2, resume="first.ckpt", weights_only=False)
 
 
 class SetsUp(Classifier):
@@ -208,6 +213,6 @@ class SetsUp(Classifier):
             self.net = conv_net()
 
 
-@case()
-def net_from_setup(run: Training) -> None:
-    run.fit(SetsUp(nn.Identity()), batches())
+@register_case()
+def train_net_from_setup(training: Training) -> None:
+    training.fit(SetsUp(nn.Identity()), batches())

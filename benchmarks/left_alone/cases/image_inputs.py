@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.left_alone.cases.small import Classifier, dataset, encoder, loader_of, samples
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -26,28 +26,30 @@ class MultiCrop(Classifier):
         return -sum((target * each.log_softmax(1)).mean() for each in (large[1], *small))  # type: ignore[return-value]
 
 
-@case(output=lambda module, batch: module(batch[0]))
-def multi_crop(run: Training) -> None:
+@register_case(output=lambda module, batch: module(batch[0]))
+def train_multi_crop(training: Training) -> None:
     images = samples()[0].view(-1, 8, 1, 8, 8)
     crops = [[x, x.flip(3), x[..., :6, :6], x[..., 2:, 2:]] for x in images]
-    run.fit(MultiCrop(), loader_of(crops))
+    training.fit(MultiCrop(), loader_of(crops))
 
 
-@case()
-def sizes_that_change(run: Training) -> None:
+@register_case()
+def train_sizes_that_change(training: Training) -> None:
     images, labels = samples()
     sizes = [8, 12, 16]
     items = [
         (F.interpolate(x, size=sizes[i % 3]), y)
         for i, (x, y) in enumerate(zip(images.split(8), labels.split(8), strict=True))
     ]
-    run.fit(Classifier(), loader_of(items))
+    training.fit(Classifier(), loader_of(items))
 
 
-@case()
-def one_image_per_batch(run: Training) -> None:
+@register_case()
+def train_one_image_per_batch(training: Training) -> None:
     images, labels = samples(16)
-    run.fit(Classifier(), loader_of([(images[i : i + 1], labels[i : i + 1]) for i in range(16)]))
+    training.fit(
+        Classifier(), loader_of([(images[i : i + 1], labels[i : i + 1]) for i in range(16)])
+    )
 
 
 class FromBytes(Classifier):
@@ -57,12 +59,12 @@ class FromBytes(Classifier):
         return self.net(images.permute(0, 3, 1, 2).float() / 255)
 
 
-@case()
-def channels_last_bytes(run: Training) -> None:
+@register_case()
+def train_channels_last_bytes(training: Training) -> None:
     images, labels = samples()
     pixels = (images.sigmoid() * 255).byte().permute(0, 2, 3, 1)
     items = list(zip(pixels.split(8), labels.split(8), strict=True))
-    run.fit(FromBytes(), loader_of(items))
+    training.fit(FromBytes(), loader_of(items))
 
 
 class TwoInputs(Classifier):
@@ -80,14 +82,14 @@ class TwoInputs(Classifier):
         return F.cross_entropy(self(images, batch["numbers"]), labels)
 
 
-@case(output=lambda module, batch: module(batch["image"], batch["numbers"]))
-def image_and_numbers(run: Training) -> None:
+@register_case(output=lambda module, batch: module(batch["image"], batch["numbers"]))
+def train_image_and_numbers(training: Training) -> None:
     images, labels = samples()
     items = [
         {"image": x, "numbers": x.flatten(1)[:, :2], "label": y, "name": ["a"] * 8, "none": None}
         for x, y in zip(images.split(8), labels.split(8), strict=True)
     ]
-    run.fit(TwoInputs(), loader_of(items))
+    training.fit(TwoInputs(), loader_of(items))
 
 
 class Resampled(Classifier):
@@ -105,6 +107,6 @@ class Resampled(Classifier):
         self.order.reverse()
 
 
-@case()
-def resampled(run: Training) -> None:
-    run.fit(Resampled(), max_epochs=2, reload_dataloaders_every_n_epochs=1)
+@register_case()
+def train_resampled(training: Training) -> None:
+    training.fit(Resampled(), max_epochs=2, reload_dataloaders_every_n_epochs=1)

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from benchmarks.left_alone.cases.small import Classifier, batches, conv_net
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -31,9 +31,9 @@ class NoisyGradients(Classifier):
             parameter.grad.add_(torch.randn_like(parameter.grad) * 1e-3)
 
 
-@case()
-def noisy_gradients(run: Training) -> None:
-    run.fit(NoisyGradients(), batches())
+@register_case()
+def train_noisy_gradients(training: Training) -> None:
+    training.fit(NoisyGradients(), batches())
 
 
 class ChangedInput(Classifier):
@@ -45,9 +45,9 @@ class ChangedInput(Classifier):
         self.net[3].register_forward_hook(lambda m, args, output: output * 1.5)
 
 
-@case()
-def changed_input(run: Training) -> None:
-    run.fit(ChangedInput(), batches())
+@register_case()
+def train_changed_input(training: Training) -> None:
+    training.fit(ChangedInput(), batches())
 
 
 class GrownGroups(Classifier):
@@ -63,9 +63,9 @@ class GrownGroups(Classifier):
             self.optimizers().add_param_group({"params": list(self.net[:3].parameters())})
 
 
-@case()
-def grown_groups(run: Training) -> None:
-    run.fit(GrownGroups(), batches())
+@register_case()
+def train_grown_groups(training: Training) -> None:
+    training.fit(GrownGroups(), batches())
 
 
 class Reinitialized(Classifier):
@@ -78,9 +78,9 @@ class Reinitialized(Classifier):
             self.net[0].weight.data = self.net[0].weight.data.clone() * 0.9
 
 
-@case()
-def reinitialized(run: Training) -> None:
-    run.fit(Reinitialized(), batches())
+@register_case()
+def train_reinitialized(training: Training) -> None:
+    training.fit(Reinitialized(), batches())
 
 
 class ReplacedLayer(Classifier):
@@ -92,9 +92,9 @@ class ReplacedLayer(Classifier):
             self.trainer.optimizers = [optim.Adam(self.parameters(), 0.01)]
 
 
-@case()
-def replaced_layer(run: Training) -> None:
-    run.fit(ReplacedLayer(), batches(6), max_epochs=2)
+@register_case()
+def train_replaced_layer(training: Training) -> None:
+    training.fit(ReplacedLayer(), batches(6), max_epochs=2)
 
 
 class AddedLayer(Classifier):
@@ -107,9 +107,9 @@ class AddedLayer(Classifier):
             self.optimizers().add_param_group({"params": list(layer.parameters())})
 
 
-@case()
-def added_layer(run: Training) -> None:
-    run.fit(AddedLayer(), batches())
+@register_case()
+def train_added_layer(training: Training) -> None:
+    training.fit(AddedLayer(), batches())
 
 
 class SkippedEpoch(Classifier):
@@ -117,9 +117,9 @@ class SkippedEpoch(Classifier):
         return -1 if batch_idx == 4 and self.current_epoch == 0 else None
 
 
-@case()
-def skipped_epoch(run: Training) -> None:
-    run.fit(SkippedEpoch(), batches(6), max_epochs=2)
+@register_case()
+def train_skipped_epoch(training: Training) -> None:
+    training.fit(SkippedEpoch(), batches(6), max_epochs=2)
 
 
 class Lookahead(Classifier):
@@ -139,9 +139,9 @@ class Lookahead(Classifier):
                 self.slow[name] = p.data.clone()
 
 
-@case(steerable=False)
-def lookahead(run: Training) -> None:
-    run.fit(Lookahead(), batches())
+@register_case(steerable=False)
+def train_lookahead(training: Training) -> None:
+    training.fit(Lookahead(), batches())
 
 
 class Functional(Classifier):
@@ -156,9 +156,9 @@ class Functional(Classifier):
         return F.cross_entropy(functional_call(self.net, updated, (images,)), labels)
 
 
-@case()
-def functional(run: Training) -> None:
-    run.fit(Functional(), batches())
+@register_case()
+def train_functional(training: Training) -> None:
+    training.fit(Functional(), batches())
 
 
 class Validates(pl.Callback):
@@ -171,9 +171,9 @@ class Validates(pl.Callback):
         pl_module.train()
 
 
-@case()
-def evaluated_between_batches(run: Training) -> None:
-    run.fit(Classifier(), batches(), Validates())
+@register_case()
+def train_evaluated_between_batches(training: Training) -> None:
+    training.fit(Classifier(), batches(), Validates())
 
 
 class Nested(pl.Callback):
@@ -186,9 +186,9 @@ class Nested(pl.Callback):
             other.fit(Classifier(), batches(2))
 
 
-@case()
-def nested_training(run: Training) -> None:
-    run.fit(Classifier(), batches(), Nested())
+@register_case()
+def train_nested_training(training: Training) -> None:
+    training.fit(Classifier(), batches(), Nested())
 
 
 class Predicts(pl.Callback):
@@ -197,31 +197,33 @@ class Predicts(pl.Callback):
             trainer.lightning_module.kept = pl_module(images.to(pl_module.device)).detach()
 
 
-@case()
-def predicts_after_epochs(run: Training) -> None:
-    run.fit(Classifier(), batches(6), Predicts(), max_epochs=2)
+@register_case()
+def train_predicts_after_epochs(training: Training) -> None:
+    training.fit(Classifier(), batches(6), Predicts(), max_epochs=2)
 
 
-@case()
-def lambda_callback(run: Training) -> None:
+@register_case()
+def train_lambda_callback(training: Training) -> None:
     calls: list[int] = []
     callback = lightning.LambdaCallback(
         on_train_batch_end=lambda trainer, *_: calls.append(trainer.global_step),
         on_before_zero_grad=lambda *_: calls.append(-1),
     )
-    run.fit(Classifier(), batches(), callback)
-    run.keep("calls", calls)
+    training.fit(Classifier(), batches(), callback)
+    training.keep("calls", calls)
 
 
-@case()
-def timer(run: Training) -> None:
-    run.fit(Classifier(), batches(), lightning.Timer(duration={"hours": 1}))
+@register_case()
+def train_timer(training: Training) -> None:
+    training.fit(Classifier(), batches(), lightning.Timer(duration={"hours": 1}))
 
 
-@case()
-def rate_monitor(run: Training) -> None:
+@register_case()
+def train_rate_monitor(training: Training) -> None:
     monitor = lightning.LearningRateMonitor()
-    run.fit(Classifier(), batches(), monitor, logger=CSVLogger(run.folder), log_every_n_steps=1)
+    training.fit(
+        Classifier(), batches(), monitor, logger=CSVLogger(training.folder), log_every_n_steps=1
+    )
 
 
 class OwnAccumulation(Classifier):
@@ -242,9 +244,9 @@ class OwnAccumulation(Classifier):
             self.total = 0.0
 
 
-@case()
-def own_accumulation(run: Training) -> None:
-    run.fit(OwnAccumulation(), batches())
+@register_case()
+def train_own_accumulation(training: Training) -> None:
+    training.fit(OwnAccumulation(), batches())
 
 
 class TwoNetworks(Classifier):
@@ -266,13 +268,13 @@ class TwoNetworks(Classifier):
         return F.cross_entropy(student, labels) + soft
 
 
-@case()
-def distillation(run: Training) -> None:
-    run.fit(TwoNetworks(), batches())
+@register_case()
+def train_distillation(training: Training) -> None:
+    training.fit(TwoNetworks(), batches())
 
 
-@case()
-def nadam_and_lambda(run: Training) -> None:
+@register_case()
+def train_nadam_and_lambda(training: Training) -> None:
     class Scheduled(Classifier):
         def configure_optimizers(self) -> Any:
             optimizer = optim.NAdam(self.parameters(), 0.01)
@@ -282,10 +284,10 @@ def nadam_and_lambda(run: Training) -> None:
         def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
             scheduler.step()
 
-    run.fit(Scheduled(), batches())
+    training.fit(Scheduled(), batches())
 
 
-@case()
-def adamax_maximize(run: Training) -> None:
+@register_case()
+def train_adamax_maximize(training: Training) -> None:
     make = functools.partial(optim.Adamax, lr=0.01, maximize=True)
-    run.fit(Classifier(optimizer=make), batches())
+    training.fit(Classifier(optimizer=make), batches())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.left_alone.cases.small import Classifier, batches
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -129,41 +129,43 @@ def _lbfgs(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.LBFGS(parameters, lr=0.1, max_iter=3)
 
 
-@case()
-def manual(run: Training) -> None:
-    run.fit(Manual(), batches())
+@register_case()
+def train_manual(training: Training) -> None:
+    training.fit(Manual(), batches())
 
 
-@case(output=lambda m, b: (m.judge(b[0]), m.net(b[0][:, :, :4, :1].transpose(1, 2))), quick=True)
-def gan(run: Training) -> None:
-    run.fit(Gan(), batches())
+@register_case(
+    output=lambda m, b: (m.judge(b[0]), m.net(b[0][:, :, :4, :1].transpose(1, 2))), quick=True
+)
+def train_gan(training: Training) -> None:
+    training.fit(Gan(), batches())
 
 
-@case(output=lambda m, b: (m.judge(b[0]), m.net(b[0][:, :, :4, :1].transpose(1, 2))))
-def gan_toggled(run: Training) -> None:
-    run.fit(ToggledGan(), batches())
+@register_case(output=lambda m, b: (m.judge(b[0]), m.net(b[0][:, :, :4, :1].transpose(1, 2))))
+def train_gan_toggled(training: Training) -> None:
+    training.fit(ToggledGan(), batches())
 
 
-@case()
-def manual_accumulation(run: Training) -> None:
-    run.fit(Accumulates(), batches(16))
+@register_case()
+def train_manual_accumulation(training: Training) -> None:
+    training.fit(Accumulates(), batches(16))
 
 
-@case()
-def two_optimizers(run: Training) -> None:
-    run.fit(TwoPerNetwork(), batches())
+@register_case()
+def train_two_optimizers(training: Training) -> None:
+    training.fit(TwoPerNetwork(), batches())
 
 
-@case(steerable=False)
-def lbfgs(run: Training) -> None:
-    run.fit(Classifier(optimizer=_lbfgs), batches())
+@register_case(steerable=False)
+def train_lbfgs(training: Training) -> None:
+    training.fit(Classifier(optimizer=_lbfgs), batches())
 
 
-@case(steerable=False)
-def lbfgs_by_hand(run: Training) -> None:
-    run.fit(ClosureByHand(optimizer=_lbfgs), batches())
+@register_case(steerable=False)
+def train_lbfgs_by_hand(training: Training) -> None:
+    training.fit(ClosureByHand(optimizer=_lbfgs), batches())
 
 
-@case()
-def closure_of_none(run: Training) -> None:
-    run.fit(ClosureOfNone(), batches())
+@register_case()
+def train_closure_of_none(training: Training) -> None:
+    training.fit(ClosureOfNone(), batches())

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from benchmarks.left_alone.cases.small import Classifier, batches, conv_net, encoder
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -27,9 +27,9 @@ class Triplets(Classifier):
         return F.triplet_margin_loss(anchor, self(batch[0] + 0.1), other)
 
 
-@case()
-def triplets(run: Training) -> None:
-    run.fit(Triplets(), batches())
+@register_case()
+def train_triplets(training: Training) -> None:
+    training.fit(Triplets(), batches())
 
 
 class Parts(Classifier):
@@ -45,9 +45,9 @@ class Parts(Classifier):
         return F.cross_entropy(self.classifier(features), batch[1])
 
 
-@case(output=lambda module, batch: module.classifier(module.features(batch[0])))
-def parts_one_by_one(run: Training) -> None:
-    run.fit(Parts(), batches())
+@register_case(output=lambda module, batch: module.classifier(module.features(batch[0])))
+def train_parts_one_by_one(training: Training) -> None:
+    training.fit(Parts(), batches())
 
 
 class Weighted(Classifier):
@@ -73,9 +73,9 @@ class Weighted(Classifier):
         return ((-self.log_variance).exp() * losses + self.log_variance).sum()
 
 
-@case(output=lambda module, batch: module(batch[0])["labels"])
-def learned_loss_weights(run: Training) -> None:
-    run.fit(Weighted(), batches())
+@register_case(output=lambda module, batch: module(batch[0])["labels"])
+def train_learned_loss_weights(training: Training) -> None:
+    training.fit(Weighted(), batches())
 
 
 class Segmentation(Classifier):
@@ -93,9 +93,9 @@ class Segmentation(Classifier):
         return F.cross_entropy(self(batch[0]), labels, ignore_index=255)
 
 
-@case()
-def segmentation(run: Training) -> None:
-    run.fit(Segmentation(), batches())
+@register_case()
+def train_segmentation(training: Training) -> None:
+    training.fit(Segmentation(), batches())
 
 
 class MaskedAutoencoder(Classifier):
@@ -113,9 +113,9 @@ class MaskedAutoencoder(Classifier):
         return ((restored - batch[0]).square() * (1 - mask)).sum() / (1 - mask).sum()
 
 
-@case()
-def masked_autoencoder(run: Training) -> None:
-    run.fit(MaskedAutoencoder(), batches())
+@register_case()
+def train_masked_autoencoder(training: Training) -> None:
+    training.fit(MaskedAutoencoder(), batches())
 
 
 class DeepQ(pl.LightningModule):
@@ -148,9 +148,9 @@ class DeepQ(pl.LightningModule):
         return optim.Adam(self.net.parameters(), 0.01)
 
 
-@case()
-def deep_q(run: Training) -> None:
-    run.fit(DeepQ(), batches())
+@register_case()
+def train_deep_q(training: Training) -> None:
+    training.fit(DeepQ(), batches())
 
 
 def generator() -> nn.Sequential:
@@ -199,9 +199,9 @@ class Cycle(pl.LightningModule):
         return optim.Adam(generators, 1e-3, betas=(0.5, 0.99)), optim.Adam(critics, 1e-3)
 
 
-@case(layer="there.0")
-def cycle(run: Training) -> None:
-    run.fit(Cycle(), batches())
+@register_case(layer="there.0")
+def train_cycle(training: Training) -> None:
+    training.fit(Cycle(), batches())
 
 
 class SelfTraining(Classifier):
@@ -215,9 +215,9 @@ class SelfTraining(Classifier):
         return F.cross_entropy(self(batch[0] + 0.1), labels.clone())
 
 
-@case()
-def self_training(run: Training) -> None:
-    run.fit(SelfTraining(), batches())
+@register_case()
+def train_self_training(training: Training) -> None:
+    training.fit(SelfTraining(), batches())
 
 
 class Penalized(Classifier):
@@ -235,9 +235,9 @@ class Penalized(Classifier):
         return loss + 1e-4 * weights + 1e-3 * self.collected[0].square().mean()
 
 
-@case()
-def penalties(run: Training) -> None:
-    run.fit(Penalized(), batches())
+@register_case()
+def train_penalties(training: Training) -> None:
+    training.fit(Penalized(), batches())
 
 
 class Ensemble(Classifier):
@@ -251,9 +251,9 @@ class Ensemble(Classifier):
         return torch.stack([member(images) for member in self.members]).mean(0)
 
 
-@case()
-def ensemble(run: Training) -> None:
-    run.fit(Ensemble(), batches())
+@register_case()
+def train_ensemble(training: Training) -> None:
+    training.fit(Ensemble(), batches())
 
 
 class Stages(Classifier):
@@ -264,9 +264,9 @@ class Stages(Classifier):
             part.requires_grad_(i == self.current_epoch % 2)
 
 
-@case()
-def alternating_parts(run: Training) -> None:
-    run.fit(Stages(), batches(6), max_epochs=3)
+@register_case()
+def train_alternating_parts(training: Training) -> None:
+    training.fit(Stages(), batches(6), max_epochs=3)
 
 
 class Autocasts(Classifier):
@@ -277,15 +277,15 @@ class Autocasts(Classifier):
         return F.cross_entropy(logits.float(), labels)
 
 
-@case()
-def autocast_by_hand(run: Training) -> None:
-    run.fit(Autocasts(), batches())
+@register_case()
+def train_autocast_by_hand(training: Training) -> None:
+    training.fit(Autocasts(), batches())
 
 
-@case()
-def two_fits_in_turn(run: Training) -> None:
+@register_case()
+def train_two_fits_in_turn(training: Training) -> None:
     """Two modules are trained in turn, an epoch each, by trainers of their own."""
     first, second = Classifier(), Classifier()
     for _ in range(2):
-        run.fit(first, batches(4))
-        run.fit(second, batches(4))
+        training.fit(first, batches(4))
+        training.fit(second, batches(4))

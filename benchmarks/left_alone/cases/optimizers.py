@@ -9,7 +9,7 @@ from torch import optim
 from torch.optim import lr_scheduler as schedulers
 
 from benchmarks.left_alone.cases.small import Classifier, batches
-from benchmarks.left_alone.registry import add_case, case
+from benchmarks.left_alone.registry import add_case, register_case
 from benchmarks.left_alone.training import Training
 
 OPTIMIZERS: dict[str, Any] = {
@@ -50,16 +50,16 @@ class Scheduled(Classifier):
 
 
 def _add_optimizer(name: str, make: Any) -> None:
-    def train(run: Training) -> None:
-        run.fit(Classifier(optimizer=make), batches())
+    def train(training: Training) -> None:
+        training.fit(Classifier(optimizer=make), batches())
 
     train.__module__ = __name__
     add_case(name, train)
 
 
 def _add_scheduler(name: str, make: Any) -> None:
-    def train(run: Training) -> None:
-        run.fit(Scheduled(make), batches())
+    def train(training: Training) -> None:
+        training.fit(Scheduled(make), batches())
 
     train.__module__ = __name__
     add_case(name, train)
@@ -78,9 +78,9 @@ class Plateau(Classifier):
         return {"optimizer": optimizer, "lr_scheduler": scheduler, "monitor": "val_loss"}
 
 
-@case()
-def plateau(run: Training) -> None:
-    run.fit(Plateau(), batches(6), validation=batches(2), max_epochs=3)
+@register_case()
+def train_plateau(training: Training) -> None:
+    training.fit(Plateau(), batches(6), validation=batches(2), max_epochs=3)
 
 
 class LayerGroups(Classifier):
@@ -94,9 +94,9 @@ class LayerGroups(Classifier):
         return optim.AdamW(groups)
 
 
-@case(quick=True)
-def layer_groups(run: Training) -> None:
-    run.fit(LayerGroups(), batches())
+@register_case(quick=True)
+def train_layer_groups(training: Training) -> None:
+    training.fit(LayerGroups(), batches())
 
 
 class Unoptimized(Classifier):
@@ -106,13 +106,13 @@ class Unoptimized(Classifier):
         return optim.Adam(self.net[7].parameters(), 0.01)
 
 
-@case()
-def head_only(run: Training) -> None:
-    run.fit(Unoptimized(), batches())
+@register_case()
+def train_head_only(training: Training) -> None:
+    training.fit(Unoptimized(), batches())
 
 
-@case()
-def optimizer_hooks(run: Training) -> None:
+@register_case()
+def train_optimizer_hooks(training: Training) -> None:
     calls: list[str] = []
 
     class Hooked(Classifier):
@@ -122,12 +122,12 @@ def optimizer_hooks(run: Training) -> None:
             optimizer.register_step_post_hook(lambda *_: calls.append("post"))
             return optimizer
 
-    run.fit(Hooked(), batches())
-    run.keep("calls", calls)
+    training.fit(Hooked(), batches())
+    training.keep("calls", calls)
 
 
-@case(steerable=False)
-def sharpness_aware(run: Training) -> None:
+@register_case(steerable=False)
+def train_sharpness_aware(training: Training) -> None:
     """SAM: an optimizer of the user's own, around another."""
 
     class Sam(torch.optim.Optimizer):
@@ -154,4 +154,4 @@ def sharpness_aware(run: Training) -> None:
             self.inner.step()
             return loss
 
-    run.fit(Classifier(optimizer=Sam), batches())
+    training.fit(Classifier(optimizer=Sam), batches())

@@ -124,8 +124,8 @@ def add_networks(
     """
 
     def add(name: str, make: Callable[[], nn.Module], options: dict[str, Any]) -> None:
-        def train(run: Training) -> None:
-            run.fit(Classifier(make()), batches())
+        def train(training: Training) -> None:
+            training.fit(Classifier(make()), batches())
 
         train.__module__ = module
         add_case(name, train, **options)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.left_alone.cases.small import Classifier, batches
-from benchmarks.left_alone.registry import add_case, case
+from benchmarks.left_alone.registry import add_case, register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -211,8 +211,8 @@ class Heads(Classifier):
 
 
 def _add(name: str, module: Any, **options: Any) -> None:
-    def train(run: Training) -> None:
-        run.fit(module(), batches())
+    def train(training: Training) -> None:
+        training.fit(module(), batches())
 
     train.__module__ = __name__
     add_case(name, train, **options)
@@ -243,13 +243,13 @@ _add("batch_forward", BatchForward, output=lambda m, b: m(b))
 _add("no_forward", NoForward, output=lambda m, b: m.net(b[0]))
 
 
-@case(quick=True)
-def plain(run: Training) -> None:
-    run.fit(Classifier(), batches(), validation=batches(2))
+@register_case(quick=True)
+def train_plain(training: Training) -> None:
+    training.fit(Classifier(), batches(), validation=batches(2))
 
 
-@case()
-def sgd_without_norm(run: Training) -> None:
+@register_case()
+def train_sgd_without_norm(training: Training) -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten())
     head = nn.Sequential(net, nn.Linear(48, 3))
-    run.fit(Classifier(head, lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)), batches())
+    training.fit(Classifier(head, lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)), batches())

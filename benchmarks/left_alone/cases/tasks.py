@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from benchmarks.left_alone.cases.small import Classifier, batches, samples
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -39,9 +39,9 @@ class Autoencoder(Classifier):
         return F.mse_loss(self.decoder(posterior.rsample()), batch[0]) + 0.01 * divergence
 
 
-@case()
-def autoencoder(run: Training) -> None:
-    run.fit(Autoencoder(), batches())
+@register_case()
+def train_autoencoder(training: Training) -> None:
+    training.fit(Autoencoder(), batches())
 
 
 class Contrastive(Classifier):
@@ -57,9 +57,9 @@ class Contrastive(Classifier):
         return F.cross_entropy(similarity, targets)
 
 
-@case()
-def contrastive(run: Training) -> None:
-    run.fit(Contrastive(), batches())
+@register_case()
+def train_contrastive(training: Training) -> None:
+    training.fit(Contrastive(), batches())
 
 
 class Siamese(Classifier):
@@ -72,31 +72,31 @@ class Siamese(Classifier):
         return F.cross_entropy(self(batch[0], batch[0].flip(-1)), batch[1])
 
 
-@case(output=lambda m, b: m(b[0], b[0].flip(2)))
-def siamese(run: Training) -> None:
-    run.fit(Siamese(), batches())
+@register_case(output=lambda m, b: m(b[0], b[0].flip(2)))
+def train_siamese(training: Training) -> None:
+    training.fit(Siamese(), batches())
 
 
-@case()
-def channels_last(run: Training) -> None:
+@register_case()
+def train_channels_last(training: Training) -> None:
     module = Classifier().to(memory_format=torch.channels_last)
     images, labels = samples(channels=1)
     data = TensorDataset(images.to(memory_format=torch.channels_last), labels)
-    run.fit(module, DataLoader(data, batch_size=8))
+    training.fit(module, DataLoader(data, batch_size=8))
 
 
-@case()
-def torchvision_resnet(run: Training) -> None:
+@register_case()
+def train_torchvision_resnet(training: Training) -> None:
     net = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3)
-    run.fit(Classifier(net), batches(9, channels=3, size=32))
+    training.fit(Classifier(net), batches(9, channels=3, size=32))
 
 
-@case()
-def frozen_batch_norm(run: Training) -> None:
+@register_case()
+def train_frozen_batch_norm(training: Training) -> None:
     class Frozen(Classifier):
         def on_train_epoch_start(self) -> None:
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval().requires_grad_(False)
 
-    run.fit(Frozen(), batches())
+    training.fit(Frozen(), batches())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 
 from benchmarks.left_alone.cases.small import Classifier, batches, loader_of, samples
-from benchmarks.left_alone.registry import case
+from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -18,16 +18,16 @@ class Labeled(Tensor):
     """A tensor subclass, as MONAI's MetaTensor and torchvision's tv_tensors."""
 
 
-@case()
-def tensor_subclass(run: Training) -> None:
+@register_case()
+def train_tensor_subclass(training: Training) -> None:
     items = [(images.as_subclass(Labeled), labels) for images, labels in batches()]
-    run.fit(Classifier(), loader_of(items))
+    training.fit(Classifier(), loader_of(items))
 
 
-@case()
-def tv_tensor(run: Training) -> None:
+@register_case()
+def train_tv_tensor(training: Training) -> None:
     items = [(tv_tensors.Image(images), labels) for images, labels in batches()]
-    run.fit(Classifier(), loader_of(items))
+    training.fit(Classifier(), loader_of(items))
 
 
 class Functional(Classifier):
@@ -47,9 +47,9 @@ class Functional(Classifier):
         return (losses / (1 + norms)).mean()
 
 
-@case()
-def per_sample_gradients(run: Training) -> None:
-    run.fit(Functional(), batches())
+@register_case()
+def train_per_sample_gradients(training: Training) -> None:
+    training.fit(Functional(), batches())
 
 
 class MetaLearning(Classifier):
@@ -65,9 +65,9 @@ class MetaLearning(Classifier):
         return nn.functional.cross_entropy(output, batch[1][4:])
 
 
-@case()
-def meta_learning(run: Training) -> None:
-    run.fit(MetaLearning(), batches())
+@register_case()
+def train_meta_learning(training: Training) -> None:
+    training.fit(MetaLearning(), batches())
 
 
 class CopyInStep(Classifier):
@@ -79,16 +79,16 @@ class CopyInStep(Classifier):
         return self.loss(batch) + nn.functional.mse_loss(self(batch[0]), target)
 
 
-@case()
-def deep_copy_in_step(run: Training) -> None:
-    run.fit(CopyInStep(), batches())
+@register_case()
+def train_deep_copy_in_step(training: Training) -> None:
+    training.fit(CopyInStep(), batches())
 
 
-@case()
-def inference_tensors(run: Training) -> None:
+@register_case()
+def train_inference_tensors(training: Training) -> None:
     """Batches that were made in inference mode."""
     with torch.inference_mode():
         images, _ = samples()
         images = images + 0
     items = [(images[i : i + 8].clone(), torch.arange(8) % 3) for i in range(0, 96, 8)]
-    run.fit(Classifier(), loader_of(items))
+    training.fit(Classifier(), loader_of(items))

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from benchmarks.left_alone.cases.small import Classifier, batches, conv_net
-from benchmarks.left_alone.registry import add_case, case
+from benchmarks.left_alone.registry import add_case, register_case
 from benchmarks.left_alone.training import Training
 
 
@@ -51,8 +51,8 @@ PARAMETRIZED: dict[str, Any] = {
 
 
 def _add(name: str, apply: Any) -> None:
-    def train(run: Training) -> None:
-        run.fit(Classifier(_with_both(apply)), batches())
+    def train(training: Training) -> None:
+        training.fit(Classifier(_with_both(apply)), batches())
 
     train.__module__ = __name__
     add_case(name, train, steerable=False)
@@ -93,9 +93,9 @@ class Hooked(Classifier):
         return gradient * 0.5
 
 
-@case()
-def hooks_of_user(run: Training) -> None:
-    run.fit(Hooked(), batches())
+@register_case()
+def train_hooks_of_user(training: Training) -> None:
+    training.fit(Hooked(), batches())
 
 
 class GlobalHooks(pl.Callback):
@@ -116,9 +116,9 @@ class GlobalHooks(pl.Callback):
         self.handle = None
 
 
-@case()
-def global_hooks(run: Training) -> None:
-    run.fit(Classifier(), batches(), GlobalHooks())
+@register_case()
+def train_global_hooks(training: Training) -> None:
+    training.fit(Classifier(), batches(), GlobalHooks())
 
 
 class CountsFunctions(TorchFunctionMode):
@@ -141,24 +141,24 @@ class CountsOperations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@case()
-def function_mode(run: Training) -> None:
+@register_case()
+def train_function_mode(training: Training) -> None:
     with CountsFunctions() as mode:
-        run.fit(Classifier(), batches())
-    run.keep("calls", mode.count)
+        training.fit(Classifier(), batches())
+    training.keep("calls", mode.count)
 
 
-@case()
-def dispatch_mode(run: Training) -> None:
+@register_case()
+def train_dispatch_mode(training: Training) -> None:
     with CountsOperations() as mode:
-        run.fit(Classifier(), batches())
-    run.keep("calls", mode.count)
+        training.fit(Classifier(), batches())
+    training.keep("calls", mode.count)
 
 
-@case()
-def saved_tensor_hooks(run: Training) -> None:
+@register_case()
+def train_saved_tensor_hooks(training: Training) -> None:
     with torch.autograd.graph.save_on_cpu():
-        run.fit(Classifier(), batches())
+        training.fit(Classifier(), batches())
 
 
 class Metrics(Classifier):
@@ -184,24 +184,24 @@ class Metrics(Classifier):
         return loss
 
 
-@case()
-def torch_metrics(run: Training) -> None:
-    run.fit(Metrics(), batches(), log_every_n_steps=1)
+@register_case()
+def train_torch_metrics(training: Training) -> None:
+    training.fit(Metrics(), batches(), log_every_n_steps=1)
 
 
 # ---------------------------------------------------------------------- compilers
 
 
-@case()
-def compiled_eager(run: Training) -> None:
-    run.fit(Classifier(torch.compile(conv_net(), backend="eager")), batches())
+@register_case()
+def train_compiled_eager(training: Training) -> None:
+    training.fit(Classifier(torch.compile(conv_net(), backend="eager")), batches())
 
 
-@case()
-def compiled_module(run: Training) -> None:
+@register_case()
+def train_compiled_module(training: Training) -> None:
     module = Classifier()
     module.compile(backend="aot_eager")
-    run.fit(module, batches())
+    training.fit(module, batches())
 
 
 class Recomputes(Classifier):
@@ -212,9 +212,9 @@ class Recomputes(Classifier):
         return checkpoint_sequential(self.net[4:], 2, features, use_reentrant=False)
 
 
-@case()
-def activation_checkpointing(run: Training) -> None:
-    run.fit(Recomputes(), batches())
+@register_case()
+def train_activation_checkpointing(training: Training) -> None:
+    training.fit(Recomputes(), batches())
 
 
 class Scripted(nn.Module):
@@ -229,6 +229,6 @@ class Scripted(nn.Module):
         return self.head(self.net(images))
 
 
-@case(steerable=False)
-def scripted_part(run: Training) -> None:
-    run.fit(Classifier(Scripted()), batches())
+@register_case(steerable=False)
+def train_scripted_part(training: Training) -> None:
+    training.fit(Classifier(Scripted()), batches())
