@@ -48,9 +48,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.advice_checks import check_healthy, check_removals
+from benchmarks.advice_checks import check_dead_filter_removals, check_healthy_trainings
 from benchmarks.advice_networks import NETWORKS
-from benchmarks.advice_patterns import check_patterns
+from benchmarks.advice_patterns import check_patterns_tell_accuracy
 from benchmarks.report import Report, argument_parser, progress
 from revacnn_lightning import EditRefusedError, RemoveFilters
 from revacnn_lightning.protocol.prices import RemovalPrice
@@ -93,7 +93,7 @@ def load_images(seed: int = 0) -> tuple[list[Batch], Batch]:
 
 
 @dataclass
-class Moment:
+class TrainingMoment:
     """A network at one step of its training.
 
     ``recorded`` has the mean of each recorded statistic, by layer.
@@ -106,12 +106,12 @@ class Moment:
     recorded: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @property
-    def images(self) -> Tensor:
+    def sample_images(self) -> Tensor:
         """Two images, to trace and to verify with."""
         return self.batches[0][0][:2]
 
 
-def train(model: nn.Module, batches: list[Batch]) -> Iterator[Moment]:
+def train_to_moments(model: nn.Module, batches: list[Batch]) -> Iterator[TrainingMoment]:
     """Train a network; yield it early and late."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     recorder = Recorder(model, statistics=RECORDED)
@@ -137,7 +137,9 @@ def train(model: nn.Module, batches: list[Batch]) -> Iterator[Moment]:
                 for name, window in windows.items()
             }
             stage = limits.pop(0)[0]
-            yield Moment(stage, step + 1, model, batches[step + 1 : step + 1 + AHEAD], recorded)
+            yield TrainingMoment(
+                stage, step + 1, model, batches[step + 1 : step + 1 + AHEAD], recorded
+            )
         if not limits:
             break
     recorder.detach()
@@ -147,7 +149,7 @@ def _by_layer(values: np.ndarray, layers: list[str], widths: list[int]) -> dict[
     return dict(zip(layers, np.split(values, np.cumsum(widths)[:-1]), strict=True))
 
 
-def loss_of(model: nn.Module, batch: Batch) -> float:
+def eval_loss(model: nn.Module, batch: Batch) -> float:
     """Return the loss in evaluation mode."""
     was_training = model.training
     model.eval()
@@ -158,7 +160,7 @@ def loss_of(model: nn.Module, batch: Batch) -> float:
 
 
 @dataclass
-class Prices:
+class MeasuredPrices:
     """The prices of all filters of a network that can be removed."""
 
     true: list[float] = field(default_factory=list)
@@ -169,7 +171,7 @@ class Prices:
     activation: list[float] = field(default_factory=list)
     weight_norm: list[float] = field(default_factory=list)
 
-    def correlation(self, values: list[float]) -> float:
+    def correlation_with_truth(self, values: list[float]) -> float:
         """Return Spearman's rank correlation with the truth."""
         return float(spearmanr(self.true, values)[0])
 
@@ -177,7 +179,7 @@ class Prices:
         """Return that of the live ranking with the truth for fresh batch norms."""
         return float(spearmanr(self.fresh_true, self.live)[0])
 
-    def sign_share(self) -> float:
+    def right_sign_share(self) -> float:
         """Return for how many filters the confirmed change has the true sign."""
         large = [
             (true > 0) == (price.change > 0)
@@ -186,28 +188,28 @@ class Prices:
         ]
         return float(np.mean(large)) if large else float("nan")
 
-    def within_error(self) -> float:
+    def within_error_share(self) -> float:
         """Return how many true changes are within twice the stated error, or `TOLERANCE`."""
         pairs = zip(self.true, self.confirmed, strict=True)
         return float(np.mean([abs(t - p.change) <= max(TOLERANCE, 2 * p.error) for t, p in pairs]))
 
 
-def measure(moment: Moment, held_out: Batch) -> Prices:
+def measure_prices(moment: TrainingMoment, held_out: Batch) -> MeasuredPrices:
     """Return the prices of all filters, and the truth."""
     model = moment.model
-    editor, probe = Editor(model), ForwardProbe([lambda: model(moment.images)])
+    editor, probe = Editor(model), ForwardProbe([lambda: model(moment.sample_images)])
     groups = editor.channel_groups(probe)
     pricers = [
-        LossChangeMeasurer(editor, recorded_losses(model, moment.batches[:count]))
+        LossChangeMeasurer(editor, make_loss_replay(model, moment.batches[:count]))
         for count in (AHEAD, 1)
     ]
     layers, widths = list(moment.recorded["price"]), []
     widths = [len(moment.recorded["price"][layer]) for layer in layers]
     own = np.concatenate([moment.recorded["price"][layer] for layer in layers])
     live = _by_layer(add_up_coupled_prices(own, layers, widths, groups, model), layers, widths)
-    fresh = with_fresh_norms(model, moment.batches)
-    base, fresh_base = loss_of(model, held_out), loss_of(fresh, held_out)
-    prices = Prices()
+    fresh = copy_with_fresh_norms(model, moment.batches)
+    base, fresh_base = eval_loss(model, held_out), eval_loss(fresh, held_out)
+    prices = MeasuredPrices()
     for layer, width in zip(layers, widths, strict=True):
         for index in range(width):
             request = RemoveFilters(layer, [index])
@@ -220,8 +222,10 @@ def measure(moment: Moment, held_out: Batch) -> Prices:
             assert isinstance(of_one_batch, RemovalPrice), of_one_batch
             prices.confirmed.append(price)
             prices.one_batch.append(of_one_batch.change)
-            prices.true.append(loss_of(removed(model, request, moment), held_out) - base)
-            without = loss_of(removed(fresh, request, moment), held_out)
+            prices.true.append(
+                eval_loss(copy_without_filters(model, request, moment), held_out) - base
+            )
+            without = eval_loss(copy_without_filters(fresh, request, moment), held_out)
             prices.fresh_true.append(without - fresh_base)
             prices.live.append(float(live[layer][index]))
             prices.activation.append(float(moment.recorded["activation"][layer][index]))
@@ -229,7 +233,7 @@ def measure(moment: Moment, held_out: Batch) -> Prices:
     return prices
 
 
-def recorded_losses(model: nn.Module, batches: Sequence[Batch]) -> LossReplay:
+def make_loss_replay(model: nn.Module, batches: Sequence[Batch]) -> LossReplay:
     """Return what computes the loss of these batches; the network stays as it is."""
     replay = LossReplay(model)
     state = copy.deepcopy(model.state_dict())  # the recorded steps update batch norms
@@ -244,7 +248,7 @@ def recorded_losses(model: nn.Module, batches: Sequence[Batch]) -> LossReplay:
     return replay
 
 
-def with_fresh_norms(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
+def copy_with_fresh_norms(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
     """Return a copy whose batch norms have the statistics of these batches."""
     fresh = copy.deepcopy(model).train()
     for module in fresh.modules():
@@ -257,10 +261,12 @@ def with_fresh_norms(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
     return fresh
 
 
-def removed(model: nn.Module, request: RemoveFilters, moment: Moment) -> nn.Module:
+def copy_without_filters(
+    model: nn.Module, request: RemoveFilters, moment: TrainingMoment
+) -> nn.Module:
     """Return a copy of a network without these filters."""
     edited = copy.deepcopy(model)
-    Editor(edited).apply(request, ForwardProbe([lambda: edited(moment.images)]))
+    Editor(edited).apply(request, ForwardProbe([lambda: edited(moment.sample_images)]))
     return edited
 
 
@@ -278,18 +284,21 @@ def main(arguments: list[str] | None = None) -> int:
     live, fresh, confirmed, one_batch = [], [], [], []
     for name in progress(names, "networks"):
         torch.manual_seed(options.seed)
-        for moment in train(NETWORKS[name](), batches):
-            prices = measure(moment, held_out)
-            live.append(prices.correlation(prices.live))
+        for moment in train_to_moments(NETWORKS[name](), batches):
+            prices = measure_prices(moment, held_out)
+            live.append(prices.correlation_with_truth(prices.live))
             fresh.append(prices.fresh_correlation())
-            confirmed.append(prices.correlation([price.change for price in prices.confirmed]))
-            one_batch.append(prices.correlation(prices.one_batch))
+            confirmed.append(
+                prices.correlation_with_truth([price.change for price in prices.confirmed])
+            )
+            one_batch.append(prices.correlation_with_truth(prices.one_batch))
             report.add_row(
                 name, moment.stage, moment.step, len(prices.true), live[-1], fresh[-1],
                 confirmed[-1],
                 one_batch[-1],
-                prices.correlation(prices.activation), prices.correlation(prices.weight_norm),
-                prices.sign_share(), prices.within_error(), median(prices.true),
+                prices.correlation_with_truth(prices.activation),
+                prices.correlation_with_truth(prices.weight_norm),
+                prices.right_sign_share(), prices.within_error_share(), median(prices.true),
             )  # fmt: skip
             report.save(options.json)
             if options.quick:
@@ -303,10 +312,10 @@ def main(arguments: list[str] | None = None) -> int:
     report.check_at_least("live, fresh batch norms, each", min(fresh), MIN_LIVE)
     report.check_at_least("confirmed, median", median(confirmed), MEDIAN_CONFIRMED)
     report.check_at_least("confirmed, each", min(confirmed), MIN_CONFIRMED)
-    check_healthy(report, names, batches[: HEALTHY_EPOCHS * EPOCH], options.seed)
-    check_removals(report, names, batches, held_out, options.seed)
+    check_healthy_trainings(report, names, batches[: HEALTHY_EPOCHS * EPOCH], options.seed)
+    check_dead_filter_removals(report, names, batches, held_out, options.seed)
     if not options.quick:
-        check_patterns(report, batches, held_out, options.seed)
+        check_patterns_tell_accuracy(report, batches, held_out, options.seed)
     return report.finish(options.json, options.check)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.advice_networks import NETWORKS
-from benchmarks.advice_removals import Removal, measure_removals
+from benchmarks.advice_removals import MeasuredRemoval, measure_removals
 from benchmarks.report import Report, progress
 from revacnn_lightning.diagnostics.dead_filters import DeadFilters
 from revacnn_lightning.diagnostics.layer_verdicts import judge_layer
@@ -27,7 +27,7 @@ from revacnn_lightning.runtime.starting_weights import StartingWeights
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["check_healthy", "check_removals"]
+__all__ = ["check_dead_filter_removals", "check_healthy_trainings"]
 
 Batch = tuple[Tensor, Tensor]
 COMPLAINTS = ("restless", "vanishing", "exploding", "nonfinite", "degenerate")
@@ -43,20 +43,20 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Tensor]], torch.optim.Optimizer]] = {
 
 
 @dataclass
-class Judgments:
+class VerdictCounts:
     """How many layers were judged, and on how many of them there was a verdict of each kind."""
 
     layers: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
 
-    def share(self, *kinds: str) -> float:
+    def share_of_layers(self, *kinds: str) -> float:
         """Return the share of the judged layers with verdicts of these kinds."""
         return sum(self.kinds[kind] for kind in kinds) / max(1, self.layers)
 
 
-def judge_training(
+def train_and_judge(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch]
-) -> Judgments:
+) -> VerdictCounts:
     """Train a network; return the verdicts on its layers, each of which is judged now and then."""
     recorder, window, dead = Recorder(model), VerdictWindow(), DeadFilters()
     editor = Editor(model, [optimizer])
@@ -65,7 +65,7 @@ def judge_training(
     certificates = ProvablyDeadFilters(recorder, editor, lambda: [optimizer])
     examiner = RedundancyExaminer(model, recorder, certificates, start)
     recorder.attach()
-    judgments = Judgments()
+    judgments = VerdictCounts()
     for step, (images, labels) in enumerate(batches):
         optimizer.zero_grad()
         recorder.begin_batch()
@@ -95,34 +95,36 @@ def judge_training(
     return judgments
 
 
-def check_healthy(report: Report, names: Sequence[str], batches: list[Batch], seed: int) -> None:
+def check_healthy_trainings(
+    report: Report, names: Sequence[str], batches: list[Batch], seed: int
+) -> None:
     """Judge healthy trainings, of all these batches each."""
-    all_layers = Judgments()
+    all_layers = VerdictCounts()
     runs = [(n, o, k) for n in names for o in OPTIMIZERS for k in range(HEALTHY_SEEDS)]
     for name, optimizer, number in progress(runs, "healthy trainings"):
         torch.manual_seed(1000 * (seed + 1) + number)
         model = NETWORKS[name]()
-        found = judge_training(model, OPTIMIZERS[optimizer](model.parameters()), batches)
+        found = train_and_judge(model, OPTIMIZERS[optimizer](model.parameters()), batches)
         all_layers.layers += found.layers
         all_layers.kinds += found.kinds
     counts = ", ".join(f"{kind} {count}" for kind, count in all_layers.kinds.most_common())
     report.add_note(f"healthy: {all_layers.layers} judgments of layers: {counts}")
     report.check_at_most(
-        "healthy layers called degenerate", all_layers.share("degenerate"), MAX_COMPLAINTS
+        "healthy layers called degenerate", all_layers.share_of_layers("degenerate"), MAX_COMPLAINTS
     )
     report.check_at_most(
-        "healthy layers with a complaint", all_layers.share(*COMPLAINTS), MAX_COMPLAINTS
+        "healthy layers with a complaint", all_layers.share_of_layers(*COMPLAINTS), MAX_COMPLAINTS
     )
     report.check_at_most(
-        "healthy layers with filters dead for good", all_layers.share("provably_dead"), 0
+        "healthy layers with filters dead for good", all_layers.share_of_layers("provably_dead"), 0
     )
 
 
-def check_removals(
+def check_dead_filter_removals(
     report: Report, names: Sequence[str], batches: list[Batch], held_out: Batch, seed: int
 ) -> None:
     """Remove filters that are dead for good."""
-    removals: list[Removal] = []
+    removals: list[MeasuredRemoval] = []
     for name in names:
         torch.manual_seed(seed + 2)
         for found in measure_removals(NETWORKS[name](), batches, held_out):

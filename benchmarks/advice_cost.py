@@ -25,7 +25,7 @@ import torchvision
 from torch import nn
 
 from benchmarks.report import Report
-from benchmarks.shown_cost import make_governed, measure_shown, parse_options
+from benchmarks.shown_cost import adapt_to_overhead_limit, measure_shown_cost, parse_options
 from benchmarks.training_loops import MonitoredTraining
 from revacnn_lightning import Run, attach
 from revacnn_lightning.diagnostics.verdicts import MIN_BATCHES
@@ -36,7 +36,7 @@ MAX_SECONDS = 2.0  # of the server, for all verdicts
 COMPUTATIONS = 5
 
 
-class ShownPrices(MonitoredTraining):
+class TrainingWithShownPrices(MonitoredTraining):
     """A monitored training that shows the prices of filters."""
 
     def __init__(self, net: nn.Module, **options: Any) -> None:
@@ -51,25 +51,27 @@ class ShownPrices(MonitoredTraining):
             collector.select(InspectPrices())
 
 
-def make_limited(net: nn.Module) -> MonitoredTraining:
+def make_overhead_limited(net: nn.Module) -> MonitoredTraining:
     """Return a training with the default limit, whose sampling has adapted to it."""
-    return make_governed(ShownPrices(net, max_overhead=RunOptions.max_overhead))
+    return adapt_to_overhead_limit(
+        TrainingWithShownPrices(net, max_overhead=RunOptions.max_overhead)
+    )
 
 
 VARIANTS: dict[str, Callable[[nn.Module], MonitoredTraining]] = {
-    "limited": make_limited,
-    "unlimited": ShownPrices,
+    "limited": make_overhead_limited,
+    "unlimited": TrainingWithShownPrices,
 }
 
 
-def measure_verdicts(report: Report) -> None:
+def check_verdict_seconds(report: Report) -> None:
     """Check how long all verdicts on a ResNet-50 take."""
     training = MonitoredTraining(torchvision.models.resnet50(num_classes=10), clients=0)
     training.images, training.labels = training.images[:2], training.labels[:2]
     training.begin_block()
     seconds = []
     try:
-        with attach_while_training(training) as run:
+        with attach_in_process(training) as run:
             for _ in range(MIN_BATCHES + COMPUTATIONS):
                 training.step()
                 run.poll()
@@ -85,7 +87,7 @@ def measure_verdicts(report: Report) -> None:
     report.check_at_most("all verdicts on ResNet-50 (s)", slowest, MAX_SECONDS)
 
 
-def attach_while_training(training: MonitoredTraining) -> Run:
+def attach_in_process(training: MonitoredTraining) -> Run:
     """Attach to a training of this process, which replies between its steps."""
     with ThreadPoolExecutor(1) as pool:
         attaching = pool.submit(attach, training.file)
@@ -97,8 +99,8 @@ def attach_while_training(training: MonitoredTraining) -> Run:
 def main() -> int:
     options = parse_options(__doc__)
     report = Report("A step with prices shown / a monitored one without", ["model", *VARIANTS])
-    measure_shown(report, VARIANTS, ["limited"], options)
-    measure_verdicts(report)
+    measure_shown_cost(report, VARIANTS, ["limited"], options)
+    check_verdict_seconds(report)
     return report.finish(options.json, options.check)
 
 

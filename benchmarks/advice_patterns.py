@@ -27,7 +27,7 @@ from benchmarks.report import Report, progress
 from revacnn_lightning.diagnostics.clusters import ClusterMeasures, measure_clusters
 from revacnn_lightning.diagnostics.layer_verdicts import LEFT_START, LayerMeasures, judge_layer
 
-__all__ = ["check_patterns"]
+__all__ = ["check_patterns_tell_accuracy"]
 
 Batch = tuple[Tensor, Tensor]
 NETWORKS, STEPS = 60, 400
@@ -37,7 +37,7 @@ SCALES, DECAYS = (0.3, 3.0), (1e-5, 0.1)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedNetwork:
     """A network after its training."""
 
     accuracy: float
@@ -47,7 +47,9 @@ class Trained:
     is_named: bool  # degenerate
 
 
-def check_patterns(report: Report, batches: list[Batch], held_out: Batch, seed: int) -> None:
+def check_patterns_tell_accuracy(
+    report: Report, batches: list[Batch], held_out: Batch, seed: int
+) -> None:
     """Train the networks; add to the report what the pattern says of their accuracy."""
     generator = np.random.default_rng(seed)
     trained = [_train(generator, batches, held_out) for _ in progress(range(NETWORKS), "patterns")]
@@ -58,7 +60,7 @@ def check_patterns(report: Report, batches: list[Batch], held_out: Batch, seed: 
         report.add_note(f"patterns, {name}: {_describe(some)}")
 
 
-def _describe(trained: list[Trained]) -> str:
+def _describe(trained: list[TrainedNetwork]) -> str:
     accuracy = np.array([one.accuracy for one in trained])
     is_worst = accuracy <= np.quantile(accuracy, WORST)
     silhouettes = np.array([one.silhouette for one in trained])
@@ -76,7 +78,7 @@ def _describe(trained: list[Trained]) -> str:
     )
 
 
-def _train(generator: np.random.Generator, batches: list[Batch], held_out: Batch) -> Trained:
+def _train(generator: np.random.Generator, batches: list[Batch], held_out: Batch) -> TrainedNetwork:
     torch.manual_seed(int(generator.integers(2**31)))
     model = plain()
     kind = "SGD" if generator.random() < 0.5 else "AdamW"
@@ -112,7 +114,9 @@ def _train(generator: np.random.Generator, batches: list[Batch], held_out: Batch
     rank = last.effective_rank / last.random_effective_rank
     # Filters that are not finite, or all zero, have no clusters: the worst is as bad as can be.
     silhouette = last.silhouette if np.isfinite(last.silhouette) else 1.0
-    return Trained(accuracy, last.moved, silhouette, rank if np.isfinite(rank) else 0.0, is_named)
+    return TrainedNetwork(
+        accuracy, last.moved, silhouette, rank if np.isfinite(rank) else 0.0, is_named
+    )
 
 
 def _measure(conv: nn.Conv2d, start: Tensor) -> LayerMeasures:

@@ -33,7 +33,7 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["Removal", "exact_copy", "measure_removals", "removal_change"]
+__all__ = ["MeasuredRemoval", "float64_copy", "measure_removals", "removal_output_change"]
 
 Batch = tuple[Tensor, Tensor]
 STEPS = 10  # of training before filters are silenced, and after that
@@ -41,7 +41,7 @@ SILENCED = 0  # the filter of each layer that is
 
 
 @dataclass(frozen=True)
-class Removal:
+class MeasuredRemoval:
     """The removal of one certified filter: how much each output changes, see above."""
 
     layer: str
@@ -52,7 +52,7 @@ class Removal:
 
 
 def measure_removals(model: nn.Module, batches: list[Batch], held_out: Batch) -> Iterator[
-    Removal | str
+    MeasuredRemoval | str
 ]:  # fmt: skip
     """Yield the removal of a dead filter of each layer, or the name of a layer without one.
 
@@ -68,12 +68,12 @@ def measure_removals(model: nn.Module, batches: list[Batch], held_out: Batch) ->
             continue
         trained.eval()
         images = held_out[0]
-        yield Removal(
+        yield MeasuredRemoval(
             name,
-            removal_change(trained, name, images),
-            removal_change(copy.deepcopy(trained).double(), name, images.double()),
+            removal_output_change(trained, name, images),
+            removal_output_change(copy.deepcopy(trained).double(), name, images.double()),
             _masked_change(trained, name, images),
-            removal_change(exact_copy(trained), name, (images * 4).round().double() / 4),
+            removal_output_change(float64_copy(trained), name, (images * 4).round().double() / 4),
         )
 
 
@@ -116,7 +116,9 @@ def _silence(
                 optimizer.state[values]["momentum_buffer"][filters] = 0
 
 
-def removal_change(model: nn.Module, layer: str, images: Tensor, index: int = SILENCED) -> float:
+def removal_output_change(
+    model: nn.Module, layer: str, images: Tensor, index: int = SILENCED
+) -> float:
     """Return by how much the output changes if the filter is removed from a copy, relatively."""
     edited = copy.deepcopy(model)
     with torch.no_grad():
@@ -146,7 +148,7 @@ def _difference(before: Tensor, after: Tensor) -> float:
     return float((before - after).abs().max() / before.abs().max())
 
 
-def exact_copy(model: nn.Module) -> nn.Module:
+def float64_copy(model: nn.Module) -> nn.Module:
     """Return a copy whose sums are exact in float64."""
     exact = copy.deepcopy(model).double()
     with torch.no_grad():

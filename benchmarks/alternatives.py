@@ -17,16 +17,16 @@ from revacnn_lightning.telemetry.layer_selection import LayerSelection
 __all__ = [
     "ALTERNATIVES",
     "LIMITS",
-    "AllHandWrittenHooks",
-    "AllReadOnce",
-    "HandWrittenHooks",
-    "ReadOnce",
-    "TensorBoard",
-    "Wandb",
+    "AllHandWrittenHooksTraining",
+    "HandWrittenHooksTraining",
+    "ReadAllOnceTraining",
+    "ReadOnceTraining",
+    "TensorBoardTraining",
+    "WandbTraining",
 ]
 
 
-class TensorBoard(PlainTraining):
+class TensorBoardTraining(PlainTraining):
     """`add_histogram` of every parameter and its gradient."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -48,7 +48,7 @@ class TensorBoard(PlainTraining):
         self.folder.cleanup()
 
 
-class Wandb(PlainTraining):
+class WandbTraining(PlainTraining):
     """`wandb.watch(log_freq=1)` in offline mode."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -69,7 +69,7 @@ class Wandb(PlainTraining):
         self.folder.cleanup()
 
 
-class HandWrittenHooks(PlainTraining):
+class HandWrittenHooksTraining(PlainTraining):
     """Hand-written hooks for the four default statistics of `ReVACNN`.
 
     For each filter of each convolution: Σ|a| over the pixels of the output, averaged over the
@@ -118,7 +118,7 @@ class HandWrittenHooks(PlainTraining):
         self.file.close()
 
 
-class ReadOnce(PlainTraining):
+class ReadOnceTraining(PlainTraining):
     """The least that any statistics cost: every map and every weight is read once.
 
     One sum over each map, gradient and weight of the layers that `ReVACNN` records by default,
@@ -148,7 +148,7 @@ class ReadOnce(PlainTraining):
                 tensor.flatten(1).sum(1)
 
 
-class AllReadOnce(ReadOnce):
+class ReadAllOnceTraining(ReadOnceTraining):
     """The same, and the gradient of every map is read once, too."""
 
     def _forward_hook(self, layer: nn.Module, args: Any, output: Tensor) -> None:
@@ -164,11 +164,11 @@ def _all_but_filters(maps: Tensor) -> list[int]:
     return [dim for dim in range(maps.ndim) if dim != 1]
 
 
-class AllHandWrittenHooks(HandWrittenHooks):
+class AllHandWrittenHooksTraining(HandWrittenHooksTraining):
     """Hand-written hooks for all eight statistics of `ReVACNN`.
 
-    In addition to `HandWrittenHooks`: the share of positive pixels, from the forward hook; mean
-    |∂L/∂a| and its signal-to-noise ratio over the images, from a full backward hook; and mean
+    In addition to `HandWrittenHooksTraining`: the share of positive pixels, from the forward hook;
+    mean |∂L/∂a| and its signal-to-noise ratio over the images, from a full backward hook; and mean
     |∂L/∂w| as the optimizer reads it.
     """
 
@@ -196,12 +196,12 @@ class AllHandWrittenHooks(HandWrittenHooks):
 
 
 LIMITS: dict[str, Callable[[nn.Module], PlainTraining]] = {
-    "read once": ReadOnce,
-    "read once, all": AllReadOnce,
+    "read once": ReadOnceTraining,
+    "read once, all": ReadAllOnceTraining,
 }
 ALTERNATIVES: dict[str, Callable[[nn.Module], PlainTraining]] = {
-    "TensorBoard": TensorBoard,
-    "wandb.watch": Wandb,
-    "hooks": HandWrittenHooks,
-    "hooks, all": AllHandWrittenHooks,
+    "TensorBoard": TensorBoardTraining,
+    "wandb.watch": WandbTraining,
+    "hooks": HandWrittenHooksTraining,
+    "hooks, all": AllHandWrittenHooksTraining,
 }

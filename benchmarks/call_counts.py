@@ -31,10 +31,10 @@ __all__ = [
     "LIMITS",
     "NARROW_CONVS",
     "VARIANTS",
-    "Counts",
-    "extra_counts",
+    "StepCounts",
+    "extra_step_counts",
     "narrow_network",
-    "shrink",
+    "use_tiny_images",
 ]
 
 NARROW_CONVS = 50
@@ -45,7 +45,7 @@ TRIES = 12
 
 
 @dataclass(frozen=True)
-class Counts:
+class StepCounts:
     """What a step does.
 
     Attributes:
@@ -60,9 +60,9 @@ class Counts:
 # Of the narrow network, in all: per convolution 15 or 19 calls, and some operations for all
 # together.
 LIMITS = {
-    "default": Counts(15 * NARROW_CONVS, 20),
-    "all": Counts(19 * NARROW_CONVS, 50),
-    "no viewer": Counts(3 * NARROW_CONVS, 0),
+    "default": StepCounts(15 * NARROW_CONVS, 20),
+    "all": StepCounts(19 * NARROW_CONVS, 50),
+    "no viewer": StepCounts(3 * NARROW_CONVS, 0),
 }
 COUNT_COLUMNS = ("statistics", "Python calls per conv", "operations per conv")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -82,13 +82,13 @@ def narrow_network(convs: int = NARROW_CONVS, width: int = 8) -> nn.Module:
     return nn.Sequential(*layers, *head, nn.Linear(width, 10))
 
 
-def shrink(training: PlainTraining) -> None:
+def use_tiny_images(training: PlainTraining) -> None:
     """Train on 2 images of 8×8 pixels from now on."""
     training.images = training.images[:2, :, :8, :8].contiguous()
     training.labels = training.labels[:2]
 
 
-def extra_counts(net: nn.Module, **options: Any) -> Counts:
+def extra_step_counts(net: nn.Module, **options: Any) -> StepCounts:
     """Return what a step of a monitored training does more than a plain one.
 
     Args:
@@ -96,37 +96,40 @@ def extra_counts(net: nn.Module, **options: Any) -> Counts:
         options: of `MonitoredTraining`.
     """
     plain = PlainTraining(copy.deepcopy(net))
-    shrink(plain)
+    use_tiny_images(plain)
     for _ in range(TRIES):
         plain.step()
     monitored = MonitoredTraining(copy.deepcopy(net), **options)
     try:
-        shrink(monitored)
+        use_tiny_images(monitored)
         monitored.begin_block()
         monitored.skip_first_batches()
         for _ in range(SETTLED_STEPS):
             monitored.step()
-        expected, counts = count(plain.step), [count(monitored.step) for _ in range(TRIES)]
+        expected, counts = (
+            count_calls_and_operations(plain.step),
+            [count_calls_and_operations(monitored.step) for _ in range(TRIES)],
+        )
         monitored.end_block()
     finally:
         monitored.close()
-    return Counts(
+    return StepCounts(
         min(each.calls for each in counts) - expected.calls,
         min(each.operations for each in counts) - expected.operations,
     )
 
 
-def count(step: Callable[[], None]) -> Counts:
+def count_calls_and_operations(step: Callable[[], None]) -> StepCounts:
     """Count what two calls of a function do: Python calls in one, operations in the other."""
-    with counted_calls() as calls:
+    with count_python_calls() as calls:
         step()
-    with CountedOperations() as operations:
+    with OperationCounter() as operations:
         step()
-    return Counts(calls[0], operations.count)
+    return StepCounts(calls[0], operations.count)
 
 
 @contextmanager
-def counted_calls() -> Iterator[list[int]]:
+def count_python_calls() -> Iterator[list[int]]:
     """Count the Python functions that are called in this context."""
     calls = [0]
 
@@ -141,7 +144,7 @@ def counted_calls() -> Iterator[list[int]]:
         sys.setprofile(before)
 
 
-class CountedOperations(TorchDispatchMode):
+class OperationCounter(TorchDispatchMode):
     """Counts the operations that are dispatched in its context."""
 
     def __init__(self) -> None:
@@ -158,7 +161,7 @@ class CountedOperations(TorchDispatchMode):
 def measure_counts(report: Report) -> None:
     """Add the counts of the narrow network, and compare them with their limits."""
     for name, options in VARIANTS.items():
-        counts, limit = extra_counts(narrow_network(), **options), LIMITS[name]
+        counts, limit = extra_step_counts(narrow_network(), **options), LIMITS[name]
         report.add_row(
             name, f"{counts.calls / NARROW_CONVS:.1f}", f"{counts.operations / NARROW_CONVS:.2f}"
         )

@@ -25,16 +25,23 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.call_counts import SETTLED_STEPS, TRIES, Counts, count, narrow_network, shrink
+from benchmarks.call_counts import (
+    SETTLED_STEPS,
+    TRIES,
+    StepCounts,
+    count_calls_and_operations,
+    narrow_network,
+    use_tiny_images,
+)
 from benchmarks.report import Report
-from benchmarks.shown_cost import make_governed, measure_shown, parse_options
+from benchmarks.shown_cost import adapt_to_overhead_limit, measure_shown_cost, parse_options
 from benchmarks.training_loops import MonitoredTraining
 from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 from revacnn_lightning.runtime import class_lens
 from revacnn_lightning.runtime.run_options import RunOptions
 
 
-class ShownClasses(MonitoredTraining):
+class TrainingWithShownClasses(MonitoredTraining):
     """A monitored training that shows classes.
 
     Args:
@@ -65,7 +72,7 @@ class ShownClasses(MonitoredTraining):
         if self._has_class:
             collector.select(InspectClass(0))
 
-    def end(self) -> None:
+    def stop_showing(self) -> None:
         """Let the selections expire."""
         self._is_shown = False
         self.begin_block()
@@ -75,54 +82,56 @@ class ShownClasses(MonitoredTraining):
         assert not self.session.recorder.pooled_maps.layers
 
 
-def make_ended(net: nn.Module) -> MonitoredTraining:
+def make_training_after_classes(net: nn.Module) -> MonitoredTraining:
     """Return a training that shows classes no longer."""
-    training = ShownClasses(net, has_class=True)
+    training = TrainingWithShownClasses(net, has_class=True)
     training.begin_block()
     for _ in range(TRIES):
         training.step()
     training.end_block()
-    training.end()
+    training.stop_showing()
     return training
 
 
-def make_limited(net: nn.Module) -> MonitoredTraining:
+def make_overhead_limited(net: nn.Module) -> MonitoredTraining:
     """Return a training with the default limit, whose sampling has adapted to it."""
     limit = RunOptions.max_overhead
-    return make_governed(ShownClasses(net, has_class=True, max_overhead=limit))
+    return adapt_to_overhead_limit(
+        TrainingWithShownClasses(net, has_class=True, max_overhead=limit)
+    )
 
 
 VARIANTS: dict[str, Callable[[nn.Module], MonitoredTraining]] = {
-    "layer": ShownClasses,
-    "4 layers": lambda net: ShownClasses(net, class_lens.MAX_LAYERS),
-    "class": lambda net: ShownClasses(net, 0, has_class=True),
-    "both": lambda net: ShownClasses(net, has_class=True),
-    "limited": make_limited,
-    "off again": make_ended,
+    "layer": TrainingWithShownClasses,
+    "4 layers": lambda net: TrainingWithShownClasses(net, class_lens.MAX_LAYERS),
+    "class": lambda net: TrainingWithShownClasses(net, 0, has_class=True),
+    "both": lambda net: TrainingWithShownClasses(net, has_class=True),
+    "limited": make_overhead_limited,
+    "off again": make_training_after_classes,
 }
 LIMITED = ("layer", "limited")  # what must not exceed `MAX_RATIO`
 
 
-def counts_of(training: MonitoredTraining) -> Counts:
+def step_counts_of(training: MonitoredTraining) -> StepCounts:
     """Return what a step does; the smallest counts are those without a heartbeat."""
-    shrink(training)
+    use_tiny_images(training)
     training.begin_block()
     training.callback._continuation.step = 10**6  # where the history samples a batch now and then
     for _ in range(SETTLED_STEPS):
         training.step()
-    counts = [count(training.step) for _ in range(TRIES)]
+    counts = [count_calls_and_operations(training.step) for _ in range(TRIES)]
     training.end_block()
-    return Counts(min(one.calls for one in counts), min(one.operations for one in counts))
+    return StepCounts(min(one.calls for one in counts), min(one.operations for one in counts))
 
 
-def check_counts(report: Report) -> None:
+def check_counts_after_classes(report: Report) -> None:
     """Check that a training that has shown classes does what any other does."""
     net = narrow_network()
     made: Sequence[MonitoredTraining] = (
-        MonitoredTraining(copy.deepcopy(net)), make_ended(copy.deepcopy(net))
+        MonitoredTraining(copy.deepcopy(net)), make_training_after_classes(copy.deepcopy(net))
     )  # fmt: skip
     try:
-        never, ended = (counts_of(training) for training in made)
+        never, ended = (step_counts_of(training) for training in made)
     finally:
         for training in made:
             training.close()
@@ -133,8 +142,8 @@ def check_counts(report: Report) -> None:
 def main() -> int:
     options = parse_options(__doc__)
     report = Report("A step with classes shown / a monitored one without", ["model", *VARIANTS])
-    measure_shown(report, VARIANTS, LIMITED, options)
-    check_counts(report)
+    measure_shown_cost(report, VARIANTS, LIMITED, options)
+    check_counts_after_classes(report)
     return report.finish(options.json, options.check)
 
 

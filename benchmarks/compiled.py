@@ -28,14 +28,14 @@ from benchmarks.report import Report, argument_parser, progress
 from benchmarks.steering_fuzz import Fuzzer
 from revacnn_lightning import EditRefusedError, LoopRun, Redo, Undo, monitor
 
-__all__ = ["LIMIT", "relative_difference"]
+__all__ = ["LIMIT", "difference_to_eager"]
 
 LIMIT = 1e-5  # relative difference of the outputs
 BATCHES_PER_EDIT = 3  # one shows how training uses the network, before the next one it is edited
 WAYS = ("torch.compile", "Module.compile")
 
 
-def relative_difference(compiled: nn.Module, images: Tensor) -> float:
+def difference_to_eager(compiled: nn.Module, images: Tensor) -> float:
     """Return how much the output of a compiled network differs from that of the eager one."""
     with torch.no_grad():
         output = compiled(images)
@@ -44,7 +44,7 @@ def relative_difference(compiled: nn.Module, images: Tensor) -> float:
     return float((output - expected).norm() / expected.norm())
 
 
-def network() -> nn.Sequential:
+def make_network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -67,7 +67,7 @@ class RandomEdits(Fuzzer):
         self.model = model
         self.initial_widths = {name: conv.out_channels for name, conv in self._convs()}
 
-    def next(self, journal: Any) -> Any:
+    def next_request(self, journal: Any) -> Any:
         chance = self.random.random()
         if chance < 0.1 and journal.undoable:
             return Undo(1)
@@ -76,11 +76,11 @@ class RandomEdits(Fuzzer):
         return self.random_request()
 
 
-class Loop:
+class CompiledTraining:
     """A training of a compiled network. ``seconds`` are those of each batch."""
 
     def __init__(self, how: str, backend: str) -> None:
-        self.model = network()
+        self.model = make_network()
         if how == "torch.compile":
             self.called: nn.Module = torch.compile(self.model, backend=backend, fullgraph=True)  # type: ignore[assignment]
         else:
@@ -105,7 +105,7 @@ class Loop:
 def edit_randomly(report: Report, how: str, backend: str, edits: int, folder: Path) -> None:
     """Apply random edits, and compare the compiled network after each one."""
     torch._dynamo.reset()
-    loop = Loop(how, backend)
+    loop = CompiledTraining(how, backend)
     requests = RandomEdits(loop.model)
     differences, after = [], []
     applied = refused = eager = 0
@@ -115,7 +115,7 @@ def edit_randomly(report: Report, how: str, backend: str, edits: int, folder: Pa
         bar = progress(iter(lambda: applied < edits, False), f"{how}, {backend}", total=None)
         for _ in bar:
             before = session._compilations.count
-            reply = run.steer(requests.next(session._editor.journal))
+            reply = run.steer(requests.next_request(session._editor.journal))
             for _ in range(BATCHES_PER_EDIT):
                 loop.train(run)
             try:
@@ -127,7 +127,7 @@ def edit_randomly(report: Report, how: str, backend: str, edits: int, folder: Pa
             has_changed = plan.parameters_before != plan.parameters_after
             eager += has_changed and session._compilations.count == before
             after.append(max(loop.seconds[-BATCHES_PER_EDIT:]))
-            differences.append(relative_difference(loop.called, loop.images))
+            differences.append(difference_to_eager(loop.called, loop.images))
         compilations, seconds = session._compilations.count, session._compilations.seconds
         alerts = list(session._alerts.shown)
     report.add_row(
@@ -141,7 +141,7 @@ def edit_randomly(report: Report, how: str, backend: str, edits: int, folder: Pa
     report.check_at_most(f"{name}: edits after which nothing was compiled", eager, 0)
 
 
-def best_backend(which: Callable[[str], Any] = shutil.which) -> str:
+def default_backend(which: Callable[[str], Any] = shutil.which) -> str:
     """Return inductor where it can compile for a CPU, else aot_eager."""
     return "inductor" if any(map(which, ("g++", "clang++", "c++"))) else "aot_eager"
 
@@ -149,7 +149,7 @@ def best_backend(which: Callable[[str], Any] = shutil.which) -> str:
 def main() -> int:
     parser = argument_parser(__doc__, quick="3 edits with aot_eager")
     parser.add_argument("--edits", type=int, default=50)
-    parser.add_argument("--backend", default=best_backend())
+    parser.add_argument("--backend", default=default_backend())
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("revacnn_lightning").setLevel(logging.ERROR)

@@ -24,7 +24,7 @@ import torchvision
 from torch import nn
 
 from benchmarks.report import Report, argument_parser, progress_bar
-from benchmarks.steering_models import seeded, train_step
+from benchmarks.steering_models import make_seeded, train_step
 from revacnn_lightning import AddFilters, RemoveFilters
 from revacnn_lightning.steering import Editor, ForwardProbe
 
@@ -37,7 +37,7 @@ BATCH = 8
 TIMED_STEPS = 5
 
 
-class Times(NamedTuple):
+class EditTimes(NamedTuple):
     """Durations in seconds."""
 
     steps: list[float]
@@ -55,11 +55,11 @@ def make_model(name: str) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 1000))
 
 
-def measure(
+def measure_edit_times(
     name: str, options: argparse.Namespace, convs: int, advance: Callable[[float], None]
-) -> Times:
+) -> EditTimes:
     """Time a removal and an addition in randomly chosen convolutions, and steps in between."""
-    model = seeded(partial(make_model, name), options.seed).to(options.device)
+    model = make_seeded(partial(make_model, name), options.seed).to(options.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     x = torch.randn(BATCH, 3, options.pixels, options.pixels, device=options.device)
     y = torch.randint(1000, (BATCH,), device=options.device)
@@ -68,7 +68,7 @@ def measure(
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     train_step(model, optimizer, x, y)
     editor.channel_groups(probe)  # before the first edit, as in a run that shows its structure
-    times = Times([], [], [])
+    times = EditTimes([], [], [])
     for layer in random.Random(options.seed).sample(names, min(convs, len(names))):
         times.removals.append(editor.apply(RemoveFilters(layer, [0]), probe).seconds)
         times.additions.append(editor.apply(AddFilters(layer), probe).seconds)
@@ -101,7 +101,7 @@ def main() -> int:
     median = statistics.median
     with progress_bar(2 * convs * len(options.models)) as advance:
         for name in options.models:
-            times = measure(name, options, convs, advance)
+            times = measure_edit_times(name, options, convs, advance)
             edits = times.removals + times.additions
             step, ratio = median(times.steps), median(edits) / median(times.steps)
             seconds = (step, median(times.removals), median(times.additions), max(edits))

@@ -75,17 +75,17 @@ def main() -> int:
         ["filters", "first s", "refresh Hz", "moved %", *(f"trust: {view}" for view in VIEWS)],
     )
     worker = EmbeddingWorker()
-    warm_up(worker)
+    wait_until_warm(worker)
     for n_filters in progress(sizes, "Layouts", total=len(sizes)):
         measure_layouts(report, worker, options.method, n_filters, options.quick)
     worker.close()
     n_filters = sizes[-1]
-    delay = asyncio.run(loop_delay(next(feature_snapshots(n_filters, 1)), options.method))
+    delay = asyncio.run(event_loop_delay(next(feature_snapshots(n_filters, 1)), options.method))
     report.check_at_most(f"loop delay p99, {n_filters} filters, ms", delay, MAX_LOOP_DELAY_MS)
     return report.finish(options.json, options.check)
 
 
-def warm_up(worker: EmbeddingWorker) -> None:
+def wait_until_warm(worker: EmbeddingWorker) -> None:
     """Wait until the worker has compiled everything, as soon after the start of a server."""
     features = np.random.default_rng(0).normal(size=(64, 16))
     worker.submit("warm-up", ProjectionJob(features, np.arange(64), "umap"))
@@ -102,7 +102,7 @@ def measure_layouts(
     first = float(np.median([chain.seconds[0] for chain in chains]))
     hz = float(1 / np.median([s for chain in chains for s in chain.seconds[1:]]))
     moved = max(float(np.mean(chain.moved)) for chain in chains)
-    trust = {view: relative_trust(chains, view, method, COMPARED[n_filters]) for view in VIEWS}
+    trust = {view: median_trust_ratio(chains, view, method, COMPARED[n_filters]) for view in VIEWS}
     report.add_row(n_filters, first, hz, 100 * moved, *trust.values())
     report.check_at_least(f"refresh of {n_filters} filters, Hz", hz, MIN_REFRESH_HZ[n_filters])
     report.check_at_most(f"moved per refresh, {n_filters} filters", moved, MAX_MOVED)
@@ -113,7 +113,7 @@ def measure_layouts(
 
 
 @dataclass
-class Chain:
+class LayoutChain:
     """Layouts, each started from the one before, and their input."""
 
     features: list[Features] = field(default_factory=list)
@@ -124,9 +124,9 @@ class Chain:
 
 def run_chain(
     worker: EmbeddingWorker, method: Method, n_filters: int, refreshes: int, seed: int
-) -> Chain:
+) -> LayoutChain:
     """Train, and lay out all four views after every snapshot."""
-    chain = Chain()
+    chain = LayoutChain()
     averages = {view: FilterFeatureMovingAverage() for view in AVERAGED_VIEWS}
     last: Projections = {}
     last_features: Features = {}
@@ -137,7 +137,7 @@ def run_chain(
         new = project_views(worker, method, features, last, last_features)
         chain.seconds.append(time.perf_counter() - start)
         if last:
-            chain.moved.append(displacement(last[VIEWS[0]], new[VIEWS[0]]))
+            chain.moved.append(mean_displacement(last[VIEWS[0]], new[VIEWS[0]]))
         chain.features.append(features)
         chain.projections.append(new)
         last, last_features = new, features
@@ -171,7 +171,7 @@ def is_regular(projection: Projection) -> np.ndarray:
     return projection.degenerate == DegenerateKind.NONE
 
 
-def displacement(before: Projection, after: Projection) -> float:
+def mean_displacement(before: Projection, after: Projection) -> float:
     """Return the mean displacement of the filters that are regular in both, in RMS radii."""
     both = is_regular(before) & is_regular(after)
     moved = np.linalg.norm(after.positions[both] - before.positions[both], axis=1).mean()
@@ -179,7 +179,9 @@ def displacement(before: Projection, after: Projection) -> float:
     return float(moved / np.sqrt((centered**2).sum(axis=1).mean()))
 
 
-def relative_trust(chains: list[Chain], view: str, method: Method, compared: int) -> float:
+def median_trust_ratio(
+    chains: list[LayoutChain], view: str, method: Method, compared: int
+) -> float:
     """Return the median, over the last layouts, of warm / cold trustworthiness."""
     ratios = []
     for chain in chains:
@@ -200,7 +202,7 @@ def trust_ratio(features: np.ndarray, warm: Projection, method: Method) -> float
     return float(of_warm / of_cold)
 
 
-async def loop_delay(features: Features, method: Method) -> float:
+async def event_loop_delay(features: Features, method: Method) -> float:
     """Return the 99th percentile of the event loop's delay during four cold layouts, in ms."""
     worker = EmbeddingWorker()
     first = next(iter(features.values()))[:64]

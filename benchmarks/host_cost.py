@@ -13,13 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from benchmarks.alternatives import HandWrittenHooks
+from benchmarks.alternatives import HandWrittenHooksTraining
 from benchmarks.call_counts import (
     COUNT_COLUMNS,
     NARROW_CONVS,
     measure_counts,
     narrow_network,
-    shrink,
+    use_tiny_images,
 )
 from benchmarks.report import Report
 from benchmarks.training_loops import MonitoredTraining, PlainTraining
@@ -45,8 +45,8 @@ def extra_seconds(
     """Return the seconds of a plain step, what another one takes longer, and their ratio."""
     plain, other = PlainTraining(copy.deepcopy(net)), make(copy.deepcopy(net))
     try:
-        shrink(plain)
-        shrink(other)
+        use_tiny_images(plain)
+        use_tiny_images(other)
         pairs = [(_seconds(plain, clock), _seconds(other, clock)) for _ in range(rounds + 1)][1:]
     finally:
         other.close()
@@ -83,7 +83,7 @@ def measure_narrow(report: Report, rounds: int, clock: Callable[[], float]) -> N
         "all": lambda net: MonitoredTraining(net, statistics=STATISTICS),
         "no viewer": _without_viewer,
         "no viewer, first batches": lambda net: MonitoredTraining(net, clients=0),
-        "hooks": HandWrittenHooks,
+        "hooks": HandWrittenHooksTraining,
     }
     for name, make in variants.items():
         plain, extra, ratio = extra_seconds(narrow_network(), make, rounds, clock)

@@ -199,7 +199,7 @@ class Usage(NamedTuple):
     megabytes: float
 
 
-def measure(report: Report, name: str, seconds: float, *, is_local: bool) -> None:
+def measure_attack(report: Report, name: str, seconds: float, *, is_local: bool) -> None:
     """Train without and with an attack, and compare."""
     training = TimedTraining(MODELS["convnet"](), host=None if is_local else "127.0.0.1")
     training.begin_block()
@@ -258,9 +258,9 @@ def main() -> int:
     report = Report("Hostile clients", ["attack", "step", "share", "descriptors", "MB"])
     seconds = 2.0 if options.quick else options.seconds
     for name in options.only:
-        measure(report, name, seconds, is_local=False)
+        measure_attack(report, name, seconds, is_local=False)
         if name in MESSAGE_ATTACKS:
-            measure(report, name, seconds, is_local=True)
+            measure_attack(report, name, seconds, is_local=True)
     return report.finish(options.json, options.check)
 
 

@@ -80,7 +80,7 @@ def _any_value(chance: random.Random, depth: int) -> Any:
     return values if kind == 3 else {f"key{number}": value for number, value in enumerate(values)}
 
 
-def nest(frames: Frames, chance: random.Random, others: list[Frames]) -> None:
+def nest_deeply(frames: Frames, chance: random.Random, others: list[Frames]) -> None:
     opening = chance.choice((b"\x91", b"\x81\xa1a"))
     depth = chance.choice((10, 1_000, 100_000))
     name = chance.choice((b"\xa2id", b"\xa4body", b"\xa1x"))
@@ -97,7 +97,7 @@ DAMAGES: dict[str, Callable[[Frames, random.Random, list[Frames]], None]] = {
     "bytes": change_bytes,
     "length": change_length,
     "value": change_value,
-    "nesting": nest,
+    "nesting": nest_deeply,
     "frames": change_frames,
 }
 SHARES = {"bytes": 30, "length": 20, "value": 35, "nesting": 5, "frames": 10}

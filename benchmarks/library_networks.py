@@ -42,7 +42,7 @@ def _monai(name: str, shape: Shape, **options: Any) -> tuple[Callable[[], nn.Mod
     return partial(_of, "monai.networks.nets", name, **options), shape
 
 
-class Predictions(nn.Module):
+class YoloPredictions(nn.Module):
     """The predictions of a YOLO network, as one tensor: in training raw, else decoded.
 
     The network also returns the maps that its heads read. Their number of channels would be fixed,
@@ -67,7 +67,7 @@ class Predictions(nn.Module):
 def _yolo(config: str, task: str = "Detection") -> tuple[Callable[[], nn.Module], Shape]:
     def make() -> nn.Module:
         options = {"cfg": f"{config}.yaml", "ch": 3, "nc": 10, "verbose": False}
-        return Predictions(_of("ultralytics.nn.tasks", f"{task}Model", **options))
+        return YoloPredictions(_of("ultralytics.nn.tasks", f"{task}Model", **options))
 
     return make, (3, 64, 64)
 

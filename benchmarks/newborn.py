@@ -60,7 +60,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-class Net(nn.Module):
+class GrowingNet(nn.Module):
     """Three convs with ReLU, with or without batch norm; ``conv2`` is the one that grows."""
 
     def __init__(self, width: int, *, norm: bool) -> None:
@@ -90,14 +90,14 @@ class Net(nn.Module):
 class Training:
     """A network in training. ``updates``: mean absolute change of weights, one row per step."""
 
-    model: Net
+    model: GrowingNet
     optimizer: torch.optim.Optimizer
     batches: list[tuple[Tensor, Tensor]]
     step: int = 0
     updates: list[Tensor] = field(default_factory=list)
     gradients: list[float] = field(default_factory=list)
 
-    def run(self, steps: int, first_new: int = 0) -> None:
+    def train(self, steps: int, first_new: int = 0) -> None:
         """Train; record the updates and gradients of filters from ``first_new`` and before it."""
         for _ in range(steps):
             before = [w.detach().clone() for w in self._weights()]
@@ -117,18 +117,18 @@ class Training:
         """Return the weights of conv2 and those that read it, filters first."""
         return self.model.conv2.weight, self.model.conv3.weight.transpose(0, 1)
 
-    def alive(self) -> Tensor:
+    def alive_filters(self) -> Tensor:
         """Return whether each filter of conv2 is above zero for any held-out image."""
         return self._evaluate(self.model.features)[:256].amax((0, 2, 3)) > 0
 
-    def loss(self) -> float:
-        labels = digits()[1][:HELD_OUT]
+    def held_out_loss(self) -> float:
+        labels = load_digit_images()[1][:HELD_OUT]
         return float(F.cross_entropy(self._evaluate(self.model), labels))
 
     def _evaluate(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         self.model.eval()
         with torch.no_grad():
-            output = function(digits()[0][:HELD_OUT])
+            output = function(load_digit_images()[0][:HELD_OUT])
         self.model.train()
         return output
 
@@ -141,61 +141,61 @@ def _by_age(changes: list[Tensor], first_new: int) -> Tensor:
 
 
 @lru_cache
-def digits() -> tuple[Tensor, Tensor]:
+def load_digit_images() -> tuple[Tensor, Tensor]:
     """Return all digits as (1797, 1, 16, 16) images with values 0 to 1, and their labels."""
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
     return F.interpolate(images, size=(16, 16), mode="bilinear"), torch.tensor(data.target)
 
 
-def start(name: str, norm: bool, width: int, seed: int) -> Training:
+def new_training(name: str, norm: bool, width: int, seed: int) -> Training:
     """Return a training at its first step; its batches depend on the seed only."""
     generator = torch.Generator().manual_seed(seed)
-    images, labels = digits()
+    images, labels = load_digit_images()
     batches = []
     for _ in range(BEFORE + AFTER):
         at = torch.randint(HELD_OUT, len(images), (BATCH,), generator=generator)
         noise = torch.randn(BATCH, 1, 16, 16, generator=generator)
         batches.append((images[at] + 0.1 * noise, labels[at]))
     torch.manual_seed(seed)
-    model = Net(width, norm=norm)
+    model = GrowingNet(width, norm=norm)
     return Training(model, OPTIMIZERS[name](model.parameters()), batches)
 
 
-def one_seed(name: str, norm: bool, seed: int) -> dict[str, Any]:
+def measure_seed(name: str, norm: bool, seed: int) -> dict[str, Any]:
     """Return what one seed gives: a number per column, or the ratios of the first updates."""
-    none = start(name, norm, OLD, seed)
-    none.run(BEFORE + AFTER)
-    scratch = start(name, norm, OLD + NEW, seed)
-    scratch.run(AFTER)
-    fresh_alive = float(scratch.alive().float().mean())
-    scratch.run(BEFORE)
-    grown = start(name, norm, OLD, seed)
-    grown.run(BEFORE)
+    none = new_training(name, norm, OLD, seed)
+    none.train(BEFORE + AFTER)
+    scratch = new_training(name, norm, OLD + NEW, seed)
+    scratch.train(AFTER)
+    fresh_alive = float(scratch.alive_filters().float().mean())
+    scratch.train(BEFORE)
+    grown = new_training(name, norm, OLD, seed)
+    grown.train(BEFORE)
     survivors = grown.model.conv2.weight.detach().clone()
     editor = Editor(grown.model, [grown.optimizer])
     probe = ForwardProbe([partial(grown.model, grown.batches[BEFORE][0][:4])])
     change = editor.apply(AddFilters("conv2", NEW), probe).output_change
     kept = torch.equal(survivors, grown.model.conv2.weight[:OLD])
     del grown.updates[:]
-    grown.run(AFTER, first_new=OLD)
+    grown.train(AFTER, first_new=OLD)
     editor.close()
     first = torch.stack(grown.updates[:FIRST])  # step, weight, (incumbents, new)
     fresh = torch.stack(scratch.updates[:FIRST])[..., 1]
     return {
-        "alive": float(grown.alive()[OLD:].float().mean()),
+        "alive": float(grown.alive_filters()[OLD:].float().mean()),
         "fresh alive": fresh_alive,
         "gradient": fmean(grown.gradients[-LAST:]),
         "to incumbents": first[..., 1] / first[..., 0],
         "to fresh": first[..., 1] / fresh,
-        "loss": grown.loss(),
-        "scratch": scratch.loss(),
-        "none": none.loss(),
+        "loss": grown.held_out_loss(),
+        "scratch": scratch.held_out_loss(),
+        "none": none.held_out_loss(),
         "exact": kept and change == 0.0,
     }
 
 
-def row(name: str, norm: bool, results: list[dict[str, Any]]) -> dict[str, Any]:
+def mean_row(name: str, norm: bool, results: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the means over the seeds."""
     mean = {
         key: fmean(r[key] for r in results)
@@ -215,7 +215,7 @@ COLUMNS = ["net", "optimizer", "alive", "fresh alive", "gradient", "update to in
            "update to fresh", "exact", "loss", "scratch", "none"]  # fmt: skip
 
 
-def check(report: Report, values: dict[str, Any]) -> None:
+def add_checks(report: Report, values: dict[str, Any]) -> None:
     """Add the checks of one row."""
     case = f"{values['optimizer']}, {values['net']}"
     report.check_at_least(f"{case}: alive", values["alive"], values["fresh alive"])
@@ -235,9 +235,9 @@ def main() -> int:
     )
     cases = [(name, norm) for norm in (False, True) for name in OPTIMIZERS]
     for name, norm in progress(cases, "newborn"):
-        values = row(name, norm, [one_seed(name, norm, seed) for seed in range(seeds)])
+        values = mean_row(name, norm, [measure_seed(name, norm, seed) for seed in range(seeds)])
         report.add_row(**{column: values[column] for column in COLUMNS})
-        check(report, values)
+        add_checks(report, values)
     report.add_note("updates: the largest ratio of the first 20 steps (and their mean)")
     return report.finish(options.json, options.check)
 

@@ -51,7 +51,7 @@ COUPLED = {"Adafactor", "Muon"}
 FUSED = {"SGD", "Adam", "AdamW", "Adagrad"}  # those with a fused implementation on the CPU
 
 
-class Net(nn.Module):
+class SmallNet(nn.Module):
     """conv1, bn1, relu, conv2, relu, mean over pixels, fc.
 
     conv1 has no bias: before a batch norm, its gradient is rounding noise, and Rprop would use the
@@ -70,7 +70,7 @@ class Net(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def kill(model: Net, index: int) -> None:
+def silence_filter(model: SmallNet, index: int) -> None:
     """Make the filter of conv2 negative before its ReLU for every input, and unused by fc."""
     with torch.no_grad():
         model.conv2.weight[index] = 0
@@ -78,16 +78,18 @@ def kill(model: Net, index: int) -> None:
         model.fc.weight[:, index] = 0
 
 
-def build(dead: int | None) -> Net:
+def build_network(dead: int | None) -> SmallNet:
     """Return the network in double precision, with a dead filter in conv2 or none."""
     torch.manual_seed(0)
-    model = Net().double()
+    model = SmallNet().double()
     if dead is not None:
-        kill(model, dead)
+        silence_filter(model, dead)
     return model
 
 
-def make_optimizers(name: str, options: dict[str, Any], model: Net) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    name: str, options: dict[str, Any], model: SmallNet
+) -> list[torch.optim.Optimizer]:
     """Return the optimizers of the model. Muon trains matrices only, so SGD trains the rest."""
     optimizer_class = getattr(torch.optim, name)
     if name != "Muon":
@@ -113,10 +115,10 @@ def train(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], first: 
             optimizer.step(closure)
 
 
-def distance(name: str, options: dict[str, Any], remove: bool) -> float:
+def largest_weight_difference(name: str, options: dict[str, Any], remove: bool) -> float:
     """Return the largest relative distance of a surviving weight to that of the unedited run."""
     dead = 3 if remove else None
-    models = plain, edited = build(dead), build(dead)
+    models = plain, edited = build_network(dead), build_network(dead)
     optimizers = [make_optimizers(name, options, model) for model in models]
     for model, of_model in zip(models, optimizers, strict=True):
         train(model, of_model, first=0)
@@ -127,7 +129,7 @@ def distance(name: str, options: dict[str, Any], remove: bool) -> float:
         in_plain, in_edited = [i for i in range(10) if i != 3], slice(None)
     else:
         editor.apply(AddFilters("conv2"), probe)
-        kill(edited, 10)
+        silence_filter(edited, 10)
         in_plain, in_edited = list(range(10)), slice(0, 10)
     for model, of_model in zip(models, optimizers, strict=True):
         train(model, of_model, first=100)
@@ -140,7 +142,7 @@ def distance(name: str, options: dict[str, Any], remove: bool) -> float:
     return max(float(((a - b).norm() / b.norm()).detach()) for a, b in pairs)
 
 
-def cases() -> list[tuple[str, str, dict[str, Any]]]:
+def optimizer_cases() -> list[tuple[str, str, dict[str, Any]]]:
     """Return (class name, label, options) of every optimizer in this torch and its variants."""
     found = []
     for name, options in OPTIMIZERS:
@@ -166,8 +168,11 @@ def main() -> int:
         ["optimizer", "variant", "filter removed", "filter added", "exact"],
     )
     worst: dict[str, float] = {}
-    for name, variant, kwargs in progress(cases(), "optimizers"):
-        removed, added = distance(name, kwargs, remove=True), distance(name, kwargs, remove=False)
+    for name, variant, kwargs in progress(optimizer_cases(), "optimizers"):
+        removed, added = (
+            largest_weight_difference(name, kwargs, remove=True),
+            largest_weight_difference(name, kwargs, remove=False),
+        )
         exact = "coupled" if name in COUPLED else str(max(removed, added) <= MAX_DISTANCE)
         report.add_row(name, variant, removed, added, exact)
         worst[name] = max(worst.get(name, 0.0), removed, added)

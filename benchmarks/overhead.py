@@ -115,7 +115,7 @@ def step_ratios(
 
 
 @contextlib.contextmanager
-def closing(training: PlainTraining) -> Iterator[PlainTraining]:
+def closing_training(training: PlainTraining) -> Iterator[PlainTraining]:
     """Close the training in the end."""
     try:
         yield training
@@ -148,7 +148,7 @@ def measure_model(
     plain_seconds: list[float] = []
     with progress_bar(sum(counts.values()), f"{name}, {threads} thread(s)") as advance:
         for key, make in variants.items():
-            with closing(make(copy.deepcopy(net))) as variant:
+            with closing_training(make(copy.deepcopy(net))) as variant:
                 ratios[key], each = step_ratios(plain, variant, counts[key], clock, advance)
             plain_seconds += each
             del variant
@@ -192,7 +192,7 @@ def measure_viewers(report: Report, rounds: int, clock: Clock) -> None:
     with progress_bar(rounds * len(clients), "viewers") as advance:
         for state, count in clients.items():
             training = MonitoredTraining(copy.deepcopy(net), clients=count)
-            with closing(training):
+            with closing_training(training):
                 for client in training.clients:
                     if state in ("frozen", "killed"):
                         client.send_signal(signal.SIGSTOP if state == "frozen" else signal.SIGKILL)
@@ -239,7 +239,7 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def installed(alternatives: list[str], report: Report) -> list[str]:
+def installed_alternatives(alternatives: list[str], report: Report) -> list[str]:
     """Return the alternatives that can be imported. Note the others in the report."""
     found = []
     for name in alternatives:
@@ -264,7 +264,7 @@ def main() -> int:
     models = options.models or (["convnet"] if options.quick else list(NETWORKS))
     threads = options.threads[:1] if options.quick else options.threads
     report = Report("Monitored step / plain step", [])
-    alternatives = installed(options.alternatives, report)
+    alternatives = installed_alternatives(options.alternatives, report)
     report.columns = ["model", "threads", "plain (ms)", "default", "all", *LIMITS, *alternatives]
     for count in threads if "steps" in options.parts else []:
         torch.set_num_threads(count)

@@ -100,7 +100,7 @@ def percentile(values: list[float], percent: int) -> float:
     return ordered[min(last, len(ordered) * percent // 100)] if ordered else float("nan")
 
 
-def open_page(browser: Any, address: str, *, reduced_motion: bool = False) -> Any:
+def open_network_page(browser: Any, address: str, *, reduced_motion: bool = False) -> Any:
     """Open the page and wait until it shows the network."""
     motion = "reduce" if reduced_motion else "no-preference"
     page = browser.new_page(viewport=VIEWPORT, reduced_motion=motion)
@@ -110,9 +110,9 @@ def open_page(browser: Any, address: str, *, reduced_motion: bool = False) -> An
     return page
 
 
-def measure_start(browser: Any, address: str) -> PageStart:
+def measure_page_start(browser: Any, address: str) -> PageStart:
     """Open a page of a fresh profile, measure its start, and close it."""
-    page = open_page(browser, address)
+    page = open_network_page(browser, address)
     measured = page.evaluate(START)
     page.close()
     return PageStart(**measured)
@@ -147,7 +147,7 @@ def resident_bytes(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def children(process: int) -> list[int]:
+def child_process_ids(process: int) -> list[int]:
     """Return the ids of the processes that a process has started."""
     found = []
     for task in Path(f"/proc/{process}/task").iterdir():
@@ -160,7 +160,7 @@ def wait_until_warm(server: int, seconds: float = WARM_UP_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     idle = 0
     while idle < 2 and time.monotonic() < deadline:
-        before = {child: cpu_seconds(child) for child in children(server)}
+        before = {child: cpu_seconds(child) for child in child_process_ids(server)}
         time.sleep(1.0)
         busiest = max((cpu_seconds(child) - spent for child, spent in before.items()), default=0)
         idle = idle + 1 if busiest < IDLE_SHARE else 0

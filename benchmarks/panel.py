@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.page_metrics import open_page
+from benchmarks.page_metrics import open_network_page
 from benchmarks.report import Report, argument_parser, progress
 from tests.browser.chromium import chromium
 from tests.viewer.processes import serve, training
@@ -78,7 +78,7 @@ def measure_clicks(clicks: int) -> tuple[list[float], list[float]]:
         serve(Path(folder)) as (address, _),
         chromium() as browser,
     ):
-        page = open_page(browser, address)
+        page = open_network_page(browser, address)
         page.wait_for_function(VIEWS_READY, timeout=60_000)
         page.wait_for_function(LAID_OUT, timeout=120_000)
         times = _click_filters(page, clicks + 1)[1:]  # the first one compiles

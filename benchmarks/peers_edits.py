@@ -39,12 +39,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmarks.newborn import digits
+from benchmarks.newborn import load_digit_images
 from benchmarks.peers import TOOLS, ReVACNN, Tool
-from benchmarks.peers.networks import NETWORKS, Holder, Subject, silence
+from benchmarks.peers.networks import NETWORKS, EditSubject, FilterHolder, silence_filters
 from benchmarks.peers.tool import Batch
 from benchmarks.report import Report, argument_parser, progress
-from benchmarks.steering_models import eval_output, seeded, train_step
+from benchmarks.steering_models import eval_output, make_seeded, train_step
 
 BEFORE, AFTER, RESUMED = 30, 20, 5  # batches before and after the edit, and after a resume
 BATCH = 16
@@ -62,40 +62,42 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def batches_of(count: int) -> list[Batch]:
+def first_batches(count: int) -> list[Batch]:
     """Return the first batches of a training."""
     generator = torch.Generator().manual_seed(0)
-    images, labels = digits()
+    images, labels = load_digit_images()
     chosen = [torch.randint(len(images), (BATCH,), generator=generator) for _ in range(count)]
     return [(images[at].double(), labels[at]) for at in chosen]
 
 
-def trained(subject: Subject, make: Callable[..., Optimizer], edit: str) -> tuple[nn.Module, Any]:
+def train_subject(
+    subject: EditSubject, make: Callable[..., Optimizer], edit: str
+) -> tuple[nn.Module, Any]:
     """Return the network and its optimizer after the first batches."""
-    network = seeded(subject.make, 1).double()
+    network = make_seeded(subject.make, 1).double()
     if edit == "remove":
-        silence(network, subject)
+        silence_filters(network, subject)
     optimizer = make(network.parameters())
-    for batch in batches_of(BEFORE):
+    for batch in first_batches(BEFORE):
         train_step(network, optimizer, *batch)
     return network, optimizer
 
 
-def start(
-    tool: type[Tool], subject: Subject, make: Callable[..., Optimizer], edit: str
+def start_tool(
+    tool: type[Tool], subject: EditSubject, make: Callable[..., Optimizer], edit: str
 ) -> tuple[Tool, list[Batch]]:
     """Return the tool for a trained network, and the batches that come next."""
-    batches = batches_of(BEFORE + AFTER + RESUMED)[BEFORE:]
-    return tool(*trained(subject, make, edit), make, subject, batches), batches
+    batches = first_batches(BEFORE + AFTER + RESUMED)[BEFORE:]
+    return tool(*train_subject(subject, make, edit), make, subject, batches), batches
 
 
-class Snapshot:
+class TrainingSnapshot:
     """A network in training, before its edit."""
 
     def __init__(self, tool: Tool) -> None:
-        self.unseen = digits()[0][:64].double()
+        self.unseen = load_digit_images()[0][:64].double()
         self.output = eval_output(tool.network, self.unseen)
-        self.values = copy.deepcopy(values_of(tool))
+        self.values = copy.deepcopy(named_values(tool))
         self.weights = {name: p.detach().clone() for name, p in tool.network.named_parameters()}
 
     def output_change(self, tool: Tool) -> float:
@@ -107,16 +109,16 @@ class Snapshot:
         """Return the share of the optimizer's entries of surviving weights that are unchanged."""
         holders = {holder.parameter: holder for holder in tool.subject.holders}
         filters = tool.subject.filters if edit == "remove" else self.new_filters(tool)
-        now = values_of(tool)
+        now = named_values(tool)
         kept = total = 0
         for (name, key), old in self.values.items():
             if not key:
                 continue
             new = now.get((name, key))
             if name in holders and edit == "remove":
-                old = without(old, holders[name], filters)
+                old = without_filters(old, holders[name], filters)
             elif name in holders and new is not None:
-                new = without(new, holders[name], filters)
+                new = without_filters(new, holders[name], filters)
             total += old.numel()
             if new is not None and new.shape == old.shape:
                 kept += int((new == old).sum())
@@ -127,8 +129,8 @@ class Snapshot:
         name = f"{tool.subject.layer}.weight"
         old = list(self.weights[name])
         new = []
-        for index, row in enumerate(tool.network.get_parameter(name).detach()):
-            if old and torch.equal(row, old[0]):
+        for index, result_row in enumerate(tool.network.get_parameter(name).detach()):
+            if old and torch.equal(result_row, old[0]):
                 old.pop(0)
             else:
                 new.append(index)
@@ -136,13 +138,13 @@ class Snapshot:
 
     def is_restored(self, tool: Tool) -> bool:
         """Return whether the weights, buffers and optimizer state are those of the snapshot."""
-        now = values_of(tool)
+        now = named_values(tool)
         return now.keys() == self.values.keys() and all(
             torch.equal(value, now[name]) for name, value in self.values.items()
         )
 
 
-def values_of(tool: Tool) -> dict[tuple[str, str], Tensor]:
+def named_values(tool: Tool) -> dict[tuple[str, str], Tensor]:
     """Return (name, "") -> weight or buffer, and (name, key) -> state of its optimizer."""
     values = {(name, ""): value for name, value in tool.network.state_dict().items()}
     for name, parameter in tool.network.named_parameters():
@@ -152,31 +154,31 @@ def values_of(tool: Tool) -> dict[tuple[str, str], Tensor]:
     return values
 
 
-def without(tensor: Tensor, holder: Holder, filters: list[int]) -> Tensor:
+def without_filters(tensor: Tensor, holder: FilterHolder, filters: list[int]) -> Tensor:
     """Return the tensor without the entries of these filters."""
     removed = set(holder.indices(filters))
     kept = [index for index in range(tensor.shape[holder.dim]) if index not in removed]
     return tensor.index_select(holder.dim, torch.tensor(kept))
 
 
-def difference(losses: list[float], expected: list[float]) -> float:
+def relative_loss_difference(losses: list[float], expected: list[float]) -> float:
     """Return the largest relative difference."""
     return max(abs(a - b) / abs(b) for a, b in zip(losses, expected, strict=True))
 
 
-def measure(
-    kind: type[Tool], subject: Subject, make: Callable[..., Optimizer], edit: str
+def measure_edit(
+    kind: type[Tool], subject: EditSubject, make: Callable[..., Optimizer], edit: str
 ) -> dict[str, Any]:
     """Edit one network and return what is in its row."""
-    network, optimizer = trained(subject, make, edit)
-    tool, batches = start(kind, subject, make, edit)
+    network, optimizer = train_subject(subject, make, edit)
+    tool, batches = start_tool(kind, subject, make, edit)
     expected = [train_step(network, optimizer, *batch) for batch in batches[:AFTER]]
     result: dict[str, Any] = {"outcome": "done"}
     result |= {"undo": kind.undo_offered, "resume": kind.resume_offered}
 
     @contextmanager
     def observed() -> Iterator[None]:
-        before = Snapshot(tool)
+        before = TrainingSnapshot(tool)
         yield
         result["output"] = before.output_change(tool)
         result["state"] = before.kept_state(tool, edit)
@@ -186,15 +188,15 @@ def measure(
     losses += tool.train(batches[len(losses) : AFTER])
     if len(losses) < AFTER:
         return result | {"outcome": f"{AFTER - len(losses)} of the next {AFTER} batches failed"}
-    result["loss"] = difference(losses, expected)
+    result["loss"] = relative_loss_difference(losses, expected)
     if kind.resumes:
-        result["resume"] = resumed(tool, batches[AFTER:])
+        result["resume"] = is_resume_exact(tool, batches[AFTER:])
     if kind.measures_undo:
-        result["undo"] = undone(kind, subject, make, edit)
+        result["undo"] = is_undo_exact(kind, subject, make, edit)
     return result
 
 
-def resumed(tool: Tool, batches: list[Batch]) -> str:
+def is_resume_exact(tool: Tool, batches: list[Batch]) -> str:
     """Save and continue the training, and return whether the losses are the same."""
     with tempfile.TemporaryDirectory() as folder:
         other = tool.resume(Path(folder))
@@ -202,16 +204,18 @@ def resumed(tool: Tool, batches: list[Batch]) -> str:
     return f"exact, {tool.resumes}" if is_exact else "differs"
 
 
-def undone(kind: type[Tool], subject: Subject, make: Callable[..., Optimizer], edit: str) -> str:
+def is_undo_exact(
+    kind: type[Tool], subject: EditSubject, make: Callable[..., Optimizer], edit: str
+) -> str:
     """Edit and undo the edit, and return whether all is as before."""
-    tool, _ = start(kind, subject, make, edit)
-    snapshot = Snapshot(tool)
+    tool, _ = start_tool(kind, subject, make, edit)
+    snapshot = TrainingSnapshot(tool)
     tool.edit(edit, nullcontext)
     tool.undo()
     return "bit-identical" if snapshot.is_restored(tool) else "differs"
 
 
-def row(
+def result_row(
     kind: type[Tool], name: str, edit: str, optimizers: dict[str, Callable[..., Optimizer]]
 ) -> dict[str, Any]:
     """Return the row of a tool, an edit and a network: the worse results of the optimizers."""
@@ -220,15 +224,15 @@ def row(
     results = []
     for make in optimizers.values():
         try:
-            results.append(measure(kind, NETWORKS[name], make, edit))
+            results.append(measure_edit(kind, NETWORKS[name], make, edit))
         except Exception as error:  # noqa: BLE001 - other tools may raise anything; it is reported
             return values | {"outcome": f"failed: {type(error).__name__}: {str(error)[:160]}"}
     values |= {
-        "outcome": worst([r["outcome"] for r in results]),
+        "outcome": worst_word([r["outcome"] for r in results]),
         "output": max(r["output"] for r in results),
         "state": min(r["state"] for r in results),
-        "undo": worst([r["undo"] for r in results]),
-        "resume": worst([r["resume"] for r in results]),
+        "undo": worst_word([r["undo"] for r in results]),
+        "resume": worst_word([r["resume"] for r in results]),
         "ms": fmean(r["ms"] for r in results),
     }
     if all("loss" in r for r in results):
@@ -236,12 +240,12 @@ def row(
     return values
 
 
-def worst(words: list[str]) -> str:
+def worst_word(words: list[str]) -> str:
     """Return the word that says that something is different or has failed, if there is one."""
     return max(words, key=lambda text: text == "differs" or "failed" in text)
 
 
-def rows(tools: list[type[Tool]], quick: bool) -> Iterator[dict[str, Any]]:
+def result_rows(tools: list[type[Tool]], quick: bool) -> Iterator[dict[str, Any]]:
     """Measure all tools. One that is not installed has one row, and so has an edit it lacks."""
     names = QUICK if quick else list(NETWORKS)
     optimizers = {"Adam": OPTIMIZERS["Adam"]} if quick else OPTIMIZERS
@@ -251,13 +255,13 @@ def rows(tools: list[type[Tool]], quick: bool) -> Iterator[dict[str, Any]]:
             continue
         for edit in ("remove", "add"):
             if edit in kind.edits:
-                yield from (row(kind, name, edit, optimizers) for name in names)
+                yield from (result_row(kind, name, edit, optimizers) for name in names)
             else:
                 named = {"tool": kind.name, "version": kind.version(), "edit": edit}
                 yield named | {"outcome": NOT_OFFERED}
 
 
-def check(report: Report, values: dict[str, Any]) -> None:
+def add_checks(report: Report, values: dict[str, Any]) -> None:
     """Add the checks of a row of ReVACNN. What other tools do is reported, never judged."""
     case = f"{values['edit']}, {values['network']}"
     done = values["outcome"] == "done"
@@ -280,10 +284,10 @@ def main() -> int:
     torch.set_num_threads(1)
     report = Report("Edits of networks in training", COLUMNS)
     tools = [tool for tool in TOOLS if tool.name in options.tools]
-    for values in progress(rows(tools, options.quick), "edits"):
+    for values in progress(result_rows(tools, options.quick), "edits"):
         report.add_row(**values)
         if values["tool"] == ReVACNN.name:
-            check(report, values)
+            add_checks(report, values)
         report.save(options.json)
     return report.finish(options.json, options.check)
 

@@ -51,7 +51,7 @@ PATIENCE_SECONDS = 120.0
 LIVES_SECONDS = (0.5, 4.0)  # of a viewer that is killed
 
 
-class Viewers:
+class ViewerProcesses:
     """Client processes; some are killed and replaced at random."""
 
     def __init__(self, file: Path) -> None:
@@ -88,7 +88,7 @@ def measure_viewers(report: Report, *, is_quick: bool) -> None:
     with closing(TimedTraining(MODELS["convnet"](), clients=0)) as training:
         training.begin_block()
         train_for(training, 1.0)
-        with closing(Viewers(training.file)) as viewers:
+        with closing(ViewerProcesses(training.file)) as viewers:
             wait_for(lambda: (training.step(), training.session.is_recording)[1], "a viewer")
             first = train_for(training, 2.0 if is_quick else 10.0)
             failed = 0
@@ -123,7 +123,7 @@ def _compare_steps(report: Report, training: TimedTraining, n_pairs: int) -> Non
     for _ in range(n_pairs):
         wait_for(lambda: (training.step(), not training.session.is_recording)[1], "no viewer")
         alone = train_for(training, BLOCK_SECONDS)
-        with closing(Viewers(training.file)):
+        with closing(ViewerProcesses(training.file)):
             train_for(training, START_SECONDS)
             pairs.append((alone, train_for(training, BLOCK_SECONDS)))
     ratio = statistics.median(seen.step_seconds / alone.step_seconds for alone, seen in pairs)

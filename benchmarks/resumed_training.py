@@ -22,7 +22,7 @@ SAVE_BATCHES = 20
 BATCH_SECONDS = 0.02
 
 
-class Trained(Classifier):
+class SlowClassifier(Classifier):
     """A small classifier that trains about 40 batches per second."""
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     last = folder / "last.ckpt"
-    trainer.fit(Trained(convnet()), data, ckpt_path=last if last.exists() else None)
+    trainer.fit(SlowClassifier(convnet()), data, ckpt_path=last if last.exists() else None)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from benchmarks.overhead import NETWORKS, ROUNDS, closing, step_ratios
+from benchmarks.overhead import NETWORKS, ROUNDS, closing_training, step_ratios
 from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.training_loops import MonitoredTraining
 
-__all__ = ["GOVERNED_STEPS", "MAX_RATIO", "make_governed", "measure_shown", "parse_options"]
+__all__ = [
+    "GOVERNED_STEPS",
+    "MAX_RATIO",
+    "adapt_to_overhead_limit",
+    "measure_shown_cost",
+    "parse_options",
+]
 
 MAX_RATIO = 1.05  # of what a page shows at a time
 MODELS = ("convnet", "mobilenet_v2", "resnet18")
@@ -34,7 +40,7 @@ def parse_options(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_governed(training: MonitoredTraining) -> MonitoredTraining:
+def adapt_to_overhead_limit(training: MonitoredTraining) -> MonitoredTraining:
     """Return a training with a limit of its overhead, whose sampling has adapted to it."""
     training.begin_block()
     for _ in range(GOVERNED_STEPS):
@@ -43,7 +49,7 @@ def make_governed(training: MonitoredTraining) -> MonitoredTraining:
     return training
 
 
-def measure_shown(
+def measure_shown_cost(
     report: Report, variants: Variants, limited: Sequence[str], options: argparse.Namespace
 ) -> None:
     """Add a row for each model: steps of variants, relative to a monitored one that shows nothing.
@@ -75,10 +81,10 @@ def _ratios(name: str, variants: Variants, options: argparse.Namespace) -> dict[
     net = NETWORKS[name]()
     ratios = {}
     with (
-        closing(MonitoredTraining(copy.deepcopy(net))) as default,
+        closing_training(MonitoredTraining(copy.deepcopy(net))) as default,
         progress_bar(rounds * len(variants), name) as advance,
     ):
         for key, make in variants.items():
-            with closing(make(copy.deepcopy(net))) as variant:
+            with closing_training(make(copy.deepcopy(net))) as variant:
                 ratios[key], _ = step_ratios(default, variant, rounds, clock, advance)
     return ratios

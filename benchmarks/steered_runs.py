@@ -39,9 +39,9 @@ from benchmarks.advice import (
     SMOOTHING,
     TOLERANCE,
     Batch,
+    eval_loss,
     load_images,
-    loss_of,
-    recorded_losses,
+    make_loss_replay,
 )
 from benchmarks.advice_networks import NETWORKS
 from benchmarks.report import Report, argument_parser, progress
@@ -58,7 +58,7 @@ MIN_RIGHT = 0.8  # of all predictions
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EditOutcome:
     """What was predicted for an edit, and what it brought: changes of the loss."""
 
     predicted: float
@@ -80,7 +80,7 @@ class SteeredRun:
         self.recent: deque[Batch] = deque(maxlen=AHEAD)
         self.window = RecentFilterPrices()
 
-    def outcomes(self) -> Generator[Outcome]:
+    def outcomes(self) -> Generator[EditOutcome]:
         """Train, and yield the outcome of each edit."""
         self.recorder.attach()
         try:
@@ -88,7 +88,7 @@ class SteeredRun:
         finally:
             self.recorder.detach()
 
-    def _steer(self) -> Iterator[Outcome]:
+    def _steer(self) -> Iterator[EditOutcome]:
         level, next_edit, found = 0.0, 0, 0
         for step, batch in enumerate(self.batches):
             loss = self._train_on(batch)
@@ -119,7 +119,7 @@ class SteeredRun:
         self.recent.append(batch)
         return loss.item()
 
-    def _edit(self, step: int, *, is_random: bool) -> Outcome | None:
+    def _edit(self, step: int, *, is_random: bool) -> EditOutcome | None:
         """Remove filters of a random layer; return None if that is refused."""
         model, recent = self.model, list(self.recent)
         probe = ForwardProbe([lambda: model(recent[0][0][:2])])
@@ -128,15 +128,15 @@ class SteeredRun:
             plan = self.editor.plan(request, probe)
         except EditRefusedError:
             return None
-        price = LossChangeMeasurer(self.editor, recorded_losses(model, recent)).measure(plan, step)
+        price = LossChangeMeasurer(self.editor, make_loss_replay(model, recent)).measure(plan, step)
         assert isinstance(price, RemovalPrice), price
         images, labels = (torch.cat(each) for each in zip(*recent, strict=True))
-        before = [loss_of(model, batch) for batch in ((images, labels), self.unseen)]
+        before = [eval_loss(model, batch) for batch in ((images, labels), self.unseen)]
         self.editor.apply(request, probe)
-        after = [loss_of(model, batch) for batch in ((images, labels), self.unseen)]
+        after = [eval_loss(model, batch) for batch in ((images, labels), self.unseen)]
         self.recorder.update_structure()
         self.window = RecentFilterPrices()
-        return Outcome(price.change, after[0] - before[0], after[1] - before[1])
+        return EditOutcome(price.change, after[0] - before[0], after[1] - before[1])
 
     def _wide_layers(self) -> list[int]:
         """Return the layers that can lose filters."""
@@ -158,7 +158,7 @@ class SteeredRun:
         return RemoveFilters(layer, sorted(chosen))
 
 
-def is_right(predicted: float, measured: float) -> bool:
+def is_prediction_right(predicted: float, measured: float) -> bool:
     """Return whether a prediction is within a factor of 2, or within `TOLERANCE`."""
     ratio = predicted / measured if measured else math.inf
     return abs(predicted - measured) <= TOLERANCE or 0.5 <= ratio <= 2
@@ -180,8 +180,8 @@ def main() -> int:
     for run in progress(range(3 if options.quick else options.runs), "steering"):
         name, seed = names[run % len(names)], options.seed + run
         outcomes = list(SteeredRun(name, seed).outcomes())
-        own = [is_right(each.predicted, each.same_images) for each in outcomes]
-        other = [is_right(each.predicted, each.held_out) for each in outcomes]
+        own = [is_prediction_right(each.predicted, each.same_images) for each in outcomes]
+        other = [is_prediction_right(each.predicted, each.held_out) for each in outcomes]
         middle = median(each.held_out for each in outcomes)
         report.add_row(name, seed, len(outcomes), np.mean(own), np.mean(other), middle)
         report.save(options.json)

@@ -31,9 +31,9 @@ from benchmarks.library_networks import LIBRARIES
 from benchmarks.other_networks import OTHERS
 from benchmarks.report import Report, argument_parser, progress
 from benchmarks.steering_families import FAMILIES
-from benchmarks.steering_fuzz import is_same, snapshot
+from benchmarks.steering_fuzz import are_equal_states, copy_training_state
 from benchmarks.steering_models import eval_output
-from benchmarks.steering_zoo import SMALLEST, build
+from benchmarks.steering_zoo import SMALLEST, build_model
 from revacnn_lightning import (
     AddFilters,
     EditFailedError,
@@ -56,7 +56,7 @@ QUICK = ["resnet18", "own_group_norm", "mixer", "resnet_1d", "gan"]
 WEIGHTS = {"remove": 4, "add": 4, "split": 2, "freeze": 1, "reinitialize": 1}
 
 
-class Outcome(NamedTuple):
+class ChainOutcome(NamedTuple):
     """What a chain has done on one network."""
 
     applied: int
@@ -64,13 +64,13 @@ class Outcome(NamedTuple):
     errors: list[str]
 
 
-class Chain:
+class EditChain:
     """One network that receives random edits in a row."""
 
     def __init__(self, name: str, seed: int) -> None:
         self.name = name
         self.random = random.Random(f"{name} {seed}")
-        self.model, x, self.unseen = build(name)
+        self.model, x, self.unseen = build_model(name)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         self.editor = Editor(self.model, [self.optimizer])
         self.probe = ForwardProbe([partial(self.model, x)])
@@ -82,23 +82,23 @@ class Chain:
         self.model(x).square().mean().backward()
         self.optimizer.step()
 
-    def run(self, budget: float) -> Outcome:
+    def run(self, budget: float) -> ChainOutcome:
         """Apply the edits, then undo, redo and replay all of them."""
         errors: list[str] = []
-        before, start = snapshot(self.model, self.optimizer), perf_counter()
+        before, start = copy_training_state(self.model, self.optimizer), perf_counter()
         applied = tries = 0
         while applied < EDITS and tries < TRIES and perf_counter() - start < budget:
             tries += 1
             applied += self._apply(self._request(), errors)
-        edited = snapshot(self.model, self.optimizer)
+        edited = copy_training_state(self.model, self.optimizer)
         if applied:
             for request, expected in ((Undo(applied), before), (Redo(applied), edited)):
                 self.editor.apply(request, self.probe)
-                if not is_same(expected, snapshot(self.model, self.optimizer)):
+                if not are_equal_states(expected, copy_training_state(self.model, self.optimizer)):
                     errors.append(f"{self.name}: {request} left a difference")
         if not self._is_replayed():
             errors.append(f"{self.name}: the replayed network gives another output")
-        return Outcome(applied, tries - applied, errors)
+        return ChainOutcome(applied, tries - applied, errors)
 
     def _request(self) -> Edit:
         """Return a random request, on the layers as they are now."""
@@ -116,33 +116,33 @@ class Chain:
 
     def _apply(self, request: Edit, errors: list[str]) -> bool:
         """Apply an edit, confirmed if it must be; return whether it was applied."""
-        before = snapshot(self.model, self.optimizer)
+        before = copy_training_state(self.model, self.optimizer)
         try:
             if self.editor.plan(request, self.probe).confirmation:
                 request = replace(request, confirmed=True)
             self.editor.apply(request, self.probe)
         except (EditRefusedError, EditFailedError) as error:
-            if not is_same(before, snapshot(self.model, self.optimizer)):
+            if not are_equal_states(before, copy_training_state(self.model, self.optimizer)):
                 errors.append(f"{self.name}: {request} was not rolled back: {error}")
             return False
         return True
 
     def _is_replayed(self) -> bool:
         """Return whether the journal makes the same network of a new one."""
-        replayed, _, _ = build(self.name)
+        replayed, _, _ = build_model(self.name)
         Journal.from_data(self.editor.journal.to_data()).replay(replayed)
         replayed.load_state_dict(self.model.state_dict())
         outputs = (eval_output(model, self.unseen) for model in (replayed, self.model))
         return torch.equal(*outputs)
 
 
-def run_chain(name: str, seed: int, budget: float) -> Outcome:
+def run_chain(name: str, seed: int, budget: float) -> ChainOutcome:
     """Run a chain on a network; an exception is an error of it."""
     try:
-        return Chain(name, seed).run(budget)
+        return EditChain(name, seed).run(budget)
     except Exception:  # noqa: BLE001 - the benchmark reports every error
         lines = traceback.format_exc().strip().splitlines()
-        return Outcome(0, 0, [f"{name}: {lines[-1]} | {lines[-3].strip()}"])
+        return ChainOutcome(0, 0, [f"{name}: {lines[-1]} | {lines[-3].strip()}"])
 
 
 def main() -> int:

@@ -83,7 +83,7 @@ class LinearAttention(nn.Module):
         return x + self.project(y)
 
 
-class Deformed(nn.Module):
+class DeformableConvolution(nn.Module):
     """A deformable convolution (Dai et al. 2017), whose offsets a convolution computes."""
 
     def __init__(self, channels: int) -> None:
@@ -119,7 +119,7 @@ def with_attention(attention: Callable[[int], nn.Module]) -> nn.Module:
     return model
 
 
-def standardized() -> nn.Module:
+def standardized_resnet() -> nn.Module:
     """Return a ResNet with standardized weights and group norms."""
     model = small_resnet(partial(nn.GroupNorm, 8))
     for block in (m for m in model.modules() if isinstance(m, BasicBlock)):
@@ -132,7 +132,7 @@ def standardized() -> nn.Module:
     return model
 
 
-def spectral() -> nn.Module:
+def spectral_resnet() -> nn.Module:
     """Return a ResNet whose convolutions have spectral norms as hooks (Miyato et al. 2018)."""
     model = small_resnet()
     for block in (m for m in model.modules() if isinstance(m, BasicBlock)):
@@ -146,12 +146,12 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "own_instance_norm": partial(small_resnet, partial(nn.InstanceNorm2d, affine=True)),
     "own_plain_instance_norm": partial(small_resnet, nn.InstanceNorm2d),
     "own_layer_norm": partial(small_resnet, partial(nn.GroupNorm, 1)),
-    "own_standardized": standardized,
+    "own_standardized": standardized_resnet,
     "own_eca": partial(with_attention, EfficientAttention),
     "own_cbam": partial(with_attention, SpatialAttention),
     "own_glu": partial(with_attention, GatedAttention),
     "own_linear_attention": partial(with_attention, LinearAttention),
-    "own_deformable": partial(with_attention, Deformed),
-    "own_spectral_norm": spectral,
+    "own_deformable": partial(with_attention, DeformableConvolution),
+    "own_spectral_norm": spectral_resnet,
     "own_layer_scale": partial(with_attention, LayerScale),
 }

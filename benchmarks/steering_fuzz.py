@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from benchmarks.report import Report, argument_parser, progress_bar
-from benchmarks.steering_models import SMALL, seeded, train_step
+from benchmarks.steering_models import SMALL, make_seeded, train_step
 from revacnn_lightning import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal
@@ -59,7 +59,7 @@ WEIGHTS = {
 
 
 @dataclass
-class Tally:
+class FuzzTally:
     """What happened to one network."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -71,10 +71,10 @@ class Tally:
 class Fuzzer:
     """One network in training that receives random edits."""
 
-    def __init__(self, name: str, seed: int, tally: Tally) -> None:
+    def __init__(self, name: str, seed: int, tally: FuzzTally) -> None:
         self.name, self.seed, self.tally = name, seed, tally
         self.random = random.Random(f"{name} {seed}")
-        self.model = seeded(SMALL[name], seed)
+        self.model = make_seeded(SMALL[name], seed)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.editor = Editor(self.model, [self.optimizer])
         generator = torch.Generator().manual_seed(seed)
@@ -101,14 +101,14 @@ class Fuzzer:
     def apply_random_edit(self) -> bool:
         """Request one random edit. Return whether it was applied."""
         request = self.random_request()
-        before = snapshot(self.model, self.optimizer)
+        before = copy_training_state(self.model, self.optimizer)
         version = self.editor.version
         try:
             self.editor.apply(request, self.probe)
         except (EditRefusedError, EditFailedError) as error:
             refused = isinstance(error, EditRefusedError)
             self.tally.counts["refused" if refused else "rolled back"] += 1
-            if not is_same(before, snapshot(self.model, self.optimizer)):
+            if not are_equal_states(before, copy_training_state(self.model, self.optimizer)):
                 self.tally.errors.append(f"{self.name}: {request} was not rolled back: {error}")
             return False
         assert self.editor.version == version + 1
@@ -169,7 +169,7 @@ class Fuzzer:
 
     def check_replay(self) -> None:
         """Replay the journal on a new network and compare the outputs."""
-        replayed = seeded(SMALL[self.name], self.seed + 1)
+        replayed = make_seeded(SMALL[self.name], self.seed + 1)
         Journal.from_data(self.editor.journal.to_data()).replay(replayed)
         replayed.load_state_dict(self.model.state_dict())
         if not torch.equal(eval_output(replayed, self.x), eval_output(self.model, self.x)):
@@ -178,12 +178,12 @@ class Fuzzer:
 
     def check_immediate_undo(self, edits: int) -> None:
         """Apply edits and undo them without training in between."""
-        before = snapshot(self.model, self.optimizer)
+        before = copy_training_state(self.model, self.optimizer)
         applied = sum(self.apply_random_edit() for _ in range(edits))
         if applied:
-            edited = snapshot(self.model, self.optimizer)
+            edited = copy_training_state(self.model, self.optimizer)
             self.editor.apply(requests.Undo(applied), self.probe)
-            if not is_same(before, snapshot(self.model, self.optimizer)):
+            if not are_equal_states(before, copy_training_state(self.model, self.optimizer)):
                 self.tally.errors.append(f"{self.name}: undoing {applied} edits left a difference")
             self.tally.counts["undone"] += applied
             self.check_immediate_redo(before, edited, applied)
@@ -195,7 +195,7 @@ class Fuzzer:
         ids = {name: self.editor.filter_ids(name) for name, _ in self._convs()}
         for request, expected in ((requests.Redo(count), edited), (requests.Undo(count), before)):
             self.editor.apply(request, self.probe)
-            if not is_same(expected, snapshot(self.model, self.optimizer)):
+            if not are_equal_states(expected, copy_training_state(self.model, self.optimizer)):
                 self.tally.errors.append(f"{self.name}: {request} left a difference")
         if ids != {name: self.editor.filter_ids(name) for name, _ in self._convs()}:
             self.tally.errors.append(f"{self.name}: the ids differ after a redo and an undo")
@@ -215,7 +215,7 @@ class Fuzzer:
             self.check_replay()
 
 
-def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def copy_training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return copies of all tensors, gradients, optimizer state, sizes and torch's random state."""
     found: dict[str, Any] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -238,7 +238,7 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, An
     return found
 
 
-def is_same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def are_equal_states(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Return whether two snapshots are equal bit for bit."""
     return a.keys() == b.keys() and all(_is_equal(a[key], b[key]) for key in a)
 
@@ -258,9 +258,9 @@ def eval_output(model: nn.Module, x: Tensor) -> Tensor:
         return model(x)
 
 
-def fuzz(name: str, edits: int, seed: int, advance: Callable[[float], None]) -> Tally:
+def fuzz_network(name: str, edits: int, seed: int, advance: Callable[[float], None]) -> FuzzTally:
     """Run rounds on new initial weights each, until ``edits`` edits have been applied."""
-    tally = Tally()
+    tally = FuzzTally()
     start = perf_counter()
     while tally.counts["applied"] < edits and len(tally.errors) < MAX_ERRORS:
         before = tally.counts["applied"]
@@ -291,7 +291,7 @@ def main() -> int:
     applied = 0
     with progress_bar(edits_per_model * len(options.models)) as advance:
         for name in options.models:
-            tally = fuzz(name, edits_per_model, options.seed, advance)
+            tally = fuzz_network(name, edits_per_model, options.seed, advance)
             counts = (tally.counts[key] for key in counted)
             report.add_row(name, *counts, len(tally.errors), tally.seconds)
             report.save(options.json)

@@ -19,7 +19,7 @@ from torchvision.models.shufflenetv2 import ShuffleNetV2
 
 from revacnn_lightning.steering import EditPlan
 
-__all__ = ["SMALL", "eval_output", "randomized", "seeded", "train_step", "zeroed_output"]
+__all__ = ["SMALL", "eval_output", "make_seeded", "randomize_norms", "train_step", "zeroed_output"]
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -57,7 +57,7 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def make_seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Return the network with initial weights drawn from this seed."""
     torch.manual_seed(seed)
     with warnings.catch_warnings():
@@ -65,7 +65,7 @@ def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
         return make()
 
 
-def randomized(model: nn.Module, x: Tensor) -> nn.Module:
+def randomize_norms(model: nn.Module, x: Tensor) -> nn.Module:
     """Give the network batch-norm statistics of ``x`` and random affine values. Return it.
 
     A new batch norm holds only ones and zeros, and a new layer scale is nearly zero. Swapped

@@ -47,7 +47,7 @@ from benchmarks.library_networks import LIBRARIES
 from benchmarks.other_networks import OTHERS
 from benchmarks.report import Report, argument_parser, progress_bar
 from benchmarks.steering_families import FAMILIES
-from benchmarks.steering_models import eval_output, randomized, zeroed_output
+from benchmarks.steering_models import eval_output, randomize_norms, zeroed_output
 from revacnn_lightning import AddFilters, EditFailedError, EditRefusedError, RemoveFilters, Undo
 from revacnn_lightning.protocol.requests import Edit
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -95,17 +95,17 @@ MIN_SHUFFLE_EXACT = {"removed": 55, "added": 46}  # of its 56 convolutions
 HUGE = {"regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
 
 
-def family(name: str) -> str:
+def model_family(name: str) -> str:
     """Return the family of a model; a network that is no classifier of torchvision is its own."""
     if name in FAMILIES or name in OTHERS or name in LIBRARIES:
         return name
     return next(f for f in sorted(SMALLEST, key=len, reverse=True) if name.startswith(f))
 
 
-def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+def build_model(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """Return the model, a batch for the editor, and another batch to judge edits by."""
     if name in OTHERS or name in LIBRARIES:
-        return build_other(name)
+        return build_other_model(name)
     options: dict[str, Any] = {"num_classes": 100}
     pixels = 64
     if name in ("googlenet", "inception_v3"):
@@ -129,17 +129,17 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
         )
     model = model.double()
     x = torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
-    return randomized(model, x), x, torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
+    return randomize_norms(model, x), x, torch.randn(2, 3, pixels, pixels, dtype=torch.float64)
 
 
-def build_other(name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return a network that is no classifier of torchvision, as `build` does."""
+def build_other_model(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network that is no classifier of torchvision, as `build_model` does."""
     make, shape = {**OTHERS, **LIBRARIES}[name]
     count = 4 if name in OTHERS else 2
     torch.manual_seed(0)
     model = make().double()
     x = torch.randn(count, *shape, dtype=torch.float64)
-    return randomized(model, x), x, torch.randn(count, *shape, dtype=torch.float64)
+    return randomize_norms(model, x), x, torch.randn(count, *shape, dtype=torch.float64)
 
 
 def small_maxvit(pixels: int) -> nn.Module:
@@ -171,12 +171,12 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-class Subject:
+class EditedModel:
     """One model under test."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.model, x, self.unseen = build(name)
+        self.model, x, self.unseen = build_model(name)
         self.editor = Editor(self.model)
         self.probe = ForwardProbe([partial(self.model, x)])
         self.unedited = eval_output(self.model, self.unseen)
@@ -187,7 +187,7 @@ class Subject:
         selection = LayerSelection("all") if name in ALL_LAYERS else LayerSelection()
         self.layers = [name for name, _ in selection.select(self.model)]
 
-    def judge(self, layer: str, request: Edit) -> str:
+    def judge_edit(self, layer: str, request: Edit) -> str:
         """Apply an edit, undo it, and return its outcome."""
         removal = isinstance(request, RemoveFilters)
         try:
@@ -222,7 +222,7 @@ class Subject:
         )
 
 
-class Outcomes(NamedTuple):
+class ModelOutcomes(NamedTuple):
     """Results of one model: counts by ("removed" or "added", outcome)."""
 
     layers: int
@@ -236,9 +236,11 @@ class Outcomes(NamedTuple):
         return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
 
 
-def judge_model(name: str, budget: float, seed: int, advance: Callable[[float], None]) -> Outcomes:
+def judge_model(
+    name: str, budget: float, seed: int, advance: Callable[[float], None]
+) -> ModelOutcomes:
     """Remove and add a filter in each layer, in random order, for ``budget`` seconds."""
-    subject = Subject(name)
+    subject = EditedModel(name)
     layers = list(subject.layers)
     random.Random(seed).shuffle(layers)
     start, tested = perf_counter(), 0
@@ -247,15 +249,15 @@ def judge_model(name: str, budget: float, seed: int, advance: Callable[[float], 
         if perf_counter() - start > budget:
             break
         width = filter_count(subject.model.get_submodule(layer))
-        counts["removed", subject.judge(layer, RemoveFilters(layer, [width // 3]))] += 1
-        counts["added", subject.judge(layer, AddFilters(layer))] += 1
+        counts["removed", subject.judge_edit(layer, RemoveFilters(layer, [width // 3]))] += 1
+        counts["added", subject.judge_edit(layer, AddFilters(layer))] += 1
         tested += 1
         advance(1 / len(layers))
     advance(1 - tested / len(layers))
     if not subject.is_restored():
         counts["removed", "wrong"] += 1
         subject.examples["wrong undo"] = f"{name}: undo did not restore the weights"
-    return Outcomes(len(layers), tested, counts, list(subject.examples.values()))
+    return ModelOutcomes(len(layers), tested, counts, list(subject.examples.values()))
 
 
 def classifiers() -> list[str]:
@@ -265,7 +267,7 @@ def classifiers() -> list[str]:
     return [*found, *FAMILIES]
 
 
-def check_outcomes(report: Report, outcomes: dict[str, Outcomes]) -> None:
+def check_outcomes(report: Report, outcomes: dict[str, ModelOutcomes]) -> None:
     """Check that nothing is wrong, and how many edits are exact where it is easy."""
 
     def count(names: list[str], *kinds: str) -> int:
@@ -274,7 +276,7 @@ def check_outcomes(report: Report, outcomes: dict[str, Outcomes]) -> None:
             outcomes[n].counts[edit, kind] for n in names for edit in edits for kind in kinds
         )
 
-    plain = [name for name in outcomes if family(name) not in NOT_PLAIN]
+    plain = [name for name in outcomes if model_family(name) not in NOT_PLAIN]
     report.check_at_most("wrong", count(list(outcomes), "wrong"), 0)
     inexact = count(plain, "wrong", "rolled back", "mixed")
     report.check_at_most("plain families, neither exact nor refused", inexact, 0)
@@ -286,12 +288,12 @@ def check_outcomes(report: Report, outcomes: dict[str, Outcomes]) -> None:
             report.check_at_least(f"{SHUFFLE}, {edit} exactly of 56", exact, limit)
 
 
-def _check_families(report: Report, outcomes: dict[str, Outcomes]) -> None:
+def _check_families(report: Report, outcomes: dict[str, ModelOutcomes]) -> None:
     """Check the share of good outcomes in each family, and report the lowest one."""
-    families: dict[str, list[Outcomes]] = {}
+    families: dict[str, list[ModelOutcomes]] = {}
     for name, found in outcomes.items():
-        if family(name) not in KNOWN_LIMITS:
-            families.setdefault(family(name), []).append(found)
+        if model_family(name) not in KNOWN_LIMITS:
+            families.setdefault(model_family(name), []).append(found)
     exact = ("exact", "rounding")
     for title, limit, edits, good, others in (
         ("exact or announced", MIN_ANNOUNCED, ("removed", "added"), (*exact, "mixed"), ()),
@@ -307,7 +309,10 @@ def _check_families(report: Report, outcomes: dict[str, Outcomes]) -> None:
 
 
 def _share(
-    members: Sequence[Outcomes], edits: Sequence[str], good: Sequence[str], left_out: Sequence[str]
+    members: Sequence[ModelOutcomes],
+    edits: Sequence[str],
+    good: Sequence[str],
+    left_out: Sequence[str],
 ) -> float:
     """Return the share of the ``good`` outcomes of these edits in those that are not left out."""
     counts: Counter[str] = Counter()
@@ -344,7 +349,7 @@ def main() -> int:
         "One filter removed and one added, per layer (fp64)",
         ["model", "layers", "tested", "removed", "added", "s"],
     )
-    outcomes: dict[str, Outcomes] = {}
+    outcomes: dict[str, ModelOutcomes] = {}
     with progress_bar(len(names)) as advance:
         for name in names:
             budget = QUICK_SECONDS if options.quick else options.budget

@@ -39,8 +39,8 @@ from benchmarks.page_metrics import (
     PageMetrics,
     PageStart,
     measure_page,
-    measure_start,
-    open_page,
+    measure_page_start,
+    open_network_page,
     percentile,
     wait_until_warm,
 )
@@ -68,7 +68,7 @@ MAX_AGE_GROWTH = 1.5  # last third of the time / first third
 LEGS = ("read", "sent", "received", "painted")
 
 
-class Plan(NamedTuple):
+class MeasurementPlan(NamedTuple):
     """Number and length of the measurements."""
 
     runs: int
@@ -94,15 +94,15 @@ class NetMetrics(NamedTuple):
     percent_per_tab: float | None = None
 
 
-def measure(net: str, plan: Plan) -> NetMetrics:
+def measure_network_page(net: str, plan: MeasurementPlan) -> NetMetrics:
     """Measure the page several times; slowed down; and the server load of more tabs."""
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         runtime = Path(folder)
         with training(runtime, "--net", net, "--hz", str(HZ)), serve(runtime) as (address, server):
-            open_page(browser, address).close()
+            open_network_page(browser, address).close()
             wait_until_warm(server)
-            starts = [measure_start(browser, address) for _ in range(STARTS)]
-            page = open_page(browser, address, reduced_motion=plan.reduced_motion)
+            starts = [measure_page_start(browser, address) for _ in range(STARTS)]
+            page = open_network_page(browser, address, reduced_motion=plan.reduced_motion)
             wait_until_warm(server)
             runs = [measure_page(page, server, plan.seconds) for _ in range(plan.runs)]
             if net != LARGE or plan.reduced_motion:
@@ -111,7 +111,7 @@ def measure(net: str, plan: Plan) -> NetMetrics:
             if not plan.more_tabs:
                 return NetMetrics(starts, runs, slow)
             for _ in range(plan.more_tabs):
-                open_page(browser, address)
+                open_network_page(browser, address)
             time.sleep(1.0)
             shared = [measure_page(page, server, plan.seconds) for _ in range(min(3, plan.runs))]
             added = median_server_percent(shared) - median_server_percent(runs)
@@ -200,10 +200,10 @@ def main() -> int:
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="check memory")
     parser.add_argument("--reduced-motion", action="store_true", help="paint updates only")
     options = parser.parse_args()
-    plan = Plan(options.runs, options.seconds, slow_seconds=60.0, more_tabs=2)
+    plan = MeasurementPlan(options.runs, options.seconds, slow_seconds=60.0, more_tabs=2)
     if options.quick:
         options.nets, options.edits = ["alexnet", LARGE], 0
-        plan = Plan(1, 4.0, slow_seconds=8.0, more_tabs=0)
+        plan = MeasurementPlan(1, 4.0, slow_seconds=8.0, more_tabs=0)
     if options.reduced_motion:
         options.edits, plan = 0, plan._replace(reduced_motion=True)
     report = Report(
@@ -223,7 +223,7 @@ def main() -> int:
     steps = len(options.nets) + bool(options.edits) + bool(options.soak)
     with progress_bar(steps) as advance:
         for net in options.nets:
-            report_net(report, net, measure(net, plan), plan.reduced_motion)
+            report_net(report, net, measure_network_page(net, plan), plan.reduced_motion)
             report.save(options.json)
             advance(1)
         if options.edits:

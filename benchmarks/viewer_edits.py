@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.page_metrics import open_page, percentile, resident_bytes, wait_until_warm
+from benchmarks.page_metrics import open_network_page, percentile, resident_bytes, wait_until_warm
 from benchmarks.report import Report
 from revacnn_lightning import AddFilters, RemoveFilters, Run, attach
 from tests.browser.chromium import chromium
@@ -102,7 +102,7 @@ def _time_edits(count: int) -> list[dict[str, Any]]:
         serve(Path(folder)) as (address, server),
         chromium() as browser,
     ):
-        page = open_page(browser, address)
+        page = open_network_page(browser, address)
         wait_until_warm(server)
         edits = []
         for i in range(count + 1):
@@ -121,7 +121,7 @@ def report_soak(report: Report, minutes: float) -> None:
             training(runtime, "--net", "resnet18", "--hz", "20"),
             serve(runtime) as (address, server),
         ):
-            page = open_page(browser, address)
+            page = open_network_page(browser, address)
             wait_until_warm(server)
             start = time.monotonic()
             with attach(next(runtime.glob("*.json"))) as run:

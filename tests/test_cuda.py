@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.steering_models import SMALL, randomized, seeded, train_step
+from benchmarks.steering_models import SMALL, make_seeded, randomize_norms, train_step
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters, Undo
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import STATISTICS, Recorder
@@ -50,7 +50,7 @@ def images_on(device: str) -> Tensor:
 
 
 def resnet() -> nn.Module:
-    return randomized(seeded(SMALL["resnet"], 0), images_on("cpu"))
+    return randomize_norms(make_seeded(SMALL["resnet"], 0), images_on("cpu"))
 
 
 def record(model: nn.Module, batches: int) -> list[Any]:

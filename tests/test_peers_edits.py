@@ -10,23 +10,23 @@ from torch import nn
 from benchmarks.peers import ReVACNN, Tool, TorchPruning
 from benchmarks.peers.networks import NETWORKS
 from benchmarks.peers.tool import Observed
-from benchmarks.peers_edits import EXACT, OPTIMIZERS, check, measure, rows
+from benchmarks.peers_edits import EXACT, OPTIMIZERS, add_checks, measure_edit, result_rows
 from benchmarks.report import Report
 
 
 @pytest.mark.parametrize("edit", ["remove", "add"])
 @pytest.mark.parametrize("name", ["plain + linear", "grouped"])
 def test_an_edit_of_revacnn_keeps_all_that_survives(name: str, edit: str) -> None:
-    result = measure(ReVACNN, NETWORKS[name], OPTIMIZERS["Adam"], edit)
+    result = measure_edit(ReVACNN, NETWORKS[name], OPTIMIZERS["Adam"], edit)
     report = Report("", [])
-    check(report, result | {"network": name, "edit": edit})
+    add_checks(report, result | {"network": name, "edit": edit})
     assert report.checks
     assert [one for one in report.checks if not one["ok"]] == []
 
 
 def test_a_new_optimizer_keeps_no_state() -> None:
     pytest.importorskip("torch_pruning")
-    result = measure(TorchPruning, NETWORKS["residual"], OPTIMIZERS["momentum"], "remove")
+    result = measure_edit(TorchPruning, NETWORKS["residual"], OPTIMIZERS["momentum"], "remove")
     assert result["output"] <= EXACT
     assert result["state"] == 0.0
     assert result["loss"] > EXACT
@@ -48,7 +48,7 @@ class Damaging(ReVACNN):
 
 
 def test_a_wrong_edit_is_found() -> None:
-    result = measure(Damaging, NETWORKS["plain + linear"], OPTIMIZERS["momentum"], "remove")
+    result = measure_edit(Damaging, NETWORKS["plain + linear"], OPTIMIZERS["momentum"], "remove")
     assert result["output"] > EXACT
     assert 0.0 < result["state"] < 1.0
     assert result["loss"] > EXACT
@@ -68,7 +68,7 @@ class Failing(ReVACNN):
 
 
 def test_what_a_tool_lacks_is_named() -> None:
-    absent, *failing, growth = rows([Absent, Failing], quick=True)
+    absent, *failing, growth = result_rows([Absent, Failing], quick=True)
     assert absent == {"tool": "Absent", "outcome": "not installed"}
     assert {row["outcome"] for row in failing} == {"failed: ValueError: no group"}
     assert (growth["edit"], growth["outcome"]) == ("add", "not offered")

@@ -4,9 +4,9 @@
 
 1. The same edits in several ranks and in one process (`one_process`).
 2. A resume from the checkpoint of an edited run, and of a plain one (`resume`).
-3. What agreement, an edit and the new wrapper cost (`costs`).
-4. A rank that is stopped, and one that is killed (`lost_rank`).
-5. Random edits; all ranks are compared after each (`random_edits`).
+3. What agreement, an edit and the new wrapper cost (`measure_costs`).
+4. A rank that is stopped, and one that is killed (`check_lost_rank`).
+5. Random edits; all ranks are compared after each (`check_random_edits`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.distributed.costs import costs
-from benchmarks.distributed.lost_rank import lost_rank
-from benchmarks.distributed.one_process import against_one_process
-from benchmarks.distributed.random_edits import random_edits
-from benchmarks.distributed.resume import resumed, resumed_in_new_buckets
+from benchmarks.distributed.costs import measure_costs
+from benchmarks.distributed.lost_rank import check_lost_rank
+from benchmarks.distributed.one_process import compare_with_one_process
+from benchmarks.distributed.random_edits import check_random_edits
+from benchmarks.distributed.resume import check_resume, check_resume_in_new_buckets
 from benchmarks.report import Report, argument_parser
 from revacnn_lightning.runtime.ranks import agreement
 
@@ -43,14 +43,14 @@ def main() -> int:
     edits = 20 if options.quick else options.edits
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        against_one_process(report, options.processes, folder)
-        resumed(report, options.processes, folder / "resume")
+        compare_with_one_process(report, options.processes, folder)
+        check_resume(report, options.processes, folder / "resume")
         if not options.quick:
-            resumed_in_new_buckets(report, options.processes, folder / "buckets")
-        costs(report, options.processes, 40, folder)
-        lost_rank(report, 6.0 if options.quick else 30.0, folder / "lost")
+            check_resume_in_new_buckets(report, options.processes, folder / "buckets")
+        measure_costs(report, options.processes, 40, folder)
+        check_lost_rank(report, 6.0 if options.quick else 30.0, folder / "lost")
         report.save(options.json)
-        random_edits(report, options.processes, edits, folder)
+        check_random_edits(report, options.processes, edits, folder)
     return report.finish(options.json, options.check)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.distributed.driver import median_ms, new_driver, train
-from benchmarks.distributed.networks import Module, loader, normalized_net
+from benchmarks.distributed.driver import make_editing_callback, median_ms, train_in_processes
+from benchmarks.distributed.networks import ClassifierModule, make_loader, normalized_net
 from benchmarks.report import Report
 from benchmarks.training_loops import resnet18
 from revacnn_lightning import AddFilters
 from revacnn_lightning.runtime.ranks import agreement
 
-__all__ = ["costs"]
+__all__ = ["measure_costs"]
 
 EDITED = "net.layer1.0.conv1"
 # Batches before the end. A request without a viewer waits for some batches.
@@ -22,7 +22,7 @@ EDITS_FROM_END = (60, 48, 36, 24, 12)
 EDITED_BATCHES = 64
 
 
-def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
+def measure_costs(report: Report, processes: int, steps: int, folder: Path) -> None:
     """Measure agreement in batches without a request, then some edits of a ResNet-18."""
     alone, shown = agreement.IDLE_SECONDS_BETWEEN, agreement.SECONDS_BETWEEN
     for label, make_net, count, gap in (
@@ -31,12 +31,12 @@ def costs(report: Report, processes: int, steps: int, folder: Path) -> None:
         ("resnet18", resnet18, 4 * steps, alone),
     ):
         agreement.IDLE_SECONDS_BETWEEN = gap  # also of the processes that are started
-        module = Module(make_net)
+        module = ClassifierModule(make_net)
         is_edited = label == "resnet18"
         edits = {count - each: AddFilters(EDITED, 1) for each in EDITS_FROM_END if is_edited}
-        driver = new_driver(folder, lambda batch, _, edits=edits: edits.get(batch))
-        data = loader(count, 4 * processes, torch.float32, processes)
-        results = train(module, data, folder / label, processes, driver)
+        driver = make_editing_callback(folder, lambda batch, _, edits=edits: edits.get(batch))
+        data = make_loader(count, 4 * processes, torch.float32, processes)
+        results = train_in_processes(module, data, folder / label, processes, driver)
         first = results[0]
         idle = count - EDITED_BATCHES
         cost = max(sum(each["costs"][: 2 * idle]) / idle for each in results)  # two calls per batch

@@ -15,15 +15,22 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
-from benchmarks.distributed.networks import run_module
+from benchmarks.distributed.networks import forward_batch
 from revacnn_lightning import ReVACNN
 from revacnn_lightning.runtime.ranks.data_parallel_rewrapper import DataParallelRewrapper
 from revacnn_lightning.runtime.ranks.processes import TrainingProcesses
 
-__all__ = ["Driver", "Scripted", "make_trainer", "median_ms", "new_driver", "train"]
+__all__ = [
+    "EditingCallback",
+    "ScriptedRequests",
+    "make_editing_callback",
+    "make_trainer",
+    "median_ms",
+    "train_in_processes",
+]
 
 
-class Driver(pl.Callback):
+class EditingCallback(pl.Callback):
     """Requests edits in the first process, and writes what a run shows when it ends.
 
     Args:
@@ -59,8 +66,8 @@ class Driver(pl.Callback):
             (TrainingProcesses, "begin_batch"),
             (TrainingProcesses, "resume_all_ranks"),
         ):
-            timed(kind, name, self.costs)
-        timed(DataParallelRewrapper, "update", self.wraps)
+            time_method(kind, name, self.costs)
+        time_method(DataParallelRewrapper, "update", self.wraps)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         editor = self.revacnn._editor
@@ -101,7 +108,7 @@ class Driver(pl.Callback):
             torch.save(pl_module.state_dict(), self.folder / "weights.pt")
 
 
-def timed(kind: type, name: str, seconds: list[float]) -> None:
+def time_method(kind: type, name: str, seconds: list[float]) -> None:
     """Let a method of a class append how long each call takes."""
     method = getattr(kind, name)
 
@@ -134,12 +141,12 @@ def is_same_everywhere(module: nn.Module, optimizers: Sequence[Any]) -> bool:
     return bool(outcome)
 
 
-def train(
+def train_in_processes(
     module: pl.LightningModule,
     data: DataLoader[Any],
     folder: Path,
     processes: int,
-    driver: Driver,
+    driver: EditingCallback,
     callbacks: Sequence[pl.Callback] = (),
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -169,11 +176,11 @@ def make_trainer(
     )  # fmt: skip
 
 
-def new_driver(folder: Path, *args: Any, **options: Any) -> Driver:
-    return Driver(ReVACNN(forward=run_module), folder, *args, **options)
+def make_editing_callback(folder: Path, *args: Any, **options: Any) -> EditingCallback:
+    return EditingCallback(ReVACNN(forward=forward_batch), folder, *args, **options)
 
 
-class Scripted:
+class ScriptedRequests:
     """The requests of a script, one after the other, each at its batch or as soon as possible."""
 
     def __init__(self, script: dict[int, Any]) -> None:

@@ -20,12 +20,17 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.distributed.driver import is_same_everywhere
-from benchmarks.distributed.networks import Module, loader, normalized_net, run_module
+from benchmarks.distributed.networks import (
+    ClassifierModule,
+    forward_batch,
+    make_loader,
+    normalized_net,
+)
 from benchmarks.report import Report
 from revacnn_lightning import AddFilters, ReVACNN, attach
 from revacnn_lightning.errors import RevacnnError
 
-__all__ = ["lost_rank"]
+__all__ = ["check_lost_rank"]
 
 LIMIT = 3.0  # seconds until a client names a rank
 LAYER = "net.0"
@@ -34,7 +39,7 @@ ATTEMPTS = 3
 SHIFT = 1.7  # seconds by which the next attempt kills later, between two looks of Lightning
 
 
-class Ranks(pl.Callback):
+class RankRecorder(pl.Callback):
     """Writes the pid of each rank, and after each edit whether all ranks are the same."""
 
     def __init__(self, folder: Path, revacnn: ReVACNN) -> None:
@@ -57,19 +62,19 @@ class Ranks(pl.Callback):
         (self.folder / f"widths{trainer.global_rank}").write_text(json.dumps(widths))
 
 
-def train(folder: Path) -> None:
+def train_in_two_ranks(folder: Path) -> None:
     """Train in two ranks until the process is ended."""
-    revacnn = ReVACNN(forward=run_module, connection_file=folder / "run.json")
+    revacnn = ReVACNN(forward=forward_batch, connection_file=folder / "run.json")
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
-        callbacks=[revacnn, Ranks(folder, revacnn)], max_epochs=-1,
+        callbacks=[revacnn, RankRecorder(folder, revacnn)], max_epochs=-1,
         use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(Module(normalized_net), loader(100, 8, torch.float32))
+    trainer.fit(ClassifierModule(normalized_net), make_loader(100, 8, torch.float32))
 
 
-def lost_rank(report: Report, seconds: float, folder: Path) -> None:
+def check_lost_rank(report: Report, seconds: float, folder: Path) -> None:
     """Stop a rank for ``seconds``, then kill it.
 
     Every five seconds, Lightning kills rank 0 if another rank has ended. Where that comes before
@@ -170,4 +175,4 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(Path(sys.argv[1]))
+    train_in_two_ranks(Path(sys.argv[1]))

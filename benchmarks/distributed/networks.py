@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-__all__ = ["Module", "PartOfProcess", "loader", "normalized_net", "plain_net", "run_module"]
+__all__ = [
+    "ClassifierModule",
+    "ProcessShareSampler",
+    "forward_batch",
+    "make_loader",
+    "normalized_net",
+    "plain_net",
+]
 
 PIXELS = 12
 
@@ -33,7 +40,7 @@ def normalized_net() -> nn.Module:
     )  # fmt: skip
 
 
-class Module(pl.LightningModule):
+class ClassifierModule(pl.LightningModule):
     def __init__(self, make_net: Callable[[], nn.Module]) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -50,12 +57,12 @@ class Module(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
-def run_module(module: Any, batch: Any) -> Any:
+def forward_batch(module: Any, batch: Any) -> Any:
     """Run the network on a batch: with this argument of the callback, no step is recorded."""
     return module(batch[0])
 
 
-class PartOfProcess(Sampler[int]):
+class ProcessShareSampler(Sampler[int]):
     """Gives item i to process i modulo their number; Lightning's own sampler would shuffle them."""
 
     def __init__(self, size: int) -> None:
@@ -75,7 +82,7 @@ def _rank_and_processes() -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def loader(count: int, size: int, dtype: torch.dtype, processes: int = 1) -> DataLoader[Any]:
+def make_loader(count: int, size: int, dtype: torch.dtype, processes: int = 1) -> DataLoader[Any]:
     """Return ``count`` global batches, sorted such that each process gets its part of each."""
     generator = torch.Generator().manual_seed(1)
     shape = (count, processes, size // processes, 3, PIXELS, PIXELS)
@@ -84,4 +91,4 @@ def loader(count: int, size: int, dtype: torch.dtype, processes: int = 1) -> Dat
     if processes > 1:  # as `PartOfProcess` divides them
         images, labels = images.transpose(1, 2), labels.transpose(1, 2)
     data = TensorDataset(images.reshape(-1, 3, PIXELS, PIXELS), labels.reshape(-1))
-    return DataLoader(data, batch_size=size // processes, sampler=PartOfProcess(len(data)))
+    return DataLoader(data, batch_size=size // processes, sampler=ProcessShareSampler(len(data)))

@@ -11,12 +11,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.distributed.driver import Scripted, new_driver, train
-from benchmarks.distributed.networks import Module, loader, plain_net
+from benchmarks.distributed.driver import (
+    ScriptedRequests,
+    make_editing_callback,
+    train_in_processes,
+)
+from benchmarks.distributed.networks import ClassifierModule, make_loader, plain_net
 from benchmarks.report import Report
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, Redo, RemoveFilters, Undo
 
-__all__ = ["against_one_process"]
+__all__ = ["compare_with_one_process"]
 
 STEPS = 50
 EDITED = 1_000  # batches before, during which the edits are made
@@ -32,18 +36,24 @@ SCRIPT: dict[int, Any] = {
 }
 
 
-def against_one_process(report: Report, processes: int, folder: Path) -> None:
+def compare_with_one_process(report: Report, processes: int, folder: Path) -> None:
     """Compare the weights with those of one process, with the edits before the same batches."""
-    several, one = Module(plain_net).double(), Module(plain_net).double()
+    several, one = ClassifierModule(plain_net).double(), ClassifierModule(plain_net).double()
     size = 4 * processes
-    data = loader(EDITED + STEPS, size, torch.float64, processes)
-    [first, *_] = train(
-        several, data, folder / "several", processes, new_driver(folder, Scripted(SCRIPT))
+    data = make_loader(EDITED + STEPS, size, torch.float64, processes)
+    [first, *_] = train_in_processes(
+        several,
+        data,
+        folder / "several",
+        processes,
+        make_editing_callback(folder, ScriptedRequests(SCRIPT)),
     )
     bodies = iter(SCRIPT.values())
     steps = {step: next(bodies) for step, _, _ in first["applied"]}
-    driver = new_driver(folder, lambda batch, _: steps.get(batch))
-    [single] = train(one, loader(EDITED + STEPS, size, torch.float64), folder / "one", 1, driver)
+    driver = make_editing_callback(folder, lambda batch, _: steps.get(batch))
+    [single] = train_in_processes(
+        one, make_loader(EDITED + STEPS, size, torch.float64), folder / "one", 1, driver
+    )
     is_before_last = bool(steps) and max(steps) <= EDITED
     same_steps = is_before_last and [step for step, _, _ in single["applied"]] == list(steps)
     weights, expected = several.state_dict(), one.state_dict()

@@ -12,13 +12,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.distributed.driver import Driver, median_ms, new_driver, train
-from benchmarks.distributed.networks import Module, loader, normalized_net
+from benchmarks.distributed.driver import (
+    EditingCallback,
+    make_editing_callback,
+    median_ms,
+    train_in_processes,
+)
+from benchmarks.distributed.networks import ClassifierModule, make_loader, normalized_net
 from benchmarks.report import Report
 from benchmarks.steering_fuzz import Fuzzer
 from revacnn_lightning import ControlRun, Redo, Undo
 
-__all__ = ["random_edits"]
+__all__ = ["check_random_edits"]
 
 
 class RandomRequests(Fuzzer):
@@ -27,7 +32,7 @@ class RandomRequests(Fuzzer):
     def __init__(self, seed: int, edits: int) -> None:
         self.random = random.Random(seed)
         self.edits = edits
-        self.driver: Driver | None = None
+        self.driver: EditingCallback | None = None
 
     def __call__(self, batch: int, module: Any) -> Any:
         assert self.driver is not None
@@ -45,12 +50,12 @@ class RandomRequests(Fuzzer):
         return self.random_request()
 
 
-def random_edits(report: Report, processes: int, edits: int, folder: Path) -> None:
+def check_random_edits(report: Report, processes: int, edits: int, folder: Path) -> None:
     requests = RandomRequests(0, edits)
-    driver = requests.driver = new_driver(folder, requests, compare=True)
-    module = Module(normalized_net)
-    results = train(
-        module, loader(64, 8, torch.float32), folder / "random", processes, driver,
+    driver = requests.driver = make_editing_callback(folder, requests, compare=True)
+    module = ClassifierModule(normalized_net)
+    results = train_in_processes(
+        module, make_loader(64, 8, torch.float32), folder / "random", processes, driver,
         max_epochs=edits,
     )  # fmt: skip
     first = results[0]

@@ -4,7 +4,7 @@ DistributedDataParallel sorts the gradients into buckets: in the first step afte
 model in the order of the parameters, from the second step on in the order in which they arrive.
 The place of a gradient in its bucket decides in which order gloo adds up those of more than two
 ranks. Therefore the first step after a resume rounds differently from that of the run that was not
-interrupted, in any training; `resumed_in_new_buckets` measures by how much, with ReVACNN and
+interrupted, in any training; `check_resume_in_new_buckets` measures by how much, with ReVACNN and
 without it. The buckets are the only reason if the run continues bit for bit where
 
 - the buckets stay as they are: with ``find_unused_parameters``;
@@ -24,12 +24,17 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from benchmarks.distributed.driver import Scripted, make_trainer, new_driver, train
-from benchmarks.distributed.networks import Module, loader, normalized_net
+from benchmarks.distributed.driver import (
+    ScriptedRequests,
+    make_editing_callback,
+    make_trainer,
+    train_in_processes,
+)
+from benchmarks.distributed.networks import ClassifierModule, make_loader, normalized_net
 from benchmarks.report import Report
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters
 
-__all__ = ["resumed", "resumed_in_new_buckets"]
+__all__ = ["check_resume", "check_resume_in_new_buckets"]
 
 BATCHES = 100  # of an epoch; the edits are made in the first epoch
 SAME_BUCKETS = "ddp_fork_find_unused_parameters_true"
@@ -40,7 +45,7 @@ EDITS = {
 }  # fmt: skip
 
 
-class Loaded(pl.Callback):
+class CheckLoadedTensors(pl.Callback):
     """Counts the tensors of each rank that differ from the checkpoint right after loading it.
 
     Args:
@@ -62,21 +67,23 @@ class Loaded(pl.Callback):
         (self.folder / f"loaded{trainer.global_rank}.json").write_text(json.dumps(result))
 
 
-def resumed(report: Report, processes: int, folder: Path) -> None:
+def check_resume(report: Report, processes: int, folder: Path) -> None:
     """Edit in the first epoch, resume from its end."""
-    whole = Module(normalized_net)
-    data = loader(BATCHES * processes, 4, torch.float32)
-    driver = new_driver(folder, Scripted(EDITS))
-    first, *_ = train(
+    whole = ClassifierModule(normalized_net)
+    data = make_loader(BATCHES * processes, 4, torch.float32)
+    driver = make_editing_callback(folder, ScriptedRequests(EDITS))
+    first, *_ = train_in_processes(
         whole, data, folder / "whole", processes, driver, [_saving(folder)],
         max_epochs=2, strategy=SAME_BUCKETS,
     )  # fmt: skip
     checkpoint = folder / NAME
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
     for count in sorted({processes, 2, 1}, reverse=True):
-        again, own = Module(normalized_net), folder / f"resumed{count}"
-        train(  # in fewer ranks, the batches would be others: the weights are only loaded
-            again, data, own, count, new_driver(folder), [Loaded(checkpoint, own)],
+        again, own = ClassifierModule(normalized_net), folder / f"resumed{count}"
+        # In fewer ranks, the batches would be others: the weights are only loaded.
+        train_in_processes(
+            again, data, own, count, make_editing_callback(folder),
+            [CheckLoadedTensors(checkpoint, own)],
             max_epochs=2 if count == processes else 1, resume=checkpoint, strategy=SAME_BUCKETS,
         )  # fmt: skip
         expected = whole.state_dict() if count == processes else saved
@@ -97,7 +104,7 @@ def _check_loaded(report: Report, name: str, folder: Path, processes: int) -> No
     report.check_at_most(f"{name}: different tensors after loading, all ranks", different, 0)
 
 
-class WrapAgain(pl.Callback):
+class RewrapNetwork(pl.Callback):
     """Makes the wrapper of the network again before the second epoch, as a resume there does."""
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -107,17 +114,17 @@ class WrapAgain(pl.Callback):
             trainer.strategy.configure_ddp()
 
 
-def resumed_in_new_buckets(report: Report, processes: int, folder: Path) -> None:
+def check_resume_in_new_buckets(report: Report, processes: int, folder: Path) -> None:
     """Resume in as many ranks, with the buckets of "ddp", an edited run and one without ReVACNN."""
     differences = {}
     for kind, run in (("without ReVACNN", _run_plain), ("edited", _run_edited)):
         for wraps_again in (False, True):
             own = folder / f"{kind} {wraps_again}"
-            whole, callbacks = Module(normalized_net), [_saving(own)]
+            whole, callbacks = ClassifierModule(normalized_net), [_saving(own)]
             if wraps_again:
-                callbacks.append(WrapAgain())
+                callbacks.append(RewrapNetwork())
             edits = run(whole, processes, own / "whole", callbacks, None)
-            again = Module(normalized_net)
+            again = ClassifierModule(normalized_net)
             run(again, processes, own / "resumed", [], own / NAME)
             expected = dict(_tensors(whole.state_dict()))
             different = differences[kind, wraps_again] = _differing(expected, again.state_dict())
@@ -135,22 +142,30 @@ def resumed_in_new_buckets(report: Report, processes: int, folder: Path) -> None
 
 
 def _run_plain(
-    module: Module, processes: int, folder: Path, callbacks: list[pl.Callback], resume: Path | None
+    module: ClassifierModule,
+    processes: int,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    resume: Path | None,
 ) -> int:
-    data = loader(BATCHES * processes, 4, torch.float32)
+    data = make_loader(BATCHES * processes, 4, torch.float32)
     trainer = make_trainer(folder, processes, callbacks, max_epochs=2)
     trainer.fit(module, data, ckpt_path=resume)
     return 0
 
 
 def _run_edited(
-    module: Module, processes: int, folder: Path, callbacks: list[pl.Callback], resume: Path | None
+    module: ClassifierModule,
+    processes: int,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    resume: Path | None,
 ) -> int:
     """Edit in the first epoch; return how often."""
-    data = loader(BATCHES * processes, 4, torch.float32)
-    script = Scripted({} if resume else EDITS)
-    first, *_ = train(
-        module, data, folder, processes, new_driver(folder, script), callbacks,
+    data = make_loader(BATCHES * processes, 4, torch.float32)
+    script = ScriptedRequests({} if resume else EDITS)
+    first, *_ = train_in_processes(
+        module, data, folder, processes, make_editing_callback(folder, script), callbacks,
         max_epochs=2, resume=resume,
     )  # fmt: skip
     return len(first["applied"])

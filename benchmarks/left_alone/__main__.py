@@ -25,7 +25,7 @@ import sys
 from collections.abc import Iterator
 
 from benchmarks.left_alone import cases  # noqa: F401 - fills the table
-from benchmarks.left_alone.judge import OK, Verdict
+from benchmarks.left_alone.judge import OK, CaseVerdict
 from benchmarks.left_alone.processes import judge_in_processes
 from benchmarks.left_alone.registry import CASES
 from benchmarks.report import Report, argument_parser, progress
@@ -45,7 +45,7 @@ def main() -> int:
     names = options.only or [n for n, c in CASES.items() if c.quick or not options.quick]
     found = judge_in_processes(names, options.jobs, options.seconds, options.accelerator)
     report = Report("Trainings with ReVACNN", ["group", "case", *COLUMNS, "s"])
-    verdicts: list[Verdict] = []
+    verdicts: list[CaseVerdict] = []
     for verdict in progress(found, "training", len(names)):
         verdicts.append(verdict)
         report.add_row(CASES[verdict.case].group, verdict.case, *_cells(verdict), verdict.seconds)
@@ -65,7 +65,7 @@ def main() -> int:
 COLUMNS = ("callback", "client", "edits", "left")
 
 
-def _cells(verdict: Verdict) -> Iterator[str]:
+def _cells(verdict: CaseVerdict) -> Iterator[str]:
     for column in COLUMNS:
         text = getattr(verdict, column)
         if column == "edits" and text == OK:
@@ -75,7 +75,7 @@ def _cells(verdict: Verdict) -> Iterator[str]:
         yield text if len(text) <= 30 else "fails"
 
 
-def _details(verdict: Verdict) -> Iterator[str]:
+def _details(verdict: CaseVerdict) -> Iterator[str]:
     for column in COLUMNS:
         if getattr(verdict, column) != OK:
             yield f"{verdict.case} · {column}: {getattr(verdict, column)}"

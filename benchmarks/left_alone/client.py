@@ -29,13 +29,13 @@ from revacnn_lightning.protocol.requests import (
     Patch,
 )
 
-__all__ = ["Attach"]
+__all__ = ["ClientAttachment"]
 
 REPLY_SECONDS = 30.0
 REFRESH_SECONDS = 0.25  # a viewer repeats what it shows
 
 
-class Attach(pl.Callback):
+class ClientAttachment(pl.Callback):
     """Pauses every fit before its second batch until a client in a thread has opened a layer.
 
     It must stand before ReVACNN in the trainer's list.
@@ -170,7 +170,7 @@ class Attach(pl.Callback):
         except EditRefusedError:
             return  # the run has ended
 
-    def missing(self) -> str:
+    def missing_messages(self) -> str:
         """Return what a client expects and has not received, in words."""
         if not self.observable or self.problems:
             return ""

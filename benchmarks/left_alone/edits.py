@@ -9,18 +9,18 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.left_alone.client import Attach
+from benchmarks.left_alone.client import ClientAttachment
 from benchmarks.left_alone.exactness import (
-    View,
+    ModuleSnapshot,
     eval_outputs,
     group_faults,
-    is_gain,
+    is_weight_norm_gain,
     masked_outputs,
-    names_a_part,
+    names_part_of_training,
     output_fault,
     removed_entries,
+    snapshot_module,
     state_faults,
-    view_of,
 )
 from benchmarks.left_alone.registry import Case
 from revacnn_lightning import (
@@ -35,15 +35,15 @@ from revacnn_lightning.protocol.messages import Applied, Refused
 from revacnn_lightning.protocol.requests import Edit
 from revacnn_lightning.runtime.request_queue import PendingRequest
 
-__all__ = ["AfterEdit", "BeforeEdit", "EditScript"]
+__all__ = ["EditScript", "JudgeEditsAfter", "SubmitEditsBefore"]
 
 # Views before edits, by script. As attributes of a callback they would be copies of the model,
 # which the edits would have to keep up to date.
-_VIEWS: dict[int, View] = {}
+_VIEWS: dict[int, ModuleSnapshot] = {}
 FIRST_BATCH = 3  # counted from 1; the client attaches before the second
 
 
-def edits_of(layer: str) -> list[list[Edit]]:
+def edits_for_layer(layer: str) -> list[list[Edit]]:
     """Return edits of a layer, in groups. Those of a group are submitted at one boundary."""
     return [
         [AddFilters(layer, 2)],
@@ -64,7 +64,7 @@ class EditScript:
         unchecked: Why an output was not compared; empty if all were.
     """
 
-    def __init__(self, case: Case, revacnn: ReVACNN, client: Attach) -> None:
+    def __init__(self, case: Case, revacnn: ReVACNN, client: ClientAttachment) -> None:
         self.revacnn, self.client = revacnn, client
         self.faults: list[str] = []
         self.refusals: list[str] = []
@@ -81,32 +81,36 @@ class EditScript:
         """Return nothing: workers of a data loader may get a copy with the trainer."""
         return {}
 
-    def begin_fit(self) -> None:
+    def restart_script(self) -> None:
         """Start the script again."""
         self._todo, self._pending, self._batch, self._has_begun = [], [], 0, False
         _VIEWS.pop(id(self), None)
 
-    def before(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
+    def submit_next_edits(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any
+    ) -> None:
         """Submit the next group, if the last one was handled."""
         self._batch += 1
         # A batch may come before the pause in which the client chooses a layer.
         if self._batch >= FIRST_BATCH and self.client.layer and not self._has_begun:
-            self._todo, self._has_begun = edits_of(self.client.layer), True
+            self._todo, self._has_begun = edits_for_layer(self.client.layer), True
         if self._todo and not self._pending:
             self._submit(self._todo.pop(0))
         if self._pending:
             removes = isinstance(self._pending[0][0], RemoveFilters)
-            view = view_of(trainer, module, self._outputs(module, batch), removes)
+            view = snapshot_module(trainer, module, self._outputs(module, batch), removes)
             _VIEWS[id(self)] = view
 
-    def after(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
+    def judge_handled_edits(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any
+    ) -> None:
         """Judge the group, if it was handled at this boundary."""
         before, pending = _VIEWS.get(id(self)), self._pending
         if before is None or not pending or any(each.reply is None for _, each in pending):
             return
         del _VIEWS[id(self)]
         self._pending = []
-        now = view_of(trainer, module, self._outputs(module, batch))
+        now = snapshot_module(trainer, module, self._outputs(module, batch))
         refused = [(edit, each.reply) for edit, each in pending if isinstance(each.reply, Refused)]
         for edit, reply in refused:
             self._judge_refusal(edit, reply.reason, trainer, module)
@@ -119,7 +123,7 @@ class EditScript:
         if not faults:
             self.exact += len(pending) - len(refused)
 
-    def end(self) -> None:
+    def note_missing_edits(self) -> None:
         """Note what could not be submitted."""
         if self.client.layer and not self.exact and not self.refusals and not self.faults:
             self.faults.append("no edit was handled")
@@ -138,8 +142,8 @@ class EditScript:
     def _compare(
         self,
         pending: list[tuple[Edit, PendingRequest]],
-        before: View,
-        now: View,
+        before: ModuleSnapshot,
+        now: ModuleSnapshot,
         run: Callable[[Any], Any],
     ) -> list[str]:
         edit = pending[0][0]
@@ -156,7 +160,7 @@ class EditScript:
             if any("change as well" in note for note in applied[0].plan.notes):
                 self.unchecked = "removal changes a normalization over channels"
                 return []
-            if any(is_gain(name) for name in before.parameters):
+            if any(is_weight_norm_gain(name) for name in before.parameters):
                 self.unchecked = "removal rescales the gain of a weight norm"
                 return []
             expected = None
@@ -177,7 +181,7 @@ class EditScript:
             self.faults.append(f"{name}: {reason}")
         elif "forward raised" in reason and not ("forward=" in reason or "after the" in reason):
             self.faults.append(f"{name}: the reason does not name ReVACNN(forward=...): {reason}")
-        elif not isinstance(edit, Undo) and not names_a_part(reason, trainer, module):
+        elif not isinstance(edit, Undo) and not names_part_of_training(reason, trainer, module):
             self.faults.append(f"{name}: the reason names no layer or holder: {reason}")
 
     def _outputs(self, module: pl.LightningModule, batch: Any) -> list[Tensor] | None:
@@ -188,27 +192,27 @@ class EditScript:
             return None
 
 
-class BeforeEdit(pl.Callback):
+class SubmitEditsBefore(pl.Callback):
     """Stands before ReVACNN in the list of callbacks."""
 
     def __init__(self, script: EditScript) -> None:
         self.script = script
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.script.begin_fit()
+        self.script.restart_script()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
-        self.script.before(trainer, pl_module, batch)
+        self.script.submit_next_edits(trainer, pl_module, batch)
 
 
-class AfterEdit(pl.Callback):
+class JudgeEditsAfter(pl.Callback):
     """Stands after ReVACNN in the list of callbacks."""
 
     def __init__(self, script: EditScript) -> None:
         self.script = script
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
-        self.script.after(trainer, pl_module, batch)
+        self.script.judge_handled_edits(trainer, pl_module, batch)
 
 
 def _output_of_images(module: Any, batch: Any) -> Any:

@@ -17,16 +17,16 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = [
     "Cuts",
-    "View",
+    "ModuleSnapshot",
     "eval_outputs",
     "group_faults",
-    "is_ready",
+    "is_initialized",
     "masked_outputs",
-    "names_a_part",
+    "names_part_of_training",
     "output_fault",
     "removed_entries",
+    "snapshot_module",
     "state_faults",
-    "view_of",
 ]
 
 TOLERANCE = 300  # rounding units, relative to the largest output
@@ -36,7 +36,7 @@ Output = Callable[[Any, Any], Any]
 
 
 @dataclass
-class View:
+class ModuleSnapshot:
     """A module at one moment.
 
     Attributes:
@@ -56,20 +56,20 @@ class View:
     twin: nn.Module | None
 
 
-def view_of(
+def snapshot_module(
     trainer: pl.Trainer,
     module: pl.LightningModule,
     outputs: list[Tensor] | None,
     with_twin: bool = False,
-) -> View:
+) -> ModuleSnapshot:
     """Return copies of everything that is compared."""
     held = [id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]]
     named = dict(module.named_parameters())
     own = {id(p) for p in named.values()}
-    return View(
-        parameters={n: p.detach().clone() for n, p in named.items() if is_ready(p)},
+    return ModuleSnapshot(
+        parameters={n: p.detach().clone() for n, p in named.items() if is_initialized(p)},
         state={
-            **{n: b.detach().clone() for n, b in module.named_buffers() if is_ready(b)},
+            **{n: b.detach().clone() for n, b in module.named_buffers() if is_initialized(b)},
             **_optimizer_tensors(trainer, module),
         },
         outputs=outputs,
@@ -79,7 +79,7 @@ def view_of(
     )
 
 
-def is_ready(tensor: Tensor) -> bool:
+def is_initialized(tensor: Tensor) -> bool:
     """Return False for a parameter of a lazy module that has not run yet."""
     return not nn.parameter.is_lazy(tensor)
 
@@ -116,7 +116,7 @@ def _twin(module: nn.Module) -> nn.Module | None:
 def eval_outputs(module: nn.Module, output: Callable[[Any], Any]) -> list[Tensor]:
     """Return the floating-point outputs in evaluation mode. The module is as before."""
     modes = [(each, each.training) for each in module.modules()]
-    buffers = [(b, b.clone()) for b in module.buffers() if is_ready(b)]
+    buffers = [(b, b.clone()) for b in module.buffers() if is_initialized(b)]
     try:
         module.eval()
         with torch.random.fork_rng(), torch.no_grad():
@@ -130,7 +130,7 @@ def eval_outputs(module: nn.Module, output: Callable[[Any], Any]) -> list[Tensor
                 buffer.copy_(value)
 
 
-def output_fault(expected: list[Tensor], now: View) -> str:
+def output_fault(expected: list[Tensor], now: ModuleSnapshot) -> str:
     """Return how the output differs from what is expected; "" if it is equal up to rounding."""
     outputs = now.outputs or []
     if [t.shape for t in expected] != [t.shape for t in outputs]:
@@ -148,7 +148,9 @@ def output_fault(expected: list[Tensor], now: View) -> str:
     return ""
 
 
-def masked_outputs(before: View, removed: dict[str, Cuts], output: Output) -> list[Tensor]:
+def masked_outputs(
+    before: ModuleSnapshot, removed: dict[str, Cuts], output: Output
+) -> list[Tensor]:
     """Return the outputs of the copy of before, with everything set to zero that was removed."""
     assert before.twin is not None
     parameters = dict(before.twin.named_parameters())
@@ -163,7 +165,7 @@ def masked_outputs(before: View, removed: dict[str, Cuts], output: Output) -> li
 # ---------------------------------------------------------------------- tensors
 
 
-def state_faults(before: View, now: View) -> list[str]:
+def state_faults(before: ModuleSnapshot, now: ModuleSnapshot) -> list[str]:
     """Compare bit by bit: nothing was applied, or all of it was undone."""
     then, here = {**before.parameters, **before.state}, {**now.parameters, **now.state}
     if then.keys() != here.keys():
@@ -172,7 +174,7 @@ def state_faults(before: View, now: View) -> list[str]:
     return [f"{changed[0]} is not as it was"] if changed else []
 
 
-def group_faults(before: View, now: View) -> list[str]:
+def group_faults(before: ModuleSnapshot, now: ModuleSnapshot) -> list[str]:
     """Check that each trainable parameter is in as many groups as before.
 
     A new one must be in one. It may be in none if no optimizer trains those around it.
@@ -199,20 +201,20 @@ def _groups_around(name: str, groups: Mapping[str, int]) -> int:
     return 0
 
 
-def removed_entries(before: View, now: View) -> tuple[dict[str, Cuts], str]:
+def removed_entries(before: ModuleSnapshot, now: ModuleSnapshot) -> tuple[dict[str, Cuts], str]:
     """Return what was cut out of each parameter; and a fault if something else has changed."""
     if before.parameters.keys() != now.parameters.keys():
         return {}, f"new or gone: {sorted(before.parameters.keys() ^ now.parameters.keys())[:3]}"
     found = {}
     for name, old in before.parameters.items():
-        cuts = [] if is_gain(name) else _cuts(old, now.parameters[name])
+        cuts = [] if is_weight_norm_gain(name) else _cuts(old, now.parameters[name])
         if cuts is None:
             return {}, f"{name}: what survives is changed"
         found[name] = cuts
     return found, ""
 
 
-def is_gain(name: str) -> bool:
+def is_weight_norm_gain(name: str) -> bool:
     """Return whether a parameter is the gain of a weight norm.
 
     Where inputs are removed, it is rescaled, so that the surviving weights stay as they were.
@@ -273,7 +275,7 @@ def _is_floating(value: Any) -> bool:
 # ---------------------------------------------------------------------- reasons
 
 
-def names_a_part(reason: str, trainer: Any, module: nn.Module) -> bool:
+def names_part_of_training(reason: str, trainer: Any, module: nn.Module) -> bool:
     """Return whether a reason names a layer, parameter, class, callback or argument."""
     names = {name for name, _ in module.named_modules() if name}
     names |= {name for name, _ in module.named_parameters()}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["differences", "fingerprint", "hash_of"]
+__all__ = ["differing_paths", "fingerprint", "hash_of"]
 
 MAX_DEPTH = 12
 SIMPLE = (str, bytes, int, float, complex, bool, type(None))
@@ -39,7 +39,7 @@ def hash_of(value: Any) -> str:
     return hashlib.sha1(text.encode()).hexdigest()[:12]
 
 
-def differences(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
+def differing_paths(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
     """Return the paths whose values differ, or that only one has."""
     return [path for path in {**a, **b} if a.get(path) != b.get(path)]
 

@@ -14,27 +14,27 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from benchmarks.left_alone.client import Attach
-from benchmarks.left_alone.edits import AfterEdit, BeforeEdit, EditScript
-from benchmarks.left_alone.fingerprint import differences
+from benchmarks.left_alone.client import ClientAttachment
+from benchmarks.left_alone.edits import EditScript, JudgeEditsAfter, SubmitEditsBefore
+from benchmarks.left_alone.fingerprint import differing_paths
 from benchmarks.left_alone.leftovers import (
-    connection_files,
-    global_state,
-    left_on,
-    listening,
+    connection_file_names,
+    global_torch_state,
+    hooks_and_attributes_on,
     new_threads,
+    still_open_endpoints,
 )
 from benchmarks.left_alone.registry import Case
-from benchmarks.left_alone.training import Training, isolated
+from benchmarks.left_alone.training import Training, isolated_training
 from revacnn_lightning import ReVACNN
 
-__all__ = ["OK", "Verdict", "judge"]
+__all__ = ["OK", "CaseVerdict", "judge_case"]
 
 OK = "ok"
 
 
 @dataclass
-class Verdict:
+class CaseVerdict:
     """The result of one case. Each column holds what went wrong; "ok" if nothing did."""
 
     case: str
@@ -58,7 +58,7 @@ class Verdict:
 
 
 @dataclass
-class Result:
+class TrainingResult:
     """What is left of one training."""
 
     fingerprint: dict[str, str]
@@ -82,11 +82,11 @@ class LogCollector(logging.Handler):
             self.found.append(f"{record.getMessage()} ({record.exc_info[1]!r})")
 
 
-def judge(case: Case) -> Verdict:
+def judge_case(case: Case) -> CaseVerdict:
     """Train plainly, with the callback, with a client, and with edits; and compare."""
     began = time.perf_counter()
-    verdict = Verdict(case.name)
-    plain = run(case, lambda own: own)
+    verdict = CaseVerdict(case.name)
+    plain = run_case(case, lambda own: own)
     if (plain.error != "None") != case.raises:
         verdict.callback = f"the plain training ends with {plain.error}"
         return verdict
@@ -97,39 +97,45 @@ def judge(case: Case) -> Verdict:
     return verdict
 
 
-def judge_callback(case: Case, plain: Result, verdict: Verdict) -> str:
+def judge_callback(case: Case, plain: TrainingResult, verdict: CaseVerdict) -> str:
     """The callback stands first; nobody is attached."""
-    result = run(case, lambda own: [ReVACNN(), *own])
+    result = run_case(case, lambda own: [ReVACNN(), *own])
     return _difference(case, plain, result, verdict)
 
 
-def judge_client(case: Case, plain: Result, verdict: Verdict) -> str:
+def judge_client(case: Case, plain: TrainingResult, verdict: CaseVerdict) -> str:
     """The callback stands last; a client opens a layer and a filter."""
-    clients: list[Attach] = []
+    clients: list[ClientAttachment] = []
 
     def add(own: list[pl.Callback]) -> list[pl.Callback]:
         revacnn = ReVACNN()
-        clients.append(Attach(revacnn, case.observable, case.layer))
+        clients.append(ClientAttachment(revacnn, case.observable, case.layer))
         return [*own, clients[-1], revacnn]
 
-    result = run(case, add, clients)
+    result = run_case(case, add, clients)
     return _first(_client_faults(clients)) or _difference(case, plain, result, verdict)
 
 
-def judge_edits(case: Case, plain: Result, verdict: Verdict) -> str:
+def judge_edits(case: Case, plain: TrainingResult, verdict: CaseVerdict) -> str:
     """A client is attached, and edits are applied between the batches."""
-    clients: list[Attach] = []
+    clients: list[ClientAttachment] = []
     scripts: list[EditScript] = []
 
     def add(own: list[pl.Callback]) -> list[pl.Callback]:
         revacnn = ReVACNN()
-        clients.append(Attach(revacnn, case.observable, case.layer))
+        clients.append(ClientAttachment(revacnn, case.observable, case.layer))
         scripts.append(EditScript(case, revacnn, clients[-1]))
-        return [clients[-1], BeforeEdit(scripts[-1]), revacnn, AfterEdit(scripts[-1]), *own]
+        return [
+            clients[-1],
+            SubmitEditsBefore(scripts[-1]),
+            revacnn,
+            JudgeEditsAfter(scripts[-1]),
+            *own,
+        ]
 
-    result = run(case, add, clients)
+    result = run_case(case, add, clients)
     for script in scripts:
-        script.end()
+        script.note_missing_edits()
     verdict.exact = sum(script.exact for script in scripts)
     verdict.refusals = [r for script in scripts for r in script.refusals]
     verdict.unchecked = _first([s.unchecked for s in scripts if s.unchecked])
@@ -148,27 +154,29 @@ def judge_edits(case: Case, plain: Result, verdict: Verdict) -> str:
     return _first(faults) or OK
 
 
-def run(case: Case, add_callbacks: Any, clients: list[Attach] | None = None) -> Result:
+def run_case(
+    case: Case, add_callbacks: Any, clients: list[ClientAttachment] | None = None
+) -> TrainingResult:
     """Run a case in one mode."""
     package_log, collector = logging.getLogger("revacnn_lightning"), LogCollector()
     package_log.addHandler(collector)
-    before, threads = global_state(), threading.enumerate()
+    before, threads = global_torch_state(), threading.enumerate()
     try:
-        with isolated() as (folder, caught):
+        with isolated_training() as (folder, caught):
             training = Training(folder, add_callbacks)
-            training.complete(case.train)
-            left = left_on(training)
+            training.run_to_end(case.train)
+            left = hooks_and_attributes_on(training)
             fingerprint = training.fingerprint()
             for client in clients or []:
                 client.detach()
-            after = global_state()
+            after = global_torch_state()
             global_left = [
-                *differences(_texts(before), _texts(after)),
+                *differing_paths(_texts(before), _texts(after)),
                 *(f"thread {name}" for name in new_threads(threads)),
-                *(f"file {name}" for name in connection_files(folder.parent / "runtime")),
-                *(f"port {e}" for c in clients or [] for e in listening(c.endpoints)),
+                *(f"file {name}" for name in connection_file_names(folder.parent / "runtime")),
+                *(f"port {e}" for c in clients or [] for e in still_open_endpoints(c.endpoints)),
             ]
-            return Result(
+            return TrainingResult(
                 fingerprint,
                 left,
                 training.batches,
@@ -182,15 +190,17 @@ def run(case: Case, add_callbacks: Any, clients: list[Attach] | None = None) -> 
         gc.collect()
 
 
-def _difference(case: Case, plain: Result, result: Result, verdict: Verdict) -> str:
+def _difference(
+    case: Case, plain: TrainingResult, result: TrainingResult, verdict: CaseVerdict
+) -> str:
     """Return what differs from the plain training; "ok" if nothing does."""
-    changed = differences(plain.fingerprint, result.fingerprint)
+    changed = differing_paths(plain.fingerprint, result.fingerprint)
     faults = list(result.internal_errors)
     if result.error != plain.error:
         faults.insert(0, f"died: {result.error}")
     if changed:
-        again = run(case, lambda own: own)
-        if differences(plain.fingerprint, again.fingerprint):
+        again = run_case(case, lambda own: own)
+        if differing_paths(plain.fingerprint, again.fingerprint):
             return f"the case is not deterministic: {changed[0]}"
         faults.append(f"not identical: {_describe(changed, plain, result)}")
     faults += _new_warnings(plain, result)
@@ -199,34 +209,36 @@ def _difference(case: Case, plain: Result, result: Result, verdict: Verdict) -> 
     return _first(faults) or OK
 
 
-def _describe(changed: list[str], plain: Result, result: Result) -> str:
+def _describe(changed: list[str], plain: TrainingResult, result: TrainingResult) -> str:
     place = changed[0]
     then, now = plain.fingerprint.get(place), result.fingerprint.get(place)
     more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
     return f"{place}: {then} -> {now}{more}"
 
 
-def _judge_leftovers(mode: str, left: list[str], result: Result, verdict: Verdict) -> None:
+def _judge_leftovers(
+    mode: str, left: list[str], result: TrainingResult, verdict: CaseVerdict
+) -> None:
     found = left + result.global_left
     if found and verdict.left == OK:
         verdict.left = f"{mode}: {found[0]}"
 
 
-def _left(plain: Result, result: Result, places: Iterable[str]) -> list[str]:
+def _left(plain: TrainingResult, result: TrainingResult, places: Iterable[str]) -> list[str]:
     return [
         f"{place}: {plain.left.get(place)} -> {result.left.get(place)}"
-        for place in differences(plain.left, result.left)
+        for place in differing_paths(plain.left, result.left)
         if place in places
     ]
 
 
-def _new_warnings(plain: Result, result: Result) -> list[str]:
+def _new_warnings(plain: TrainingResult, result: TrainingResult) -> list[str]:
     return [f"warns: {text}" for text in sorted(result.warnings - plain.warnings)]
 
 
-def _client_faults(clients: list[Attach]) -> list[str]:
+def _client_faults(clients: list[ClientAttachment]) -> list[str]:
     faults = [fault for client in clients for fault in client.problems]
-    missing = [client.missing() for client in clients if client.run is not None]
+    missing = [client.missing_messages() for client in clients if client.run is not None]
     return faults + [text for text in missing if text]
 
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from benchmarks.left_alone.training import Training
 
-__all__ = ["global_state", "left_on", "listening"]
+__all__ = ["global_torch_state", "hooks_and_attributes_on", "still_open_endpoints"]
 
 # Namespaces in which no function may be replaced.
 PATCHABLE: tuple[Any, ...] = (
@@ -29,7 +29,7 @@ PATCHABLE: tuple[Any, ...] = (
 THREAD_SECONDS = 5.0  # a thread may take a moment to end
 
 
-def left_on(training: Training) -> dict[str, str]:
+def hooks_and_attributes_on(training: Training) -> dict[str, str]:
     """Return what hangs on the modules, parameters and optimizers: place -> number or names."""
     found: dict[str, str] = {}
     for i, root in enumerate(training.modules):
@@ -60,7 +60,7 @@ def _tensor_hooks(tensor: torch.Tensor) -> dict[str, str]:
     return {**found, "attributes": str(sorted(k for k in vars(tensor) if "dynamo" not in k))}
 
 
-def global_state() -> dict[str, Any]:
+def global_torch_state() -> dict[str, Any]:
     """Return torch's global hooks, modes and flags, and the functions that can be patched."""
     owners = ("torch.nn.modules.module", "torch.optim.optimizer")
     found: dict[str, Any] = {
@@ -96,7 +96,7 @@ def new_threads(before: Iterable[threading.Thread]) -> list[str]:
     return []
 
 
-def listening(endpoints: Iterable[str]) -> list[str]:
+def still_open_endpoints(endpoints: Iterable[str]) -> list[str]:
     """Return those of the endpoints, such as ``tcp://127.0.0.1:4001``, that are still open."""
     deadline = time.monotonic() + THREAD_SECONDS
     open_ports = list(endpoints)
@@ -118,6 +118,6 @@ def _accepts(endpoint: str) -> bool:
     return True
 
 
-def connection_files(runtime: Path) -> list[str]:
+def connection_file_names(runtime: Path) -> list[str]:
     """Return the names of the files in a runtime directory."""
     return sorted(path.name for path in runtime.rglob("*")) if runtime.exists() else []

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from benchmarks.left_alone.judge import Verdict
+from benchmarks.left_alone.judge import CaseVerdict
 from benchmarks.left_alone.worker import MARK
 
 __all__ = ["judge_in_processes"]
@@ -23,7 +23,7 @@ CASES_PER_PROCESS = 12  # keep the consequences of a case from those that follow
 
 def judge_in_processes(
     names: list[str], jobs: int, seconds: float, accelerator: str
-) -> Iterator[Verdict]:
+) -> Iterator[CaseVerdict]:
     """Yield the verdict of each case as it arrives.
 
     Args:
@@ -35,7 +35,7 @@ def judge_in_processes(
     todo: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
     for i in range(0, len(names), CASES_PER_PROCESS):
         todo.put(names[i : i + CASES_PER_PROCESS])
-    found: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
+    found: queue.SimpleQueue[CaseVerdict] = queue.SimpleQueue()
 
     def work() -> None:
         while True:
@@ -56,7 +56,7 @@ def judge_in_processes(
 
 
 def _judge_chunk(
-    names: list[str], seconds: float, accelerator: str, found: queue.SimpleQueue[Verdict]
+    names: list[str], seconds: float, accelerator: str, found: queue.SimpleQueue[CaseVerdict]
 ) -> list[str]:
     """Judge cases in one process; return those that it did not reach."""
     process = subprocess.Popen(
@@ -81,11 +81,11 @@ def _judge_chunk(
         if line is None:
             break
         if line.startswith(MARK):
-            found.put(Verdict(**json.loads(line.removeprefix(MARK))))
+            found.put(CaseVerdict(**json.loads(line.removeprefix(MARK))))
             left.pop(0)
             limit = seconds
     if left:
-        found.put(Verdict(left.pop(0), callback=reason))
+        found.put(CaseVerdict(left.pop(0), callback=reason))
     _kill(process)
     reader.join()
     return left

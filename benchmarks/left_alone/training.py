@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.left_alone.fingerprint import fingerprint, hash_of
 
-__all__ = ["Training", "isolated"]
+__all__ = ["Training", "isolated_training"]
 
 RUNTIME_DIR = "REVACNN_RUNTIME_DIR"  # of the connection files
 QUIET: dict[str, Any] = {
@@ -33,7 +33,7 @@ QUIET: dict[str, Any] = {
 }
 
 
-class Observer(pl.Callback):
+class BatchObserver(pl.Callback):
     """Records the batches and the losses of a training."""
 
     def __init__(self, seen: dict[str, Any]) -> None:
@@ -67,9 +67,9 @@ class Training:
         self._seen: dict[str, Any] = {}
         self._kept: dict[str, Any] = {}
 
-    def trainer(self, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    def make_trainer(self, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
         """Return a quiet trainer with these callbacks, and those of the mode."""
-        observer = Observer(self._seen)
+        observer = BatchObserver(self._seen)
         trainer = pl.Trainer(
             **{
                 **QUIET,
@@ -94,11 +94,11 @@ class Training:
         **options: Any,
     ) -> pl.Trainer:
         """Train as ``Trainer(callbacks=callbacks, **options).fit(module, batches)`` does."""
-        trainer = self.trainer(*callbacks, **options)
-        self.run(trainer, module, batches, validation, datamodule, resume, weights_only)
+        trainer = self.make_trainer(*callbacks, **options)
+        self.fit_with(trainer, module, batches, validation, datamodule, resume, weights_only)
         return trainer
 
-    def run(
+    def fit_with(
         self,
         trainer: pl.Trainer,
         module: pl.LightningModule,
@@ -114,11 +114,11 @@ class Training:
         options = {} if weights_only is None else {"weights_only": weights_only}
         trainer.fit(module, batches, validation, datamodule=datamodule, ckpt_path=resume, **options)
 
-    def keep(self, name: str, value: Any) -> None:
+    def compare_also(self, name: str, value: Any) -> None:
         """Compare this value, too."""
         self._kept[name] = value
 
-    def complete(self, train: Callable[[Training], None]) -> None:
+    def run_to_end(self, train: Callable[[Training], None]) -> None:
         """Run the case. An exception that ends it is a result, too."""
         try:
             train(self)
@@ -151,7 +151,7 @@ class Training:
 
 
 @contextlib.contextmanager
-def isolated() -> Iterator[tuple[Path, list[warnings.WarningMessage]]]:
+def isolated_training() -> Iterator[tuple[Path, list[warnings.WarningMessage]]]:
     """Give a training its own folder and fresh random states; yield them and its warnings."""
     torch.manual_seed(1)
     np.random.seed(1)

@@ -11,7 +11,7 @@ import traceback
 import torch
 
 from benchmarks.left_alone import cases, training  # noqa: F401 - fills the table
-from benchmarks.left_alone.judge import Verdict, judge
+from benchmarks.left_alone.judge import CaseVerdict, judge_case
 from benchmarks.left_alone.registry import CASES
 
 MARK = "verdict:"  # in front of the lines that are meant for the parent
@@ -26,9 +26,9 @@ def main(accelerator: str, names: list[str]) -> None:
         if accelerator == "gpu":
             _make_cuda_deterministic()  # for each: a case may have changed it
         try:
-            verdict = judge(CASES[name])
+            verdict = judge_case(CASES[name])
         except Exception:  # noqa: BLE001 - of the benchmark itself; reported
-            verdict = Verdict(name, callback=f"benchmark: {traceback.format_exc()[-600:]}")
+            verdict = CaseVerdict(name, callback=f"benchmark: {traceback.format_exc()[-600:]}")
         print()  # a progress bar may not have ended its line
         print(MARK + json.dumps(verdict.to_dict()), flush=True)
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS", "Holder", "Subject", "silence"]
+__all__ = ["NETWORKS", "EditSubject", "FilterHolder", "silence_filters"]
 
 CLASSES = 10
 
 
-class Holder(NamedTuple):
+class FilterHolder(NamedTuple):
     """Where a parameter holds the filters of the edited layer.
 
     Filter ``f`` has the indices ``offset + f * block`` to ``offset + (f + 1) * block`` along
@@ -36,13 +36,13 @@ class Holder(NamedTuple):
         return [index for start in starts for index in range(start, start + self.block)]
 
 
-class Subject(NamedTuple):
+class EditSubject(NamedTuple):
     """A network, its edited layer, the filters to remove from it, and all that holds filters."""
 
     make: Callable[[], nn.Module]
     layer: str
     filters: list[int]
-    holders: list[Holder]
+    holders: list[FilterHolder]
 
 
 class Plain(nn.Module):
@@ -217,56 +217,56 @@ class SqueezeExcitation(_WithStem):
         return self.norm2(self.project(x * scale))
 
 
-def _rows(*parameters: str) -> list[Holder]:
+def _rows(*parameters: str) -> list[FilterHolder]:
     """Return the holders whose first dimension is the filters."""
-    return [Holder(parameter, 0) for parameter in parameters]
+    return [FilterHolder(parameter, 0) for parameter in parameters]
 
 
-def _norm(name: str) -> list[Holder]:
+def _norm(name: str) -> list[FilterHolder]:
     return _rows(f"{name}.weight", f"{name}.bias")
 
 
-NETWORKS: dict[str, Subject] = {
-    "plain + linear": Subject(
+NETWORKS: dict[str, EditSubject] = {
+    "plain + linear": EditSubject(
         Plain, "conv2", [3],
-        [*_rows("conv2.weight", "conv2.bias"), Holder("head.weight", 1, block=16)],
+        [*_rows("conv2.weight", "conv2.bias"), FilterHolder("head.weight", 1, block=16)],
     ),
-    "batch norm": Subject(
+    "batch norm": EditSubject(
         lambda: BatchNorm(8, 16), "conv1", [5],
-        [*_rows("conv1.weight"), *_norm("norm1"), Holder("conv2.weight", 1)],
+        [*_rows("conv1.weight"), *_norm("norm1"), FilterHolder("conv2.weight", 1)],
     ),
-    "residual": Subject(
+    "residual": EditSubject(
         lambda: Residual(12, 12), "stem", [4],
         [*_rows("stem.weight", "conv2.weight"), *_norm("stem_norm"), *_norm("norm2"),
-         Holder("conv1.weight", 1), Holder("head.weight", 1)],
+         FilterHolder("conv1.weight", 1), FilterHolder("head.weight", 1)],
     ),
-    "depthwise-separable": Subject(
+    "depthwise-separable": EditSubject(
         lambda: Separable(8, 12), "expand", [6],
         [*_rows("expand.weight", "depthwise.weight"), *_norm("norm1"), *_norm("norm2"),
-         Holder("project.weight", 1)],
+         FilterHolder("project.weight", 1)],
     ),
-    "grouped": Subject(
+    "grouped": EditSubject(
         lambda: Grouped(8, 12), "grouped", [1, 5, 9, 13],
-        [*_rows("grouped.weight"), *_norm("norm1"), Holder("conv2.weight", 1)],
+        [*_rows("grouped.weight"), *_norm("norm1"), FilterHolder("conv2.weight", 1)],
     ),
-    "concatenation": Subject(
+    "concatenation": EditSubject(
         lambda: Concatenated(8, 12), "branch1", [2],
-        [*_rows("branch1.weight"), *_norm("norm1"), Holder("mix.weight", 1)],
+        [*_rows("branch1.weight"), *_norm("norm1"), FilterHolder("mix.weight", 1)],
     ),
-    "U-Net": Subject(
+    "U-Net": EditSubject(
         lambda: UNet(8, 12), "stem", [3],
-        [*_rows("stem.weight"), *_norm("stem_norm"), Holder("middle.weight", 1),
-         Holder("decoder.weight", 1)],
+        [*_rows("stem.weight"), *_norm("stem_norm"), FilterHolder("middle.weight", 1),
+         FilterHolder("decoder.weight", 1)],
     ),
-    "squeeze-and-excitation": Subject(
+    "squeeze-and-excitation": EditSubject(
         lambda: SqueezeExcitation(8, 12), "conv1", [7],
         [*_rows("conv1.weight", "excite.weight", "excite.bias"), *_norm("norm1"),
-         Holder("reduce.weight", 1), Holder("project.weight", 1)],
+         FilterHolder("reduce.weight", 1), FilterHolder("project.weight", 1)],
     ),
 }  # fmt: skip
 
 
-def silence(model: nn.Module, subject: Subject) -> None:
+def silence_filters(model: nn.Module, subject: EditSubject) -> None:
     """Set everything of the subject's filters to zero, before the training.
 
     Behind a ReLU, such a filter never gets a gradient: neither its weights nor those that read it

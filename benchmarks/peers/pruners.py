@@ -33,7 +33,7 @@ class TorchPruning(Tool):
         import torch_pruning
 
         layer = self.network.get_submodule(self.subject.layer)
-        with observed(), self.timed():
+        with observed(), self.time_edit():
             graph = torch_pruning.DependencyGraph().build_dependency(
                 self.network, example_inputs=self.batches[0][0][:1]
             )
@@ -58,7 +58,7 @@ def resumed_from_pickle(tool: Tool, folder: Path) -> Tool:
     network = torch.load(folder / "model.pth", weights_only=False)
     optimizer = tool.make_optimizer(network.parameters())
     optimizer.load_state_dict(torch.load(folder / "optimizer.pth", weights_only=True))
-    return tool.continued(network, optimizer)
+    return tool.with_resumed_network(network, optimizer)
 
 
 class FasterAI(Tool):
@@ -82,12 +82,12 @@ class FasterAI(Tool):
 
         class Measured(PruneCallback):  # type: ignore[misc]
             def before_fit(self) -> None:
-                with tool.timed():
+                with tool.time_edit():
                     super().before_fit()
 
             def before_step(self) -> None:
                 preparation = tool.seconds
-                with observed(), tool.timed():
+                with observed(), tool.time_edit():
                     super().before_step()
                 tool.seconds += preparation
 

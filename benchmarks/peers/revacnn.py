@@ -42,7 +42,7 @@ class ReVACNN(Tool):
         request: Edit = AddFilters(layer)
         if edit == "remove":
             request = RemoveFilters(layer, self.subject.filters)
-        with observed(), self.timed():
+        with observed(), self.time_edit():
             self.editor.apply(request, self.probe)
         return []
 
@@ -66,6 +66,6 @@ class ReVACNN(Tool):
         state = checkpoint.find_edit_state(loaded)
         assert state is not None
         checkpoint.restore_entry_ages(network, [optimizer], state)
-        resumed = self.continued(network, optimizer)
+        resumed = self.with_resumed_network(network, optimizer)
         optimizer.load_state_dict(loaded["optimizer"])
         return resumed

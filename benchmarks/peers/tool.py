@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmarks.peers.networks import Subject
+from benchmarks.peers.networks import EditSubject
 from benchmarks.steering_models import train_step
 
 __all__ = ["Batch", "MakeOptimizer", "Observed", "Tool"]
@@ -47,7 +47,7 @@ class Tool(ABC):
         network: nn.Module,
         optimizer: Optimizer,
         make_optimizer: MakeOptimizer,
-        subject: Subject,
+        subject: EditSubject,
         batches: Sequence[Batch],
     ) -> None:
         self.network = network
@@ -85,12 +85,12 @@ class Tool(ABC):
         """Save the training and return one that continues it. Called only if `resumes`."""
         raise NotImplementedError
 
-    def continued(self, network: nn.Module, optimizer: Optimizer) -> Tool:
+    def with_resumed_network(self, network: nn.Module, optimizer: Optimizer) -> Tool:
         """Return the tool for another network in the same training."""
         return type(self)(network, optimizer, self.make_optimizer, self.subject, self.batches)
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
+    def time_edit(self) -> Iterator[None]:
         """Measure the duration of an edit."""
         start = perf_counter()
         yield

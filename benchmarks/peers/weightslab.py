@@ -56,7 +56,7 @@ class WeightsLab(Tool):
 
         layer = self.network.get_submodule(self.subject.layer)
         remove = edit == "remove"
-        with observed(), self.timed():
+        with observed(), self.time_edit():
             self.model.apply_architecture_op(
                 Operation.PRUNE if remove else Operation.ADD,
                 layer.get_module_id(),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from benchmarks.distributed.resume import Loaded
+from benchmarks.distributed.resume import CheckLoadedTensors
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, RemoveFilters, ReVACNN
 from revacnn_lightning.runtime.ranks import agreement
 from revacnn_lightning.steering.execution.peers import checksum
@@ -78,7 +78,7 @@ def run(folder: Path) -> None:
     revacnn, module = ReVACNN(), Net()
     edits, end = (EDITS_AFTER, "end.ckpt") if is_resumed else (EDITS, "edited.ckpt")
     script = Script(revacnn, edits, folder / end, ends_process=not is_resumed)
-    checks = [Loaded(checkpoint, folder)] if is_resumed else []
+    checks = [CheckLoadedTensors(checkpoint, folder)] if is_resumed else []
     trainer = make_trainer(folder, "ddp", [revacnn, script, *checks])
     trainer.fit(module, loader(BATCHES, 8), ckpt_path=checkpoint if is_resumed else None)
     report = {

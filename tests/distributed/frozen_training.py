@@ -18,7 +18,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
-from benchmarks.distributed.networks import PartOfProcess
+from benchmarks.distributed.networks import ProcessShareSampler
 from revacnn_lightning import Freeze, Redo, ReVACNN, ScaleLearningRate, Undo, Unfreeze
 from revacnn_lightning.runtime.ranks import agreement
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -151,7 +151,7 @@ def run(folder: Path) -> None:
     strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
     trainer = make_trainer(folder, strategy, [revacnn, script], use_distributed_sampler=False)
     data = loader(BATCHES, SIZE).dataset
-    sampler = PartOfProcess(BATCHES * SIZE)  # Lightning's own would shuffle
+    sampler = ProcessShareSampler(BATCHES * SIZE)  # Lightning's own would shuffle
     trainer.fit(module, DataLoader(data, batch_size=SIZE // 2, sampler=sampler))
     found = tensors_of(module, trainer.optimizers[0])
     report = {

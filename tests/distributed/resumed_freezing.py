@@ -18,7 +18,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.distributed.networks import PartOfProcess
+from benchmarks.distributed.networks import ProcessShareSampler
 from revacnn_lightning import Freeze, ReVACNN, Undo, Unfreeze
 from revacnn_lightning.runtime.ranks import agreement
 from tests.distributed.frozen_training import FrozenNet, tensors_of
@@ -92,7 +92,7 @@ def train(folder: Path, edits: Sequence[Any], checkpoint: str, resume: Path | No
         folder, strategy, [revacnn, run], use_distributed_sampler=False, limit_val_batches=2
     )
     data = loader(BATCHES, 2 * SIZE).dataset
-    sampler = PartOfProcess(BATCHES * 2 * SIZE)  # Lightning's own would shuffle
+    sampler = ProcessShareSampler(BATCHES * 2 * SIZE)  # Lightning's own would shuffle
     batches = DataLoader(data, batch_size=SIZE, sampler=sampler)
     trainer.fit(ValidatedNet(), batches, batches, ckpt_path=resume)
     return run

@@ -20,7 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.distributed.resume import Loaded
+from benchmarks.distributed.resume import CheckLoadedTensors
 from revacnn_lightning import (
     AddFilters,
     ControlRun,
@@ -313,7 +313,9 @@ def resume(folder: Path) -> None:
     """Compare, in each process, what is loaded with the checkpoint that `run_script` has saved."""
     [checkpoint] = (folder / "revacnn").glob("*.ckpt")
     strategy = DDPStrategy(start_method="fork")
-    trainer = make_trainer(folder, strategy, [ReVACNN(), Loaded(checkpoint, folder), Stop()])
+    trainer = make_trainer(
+        folder, strategy, [ReVACNN(), CheckLoadedTensors(checkpoint, folder), Stop()]
+    )
     trainer.fit(Net(), loader(FEW_BATCHES, 8), ckpt_path=checkpoint)
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from benchmarks.distributed.networks import PartOfProcess
+from benchmarks.distributed.networks import ProcessShareSampler
 from revacnn_lightning import AddFilters, Freeze, InsertLayer, Redo, RemoveFilters, ReVACNN, Undo
 from revacnn_lightning.runtime.ranks import agreement
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -157,7 +157,7 @@ def run(where: str, folder: Path) -> None:
         **OPTIONS[where],
     )  # fmt: skip
     processes, device = trainer.world_size, trainer.strategy.root_device
-    sampler = PartOfProcess(BATCHES * SIZE)  # Lightning's own would shuffle
+    sampler = ProcessShareSampler(BATCHES * SIZE)  # Lightning's own would shuffle
     data = loader(BATCHES, SIZE).dataset
     trainer.fit(module, DataLoader(data, batch_size=SIZE // processes, sampler=sampler))
     report: dict[str, Any] = {"different": script.different, "step": trainer.global_step}

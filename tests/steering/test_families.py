@@ -16,8 +16,8 @@ from benchmarks import steering_fuzz
 from benchmarks.steering_models import (
     SMALL,
     eval_output,
-    randomized,
-    seeded,
+    make_seeded,
+    randomize_norms,
     train_step,
     zeroed_output,
 )
@@ -29,9 +29,9 @@ PIXELS = 32
 
 
 def subject(name: str) -> tuple[nn.Module, Editor, ForwardProbe, Tensor]:
-    model = seeded(SMALL[name], 0).double()
+    model = make_seeded(SMALL[name], 0).double()
     x = torch.randn(2, 3, PIXELS, PIXELS, dtype=torch.float64)
-    randomized(model, x)
+    randomize_norms(model, x)
     unseen = torch.randn(2, 3, PIXELS, PIXELS, dtype=torch.float64)
     return model, Editor(model), ForwardProbe([partial(model, x)]), unseen
 
@@ -138,7 +138,7 @@ def test_auxiliary_heads_are_edited_too() -> None:
     """A head that only runs in training mode reads the edited channels (Inception)."""
     from torchvision.models.googlenet import GoogLeNet
 
-    model = seeded(partial(GoogLeNet, num_classes=10, aux_logits=True, init_weights=False), 0)
+    model = make_seeded(partial(GoogLeNet, num_classes=10, aux_logits=True, init_weights=False), 0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     x, y = torch.randn(2, 3, 64, 64), torch.tensor([1, 2])
     editor = Editor(model, [optimizer])

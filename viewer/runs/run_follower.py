@@ -258,11 +258,9 @@ class RunFollower:
     def _request_history_if_due(self, state: RunState) -> None:
         """Request the history of the run as soon as its layers are known, and after a cut."""
         run = self._run
-        if (
-            run is None
-            or state.structure is None
-            or self._history_requests > run.interruption_count
-        ):
+        if run is None or state.structure is None:
+            return
+        if self._history_requests > run.interruption_count:
             return
         if self._history_requests:
             state.note_interruption()

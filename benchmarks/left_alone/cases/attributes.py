@@ -45,7 +45,7 @@ class UncopiedAttributes(Classifier):
 def train_uncopied_attributes(training: Training) -> None:
     module = UncopiedAttributes()
     training.fit(module, batches())
-    training.keep("written", module.file.tell())
+    training.compare_also("written", module.file.tell())
     module.file.close()
 
 
@@ -75,8 +75,10 @@ class Containers(Classifier):
 def train_containers(training: Training) -> None:
     module = Containers()
     training.fit(module, batches())
-    training.keep("array", module.array)
-    training.keep("counts", (dict(module.counts), sorted(module.known), list(module.recent)))
+    training.compare_also("array", module.array)
+    training.compare_also(
+        "counts", (dict(module.counts), sorted(module.known), list(module.recent))
+    )
 
 
 class Guarded(Classifier):

@@ -194,7 +194,7 @@ def train_random_sampler(training: Training) -> None:
         DataLoader(data, batch_size=8, sampler=RandomSampler(data, generator=generator)),
         max_epochs=2,
     )
-    training.keep("generator", generator)
+    training.compare_also("generator", generator)
 
 
 @register_case()

@@ -173,16 +173,16 @@ class WithRate(Classifier):
 @register_case()
 def train_rate_finder(training: Training) -> None:
     module = WithRate()
-    trainer = training.trainer()
+    trainer = training.make_trainer()
     found = Tuner(trainer).lr_find(module, num_training=10)
-    training.keep("rates", found.results)
-    training.run(trainer, module)
+    training.compare_also("rates", found.results)
+    training.fit_with(trainer, module)
 
 
 @register_case()
 def train_batch_size_finder(training: Training) -> None:
     module = WithRate()
-    trainer = training.trainer()
+    trainer = training.make_trainer()
     Tuner(trainer).scale_batch_size(module, max_trials=2, steps_per_trial=4)
-    training.run(trainer, module)
-    training.keep("batch size", module.batch_size)
+    training.fit_with(trainer, module)
+    training.compare_also("batch size", module.batch_size)

@@ -96,22 +96,22 @@ def train_two_fits_of_one_trainer(training: Training) -> None:
     module = Classifier()
     trainer = training.fit(module, batches(10))
     trainer.fit_loop.max_epochs = 2
-    training.run(trainer, module, batches(10))
+    training.fit_with(trainer, module, batches(10))
 
 
 @register_case()
 def train_fits_of_two_modules(training: Training) -> None:
     trainer = training.fit(Classifier(), batches(10))
     trainer.fit_loop.max_epochs = 2
-    training.run(trainer, Classifier(conv_net()), batches(10))
+    training.fit_with(trainer, Classifier(conv_net()), batches(10))
 
 
 @register_case()
 def train_validated_and_tested(training: Training) -> None:
     module = Classifier()
-    trainer = training.trainer()
-    training.keep("before", trainer.validate(module, batches(2), verbose=False)[0].keys())
-    training.run(trainer, module, batches(10), batches(2))
+    trainer = training.make_trainer()
+    training.compare_also("before", trainer.validate(module, batches(2), verbose=False)[0].keys())
+    training.fit_with(trainer, module, batches(10), batches(2))
     trainer.validate(module, batches(2), verbose=False)
     trainer.test(module, batches(2), verbose=False)
     trainer.predict(module, torch.utils.data.DataLoader(batches(1).dataset[0][0][None]))

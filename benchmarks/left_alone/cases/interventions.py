@@ -210,7 +210,7 @@ def train_lambda_callback(training: Training) -> None:
         on_before_zero_grad=lambda *_: calls.append(-1),
     )
     training.fit(Classifier(), batches(), callback)
-    training.keep("calls", calls)
+    training.compare_also("calls", calls)
 
 
 @register_case()

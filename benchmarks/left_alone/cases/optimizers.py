@@ -123,7 +123,7 @@ def train_optimizer_hooks(training: Training) -> None:
             return optimizer
 
     training.fit(Hooked(), batches())
-    training.keep("calls", calls)
+    training.compare_also("calls", calls)
 
 
 @register_case(steerable=False)

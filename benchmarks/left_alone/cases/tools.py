@@ -145,14 +145,14 @@ class CountsOperations(TorchDispatchMode):
 def train_function_mode(training: Training) -> None:
     with CountsFunctions() as mode:
         training.fit(Classifier(), batches())
-    training.keep("calls", mode.count)
+    training.compare_also("calls", mode.count)
 
 
 @register_case()
 def train_dispatch_mode(training: Training) -> None:
     with CountsOperations() as mode:
         training.fit(Classifier(), batches())
-    training.keep("calls", mode.count)
+    training.compare_also("calls", mode.count)
 
 
 @register_case()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.steering_models import SMALL, seeded
+from benchmarks.steering_models import SMALL, make_seeded
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_after_edits_the_traces_are_equal(name: str) -> None:
-    model = seeded(SMALL[name], 0).train()
+    model = make_seeded(SMALL[name], 0).train()
     images = torch.randn(2, 3, 32, 32)
     probe = ForwardProbe([lambda: model(images)])
     editor = Editor(model, [])
