@@ -18,8 +18,8 @@ MIN_FILTERS, MAX_FILTERS = 4, 128  # of a layer
 WEAK = 0.05  # of the mean activation of the layer
 
 
-def prune(batch: Batch) -> RemoveFilters | None:
-    """Remove the weak filters of the layer that has most of them."""
+def propose_removal(batch: Batch) -> RemoveFilters | None:
+    """Return a request that removes the weak filters of the layer that has most of them."""
     weak = {
         layer: (values < WEAK * values.mean()).nonzero()[0][: max(0, len(values) - MIN_FILTERS)]
         for layer, values in batch.statistic("activation").items()
@@ -28,8 +28,8 @@ def prune(batch: Batch) -> RemoveFilters | None:
     return RemoveFilters(layer, weak[layer]) if len(weak[layer]) else None
 
 
-def grow(batch: Batch) -> AddFilters | None:
-    """Add a tenth to the layer whose filters have the largest mean gradient."""
+def propose_growth(batch: Batch) -> AddFilters | None:
+    """Return a request that adds a tenth to the layer with the largest mean gradient."""
     means = {
         layer: values.mean()
         for layer, values in batch.statistic("gradient").items()
@@ -41,7 +41,7 @@ def grow(batch: Batch) -> AddFilters | None:
 
 def grow_and_prune(run: Run, every: int) -> None:
     """Prune and grow in turns, each time after ``every`` batches, until the run has ended."""
-    rules, next_edit = cycle([prune, grow]), every
+    rules, next_edit = cycle([propose_removal, propose_growth]), every
     for batch in run.batches(newest_only=True):
         if batch.step < next_edit:
             continue

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import torch
 from pattern_networks import draw_settings, train_and_measure
-from pattern_report import write_report
+from pattern_report import write_pattern_report
 from study_images import Images, load_images
 from study_results import append_results, read_results
 from tqdm import tqdm
 
 
-class Study(NamedTuple):
+class PatternStudy(NamedTuple):
     """Networks of one architecture, trained on one data set with the settings of `seeds`."""
 
     title: str
@@ -34,13 +34,15 @@ class Study(NamedTuple):
 
 
 STUDIES = [
-    Study("CIFAR-10, original network", "cifar10", "original", 120, 4),
-    Study("CIFAR-10, network with batch norm", "cifar10", "normalized", 60, 4),
-    Study("handwritten digits, original network", "digits", "original", 60, 20),
+    PatternStudy("CIFAR-10, original network", "cifar10", "original", 120, 4),
+    PatternStudy("CIFAR-10, network with batch norm", "cifar10", "normalized", 60, 4),
+    PatternStudy("handwritten digits, original network", "digits", "original", 60, 20),
 ]
 
 
-def train_missing(studies: list[Study], root: Path | None, file: Path, limit: int) -> None:
+def train_missing_networks(
+    studies: list[PatternStudy], root: Path | None, file: Path, limit: int
+) -> None:
     """Train at most `limit` networks that have no result yet, and append each one's result."""
     known = {(each["study"], each["seed"]) for each in read_results(file)}
     missing = [
@@ -64,11 +66,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     studies = [study for study in STUDIES if not options.data or study.data in options.data]
     options.results.parent.mkdir(parents=True, exist_ok=True)
-    train_missing(studies, options.folder, options.results, options.networks)
+    train_missing_networks(studies, options.folder, options.results, options.networks)
     results = read_results(options.results)
     if not results:
         raise SystemExit("There is no result to report: train some networks first")
-    write_report(results, sum(study.networks for study in STUDIES), options.report)
+    write_pattern_report(results, sum(study.networks for study in STUDIES), options.report)
     print(f"Wrote {options.report} about {len(results)} networks")
 
 

@@ -24,28 +24,36 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from grow_arms import grow
-from prune_arms import prune
-from rescue_networks import ARMS, Network, Setting, accuracy_of, silent_filters, train, treat
+from grow_arms import train_grow_arms
+from prune_arms import train_prune_arms
+from rescue_networks import (
+    ARMS,
+    ConvClassifier,
+    RescueSetting,
+    accuracy_of,
+    silent_filters,
+    train_after_treatment,
+    train_quietly,
+)
 from shape_networks import WIDTHS
 from shape_report import ShapeSetting
-from shape_training import Training
-from steering_report import write_report
+from shape_training import BudgetTraining
+from steering_report import write_steering_report
 from study_images import Images, load_images
 from study_results import append_results, read_results
 from tqdm import tqdm
 
-TRAIN_PER_CLASS = {Setting: 300, ShapeSetting: 500}  # of CIFAR-10
+TRAIN_PER_CLASS = {RescueSetting: 300, ShapeSetting: 500}  # of CIFAR-10
 TEST_PER_CLASS = 100
 COLLAPSED = 0.2  # accuracy, of ten classes, at or below which a network has collapsed
 
 # Their rates are those at which networks with other seeds, from 100 on, collapsed. The treatments
 # were chosen on those as well.
 RESCUES = [
-    Setting("CIFAR-10, three convolutions", "cifar10", "plain", 0.2, (1, 5), 10, 10),
-    Setting("CIFAR-10, five convolutions", "cifar10", "deep", 0.2, (1, 5), 10, 10),
-    Setting("digits, three convolutions", "digits", "plain", 0.4, (2, 10), 20, 20),
-    Setting("digits, five convolutions", "digits", "deep", 0.4, (2, 10), 20, 20),
+    RescueSetting("CIFAR-10, three convolutions", "cifar10", "plain", 0.2, (1, 5), 10, 10),
+    RescueSetting("CIFAR-10, five convolutions", "cifar10", "deep", 0.2, (1, 5), 10, 10),
+    RescueSetting("digits, three convolutions", "digits", "plain", 0.4, (2, 10), 20, 20),
+    RescueSetting("digits, five convolutions", "digits", "deep", 0.4, (2, 10), 20, 20),
 ]
 # Their epochs and goals were chosen on networks with seeds from 1000 on, by time and so that most
 # reach the goals.
@@ -59,17 +67,17 @@ SHAPES = [
     ShapeSetting("pruning: CIFAR-10, plain", "prune", "cifar10", "plain", 2, 10, 0.4),
     ShapeSetting("pruning: CIFAR-10, residual", "prune", "cifar10", "residual", 2, 10, 0.4),
 ]
-SETTINGS: list[Setting | ShapeSetting] = [*RESCUES, *SHAPES]
+SETTINGS: list[RescueSetting | ShapeSetting] = [*RESCUES, *SHAPES]
 
 
-def study_network(setting: Setting, seed: int, images: Images) -> list[dict[str, Any]]:
+def run_rescue_arms(setting: RescueSetting, seed: int, images: Images) -> list[dict[str, Any]]:
     """Return one result for each moment and arm of a network, or one if it did not collapse."""
     pl.seed_everything(seed, verbose=False)
-    network = Network(setting.architecture, images.shape, setting.rate)
+    network = ConvClassifier(setting.architecture, images.shape, setting.rate)
     known = {"setting": setting.title, "seed": seed}
     results, epoch = [], 0
     for moment in setting.moments:
-        train(network, images, moment - epoch)
+        train_quietly(network, images, moment - epoch)
         epoch = moment
         accuracy = accuracy_of(network, images.test)
         if accuracy > COLLAPSED or not all(p.isfinite().all() for p in network.parameters()):
@@ -79,7 +87,9 @@ def study_network(setting: Setting, seed: int, images: Images) -> list[dict[str,
         before = {"moment": moment, "silent": sum(map(len, silent.values()))}
         for arm in ARMS:
             pl.seed_everything(1000 * seed + moment, verbose=False)  # the same batches for all
-            treated = treat(copy.deepcopy(network), arm, setting, images, setting.epochs - moment)
+            treated = train_after_treatment(
+                copy.deepcopy(network), arm, setting, images, setting.epochs - moment
+            )
             after = accuracy_of(treated, images.test)
             left = silent_filters(treated, images.train.tensors[0])
             results.append(
@@ -92,12 +102,12 @@ def study_network(setting: Setting, seed: int, images: Images) -> list[dict[str,
     return results
 
 
-def study_shapes(setting: ShapeSetting, seed: int, images: Images) -> list[dict[str, Any]]:
+def run_shape_arms(setting: ShapeSetting, seed: int, images: Images) -> list[dict[str, Any]]:
     """Return one result for each arm of growing, or of pruning."""
-    training = Training(setting.architecture, images, 0.0, seed)
-    each = training.macs(WIDTHS[setting.architecture])
+    training = BudgetTraining(setting.architecture, images, 0.0, seed)
+    each = training.macs_per_image(WIDTHS[setting.architecture])
     training = training._replace(budget=each * setting.epochs * len(images.train))
-    arms = {"grow": grow, "prune": prune}[setting.part](training)
+    arms = {"grow": train_grow_arms, "prune": train_prune_arms}[setting.part](training)
     return [
         {"setting": setting.title, "seed": seed, "arm": arm, **outcome.to_result(training)}
         for arm, outcome in arms.items()
@@ -108,8 +118,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def study_missing(
-    settings: Sequence[Setting | ShapeSetting], root: Path | None, file: Path, limit: int
+def run_missing_studies(
+    settings: Sequence[RescueSetting | ShapeSetting], root: Path | None, file: Path, limit: int
 ) -> None:
     """Study at most `limit` networks that have no result yet, and append their results."""
     known = {(each["setting"], each["seed"]) for each in read_results(file)}
@@ -125,7 +135,7 @@ def study_missing(
         key = setting.data, TRAIN_PER_CLASS[type(setting)]
         if key not in images:
             images[key] = load_images(setting.data, root, key[1], TEST_PER_CLASS)
-        study = study_shapes if isinstance(setting, ShapeSetting) else study_network
+        study = run_shape_arms if isinstance(setting, ShapeSetting) else run_rescue_arms
         append_results(file, study(setting, seed, images[key]))
 
 
@@ -135,11 +145,11 @@ def main() -> None:
     chosen = [SETTINGS[index] for index in options.settings]
     settings = [one for one in chosen if one.data == "digits" or options.folder is not None]
     options.results.parent.mkdir(parents=True, exist_ok=True)
-    study_missing(settings, options.folder, options.results, options.units)
+    run_missing_studies(settings, options.folder, options.results, options.units)
     results = read_results(options.results)
     if not results:
         raise SystemExit("There is no result to report: train some networks first")
-    write_report(results, SETTINGS, options.report)
+    write_steering_report(results, SETTINGS, options.report)
     print(f"Wrote {options.report} about {len(results)} results")
 
 

@@ -10,13 +10,20 @@ from typing import Any, NamedTuple
 
 import torch
 from shape_networks import WIDTHS
-from shape_training import BATCH_SIZE, RATE, Outcome, Steering, Training, train
+from shape_training import (
+    BATCH_SIZE,
+    RATE,
+    BudgetTraining,
+    Steering,
+    TrainedNetwork,
+    train_to_budget,
+)
 from torch import nn
 
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError, LoopRun, Run, attach
 from revacnn_lightning.protocol.requests import InspectGrowth
 
-__all__ = ["GROW_ARMS", "grow"]
+__all__ = ["GROW_ARMS", "train_grow_arms"]
 
 GROW_ARMS = ("grown", "final shape", "half as wide", "random filters", "rebuilt optimizer")
 NARROW = 4  # the first shape has one filter for so many of the reference
@@ -46,7 +53,7 @@ class GrowByGain(Steering):
         growths: so far.
     """
 
-    def __init__(self, training: Training, limit: int) -> None:
+    def __init__(self, training: BudgetTraining, limit: int) -> None:
         self.training = training
         self.limit = limit
         self.growths: list[Growth] = []
@@ -54,7 +61,9 @@ class GrowByGain(Steering):
         self._script: Future[None] | None = None
 
     def begin(self, run: LoopRun, network: nn.Module) -> None:
-        self.training.macs(self.training.widths(network))  # later, another thread needs it
+        self.training.macs_per_image(
+            self.training.widths(network)
+        )  # later, another thread needs it
         run.steer(ControlRun("step"))  # one batch, then a pause
         self._script = self._pool.submit(self._grow, run, network)
 
@@ -74,7 +83,7 @@ class GrowByGain(Steering):
         training, spent = self.training, 0
         with attach(loop.connection_file) as run:
             for index in range(GROWTHS):
-                macs = training.macs(training.widths(network))
+                macs = training.macs_per_image(training.widths(network))
                 if macs >= self.limit:
                     return
                 each = macs * BATCH_SIZE
@@ -96,7 +105,7 @@ def _train_and_choose(run: Run) -> str:
     return max(gains, key=gains.__getitem__)
 
 
-class GrowAt(Steering):
+class GrowRandomlyAt(Steering):
     """Adds random filters in the layers in which another network has grown, and when it has.
 
     Args:
@@ -119,18 +128,22 @@ class GrowAt(Steering):
             self._pending = run.steer(AddFilters(self._left.pop(0).layer, ADDED))
 
 
-def grow(training: Training) -> dict[str, Outcome]:
+def train_grow_arms(training: BudgetTraining) -> dict[str, TrainedNetwork]:
     """Return the networks of all `GROW_ARMS`, each trained with the whole budget."""
     reference = WIDTHS[training.architecture]
     narrow = tuple(width // NARROW for width in reference)
-    grower = GrowByGain(training, training.macs(reference))
-    grown = train(training, narrow, grower)
+    grower = GrowByGain(training, training.macs_per_image(reference))
+    grown = train_to_budget(training, narrow, grower)
     final = training.widths(grown.network)
     half = tuple(width // 2 for width in reference)
     return {
         "grown": grown,
-        "final shape": train(training, final),
-        "half as wide": train(training, half),
-        "random filters": train(training, narrow, GrowAt(grower.growths, rebuilds=False)),
-        "rebuilt optimizer": train(training, narrow, GrowAt(grower.growths, rebuilds=True)),
+        "final shape": train_to_budget(training, final),
+        "half as wide": train_to_budget(training, half),
+        "random filters": train_to_budget(
+            training, narrow, GrowRandomlyAt(grower.growths, rebuilds=False)
+        ),
+        "rebuilt optimizer": train_to_budget(
+            training, narrow, GrowRandomlyAt(grower.growths, rebuilds=True)
+        ),
     }

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-__all__ = ["MIN_PAIRS", "NOT_SHOWN", "PAYS", "TOO_FEW", "WORSE", "Difference", "judge",
-           "paired_difference"]  # fmt: skip
+__all__ = ["MIN_PAIRS", "NOT_SHOWN", "PAYS", "TOO_FEW", "WORSE", "Difference",
+           "paired_difference", "steering_verdict"]  # fmt: skip
 
 MIN_PAIRS = 5  # fewer say nothing
 PAYS, WORSE, NOT_SHOWN = "pays", "does not pay: worse", "not shown"
@@ -40,8 +40,8 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
     return Difference(float(mean), float(mean) - half, float(mean) + half)
 
 
-def judge(difference: Difference) -> str:
-    """Return whether steering pays, by what it gains over something else."""
+def steering_verdict(difference: Difference) -> str:
+    """Return in words whether steering pays, by what it gains over something else."""
     if math.isnan(difference.mean):
         return TOO_FEW
     if difference.low > 0:

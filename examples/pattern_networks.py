@@ -29,7 +29,7 @@ RATES = {"sgd": (3e-3, 0.6), "momentum": (3e-4, 0.1), "adam": (3e-5, 0.03)}
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How a network is trained.
 
     Attributes:
@@ -45,7 +45,7 @@ class Settings:
     seed: int
 
 
-def draw_settings(architecture: str, seed: int) -> Settings:
+def draw_settings(architecture: str, seed: int) -> TrainingSettings:
     """Return random settings; rates, scales and decays are uniform in their logarithm."""
     generator = np.random.default_rng(seed)
     optimizer = str(generator.choice(list(RATES)))
@@ -53,10 +53,10 @@ def draw_settings(architecture: str, seed: int) -> Settings:
         float(math.exp(generator.uniform(math.log(low), math.log(high))))
         for low, high in (RATES[optimizer], (0.3, 3.0), (1e-6, 1e-2))
     )
-    return Settings(architecture, optimizer, rate, scale, decay, seed)
+    return TrainingSettings(architecture, optimizer, rate, scale, decay, seed)
 
 
-def original(channels: int, side: int) -> nn.Sequential:
+def convnetjs_network(channels: int, side: int) -> nn.Sequential:
     """Return the network for CIFAR-10 of ConvNetJS, on which the 2016 work is built."""
     layers: list[nn.Module] = []
     for inputs, filters in ((channels, 16), (16, 20), (20, 20)):
@@ -64,7 +64,7 @@ def original(channels: int, side: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(20 * (side // 8) ** 2, 10))
 
 
-def normalized(channels: int, side: int) -> nn.Sequential:
+def batch_norm_network(channels: int, side: int) -> nn.Sequential:
     """Return a network of another kind: small kernels, batch norm, twice as many filters."""
     layers: list[nn.Module] = []
     for inputs in (channels, 32, 32):
@@ -73,13 +73,13 @@ def normalized(channels: int, side: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * (side // 8) ** 2, 10))
 
 
-ARCHITECTURES = {"original": original, "normalized": normalized}
+ARCHITECTURES = {"original": convnetjs_network, "normalized": batch_norm_network}
 
 
 class StudiedNetwork(pl.LightningModule):
     """A classifier that is trained as its settings say."""
 
-    def __init__(self, settings: Settings, image_shape: tuple[int, ...]) -> None:
+    def __init__(self, settings: TrainingSettings, image_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.settings = settings
         self.layers = ARCHITECTURES[settings.architecture](image_shape[0], image_shape[1])
@@ -122,7 +122,7 @@ def _weights(network: pl.LightningModule) -> list[np.ndarray]:
     return [conv.weight.detach().numpy().copy() for conv in network.convolutions()]
 
 
-def train_and_measure(settings: Settings, images: Images, epochs: int) -> dict[str, Any]:
+def train_and_measure(settings: TrainingSettings, images: Images, epochs: int) -> dict[str, Any]:
     """Return the settings, the accuracy and the measures of each convolution of a new network."""
     pl.seed_everything(settings.seed, verbose=False)
     network, history = StudiedNetwork(settings, images.shape), _WeightsOfEpochs()

@@ -51,13 +51,13 @@ class Interval(NamedTuple):
         return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
 
-def has_moved(result: Result) -> bool:
+def has_left_initialization(result: Result) -> bool:
     """Return whether a network has left its random start, and is finite."""
     movement = np.array([layer["movement"] for layer in result["layers"]], float)
     return bool(np.isfinite(movement).all() and np.median(movement) > MOVED)
 
 
-def values_of(results: Sequence[Result], measure: str, layer: int) -> np.ndarray:
+def measure_values(results: Sequence[Result], measure: str, layer: int) -> np.ndarray:
     """Return a measure of one layer of all networks, float64 (n,)."""
     return np.array([result["layers"][layer][measure] for result in results], float)
 
@@ -66,7 +66,7 @@ def accuracies(results: Sequence[Result]) -> np.ndarray:
     return np.array([result["accuracy"] for result in results])
 
 
-def bootstrap(
+def bootstrap_interval(
     values: np.ndarray, accuracy: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], float]
 ) -> Interval:
     """Return a statistic of (values, accuracies) with its interval; NaN if nothing varies."""
@@ -84,7 +84,7 @@ def bootstrap(
     return Interval(statistic(values, accuracy), float(low), float(high))
 
 
-def correlation(values: np.ndarray, accuracy: np.ndarray) -> float:
+def rank_correlation(values: np.ndarray, accuracy: np.ndarray) -> float:
     """Return Spearman's correlation: that of the ranks."""
     return float(np.corrcoef(rankdata(values), rankdata(accuracy))[0, 1])
 
@@ -94,7 +94,7 @@ def is_worst_third(accuracy: np.ndarray) -> np.ndarray:
     return rankdata(accuracy, method="ordinal") <= len(accuracy) / 3
 
 
-def area_under_curve(badness: np.ndarray, accuracy: np.ndarray) -> float:
+def worst_third_auc(badness: np.ndarray, accuracy: np.ndarray) -> float:
     """Return how probably one of the worst third has the larger badness than one of the others."""
     worst = is_worst_third(accuracy)
     n_worst, n_others = int(worst.sum()), int((~worst).sum())
@@ -104,11 +104,11 @@ def area_under_curve(badness: np.ndarray, accuracy: np.ndarray) -> float:
 
 def badness_of(results: Sequence[Result], measure: str, layer: int) -> np.ndarray:
     """Return a measure with the sign that makes it larger in worse networks, as is claimed."""
-    values = values_of(results, measure, layer)
+    values = measure_values(results, measure, layer)
     return -values if measure in IS_GOOD else values
 
 
-def choose_measure(results: Sequence[Result]) -> tuple[str, int]:
+def choose_best_detector(results: Sequence[Result]) -> tuple[str, int]:
     """Return the measure and the layer that identify the worst third of these networks best."""
     accuracy = accuracies(results)
 
@@ -117,7 +117,7 @@ def choose_measure(results: Sequence[Result]) -> tuple[str, int]:
         known = np.isfinite(badness)
         if known.sum() < MIN_NETWORKS:
             return -1.0
-        return area_under_curve(badness[known], accuracy[known])
+        return worst_third_auc(badness[known], accuracy[known])
 
     layers = range(len(results[0]["layers"]))
     return max(((measure, layer) for measure in MEASURES for layer in layers), key=score)
@@ -125,7 +125,7 @@ def choose_measure(results: Sequence[Result]) -> tuple[str, int]:
 
 def describe_study(title: str, results: Sequence[Result]) -> list[str]:
     """Return the section of one study: each measure's correlation with the accuracy."""
-    moved = [result for result in results if has_moved(result)]
+    moved = [result for result in results if has_left_initialization(result)]
     accuracy = accuracies(results)
     low, median, high = np.percentile(accuracy, [0, 50, 100])
     lines = [
@@ -142,7 +142,9 @@ def describe_study(title: str, results: Sequence[Result]) -> list[str]:
     for measure, meaning in MEASURES.items():
         for layer in range(len(results[0]["layers"])):
             of_all, of_moved = (
-                bootstrap(values_of(part, measure, layer), accuracies(part), correlation)
+                bootstrap_interval(
+                    measure_values(part, measure, layer), accuracies(part), rank_correlation
+                )
                 for part in (results, moved)
             )
             if not (math.isnan(of_all.value) and math.isnan(of_moved.value)):
@@ -150,13 +152,13 @@ def describe_study(title: str, results: Sequence[Result]) -> list[str]:
     return [*lines, ""]
 
 
-def judge_claim(results: Sequence[Result], measure: str) -> str:
+def layers_supporting_claim(results: Sequence[Result], measure: str) -> str:
     """Return in which layers a measure is larger in worse networks, as is claimed."""
     found: dict[str, list[str]] = {"supported": [], "contradicted": [], "not shown": []}
     for layer in range(len(results[0]["layers"]) if results else 0):
-        low, high = bootstrap(values_of(results, measure, layer), accuracies(results), correlation)[
-            1:
-        ]
+        low, high = bootstrap_interval(
+            measure_values(results, measure, layer), accuracies(results), rank_correlation
+        )[1:]
         if math.isnan(low):
             continue
         verdict = "supported" if high < 0 else "contradicted" if low > 0 else "not shown"
@@ -186,7 +188,9 @@ def describe_claims(studies: dict[str, list[Result]]) -> list[str]:
     ]
     for claim, measure in CLAIMS.items():
         verdicts = [
-            judge_claim([each for each in found if has_moved(each)], measure)
+            layers_supporting_claim(
+                [each for each in found if has_left_initialization(each)], measure
+            )
             for found in studies.values()
         ]
         lines.append(f"| {claim} | {' | '.join(verdicts)} |")
@@ -196,11 +200,14 @@ def describe_claims(studies: dict[str, list[Result]]) -> list[str]:
 def describe_detection(studies: dict[str, list[Result]]) -> list[str]:
     """Return the section about telling the worst third: chosen on even seeds, tested on others."""
     first, *others = studies
-    moved = {title: [each for each in found if has_moved(each)] for title, found in studies.items()}
+    moved = {
+        title: [each for each in found if has_left_initialization(each)]
+        for title, found in studies.items()
+    }
     development = [each for each in moved[first] if each["seed"] % 2 == 0]
     if len(development) < MIN_NETWORKS:
         return ["## Finding the worst third", "", "There are too few networks for this yet.", ""]
-    measure, layer = choose_measure(development)
+    measure, layer = choose_best_detector(development)
     tests = {
         f"{first}, even seeds (chosen on these)": development,
         f"{first}, odd seeds": [each for each in moved[first] if each["seed"] % 2],
@@ -218,12 +225,12 @@ def describe_detection(studies: dict[str, list[Result]]) -> list[str]:
     ]
     for title, found in tests.items():
         badness = badness_of(found, measure, layer) if found else np.empty(0)
-        area = bootstrap(badness, accuracies(found), area_under_curve)
+        area = bootstrap_interval(badness, accuracies(found), worst_third_auc)
         lines.append(f"| {title} | {len(found)} | {str(area).replace('+', '')} |")
     return [*lines, ""]
 
 
-def write_report(results: Sequence[Result], planned: int, file: Path) -> None:
+def write_pattern_report(results: Sequence[Result], planned: int, file: Path) -> None:
     """Write the report about all results as Markdown; ``planned`` networks make it complete."""
     studies: dict[str, list[Result]] = {}
     for result in results:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from shape_networks import GROUPS, WIDTHS, Widths
-from shape_training import Outcome, Steering, Training, train
+from shape_training import BudgetTraining, Steering, TrainedNetwork, train_to_budget
 from torch import Tensor, nn
 
 from revacnn_lightning import LoopRun, PruneTo, RemoveFilters
 
-__all__ = ["PRUNE_ARMS", "PruneByNorm", "prune"]
+__all__ = ["PRUNE_ARMS", "PruneByNorm", "train_prune_arms"]
 
 PRUNE_ARMS = (
     "by price", "by norm", "uniform halving", "halved shape from scratch",
@@ -26,7 +26,7 @@ Choose = Callable[[Widths, list[Tensor]], int]  # widths and norms of the groups
 class PruneByPrice(Steering):
     """Lets the run prune its network to a share of its multiply-accumulates."""
 
-    def __init__(self, training: Training, share: float) -> None:
+    def __init__(self, training: BudgetTraining, share: float) -> None:
         self._start = START * training.budget
         self._share = share
         self._pending: Any = None
@@ -51,7 +51,7 @@ class PruneByNorm(Steering):
         choose: returns the group that loses a filter next.
     """
 
-    def __init__(self, training: Training, target: int, choose: Choose) -> None:
+    def __init__(self, training: BudgetTraining, target: int, choose: Choose) -> None:
         self._training = training
         self._target = target
         self._choose = choose
@@ -78,7 +78,7 @@ class PruneByNorm(Steering):
         orders = [norm.argsort().tolist() for norm in norms]
         widths, found = list(self._training.widths(network)), {}
         for _ in range(REMOVED):
-            if self._training.macs(tuple(widths)) <= self._target:
+            if self._training.macs_per_image(tuple(widths)) <= self._target:
                 break
             left = [norm[order] for norm, order in zip(norms, orders, strict=True)]
             index = self._choose(tuple(widths), left)
@@ -94,7 +94,7 @@ def relative_norms(network: nn.Module, group: tuple[str, ...]) -> Tensor:
     return sum(norm / norm.mean() for norm in norms) / len(norms)
 
 
-def smallest_norm(widths: Widths, norms: list[Tensor]) -> int:
+def group_with_smallest_norm(widths: Widths, norms: list[Tensor]) -> int:
     """Return the group with the smallest norm of all that have several filters.
 
     Args:
@@ -107,7 +107,7 @@ def smallest_norm(widths: Widths, norms: list[Tensor]) -> int:
     )
 
 
-def widest(reference: Widths) -> Choose:
+def make_widest_group_chooser(reference: Widths) -> Choose:
     """Return what chooses the group that has most of its first width left."""
 
     def choose(widths: Widths, norms: list[Tensor]) -> int:
@@ -117,18 +117,23 @@ def widest(reference: Widths) -> Choose:
     return choose
 
 
-def prune(training: Training) -> dict[str, Outcome]:
+def train_prune_arms(training: BudgetTraining) -> dict[str, TrainedNetwork]:
     """Return the networks of all `PRUNE_ARMS`, each trained with the whole budget."""
     reference = WIDTHS[training.architecture]
     half = tuple(width // 2 for width in reference)
-    target, share = training.macs(half), training.macs(half) / training.macs(reference)
-    priced = train(training, reference, PruneByPrice(training, share))
+    target, share = (
+        training.macs_per_image(half),
+        training.macs_per_image(half) / training.macs_per_image(reference),
+    )
+    priced = train_to_budget(training, reference, PruneByPrice(training, share))
     return {
         "by price": priced,
-        "by norm": train(training, reference, PruneByNorm(training, target, smallest_norm)),
-        "uniform halving": train(
-            training, reference, PruneByNorm(training, target, widest(reference))
+        "by norm": train_to_budget(
+            training, reference, PruneByNorm(training, target, group_with_smallest_norm)
         ),
-        "halved shape from scratch": train(training, half),
-        "found shape from scratch": train(training, training.widths(priced.network)),
+        "uniform halving": train_to_budget(
+            training, reference, PruneByNorm(training, target, make_widest_group_chooser(reference))
+        ),
+        "halved shape from scratch": train_to_budget(training, half),
+        "found shape from scratch": train_to_budget(training, training.widths(priced.network)),
     }

@@ -28,7 +28,7 @@ ARMS = ("leave", "lower the rate", "restart all together", "restart front to bac
 WIDTHS = {"plain": (16, 32, 32), "deep": (16, 16, 32, 32, 32)}
 
 
-class Setting(NamedTuple):
+class RescueSetting(NamedTuple):
     """What is trained, and for how long.
 
     Attributes:
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
     seeds: int
 
 
-class Network(pl.LightningModule):
+class ConvClassifier(pl.LightningModule):
     """Convolutions with ReLU, pooling, and a linear classifier, trained by SGD with momentum."""
 
     def __init__(self, architecture: str, image_shape: Sequence[int], rate: float) -> None:
@@ -83,7 +83,7 @@ class Network(pl.LightningModule):
 
 
 @torch.no_grad()
-def silent_filters(network: Network, images: Tensor) -> dict[str, list[int]]:
+def silent_filters(network: ConvClassifier, images: Tensor) -> dict[str, list[int]]:
     """Return the filters of each convolution that none of these images activates."""
     silent, x, name = {}, images, ""
     for index, layer in enumerate(network.layers):
@@ -97,12 +97,12 @@ def silent_filters(network: Network, images: Tensor) -> dict[str, list[int]]:
 
 
 @torch.no_grad()
-def accuracy_of(network: Network, test: TensorDataset) -> float:
+def accuracy_of(network: ConvClassifier, test: TensorDataset) -> float:
     images, classes = test.tensors
     return float((network(images).argmax(1) == classes).float().mean())
 
 
-class Restart(pl.Callback):
+class RestartSilentFilters(pl.Callback):
     """Restarts the silent filters of one layer after the other, with the edits of the page.
 
     Each layer waits for the edit of the one before. The outgoing weights of restarted filters
@@ -126,7 +126,7 @@ class Restart(pl.Callback):
         self.layer = ""
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: Network, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: ConvClassifier, batch: Any, batch_idx: int
     ) -> None:
         if self.left is None:
             layers = list(silent_filters(pl_module, self.probe))
@@ -145,19 +145,19 @@ class Restart(pl.Callback):
             else:
                 self._finish(pl_module)
 
-    def _finish(self, network: Network) -> None:
+    def _finish(self, network: ConvClassifier) -> None:
         """Scale the layer, and the classifier after the last one; forget the old momentum."""
         if self.fresh is None:
             return
         layers = [self.layer] if self.left else list(self.fresh)[-2:]
         for layer in layers:
-            scale_to(network, layer, self.fresh[layer], self.probe)
+            scale_filters_to_response(network, layer, self.fresh[layer], self.probe)
         for state in network.trainer.optimizers[0].state.values():
             state["momentum_buffer"].zero_()
 
 
 @torch.no_grad()
-def responses(network: Network, images: Tensor) -> dict[str, Tensor]:
+def response_deviations(network: ConvClassifier, images: Tensor) -> dict[str, Tensor]:
     """Return the standard deviation of each output of each convolution and of the classifier."""
     found, x = {}, images
     for index, layer in enumerate(network.layers):
@@ -168,7 +168,9 @@ def responses(network: Network, images: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def scale_to(network: Network, layer: str, response: float, images: Tensor) -> None:
+def scale_filters_to_response(
+    network: ConvClassifier, layer: str, response: float, images: Tensor
+) -> None:
     """Scale each filter of a layer so that its response has this standard deviation.
 
     That is layer-sequential unit-variance initialization (Mishkin & Matas 2016, "All you need is a
@@ -176,13 +178,15 @@ def scale_to(network: Network, layer: str, response: float, images: Tensor) -> N
     that one. Filters without any response stay as they are.
     """
     module = network.get_submodule(layer)
-    std = responses(network, images)[layer]
+    std = response_deviations(network, images)[layer]
     factor = torch.where((std > 1e-6) & std.isfinite(), response / std, torch.ones_like(std))
     module.weight *= factor.view(-1, *[1] * (module.weight.ndim - 1))
     module.bias *= factor
 
 
-def train(network: Network, images: Images, epochs: int, callbacks: Sequence[Any] = ()) -> Network:
+def train_quietly(
+    network: ConvClassifier, images: Images, epochs: int, callbacks: Sequence[Any] = ()
+) -> ConvClassifier:
     """Train for some epochs, quietly; return the network."""
     if epochs > 0:
         with quiet_training():
@@ -195,10 +199,12 @@ def train(network: Network, images: Images, epochs: int, callbacks: Sequence[Any
     return network
 
 
-def treat(network: Network, arm: str, setting: Setting, images: Images, left: int) -> Network:
+def train_after_treatment(
+    network: ConvClassifier, arm: str, setting: RescueSetting, images: Images, left: int
+) -> ConvClassifier:
     """Return a copy of a collapsed network after one treatment and the epochs that are left."""
     if arm == "start over":
-        network = Network(setting.architecture, images.shape, setting.rate)
+        network = ConvClassifier(setting.architecture, images.shape, setting.rate)
     else:
         network = copy.deepcopy(network)
     callbacks: list[Any] = []
@@ -207,10 +213,12 @@ def treat(network: Network, arm: str, setting: Setting, images: Images, left: in
     if arm.startswith("restart"):
         revacnn, probe, fresh = ReVACNN(), images.train.tensors[0][:PROBE_IMAGES], None
         if arm == "restart front to back":
-            new = Network(setting.architecture, images.shape, setting.rate)
-            fresh = {name: float(std.mean()) for name, std in responses(new, probe).items()}
-        callbacks = [revacnn, Restart(revacnn, probe, fresh)]
-    return train(network, images, left, callbacks)
+            new = ConvClassifier(setting.architecture, images.shape, setting.rate)
+            fresh = {
+                name: float(std.mean()) for name, std in response_deviations(new, probe).items()
+            }
+        callbacks = [revacnn, RestartSilentFilters(revacnn, probe, fresh)]
+    return train_quietly(network, images, left, callbacks)
 
 
 def _batches(dataset: TensorDataset) -> DataLoader:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from paired_differences import Difference, judge, paired_difference
-from rescue_networks import ARMS, Setting
+from paired_differences import Difference, paired_difference, steering_verdict
+from rescue_networks import ARMS, RescueSetting
 
 Result = dict[str, Any]
 RESTARTED = "restart front to back"
@@ -36,7 +36,7 @@ INTRODUCTION = [
 ]
 
 
-def by_arm(results: Sequence[Result], moment: int) -> dict[str, np.ndarray]:
+def accuracies_by_arm(results: Sequence[Result], moment: int) -> dict[str, np.ndarray]:
     """Return the accuracies of the networks that have every arm at a moment, in one order."""
     of_seed: dict[int, dict[str, float]] = {}
     for one in results:
@@ -47,12 +47,12 @@ def by_arm(results: Sequence[Result], moment: int) -> dict[str, np.ndarray]:
 
 
 def compare_restarts(
-    setting: Setting, results: Sequence[Result]
+    setting: RescueSetting, results: Sequence[Result]
 ) -> dict[int, dict[str, Difference]]:
     """Return what restarting gains over each other treatment, by moment."""
     found = {}
     for moment in setting.moments:
-        accuracies = by_arm(results, moment)
+        accuracies = accuracies_by_arm(results, moment)
         if len(accuracies[RESTARTED]):
             found[moment] = {
                 arm: paired_difference(accuracies[RESTARTED], accuracies[arm]) for arm in COMPARED
@@ -60,9 +60,9 @@ def compare_restarts(
     return found
 
 
-def describe_moment(setting: Setting, results: Sequence[Result], moment: int) -> list[str]:
+def describe_moment(setting: RescueSetting, results: Sequence[Result], moment: int) -> list[str]:
     """Return the tables of one moment: the accuracies, and the paired comparisons."""
-    found = by_arm(results, moment)
+    found = accuracies_by_arm(results, moment)
     n = len(found["leave"])
     lines = [f"#### Noticed after {moment} of {setting.epochs} epochs", ""]
     if not n:
@@ -82,11 +82,13 @@ def describe_moment(setting: Setting, results: Sequence[Result], moment: int) ->
         )
     lines += ["", f"| {RESTARTED} against | difference | restarting |", "|---|---|---|"]
     for arm, difference in compare_restarts(setting, results)[moment].items():
-        lines.append(f"| {arm} | {difference} | {judge(difference)} |")
+        lines.append(f"| {arm} | {difference} | {steering_verdict(difference)} |")
     return [*lines, ""]
 
 
-def describe_answer(results: Sequence[Result], settings: Sequence[Setting]) -> list[str]:
+def describe_where_restarting_pays(
+    results: Sequence[Result], settings: Sequence[RescueSetting]
+) -> list[str]:
     """Return the table of all moments in one line each: where restarting pays, and where not."""
     lines = [
         "### Where restarting pays",
@@ -99,13 +101,13 @@ def describe_answer(results: Sequence[Result], settings: Sequence[Setting]) -> l
     for setting in settings:
         own = [one for one in results if one["setting"] == setting.title]
         for moment, differences in compare_restarts(setting, own).items():
-            n, share = len(by_arm(own, moment)["leave"]), moment / setting.epochs
-            words = " | ".join(map(judge, differences.values()))
+            n, share = len(accuracies_by_arm(own, moment)["leave"]), moment / setting.epochs
+            words = " | ".join(map(steering_verdict, differences.values()))
             lines.append(f"| {setting.title} | {share:.0%} | {n} | {words} |")
     return [*lines, ""]
 
 
-def describe_setting(setting: Setting, results: Sequence[Result]) -> list[str]:
+def describe_rescue_setting(setting: RescueSetting, results: Sequence[Result]) -> list[str]:
     seeds = {one["seed"] for one in results}
     kept = {one["seed"] for one in results if one["arm"]}
     lines = [
@@ -120,15 +122,15 @@ def describe_setting(setting: Setting, results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def describe_rescue(results: Sequence[Result], settings: Sequence[Setting]) -> list[str]:
+def describe_rescue(results: Sequence[Result], settings: Sequence[RescueSetting]) -> list[str]:
     """Return the section of this part; [] if it has no results."""
     own = {
         setting: [one for one in results if one["setting"] == setting.title] for setting in settings
     }
     if not any(own.values()):
         return []
-    lines = [*INTRODUCTION, *describe_answer(results, settings)]
+    lines = [*INTRODUCTION, *describe_where_restarting_pays(results, settings)]
     for setting, found in own.items():
         if found:
-            lines += describe_setting(setting, found)
+            lines += describe_rescue_setting(setting, found)
     return lines

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GROUPS", "WIDTHS", "Widths", "macs_of", "new_network", "widths_of"]
+__all__ = ["GROUPS", "WIDTHS", "Widths", "group_widths", "macs_per_image", "new_network"]
 
 Widths = tuple[int, ...]  # filters of each group of layers
 
@@ -20,7 +20,7 @@ GROUPS = {
 }
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """A residual block with batch norm. Its input and its output have ``width`` channels."""
 
     def __init__(self, width: int, inner: int) -> None:
@@ -55,7 +55,7 @@ def new_network(architecture: str, image_shape: Sequence[int], widths: Widths) -
         )  # fmt: skip
     return nn.Sequential(
         *_normalized(channels, first), nn.ReLU(), pools[0],
-        Block(first, second), pools[1],
+        ResidualBlock(first, second), pools[1],
         *_normalized(first, last), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
         nn.Flatten(), nn.Linear(last * 4, 10),
     )  # fmt: skip
@@ -65,14 +65,14 @@ def _normalized(channels: int, width: int) -> list[nn.Module]:
     return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
 
 
-def widths_of(network: nn.Module, architecture: str) -> Widths:
+def group_widths(network: nn.Module, architecture: str) -> Widths:
     """Return how many filters each group of a network has at present."""
     return tuple(network.get_submodule(names[0]).weight.shape[0] for names in GROUPS[architecture])
 
 
 @lru_cache(maxsize=4096)
 @torch.no_grad()
-def macs_of(architecture: str, image_shape: tuple[int, ...], widths: Widths) -> int:
+def macs_per_image(architecture: str, image_shape: tuple[int, ...], widths: Widths) -> int:
     """Return the multiply-accumulates of the convolutions and of the classifier for one image."""
     counts: list[int] = []
 

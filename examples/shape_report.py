@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from grow_arms import GROW_ARMS
-from paired_differences import Difference, judge, paired_difference
+from paired_differences import Difference, paired_difference, steering_verdict
 from prune_arms import PRUNE_ARMS
 
-__all__ = ["GROW", "PARTS", "PRUNE", "Part", "ShapeSetting", "compare", "describe_part"]
+__all__ = ["GROW", "PARTS", "PRUNE", "ReportPart", "ShapeSetting", "compare_arms", "describe_part"]
 
 Result = dict[str, Any]
 
@@ -33,7 +33,7 @@ class ShapeSetting(NamedTuple):
     goal: float
 
 
-class Part(NamedTuple):
+class ReportPart(NamedTuple):
     """A part of the report.
 
     Attributes:
@@ -46,12 +46,12 @@ class Part(NamedTuple):
     arms: tuple[str, ...]
     steered: tuple[str, ...]
 
-    def others(self, steered: str) -> list[str]:
+    def compared_arms(self, steered: str) -> list[str]:
         """Return what an arm is compared with: all others, but the first one only once."""
         return [arm for arm in self.arms if arm not in (steered, self.arms[0])]
 
 
-GROW = Part(
+GROW = ReportPart(
     "grow",
     "Growing where the gain is highest",
     "A network with a quarter of the filters of a reference shape grows up to eight times in the "
@@ -66,7 +66,7 @@ GROW = Part(
     GROW_ARMS,
     ("grown", "random filters"),
 )
-PRUNE = Part(
+PRUNE = ReportPart(
     "prune",
     "Pruning to a budget, with a shape that is not known",
     "A network of the reference shape is trained with 40 % of its budget. Then it loses up to "
@@ -90,46 +90,49 @@ CONDITIONS = (
 )
 
 
-class Arms(NamedTuple):
+class ArmResults(NamedTuple):
     """The results of the seeds that have every arm, in one order: (seeds,) arrays by arm."""
 
     results: dict[str, list[Result]]
 
     @property
-    def count(self) -> int:
+    def seed_count(self) -> int:
         return len(next(iter(self.results.values())))
 
     def values(self, arm: str, name: str) -> np.ndarray:
         return np.array([float(one[name]) for one in self.results[arm]])
 
-    def costs(self, arm: str, goal: float) -> np.ndarray:
+    def running_costs(self, arm: str, goal: float) -> np.ndarray:
         """Return the share of the budget until the accuracy is reached; 1 if it never is."""
-        return np.array([cost_of(one["curve"], goal) for one in self.results[arm]])
+        return np.array([cost_until_goal(one["curve"], goal) for one in self.results[arm]])
 
 
-def cost_of(curve: Sequence[Sequence[float]], goal: float) -> float:
+def cost_until_goal(curve: Sequence[Sequence[float]], goal: float) -> float:
     return min(next((share for share, accuracy in curve if accuracy >= goal), 1.0), 1.0)
 
 
-def arms_of(part: Part, results: Sequence[Result]) -> Arms:
+def complete_arms(part: ReportPart, results: Sequence[Result]) -> ArmResults:
     of_seed: dict[int, dict[str, Result]] = {}
     for one in results:
         of_seed.setdefault(one["seed"], {})[one["arm"]] = one
     complete = [arms for _, arms in sorted(of_seed.items()) if set(arms) == set(part.arms)]
-    return Arms({arm: [arms[arm] for arms in complete] for arm in part.arms})
+    return ArmResults({arm: [arms[arm] for arms in complete] for arm in part.arms})
 
 
-def compare(part: Part, steered: str, results: Sequence[Result]) -> dict[str, Difference]:
+def compare_arms(
+    part: ReportPart, steered: str, results: Sequence[Result]
+) -> dict[str, Difference]:
     """Return what a steered arm gains in accuracy over each other one."""
-    arms = arms_of(part, results)
+    arms = complete_arms(part, results)
     accuracies = {arm: arms.values(arm, "accuracy") for arm in part.arms}
     return {
-        arm: paired_difference(accuracies[steered], accuracies[arm]) for arm in part.others(steered)
+        arm: paired_difference(accuracies[steered], accuracies[arm])
+        for arm in part.compared_arms(steered)
     }
 
 
 def describe_part(
-    part: Part, results: Sequence[Result], settings: Sequence[ShapeSetting]
+    part: ReportPart, results: Sequence[Result], settings: Sequence[ShapeSetting]
 ) -> list[str]:
     """Return the section of a part; [] if it has no results."""
     known = [
@@ -142,36 +145,38 @@ def describe_part(
         return []
     lines = [f"## {part.heading}", "", part.introduction, "", CONDITIONS, ""]
     for steered in part.steered:
-        others = part.others(steered)
+        others = part.compared_arms(steered)
         lines += [
             f"*{steered}* against the others, by the 95 % interval of the difference of the "
             "accuracy:", "",
             f"| network | seeds | {' | '.join(others)} |", f"|---|---|{'---|' * len(others)}",
         ]  # fmt: skip
         for setting, own in known:
-            words = " | ".join(map(judge, compare(part, steered, own).values()))
-            lines.append(f"| {setting.title} | {arms_of(part, own).count} | {words} |")
+            words = " | ".join(map(steering_verdict, compare_arms(part, steered, own).values()))
+            lines.append(f"| {setting.title} | {complete_arms(part, own).seed_count} | {words} |")
         lines.append("")
     for setting, own in known:
-        lines += describe_setting(part, setting, own)
+        lines += describe_shape_setting(part, setting, own)
     if part is GROW:
         lines += describe_running_cost(known)
     return lines
 
 
-def describe_setting(part: Part, setting: ShapeSetting, results: Sequence[Result]) -> list[str]:
+def describe_shape_setting(
+    part: ReportPart, setting: ShapeSetting, results: Sequence[Result]
+) -> list[str]:
     """Return the tables of one network: the arms, and the paired comparisons."""
-    arms = arms_of(part, results)
+    arms = complete_arms(part, results)
     lines = [
         f"### {setting.title}", "",
-        f"{arms.count} of {setting.seeds} planned seeds. The budget is that of {setting.epochs} "
-        "epochs of the reference shape.",
+        f"{arms.seed_count} of {setting.seeds} planned seeds. The budget is that of "
+        f"{setting.epochs} epochs of the reference shape.",
         "",
         "| arm | mean accuracy | worst | best | last shape | MACs of an image | batches "
         "| seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    if not arms.count:
+    if not arms.seed_count:
         return [*lines, ""]
     for arm in part.arms:
         accuracy = arms.values(arm, "accuracy")
@@ -186,8 +191,8 @@ def describe_setting(part: Part, setting: ShapeSetting, results: Sequence[Result
     for steered in part.steered:
         lines += ["", f"| {steered} against | difference of the accuracy | steering |",
                   "|---|---|---|"]  # fmt: skip
-        for arm, difference in compare(part, steered, results).items():
-            lines.append(f"| {arm} | {difference} | {judge(difference)} |")
+        for arm, difference in compare_arms(part, steered, results).items():
+            lines.append(f"| {arm} | {difference} | {steering_verdict(difference)} |")
     return [*lines, ""]
 
 
@@ -202,10 +207,10 @@ def describe_running_cost(known: Sequence[tuple[ShapeSetting, Sequence[Result]]]
         "",
     ]  # fmt: skip
     for setting, own in known:
-        arms = arms_of(GROW, own)
-        if not arms.count:
+        arms = complete_arms(GROW, own)
+        if not arms.seed_count:
             continue
-        costs = {arm: arms.costs(arm, setting.goal) for arm in GROW.arms}
+        costs = {arm: arms.running_costs(arm, setting.goal) for arm in GROW.arms}
         lines += [f"### {setting.title}: accuracy {setting.goal:g}", "",
                   "| arm | reached | share of the budget |", "|---|---|---|"]  # fmt: skip
         for arm in GROW.arms:
@@ -213,11 +218,11 @@ def describe_running_cost(known: Sequence[tuple[ShapeSetting, Sequence[Result]]]
                 any(accuracy >= setting.goal for _, accuracy in one["curve"])
                 for one in arms.results[arm]
             )
-            lines.append(f"| {arm} | {reached} of {arms.count} | {costs[arm].mean():.2f} |")
+            lines.append(f"| {arm} | {reached} of {arms.seed_count} | {costs[arm].mean():.2f} |")
         for steered in GROW.steered:
             lines += ["", f"| {steered} against | needs less by | steering |", "|---|---|---|"]
-            for arm in GROW.others(steered):
+            for arm in GROW.compared_arms(steered):
                 difference = paired_difference(costs[arm], costs[steered])
-                lines.append(f"| {arm} | {difference} | {judge(difference)} |")
+                lines.append(f"| {arm} | {difference} | {steering_verdict(difference)} |")
         lines.append("")
     return lines

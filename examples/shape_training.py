@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from quiet_training import quiet_training
-from shape_networks import Widths, macs_of, new_network, widths_of
+from shape_networks import Widths, group_widths, macs_per_image, new_network
 from study_images import Images
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,14 +20,14 @@ from torch.utils.data import TensorDataset
 
 from revacnn_lightning import LoopRun, monitor
 
-__all__ = ["BATCH_SIZE", "RATE", "Outcome", "Steering", "Training", "train"]
+__all__ = ["BATCH_SIZE", "RATE", "BudgetTraining", "Steering", "TrainedNetwork", "train_to_budget"]
 
 BATCH_SIZE = 64
 RATE = 1e-3  # of Adam, its default
 EVALUATIONS = 12  # of the accuracy, at equal shares of the budget
 
 
-class Training(NamedTuple):
+class BudgetTraining(NamedTuple):
     """What the trainings that are compared have in common.
 
     Attributes:
@@ -47,11 +47,11 @@ class Training(NamedTuple):
         return new_network(self.architecture, self.images.shape, widths)
 
     def widths(self, network: nn.Module) -> Widths:
-        return widths_of(network, self.architecture)
+        return group_widths(network, self.architecture)
 
-    def macs(self, widths: Widths) -> int:
+    def macs_per_image(self, widths: Widths) -> int:
         """Return the multiply-accumulates of one image."""
-        return macs_of(self.architecture, self.images.shape, widths)
+        return macs_per_image(self.architecture, self.images.shape, widths)
 
 
 class Steering:
@@ -73,7 +73,7 @@ class Steering:
         """Raise what went wrong."""
 
 
-class Outcome(NamedTuple):
+class TrainedNetwork(NamedTuple):
     """A trained network.
 
     Attributes:
@@ -88,15 +88,18 @@ class Outcome(NamedTuple):
     batches: int
     seconds: float
 
-    def to_result(self, training: Training) -> dict[str, Any]:
+    def to_result(self, training: BudgetTraining) -> dict[str, Any]:
         widths = training.widths(self.network)
         return {
-            "accuracy": self.curve[-1][1], "widths": list(widths), "macs": training.macs(widths),
+            "accuracy": self.curve[-1][1], "widths": list(widths),
+            "macs": training.macs_per_image(widths),
             "batches": self.batches, "seconds": round(self.seconds, 2), "curve": self.curve,
         }  # fmt: skip
 
 
-def train(training: Training, widths: Widths, steering: Steering | None = None) -> Outcome:
+def train_to_budget(
+    training: BudgetTraining, widths: Widths, steering: Steering | None = None
+) -> TrainedNetwork:
     """Train a new network by Adam until the budget is spent."""
     steering = steering or Steering()
     network, budget = training.new_network(widths), training.budget
@@ -113,12 +116,12 @@ def train(training: Training, widths: Widths, steering: Steering | None = None) 
             with run.batch(batch):
                 run.log(loss=_step(network, run.optimizers[0], batch))
             seconds += time.perf_counter() - start
-            spent += training.macs(training.widths(network)) * BATCH_SIZE
+            spent += training.macs_per_image(training.widths(network)) * BATCH_SIZE
             if spent * EVALUATIONS >= budget * (len(curve) + 1):
                 accuracy = _accuracy(network, training.images.test)
                 curve.append((round(spent / budget, 4), accuracy))
     steering.end()
-    return Outcome(network, curve, run.step, seconds)
+    return TrainedNetwork(network, curve, run.step, seconds)
 
 
 def _step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: list[Tensor]) -> Tensor:

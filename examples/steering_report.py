@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paired_differences import NOT_SHOWN, PAYS, TOO_FEW, WORSE, Difference, judge
-from rescue_networks import Setting
+from paired_differences import NOT_SHOWN, PAYS, TOO_FEW, WORSE, Difference, steering_verdict
+from rescue_networks import RescueSetting
 from rescue_report import RESTARTED, compare_restarts, describe_rescue
-from shape_report import PARTS, ShapeSetting, compare, describe_part
+from shape_report import PARTS, ShapeSetting, compare_arms, describe_part
 
-__all__ = ["write_report"]
+__all__ = ["write_steering_report"]
 
 INTRODUCTION = [
     "# Does steering pay?",
@@ -26,11 +26,11 @@ INTRODUCTION = [
 ]
 
 
-def write_report(
-    results: Sequence[dict[str, Any]], settings: Sequence[Setting | ShapeSetting], file: Path
+def write_steering_report(
+    results: Sequence[dict[str, Any]], settings: Sequence[RescueSetting | ShapeSetting], file: Path
 ) -> None:
     """Write the report about all results as Markdown."""
-    rescues = [one for one in settings if isinstance(one, Setting)]
+    rescues = [one for one in settings if isinstance(one, RescueSetting)]
     shapes = [one for one in settings if isinstance(one, ShapeSetting)]
     lines = [*INTRODUCTION, *describe_summary(results, rescues, shapes)]
     lines += describe_rescue(results, rescues)
@@ -41,7 +41,7 @@ def write_report(
 
 def describe_summary(
     results: Sequence[dict[str, Any]],
-    rescues: Sequence[Setting],
+    rescues: Sequence[RescueSetting],
     shapes: Sequence[ShapeSetting],
 ) -> list[str]:
     """Return a table with one line for each comparison: in how many networks steering pays."""
@@ -49,7 +49,7 @@ def describe_summary(
 
     def count(steered: str, differences: dict[str, Difference]) -> None:
         for other, difference in differences.items():
-            words.setdefault((steered, other), Counter())[judge(difference)] += 1
+            words.setdefault((steered, other), Counter())[steering_verdict(difference)] += 1
 
     for setting in rescues:
         own = [one for one in results if one["setting"] == setting.title]
@@ -60,7 +60,7 @@ def describe_summary(
             own = [one for one in results if one["setting"] == shape.title]
             if shape.part == part.name and own:
                 for steered in part.steered:
-                    count(steered, compare(part, steered, own))
+                    count(steered, compare_arms(part, steered, own))
     lines = [
         "Each line counts the networks of one comparison; of the restarts, each moment counts.",
         "",

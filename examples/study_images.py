@@ -28,7 +28,7 @@ class Images:
         return tuple(self.train.tensors[0].shape[1:])
 
 
-def read_folder(root: Path, per_class: int) -> TensorDataset:
+def read_image_folder(root: Path, per_class: int) -> TensorDataset:
     """Return the first images of each class of an image folder, all of one size."""
     pixels, classes = [], []
     for number, folder in enumerate(sorted(path for path in root.iterdir() if path.is_dir())):
@@ -67,4 +67,7 @@ def load_images(
     for each in folders:
         if not each.is_dir():
             raise SystemExit(f"{each} is not a folder: pass the folder that holds train/ and test/")
-    return Images(read_folder(folders[0], train_per_class), read_folder(folders[1], test_per_class))
+    return Images(
+        read_image_folder(folders[0], train_per_class),
+        read_image_folder(folders[1], test_per_class),
+    )

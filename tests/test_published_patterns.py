@@ -39,11 +39,14 @@ def few_images(monkeypatch: pytest.MonkeyPatch, study: ModuleType) -> None:
 def test_missing_networks_are_trained_and_known_ones_are_not(
     study: ModuleType, few_images: None, tmp_path: Path
 ) -> None:
-    file, studies = tmp_path / "results", [study.Study("few", "digits", "original", 3, epochs=1)]
-    study.train_missing(studies, None, file, limit=2)
+    file, studies = (
+        tmp_path / "results",
+        [study.PatternStudy("few", "digits", "original", 3, epochs=1)],
+    )
+    study.train_missing_networks(studies, None, file, limit=2)
     first = file.read_text()
     assert [each["seed"] for each in study.read_results(file)] == [0, 1]
-    study.train_missing(studies, None, file, limit=10)
+    study.train_missing_networks(studies, None, file, limit=10)
     assert file.read_text().startswith(first)
     assert [each["seed"] for each in study.read_results(file)] == [0, 1, 2]
     layers = study.read_results(file)[0]["layers"]
@@ -54,9 +57,9 @@ def test_missing_networks_are_trained_and_known_ones_are_not(
 def test_the_same_settings_give_the_same_result(
     study: ModuleType, few_images: None, tmp_path: Path
 ) -> None:
-    studies = [study.Study("few", "digits", "normalized", 1, epochs=1)]
+    studies = [study.PatternStudy("few", "digits", "normalized", 1, epochs=1)]
     for name in ("one", "other"):
-        study.train_missing(studies, None, tmp_path / name, limit=1)
+        study.train_missing_networks(studies, None, tmp_path / name, limit=1)
     assert (tmp_path / "one").read_text() == (tmp_path / "other").read_text()
 
 
@@ -86,7 +89,7 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn(report: ModuleType) ->
     generator = np.random.default_rng(0)
     badness, accuracy = generator.integers(5, size=40).astype(float), generator.random(40)
     expected = roc_auc_score(report.is_worst_third(accuracy), badness)
-    assert report.area_under_curve(badness, accuracy) == pytest.approx(expected)
+    assert report.worst_third_auc(badness, accuracy) == pytest.approx(expected)
 
 
 def test_the_measure_that_tells_the_worst_third_is_chosen(report: ModuleType) -> None:
@@ -96,13 +99,13 @@ def test_the_measure_that_tells_the_worst_third_is_chosen(report: ModuleType) ->
         result(i, a, hopkins=float(generator.random()), silhouette=1 - a, effective_rank=0.5)
         for i, a in enumerate(accuracies)
     ]
-    assert report.choose_measure(results) == ("silhouette", 0)
+    assert report.choose_best_detector(results) == ("silhouette", 0)
 
 
 def test_a_network_that_stayed_at_its_start_or_diverged_has_not_moved(report: ModuleType) -> None:
-    assert report.has_moved(result(0, 0.5, movement=0.3))
-    assert not report.has_moved(result(0, 0.5, movement=0.1))
-    assert not report.has_moved(result(0, 0.5, movement=float("nan")))
+    assert report.has_left_initialization(result(0, 0.5, movement=0.3))
+    assert not report.has_left_initialization(result(0, 0.5, movement=0.1))
+    assert not report.has_left_initialization(result(0, 0.5, movement=float("nan")))
 
 
 def test_the_report_shows_what_the_results_say(
@@ -114,7 +117,7 @@ def test_the_report_shows_what_the_results_say(
         result(i, a, silhouette=-a, hopkins=float(generator.random()))
         for i, a in enumerate(generator.random(40))
     ]
-    report.write_report(json.loads(json.dumps(results)), 50, tmp_path / "report.md")
+    report.write_pattern_report(json.loads(json.dumps(results)), 50, tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
     assert "40 of 50 planned networks are trained" in text
     assert "40 networks; 40 have left their random start" in text

@@ -42,12 +42,12 @@ def few_images(study: ModuleType) -> Any:
 def test_every_treatment_of_a_collapsed_network_has_a_result(
     study: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    setting = study.Setting("few", "digits", "plain", 0.01, (1,), 2, 1)
+    setting = study.RescueSetting("few", "digits", "plain", 0.01, (1,), 2, 1)
     monkeypatch.setattr(study, "COLLAPSED", 1.0)  # whatever its accuracy is
     monkeypatch.setattr(study, "load_images", lambda *_: few_images(study))
     file = tmp_path / "results"
     for _ in range(2):  # the second sitting has nothing to do
-        study.study_missing([setting], None, file, limit=10)
+        study.run_missing_studies([setting], None, file, limit=10)
     results = study.read_results(file)
     assert [one["arm"] for one in results] == list(study.ARMS)
     assert all(0 <= one["accuracy"] <= 1 for one in results)
@@ -56,9 +56,9 @@ def test_every_treatment_of_a_collapsed_network_has_a_result(
 def test_a_network_that_did_not_collapse_is_not_treated(
     study: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting = study.Setting("few", "digits", "plain", 0.01, (1,), 2, 1)
+    setting = study.RescueSetting("few", "digits", "plain", 0.01, (1,), 2, 1)
     monkeypatch.setattr(study, "COLLAPSED", -1.0)
-    (result,) = study.study_network(setting, 0, few_images(study))
+    (result,) = study.run_rescue_arms(setting, 0, few_images(study))
     assert result["arm"] == ""
 
 
@@ -67,19 +67,21 @@ def test_restarting_front_to_back_revives_all_filters_with_the_response_of_a_new
 ) -> None:
     images = few_images(study)
     torch.manual_seed(0)
-    network = networks.Network("plain", images.shape, 1e-9)
+    network = networks.ConvClassifier("plain", images.shape, 1e-9)
     probe = images.train.tensors[0]
-    fresh = {name: float(x.mean()) for name, x in networks.responses(network, probe).items()}
+    fresh = {
+        name: float(x.mean()) for name, x in networks.response_deviations(network, probe).items()
+    }
     with torch.no_grad():
         network.layers[0].weight.mul_(30)
         for layer in (network.layers[3], network.layers[5]):
             layer.bias[:20] = -1e4
     silent = networks.silent_filters(network, probe)
     assert all(len(one) >= count for one, count in zip(silent.values(), (0, 20, 20), strict=True))
-    setting = study.Setting("few", "digits", "plain", 1e-9, (1,), 6, 1)
-    treated = networks.treat(network, "restart front to back", setting, images, 6)
+    setting = study.RescueSetting("few", "digits", "plain", 1e-9, (1,), 6, 1)
+    treated = networks.train_after_treatment(network, "restart front to back", setting, images, 6)
     assert not any(networks.silent_filters(treated, probe).values())
-    for name, response in networks.responses(treated, probe).items():
+    for name, response in networks.response_deviations(treated, probe).items():
         known = response[response > 0]
         # Other random numbers than those of the new network that the treatment draws.
         assert float(known.mean()) == pytest.approx(fresh[name], rel=0.5)
@@ -104,7 +106,7 @@ def test_the_interval_of_paired_differences_is_that_of_scipy(report: ModuleType)
 
 
 def test_the_report_says_where_restarting_does_not_pay(study: ModuleType, tmp_path: Path) -> None:
-    setting = study.Setting("few", "digits", "plain", 0.4, (1,), 10, 8)
+    setting = study.RescueSetting("few", "digits", "plain", 0.4, (1,), 10, 8)
     accuracies = {
         "leave": 0.1, "lower the rate": 0.5, "restart all together": 0.5,
         "restart front to back": 0.5, "start over": 0.9,
@@ -116,7 +118,7 @@ def test_the_report_says_where_restarting_does_not_pay(study: ModuleType, tmp_pa
         for arm, value in accuracies.items()
     ]
     results.append({"setting": "few", "seed": 8, "moment": 1, "arm": "", "accuracy": 0.8})
-    study.write_report(results, [setting], tmp_path / "report.md")
+    study.write_steering_report(results, [setting], tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
     assert "9 of 8 planned networks" in text
     assert "8 collapsed" in text
