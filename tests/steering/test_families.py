@@ -127,7 +127,7 @@ def test_edits_before_recurrent_layers_and_circular_padding_are_exact(
 
 @pytest.mark.parametrize("name", ["resnext", "shufflenet", "regnet_y"])
 def test_random_edits(name: str) -> None:
-    tally = steering_fuzz.fuzz(name, 12, seed=3, advance=lambda done: None)
+    tally = steering_fuzz.fuzz_network(name, 12, seed=3, advance=lambda done: None)
     assert not tally.errors
     assert tally.counts["applied"] >= 12
     assert tally.counts["undone"] > 0

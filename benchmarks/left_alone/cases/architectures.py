@@ -16,7 +16,7 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class Variational(Classifier):
+class VariationalAutoencoder(Classifier):
     """A variational autoencoder draws its code."""
 
     def __init__(self) -> None:
@@ -39,10 +39,10 @@ class Variational(Classifier):
 
 @register_case(output=lambda module, batch: module.encoder(batch[0]))
 def train_variational(training: Training) -> None:
-    training.fit(Variational(), batches())
+    training.fit(VariationalAutoencoder(), batches())
 
 
-class Diffusion(Classifier):
+class DiffusionModel(Classifier):
     """Predicts the noise of an image at a random time."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Diffusion(Classifier):
     output=lambda module, batch: module(batch[0], torch.full((len(batch[0]),), 0.3).to(batch[0]))
 )
 def train_diffusion(training: Training) -> None:
-    training.fit(Diffusion(), batches())
+    training.fit(DiffusionModel(), batches())
 
 
 class SuperResolution(nn.Module):
@@ -94,7 +94,7 @@ class StyleTransfer(nn.Module):
         return self.head(self.body(images).flatten(2).amax(2))
 
 
-class Pyramid(nn.Module):
+class FeaturePyramid(nn.Module):
     """Sums features of several resolutions (feature pyramids, HRNet)."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Pyramid(nn.Module):
         return self.head(self.lateral(fine) + up).mean((2, 3))
 
 
-class OwnConvolution(nn.Conv2d):
+class StandardizedConvolution(nn.Conv2d):
     """A subclass with a forward of its own (standardized weights)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class FunctionalConvolution(nn.Module):
         return self.head(F.relu(self.conv(x)).mean((2, 3)))
 
 
-class Straight(torch.autograd.Function):
+class StraightThroughRound(torch.autograd.Function):
     """Rounds in the forward pass, and passes the gradient through."""
 
     @staticmethod
@@ -140,17 +140,17 @@ class Straight(torch.autograd.Function):
         return grad
 
 
-class Quantized(nn.Module):
+class QuantizedNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = conv_net()
 
     def forward(self, images: Tensor) -> Tensor:
-        x = Straight.apply(self.net[2](self.net[1](self.net[0](images))) * 8) / 8
+        x = StraightThroughRound.apply(self.net[2](self.net[1](self.net[0](images))) * 8) / 8
         return self.net[3:](x)
 
 
-class Checkpointed(nn.Module):
+class CheckpointedNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = conv_net()
@@ -159,7 +159,7 @@ class Checkpointed(nn.Module):
         return checkpoint_sequential(self.net, 2, images, use_reentrant=False)
 
 
-class Experts(nn.Module):
+class MixtureOfExperts(nn.Module):
     """Routes each image to one of two convolutions."""
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class Experts(nn.Module):
         return self.head((maps * gate[:, :, None, None, None]).sum(1).relu().mean((2, 3)))
 
 
-class Patches(nn.Module):
+class SmallVisionTransformer(nn.Module):
     """A vision transformer in small, with a class token and position embeddings."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class Patches(nn.Module):
         return self.head((x + self.attention(y, y, y, need_weights=False)[0])[:, 0])
 
 
-class Sequence(nn.Module):
+class VideoFramesReader(nn.Module):
     """Reads the frames of a video one after the other."""
 
     def __init__(self) -> None:
@@ -209,7 +209,7 @@ class Sequence(nn.Module):
         return self.head(state[0])
 
 
-class EarlyExit(nn.Module):
+class TwoHeadsInTraining(nn.Module):
     """Has two heads, and returns a tuple while it trains only (GoogLeNet)."""
 
     def __init__(self) -> None:
@@ -223,7 +223,7 @@ class EarlyExit(nn.Module):
         return (output, self.early(x.mean((2, 3)))) if self.training else output
 
 
-class WithAuxiliary(Classifier):
+class AuxiliaryLossClassifier(Classifier):
     def loss(self, batch: Any) -> Tensor:
         outputs = self(batch[0])
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -232,19 +232,19 @@ class WithAuxiliary(Classifier):
 
 @register_case()
 def train_early_exit(training: Training) -> None:
-    training.fit(WithAuxiliary(EarlyExit()), batches())
+    training.fit(AuxiliaryLossClassifier(TwoHeadsInTraining()), batches())
 
 
 NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "super_resolution": (SuperResolution, {}),
     "style_transfer": (StyleTransfer, {}),
-    "pyramid": (Pyramid, {}),
+    "pyramid": (FeaturePyramid, {}),
     "functional_convolution": (FunctionalConvolution, {"steerable": False}),
-    "quantized": (Quantized, {"steerable": False}),
-    "checkpoint_sequential": (Checkpointed, {}),
-    "experts": (Experts, {}),
-    "patches": (Patches, {}),
-    "sequence": (Sequence, {}),
+    "quantized": (QuantizedNet, {"steerable": False}),
+    "checkpoint_sequential": (CheckpointedNet, {}),
+    "experts": (MixtureOfExperts, {}),
+    "patches": (SmallVisionTransformer, {}),
+    "sequence": (VideoFramesReader, {}),
 }
 
 add_networks(__name__, NETWORKS)
@@ -253,7 +253,9 @@ add_networks(__name__, NETWORKS)
 @register_case(steerable=False)
 def train_own_convolution(training: Training) -> None:
     head = [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
-    training.fit(Classifier(nn.Sequential(OwnConvolution(1, 4, 3, padding=1), *head)), batches())
+    training.fit(
+        Classifier(nn.Sequential(StandardizedConvolution(1, 4, 3, padding=1), *head)), batches()
+    )
 
 
 @register_case()

@@ -19,7 +19,7 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class UncopiedAttributes(Classifier):
+class HoldsUncopiableObjects(Classifier):
     """Holds a lock, a file, a generator, a logger, a thread's local, and a lambda."""
 
     def __init__(self) -> None:
@@ -43,13 +43,13 @@ class UncopiedAttributes(Classifier):
 
 @register_case()
 def train_uncopied_attributes(training: Training) -> None:
-    module = UncopiedAttributes()
+    module = HoldsUncopiableObjects()
     training.fit(module, batches())
     training.compare_also("written", module.file.tell())
     module.file.close()
 
 
-class Containers(Classifier):
+class ChangesContainersInForward(Classifier):
     """Changes containers of all kinds in its forward."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Containers(Classifier):
 
 @register_case()
 def train_containers(training: Training) -> None:
-    module = Containers()
+    module = ChangesContainersInForward()
     training.fit(module, batches())
     training.compare_also("array", module.array)
     training.compare_also(
@@ -81,7 +81,7 @@ def train_containers(training: Training) -> None:
     )
 
 
-class Guarded(Classifier):
+class ForwardsUnknownAttributes(Classifier):
     """Forwards unknown attributes, as wrappers do, and has properties that raise."""
 
     def __getattr__(self, name: str) -> Any:
@@ -99,10 +99,10 @@ class Guarded(Classifier):
 
 @register_case()
 def train_own_getattr(training: Training) -> None:
-    training.fit(Guarded(), batches())
+    training.fit(ForwardsUnknownAttributes(), batches())
 
 
-class Cached(Classifier):
+class CachesTensors(Classifier):
     """Caches a tensor of the size of its input, and a plain tensor per channel."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Cached(Classifier):
 
 @register_case(steerable=False)
 def train_cached_tensors(training: Training) -> None:
-    training.fit(Cached(), batches())
+    training.fit(CachesTensors(), batches())
 
 
 class LargeBuffers(Classifier):
@@ -162,7 +162,7 @@ def train_shared_by_reference(training: Training) -> None:
     training.fit(SharedByReference(), batches())
 
 
-class Logs(Classifier):
+class LogsInForward(Classifier):
     """Logs in its forward, and keeps text."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -173,10 +173,10 @@ class Logs(Classifier):
 
 @register_case()
 def train_logs_in_forward(training: Training) -> None:
-    training.fit(Logs(), batches())
+    training.fit(LogsInForward(), batches())
 
 
-class Warms(Classifier):
+class InitializesFromFirstBatch(Classifier):
     """Initializes itself from its first batch (as ActNorm and k-means heads do)."""
 
     def __init__(self) -> None:
@@ -193,10 +193,10 @@ class Warms(Classifier):
 
 @register_case()
 def train_initialized_from_data(training: Training) -> None:
-    training.fit(Warms(), batches())
+    training.fit(InitializesFromFirstBatch(), batches())
 
 
-class RandomDepth(Classifier):
+class SkipsBlockAtRandom(Classifier):
     """Skips a block by Python's and torch's random numbers."""
 
     def __init__(self) -> None:
@@ -211,10 +211,10 @@ class RandomDepth(Classifier):
 
 @register_case()
 def train_random_depth(training: Training) -> None:
-    training.fit(RandomDepth(), batches())
+    training.fit(SkipsBlockAtRandom(), batches())
 
 
-class Evaluates(Classifier):
+class KeepsNormInEvalMode(Classifier):
     """Overrides train() to keep its batch norm in evaluation mode."""
 
     def train(self, mode: bool = True) -> Any:
@@ -225,10 +225,10 @@ class Evaluates(Classifier):
 
 @register_case()
 def train_own_train_mode(training: Training) -> None:
-    training.fit(Evaluates(), batches())
+    training.fit(KeepsNormInEvalMode(), batches())
 
 
-class Wrapped(nn.Module):
+class WrapperModule(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
@@ -239,7 +239,7 @@ class Wrapped(nn.Module):
 
 @register_case()
 def train_wrapped_network(training: Training) -> None:
-    training.fit(Classifier(Wrapped(Wrapped(conv_net()))), batches())
+    training.fit(Classifier(WrapperModule(WrapperModule(conv_net()))), batches())
 
 
 class KeywordsOnly(Classifier):
@@ -258,7 +258,7 @@ def train_keywords_only(training: Training) -> None:
     training.fit(KeywordsOnly(), batches())
 
 
-class Meta(pl.LightningModule):
+class LightningModuleInside(pl.LightningModule):
     """Has a LightningModule inside a LightningModule."""
 
     def __init__(self) -> None:
@@ -277,4 +277,4 @@ class Meta(pl.LightningModule):
 
 @register_case()
 def train_module_in_module(training: Training) -> None:
-    training.fit(Meta(), batches())
+    training.fit(LightningModuleInside(), batches())

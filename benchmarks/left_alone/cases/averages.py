@@ -33,7 +33,7 @@ def train_swa_callback(training: Training) -> None:
     training.fit(Classifier(), batches(), swa, max_epochs=3)
 
 
-class OwnEma(Classifier):
+class OwnEmaNetwork(Classifier):
     """Keeps an average of its network, without optimizing it."""
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class OwnEma(Classifier):
 
 @register_case(steerable=False)
 def train_own_ema(training: Training) -> None:
-    training.fit(OwnEma(), batches())
+    training.fit(OwnEmaNetwork(), batches())
 
 
-class HiddenEma(pl.Callback):
+class EmaModelInCallback(pl.Callback):
     """Keeps an average in the callback."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -66,10 +66,10 @@ class HiddenEma(pl.Callback):
 
 @register_case(steerable=False)
 def train_ema_in_callback(training: Training) -> None:
-    training.fit(Classifier(), batches(), HiddenEma())
+    training.fit(Classifier(), batches(), EmaModelInCallback())
 
 
-class StateEma(pl.Callback):
+class EmaStateInCallback(pl.Callback):
     """Keeps an average as a dict of tensors."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -82,10 +82,10 @@ class StateEma(pl.Callback):
 
 @register_case(steerable=False)
 def train_ema_of_tensors(training: Training) -> None:
-    training.fit(Classifier(), batches(), StateEma())
+    training.fit(Classifier(), batches(), EmaStateInCallback())
 
 
-class TorchAverage(Classifier):
+class TorchSwa(Classifier):
     """SWA as torch's documentation shows it."""
 
     def __init__(self) -> None:
@@ -106,10 +106,10 @@ class TorchAverage(Classifier):
 
 @register_case(steerable=False)
 def train_averaged_model(training: Training) -> None:
-    training.fit(TorchAverage(), batches(), max_epochs=2)
+    training.fit(TorchSwa(), batches(), max_epochs=2)
 
 
-class Teacher(Classifier):
+class FrozenTeacher(Classifier):
     """Distillation from a frozen copy of the same architecture."""
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Teacher(Classifier):
 
 @register_case(steerable=False)
 def train_frozen_teacher(training: Training) -> None:
-    training.fit(Teacher(), batches())
+    training.fit(FrozenTeacher(), batches())
 
 
 @register_case(steerable=False)

@@ -25,19 +25,19 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class Pair(NamedTuple):
+class NamedTupleBatch(NamedTuple):
     images: Tensor
     labels: Tensor
 
 
 @dataclass
-class Record:
+class DataclassBatch:
     images: Tensor
     labels: Tensor
     names: list[str]
 
 
-class TakesAny(Classifier):
+class TakesAnyBatch(Classifier):
     """Takes (images, labels) out of any batch."""
 
     def __init__(self, take: Any) -> None:
@@ -57,34 +57,34 @@ def _mapped(convert: Any, count: int = 12) -> list[Any]:
 @register_case(quick=True)
 def train_dict_batch(training: Training) -> None:
     items = _mapped(lambda x, y: {"id": list(range(len(x))), "label": y, "image": x})
-    training.fit(TakesAny(lambda b: (b["image"], b["label"])), loader_of(items))
+    training.fit(TakesAnyBatch(lambda b: (b["image"], b["label"])), loader_of(items))
 
 
 @register_case()
 def train_nested_batch(training: Training) -> None:
     items = _mapped(lambda x, y: {"views": [x, x.flip(-1)], "meta": ({"label": y}, None, "name")})
-    training.fit(TakesAny(lambda b: (b["views"][1], b["meta"][0]["label"])), loader_of(items))
+    training.fit(TakesAnyBatch(lambda b: (b["views"][1], b["meta"][0]["label"])), loader_of(items))
 
 
 @register_case()
 def train_named_tuple_batch(training: Training) -> None:
-    training.fit(TakesAny(lambda b: (b.images, b.labels)), loader_of(_mapped(Pair)))
+    training.fit(TakesAnyBatch(lambda b: (b.images, b.labels)), loader_of(_mapped(NamedTupleBatch)))
 
 
 @register_case(output=lambda m, b: m(b.images))
 def train_dataclass_batch(training: Training) -> None:
-    items = _mapped(lambda x, y: Record(x, y, ["name"] * len(x)))
-    training.fit(TakesAny(lambda b: (b.images, b.labels)), loader_of(items))
+    items = _mapped(lambda x, y: DataclassBatch(x, y, ["name"] * len(x)))
+    training.fit(TakesAnyBatch(lambda b: (b.images, b.labels)), loader_of(items))
 
 
 @register_case()
 def train_labels_first(training: Training) -> None:
     """The first floating tensor of the batch is not the images."""
     items = _mapped(lambda x, y: (y.float().view(-1, 1), x))
-    training.fit(TakesAny(lambda b: (b[1], b[0][:, 0].long())), loader_of(items))
+    training.fit(TakesAnyBatch(lambda b: (b[1], b[0][:, 0].long())), loader_of(items))
 
 
-class Detector(Classifier):
+class ImageListDetector(Classifier):
     """A list of CHW images of different sizes, and a list of targets, as in torchvision."""
 
     def forward(self, images: list[Tensor]) -> Tensor:
@@ -107,10 +107,10 @@ def train_detection(training: Training) -> None:
         images = [image[:, : 6 + i % 3, : 8 - i % 2] for i, image in enumerate(x)]
         return images, [{"boxes": torch.rand(2, 4), "labels": y[i : i + 1]} for i in range(len(y))]
 
-    training.fit(Detector(), loader_of(_mapped(convert)))
+    training.fit(ImageListDetector(), loader_of(_mapped(convert)))
 
 
-class Reconstructs(Classifier):
+class ReconstructsTensorBatch(Classifier):
     """A batch is one tensor."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Reconstructs(Classifier):
 
 @register_case()
 def train_tensor_batch(training: Training) -> None:
-    training.fit(Reconstructs(), DataLoader(samples()[0], batch_size=8))
+    training.fit(ReconstructsTensorBatch(), DataLoader(samples()[0], batch_size=8))
 
 
 class MakesItsOwnImages(Classifier):
@@ -144,7 +144,7 @@ def train_counting_batch(training: Training) -> None:
     training.fit(MakesItsOwnImages(), range(12))
 
 
-class Stream(IterableDataset):
+class EndlessSamples(IterableDataset):
     """Draws its samples."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -154,7 +154,7 @@ class Stream(IterableDataset):
 
 @register_case()
 def train_iterable_dataset(training: Training) -> None:
-    training.fit(Classifier(), DataLoader(Stream(), batch_size=8))
+    training.fit(Classifier(), DataLoader(EndlessSamples(), batch_size=8))
 
 
 @register_case()
@@ -171,18 +171,18 @@ def train_generator_loader(training: Training) -> None:
 @register_case()
 def train_combined_loader(training: Training) -> None:
     loaders = {"a": batches(12), "b": DataLoader(samples()[0], batch_size=4)}
-    training.fit(TakesAny(lambda b: b["a"]), CombinedLoader(loaders, "min_size"))
+    training.fit(TakesAnyBatch(lambda b: b["a"]), CombinedLoader(loaders, "min_size"))
 
 
 @register_case()
 def train_combined_cycle(training: Training) -> None:
     loaders = CombinedLoader([batches(9), batches(4)], "max_size_cycle")
-    training.fit(TakesAny(lambda b: b[0]), loaders)
+    training.fit(TakesAnyBatch(lambda b: b[0]), loaders)
 
 
 @register_case()
 def train_several_loaders(training: Training) -> None:
-    training.fit(TakesAny(lambda b: b[1]), [batches(12), batches(14)])
+    training.fit(TakesAnyBatch(lambda b: b[1]), [batches(12), batches(14)])
 
 
 @register_case()
@@ -204,7 +204,7 @@ def train_weighted_sampler(training: Training) -> None:
     training.fit(Classifier(), DataLoader(dataset(), batch_sampler=batch_sampler))
 
 
-class NoisyData(Dataset):
+class RandomlyAugmentedData(Dataset):
     """Augments with torch's random numbers."""
 
     def __init__(self, owner: Any = None) -> None:
@@ -219,7 +219,7 @@ class NoisyData(Dataset):
         return image + 0.1 * torch.randn_like(image), label
 
 
-class Data(pl.LightningDataModule):
+class TrainerReferringDataModule(pl.LightningDataModule):
     """Its data sets refer to it, and thus to the trainer."""
 
     def __init__(self, **options: Any) -> None:
@@ -227,7 +227,7 @@ class Data(pl.LightningDataModule):
         self.options = options
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(NoisyData(self), batch_size=8, shuffle=True, **self.options)
+        return DataLoader(RandomlyAugmentedData(self), batch_size=8, shuffle=True, **self.options)
 
     def val_dataloader(self) -> DataLoader:
         return batches(2)
@@ -235,11 +235,11 @@ class Data(pl.LightningDataModule):
 
 @register_case()
 def train_datamodule(training: Training) -> None:
-    training.fit(Classifier(), datamodule=Data(), max_epochs=2)
+    training.fit(Classifier(), datamodule=TrainerReferringDataModule(), max_epochs=2)
 
 
 def _train_with_worker(training: Training, method: str) -> None:
-    data = Data(num_workers=1, multiprocessing_context=method)
+    data = TrainerReferringDataModule(num_workers=1, multiprocessing_context=method)
     training.fit(Classifier(), datamodule=data, limit_val_batches=0)
 
 

@@ -18,7 +18,7 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class Backbone(Classifier):
+class BackboneClassifier(Classifier):
     def __init__(self) -> None:
         super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 3)))
         self.backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
@@ -33,10 +33,10 @@ class Backbone(Classifier):
 @register_case(quick=True)
 def train_backbone_finetuning(training: Training) -> None:
     finetuning = lightning.BackboneFinetuning(1, lambda epoch: 1.5, verbose=False)
-    training.fit(Backbone(), batches(6), finetuning, max_epochs=3)
+    training.fit(BackboneClassifier(), batches(6), finetuning, max_epochs=3)
 
 
-class Unfreezes(lightning.BaseFinetuning):
+class UnfreezesInSecondEpoch(lightning.BaseFinetuning):
     """Freezes one layer until the second epoch."""
 
     def freeze_before_training(self, pl_module: pl.LightningModule) -> None:
@@ -54,10 +54,10 @@ class FreezableClassifier(Classifier):
 
 @register_case()
 def train_own_finetuning(training: Training) -> None:
-    training.fit(FreezableClassifier(), batches(6), Unfreezes(), max_epochs=3)
+    training.fit(FreezableClassifier(), batches(6), UnfreezesInSecondEpoch(), max_epochs=3)
 
 
-class NewOptimizers(pl.Callback):
+class ReplacesOptimizers(pl.Callback):
     """Makes new optimizers after the first epoch."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -67,7 +67,7 @@ class NewOptimizers(pl.Callback):
 
 @register_case()
 def train_new_optimizers(training: Training) -> None:
-    training.fit(Classifier(), batches(5), NewOptimizers(), max_epochs=3)
+    training.fit(Classifier(), batches(5), ReplacesOptimizers(), max_epochs=3)
 
 
 @register_case()
@@ -124,7 +124,7 @@ def train_deep_copy_of_model(training: Training) -> None:
     training.fit(Classifier(), batches(), CopiesModel())
 
 
-class SavesModel(pl.Callback):
+class PicklesModel(pl.Callback):
     """Saves the whole network, not only its state."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
@@ -135,10 +135,10 @@ class SavesModel(pl.Callback):
 
 @register_case()
 def train_pickled_model(training: Training) -> None:
-    training.fit(Classifier(), batches(), SavesModel())
+    training.fit(Classifier(), batches(), PicklesModel())
 
 
-class RestoresWeights(pl.Callback):
+class RestoresStartWeights(pl.Callback):
     """Loads the weights of the start of the run in its middle."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -151,10 +151,10 @@ class RestoresWeights(pl.Callback):
 
 @register_case()
 def train_weights_restored(training: Training) -> None:
-    training.fit(Classifier(), batches(), RestoresWeights())
+    training.fit(Classifier(), batches(), RestoresStartWeights())
 
 
-class WithRate(Classifier):
+class HasLearningRate(Classifier):
     def __init__(self) -> None:
         super().__init__()
         self.lr, self.batch_size = 0.01, 2
@@ -172,7 +172,7 @@ class WithRate(Classifier):
 
 @register_case()
 def train_rate_finder(training: Training) -> None:
-    module = WithRate()
+    module = HasLearningRate()
     trainer = training.make_trainer()
     found = Tuner(trainer).lr_find(module, num_training=10)
     training.compare_also("rates", found.results)
@@ -181,7 +181,7 @@ def train_rate_finder(training: Training) -> None:
 
 @register_case()
 def train_batch_size_finder(training: Training) -> None:
-    module = WithRate()
+    module = HasLearningRate()
     trainer = training.make_trainer()
     Tuner(trainer).scale_batch_size(module, max_trials=2, steps_per_trial=4)
     training.fit_with(trainer, module)

@@ -15,7 +15,7 @@ def conv(inputs: int, filters: int, size: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(inputs, filters, size, padding=size // 2, **options)
 
 
-class Head(nn.Module):
+class ClassifiedBody(nn.Module):
     """Averages the maps of a body and classifies them."""
 
     def __init__(self, width: int) -> None:
@@ -29,7 +29,7 @@ class Head(nn.Module):
         return self.head(self.features(x).mean((2, 3)))
 
 
-class Maxout(Head):
+class MaxoutNet(ClassifiedBody):
     def __init__(self) -> None:
         super().__init__(3)
         self.first, self.second = conv(1, 6), conv(3, 3)
@@ -39,7 +39,7 @@ class Maxout(Head):
         return self.second(maps.view(len(x), 3, 2, *maps.shape[2:]).amax(2))
 
 
-class Gated(Head):
+class GatedChannels(ClassifiedBody):
     """Half of the channels gates the other half."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Gated(Head):
         return self.second(value * gate.sigmoid())
 
 
-class Split(Head):
+class SplitChannels(ClassifiedBody):
     """Some channels skip a block (CSPNet, GhostNet)."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Split(Head):
         return torch.cat([x[:, :4], F.relu(self.second(x[:, 4:]))], 1)
 
 
-class Coupling(nn.Module):
+class AffineCoupling(nn.Module):
     """An affine coupling, which can be inverted (RealNVP)."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Coupling(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class Quantizing(Head):
+class VectorQuantizer(ClassifiedBody):
     """Replaces each pixel by the nearest entry of a code book (VQ-VAE)."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Quantizing(Head):
         return x + (codes - x).detach()
 
 
-class Transformed(Head):
+class SpatialTransformer(ClassifiedBody):
     """A spatial transformer turns the image before it is convolved."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Transformed(Head):
         return F.relu(self.first(F.grid_sample(x, grid, align_corners=False)))
 
 
-class Query(Head):
+class QueryAttention(ClassifiedBody):
     """Learned queries read the map by attention (DETR)."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Query(Head):
         return self.head(F.scaled_dot_product_attention(queries, keys, keys).mean(1))
 
 
-class Mixer(nn.Module):
+class MlpMixer(nn.Module):
     """Mixes positions, then channels (MLP-Mixer)."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class Mixer(nn.Module):
         return self.head((x + self.channels(self.norm(x))).mean(1))
 
 
-class Highway(Head):
+class Highway(ClassifiedBody):
     def __init__(self) -> None:
         super().__init__(4)
         self.stem, self.value, self.gate = conv(1, 4), conv(4, 4), conv(4, 4)
@@ -148,7 +148,7 @@ class Highway(Head):
         return gate * F.relu(self.value(x)) + (1 - gate) * x
 
 
-class Cropped(Head):
+class CroppedSkip(ClassifiedBody):
     """Concatenates a cropped skip (the first U-Net)."""
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ class Cropped(Head):
         return self.last(torch.cat([skip[:, :, 1:-1, 1:-1], x], 1))
 
 
-class Padded(Head):
+class PaddingModes(ClassifiedBody):
     """All padding modes, dilation, groups and strides."""
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ class Padded(Head):
         return self.body(x)
 
 
-class Unfolded(Head):
+class UnfoldedPatches(ClassifiedBody):
     def __init__(self) -> None:
         super().__init__(4)
         self.first, self.mix = conv(1, 3), nn.Linear(27, 4)
@@ -187,7 +187,7 @@ class Unfolded(Head):
         return self.mix(columns).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
-class Sliced(Head):
+class ShiftedChannels(ClassifiedBody):
     """Shifts channels along the image (temporal shift, ShiftNet)."""
 
     def __init__(self) -> None:
@@ -199,7 +199,7 @@ class Sliced(Head):
         return self.second(torch.cat([x[:, :1].roll(1, 2), x[:, 1:2].roll(-1, 2), x[:, 2:]], 1))
 
 
-class Cosine(nn.Module):
+class CosineClassifier(nn.Module):
     """Compares features with class vectors by their angle."""
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ class Cosine(nn.Module):
         return 8 * features @ F.normalize(self.classes).t()
 
 
-class Bilinear(nn.Module):
+class BilinearPooling(nn.Module):
     """Multiplies two sets of features pixel by pixel (bilinear pooling)."""
 
     def __init__(self) -> None:
@@ -226,7 +226,7 @@ class Bilinear(nn.Module):
         return self.head(product.flatten(1) / x[0, 0].numel())
 
 
-class Cascade(nn.Module):
+class FeedbackNet(nn.Module):
     """Feeds its own output back several times, with one set of weights."""
 
     def __init__(self) -> None:
@@ -242,7 +242,7 @@ class Cascade(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class Plain(nn.Module):
+class LayersInList(nn.Module):
     """Keeps its layers in a list, and names them itself."""
 
     def __init__(self) -> None:
@@ -258,7 +258,7 @@ class Plain(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class Normalized(Head):
+class AllNorms(ClassifiedBody):
     """All norms, one after the other, and a learned scale per channel."""
 
     def __init__(self) -> None:
@@ -275,24 +275,24 @@ class Normalized(Head):
 
 
 NETWORKS: dict[str, type[nn.Module]] = {
-    "bilinear": Bilinear,
-    "cascade": Cascade,
-    "cosine": Cosine,
-    "coupling": Coupling,
-    "cropped_skip": Cropped,
-    "gated": Gated,
+    "bilinear": BilinearPooling,
+    "cascade": FeedbackNet,
+    "cosine": CosineClassifier,
+    "coupling": AffineCoupling,
+    "cropped_skip": CroppedSkip,
+    "gated": GatedChannels,
     "highway": Highway,
-    "maxout": Maxout,
-    "mixer": Mixer,
-    "normalized": Normalized,
-    "padded": Padded,
-    "plain_names": Plain,
-    "queries": Query,
-    "shifted_channels": Sliced,
-    "split_channels": Split,
-    "transformer_of_images": Transformed,
-    "unfolded": Unfolded,
-    "vector_quantized": Quantizing,
+    "maxout": MaxoutNet,
+    "mixer": MlpMixer,
+    "normalized": AllNorms,
+    "padded": PaddingModes,
+    "plain_names": LayersInList,
+    "queries": QueryAttention,
+    "shifted_channels": ShiftedChannels,
+    "split_channels": SplitChannels,
+    "transformer_of_images": SpatialTransformer,
+    "unfolded": UnfoldedPatches,
+    "vector_quantized": VectorQuantizer,
 }
 
 add_networks(__name__, {name: (make, {}) for name, make in NETWORKS.items()})

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.left_alone.cases.channels import Head, conv
+from benchmarks.left_alone.cases.channels import ClassifiedBody, conv
 from benchmarks.left_alone.cases.small import add_networks
 
 
-class Masked(Head):
+class MaskedWeights(ClassifiedBody):
     """Multiplies weights by a mask in its forward, as hand-written pruning does."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Masked(Head):
         return F.relu(self.second(F.relu(x)))
 
 
-class Equalized(Head):
+class EqualizedRate(ClassifiedBody):
     """Scales weights by a number in its forward (StyleGAN)."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Equalized(Head):
         return self.second(x)
 
 
-class Generated(Head):
+class GeneratedWeights(ClassifiedBody):
     """The weights of a conv come from another network."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Generated(Head):
         return F.conv2d(F.relu(self.first(x)), self.weights(self.code).view(4, 5, 1, 1))
 
 
-class DynamicKernels(Head):
+class DynamicKernels(ClassifiedBody):
     """Mixes several kernels by attention, for each image."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class DynamicKernels(Head):
         return maps.view(len(x), 4, *x.shape[2:])
 
 
-class TiedDecoder(Head):
+class TiedDecoder(ClassifiedBody):
     """Decodes with the weights of the encoder."""
 
     def __init__(self) -> None:
@@ -81,9 +81,9 @@ class TiedDecoder(Head):
 REFUSED = {"steerable": False}
 NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "dynamic_kernels": (DynamicKernels, {}),
-    "equalized": (Equalized, REFUSED),
-    "generated_weights": (Generated, {}),
-    "masked_weights": (Masked, REFUSED),
+    "equalized": (EqualizedRate, REFUSED),
+    "generated_weights": (GeneratedWeights, {}),
+    "masked_weights": (MaskedWeights, REFUSED),
     "tied_decoder": (TiedDecoder, {}),
 }
 

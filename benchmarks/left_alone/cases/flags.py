@@ -132,7 +132,7 @@ def train_best_tested(training: Training) -> None:
 # ---------------------------------------------------------------------- ends
 
 
-class Raises(pl.Callback):
+class RaisesError(pl.Callback):
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
@@ -143,15 +143,15 @@ class Raises(pl.Callback):
 
 @register_case(raises=True)
 def train_exception(training: Training) -> None:
-    training.fit(Classifier(), batches(), Raises(RuntimeError("out of memory")))
+    training.fit(Classifier(), batches(), RaisesError(RuntimeError("out of memory")))
 
 
 @register_case(raises=True)
 def train_keyboard_interrupt(training: Training) -> None:
-    training.fit(Classifier(), batches(), Raises(KeyboardInterrupt()))
+    training.fit(Classifier(), batches(), RaisesError(KeyboardInterrupt()))
 
 
-class FailsInside(Classifier):
+class RaisesInStep(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         if batch_idx == 9:
             raise ValueError("a bad sample")
@@ -160,10 +160,10 @@ class FailsInside(Classifier):
 
 @register_case(raises=True)
 def train_exception_in_step(training: Training) -> None:
-    training.fit(FailsInside(), batches())
+    training.fit(RaisesInStep(), batches())
 
 
-class StopsItself(Classifier):
+class StopsTrainer(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         self.trainer.should_stop = batch_idx == 9
         return super().training_step(batch, batch_idx)
@@ -171,7 +171,7 @@ class StopsItself(Classifier):
 
 @register_case()
 def train_should_stop(training: Training) -> None:
-    training.fit(StopsItself(), batches())
+    training.fit(StopsTrainer(), batches())
 
 
 class ConfiguresModel(Classifier):
@@ -192,7 +192,7 @@ def train_configure_model(training: Training) -> None:
     training.fit(ConfiguresModel(), batches(10), max_epochs=2, resume="first.ckpt")
 
 
-class HyperParameters(Classifier):
+class SavesHyperparameters(Classifier):
     def __init__(self, folder: Path, width: int = 4) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -200,12 +200,12 @@ class HyperParameters(Classifier):
 
 @register_case()
 def train_hyperparameters(training: Training) -> None:
-    training.fit(HyperParameters(Path("data")), batches(10)).save_checkpoint("first.ckpt")
-    module = HyperParameters(Path("data"))
+    training.fit(SavesHyperparameters(Path("data")), batches(10)).save_checkpoint("first.ckpt")
+    module = SavesHyperparameters(Path("data"))
     training.fit(module, batches(10), max_epochs=2, resume="first.ckpt", weights_only=False)
 
 
-class SetsUp(Classifier):
+class CreatesLayerInSetup(Classifier):
     """Creates a layer in ``setup``."""
 
     def setup(self, stage: str) -> None:
@@ -215,4 +215,4 @@ class SetsUp(Classifier):
 
 @register_case()
 def train_net_from_setup(training: Training) -> None:
-    training.fit(SetsUp(nn.Identity()), batches())
+    training.fit(CreatesLayerInSetup(nn.Identity()), batches())

@@ -52,7 +52,7 @@ def train_one_image_per_batch(training: Training) -> None:
     )
 
 
-class FromBytes(Classifier):
+class ConvertsBytes(Classifier):
     """Receives channels-last bytes, and converts them in its forward."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,10 +64,10 @@ def train_channels_last_bytes(training: Training) -> None:
     images, labels = samples()
     pixels = (images.sigmoid() * 255).byte().permute(0, 2, 3, 1)
     items = list(zip(pixels.split(8), labels.split(8), strict=True))
-    training.fit(FromBytes(), loader_of(items))
+    training.fit(ConvertsBytes(), loader_of(items))
 
 
-class TwoInputs(Classifier):
+class ImageAndNumbersClassifier(Classifier):
     """Reads an image and numbers."""
 
     def __init__(self) -> None:
@@ -89,10 +89,10 @@ def train_image_and_numbers(training: Training) -> None:
         {"image": x, "numbers": x.flatten(1)[:, :2], "label": y, "name": ["a"] * 8, "none": None}
         for x, y in zip(images.split(8), labels.split(8), strict=True)
     ]
-    training.fit(TwoInputs(), loader_of(items))
+    training.fit(ImageAndNumbersClassifier(), loader_of(items))
 
 
-class Resampled(Classifier):
+class HardSamplesFirst(Classifier):
     """Makes a new loader in every epoch, with the hard samples first."""
 
     def __init__(self) -> None:
@@ -109,4 +109,4 @@ class Resampled(Classifier):
 
 @register_case()
 def train_resampled(training: Training) -> None:
-    training.fit(Resampled(), max_epochs=2, reload_dataloaders_every_n_epochs=1)
+    training.fit(HardSamplesFirst(), max_epochs=2, reload_dataloaders_every_n_epochs=1)

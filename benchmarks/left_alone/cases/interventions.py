@@ -18,7 +18,7 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class NoisyGradients(Classifier):
+class ChangesGradients(Classifier):
     """Changes gradients by hooks of tensors and modules, and after the backward pass."""
 
     def __init__(self) -> None:
@@ -33,10 +33,10 @@ class NoisyGradients(Classifier):
 
 @register_case()
 def train_noisy_gradients(training: Training) -> None:
-    training.fit(NoisyGradients(), batches())
+    training.fit(ChangesGradients(), batches())
 
 
-class ChangedInput(Classifier):
+class ChangesLayerInputs(Classifier):
     """Changes what a layer receives and returns by forward hooks."""
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class ChangedInput(Classifier):
 
 @register_case()
 def train_changed_input(training: Training) -> None:
-    training.fit(ChangedInput(), batches())
+    training.fit(ChangesLayerInputs(), batches())
 
 
-class GrownGroups(Classifier):
+class AddsParameterGroup(Classifier):
     """Adds a parameter group in the middle of the training, as gradual unfreezing does."""
 
     def configure_optimizers(self) -> Any:
@@ -65,10 +65,10 @@ class GrownGroups(Classifier):
 
 @register_case()
 def train_grown_groups(training: Training) -> None:
-    training.fit(GrownGroups(), batches())
+    training.fit(AddsParameterGroup(), batches())
 
 
-class Reinitialized(Classifier):
+class ReinitializesWeights(Classifier):
     """Draws weights again and replaces storages while it trains."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -80,10 +80,10 @@ class Reinitialized(Classifier):
 
 @register_case()
 def train_reinitialized(training: Training) -> None:
-    training.fit(Reinitialized(), batches())
+    training.fit(ReinitializesWeights(), batches())
 
 
-class ReplacedLayer(Classifier):
+class ReplacesHead(Classifier):
     """Replaces its head and makes a new optimizer."""
 
     def on_train_epoch_start(self) -> None:
@@ -94,10 +94,10 @@ class ReplacedLayer(Classifier):
 
 @register_case()
 def train_replaced_layer(training: Training) -> None:
-    training.fit(ReplacedLayer(), batches(6), max_epochs=2)
+    training.fit(ReplacesHead(), batches(6), max_epochs=2)
 
 
-class AddedLayer(Classifier):
+class AddsConvolution(Classifier):
     """Gets one more convolution after a batch."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -109,17 +109,17 @@ class AddedLayer(Classifier):
 
 @register_case()
 def train_added_layer(training: Training) -> None:
-    training.fit(AddedLayer(), batches())
+    training.fit(AddsConvolution(), batches())
 
 
-class SkippedEpoch(Classifier):
+class SkipsEpoch(Classifier):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         return -1 if batch_idx == 4 and self.current_epoch == 0 else None
 
 
 @register_case()
 def train_skipped_epoch(training: Training) -> None:
-    training.fit(SkippedEpoch(), batches(6), max_epochs=2)
+    training.fit(SkipsEpoch(), batches(6), max_epochs=2)
 
 
 class Lookahead(Classifier):
@@ -144,7 +144,7 @@ def train_lookahead(training: Training) -> None:
     training.fit(Lookahead(), batches())
 
 
-class Functional(Classifier):
+class DifferentiatesThroughUpdate(Classifier):
     """Evaluates its network with other weights, and differentiates through an update."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -158,10 +158,10 @@ class Functional(Classifier):
 
 @register_case()
 def train_functional(training: Training) -> None:
-    training.fit(Functional(), batches())
+    training.fit(DifferentiatesThroughUpdate(), batches())
 
 
-class Validates(pl.Callback):
+class EvaluatesBetweenBatches(pl.Callback):
     """Evaluates by hand between two batches, as hand-written probes do."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
@@ -173,10 +173,10 @@ class Validates(pl.Callback):
 
 @register_case()
 def train_evaluated_between_batches(training: Training) -> None:
-    training.fit(Classifier(), batches(), Validates())
+    training.fit(Classifier(), batches(), EvaluatesBetweenBatches())
 
 
-class Nested(pl.Callback):
+class TrainsWithinTraining(pl.Callback):
     """Trains something else within the training."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
@@ -188,10 +188,10 @@ class Nested(pl.Callback):
 
 @register_case()
 def train_nested_training(training: Training) -> None:
-    training.fit(Classifier(), batches(), Nested())
+    training.fit(Classifier(), batches(), TrainsWithinTraining())
 
 
-class Predicts(pl.Callback):
+class PredictsAfterEpochs(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for images, _ in batches(1):
             trainer.lightning_module.kept = pl_module(images.to(pl_module.device)).detach()
@@ -199,7 +199,7 @@ class Predicts(pl.Callback):
 
 @register_case()
 def train_predicts_after_epochs(training: Training) -> None:
-    training.fit(Classifier(), batches(6), Predicts(), max_epochs=2)
+    training.fit(Classifier(), batches(6), PredictsAfterEpochs(), max_epochs=2)
 
 
 @register_case()
@@ -226,7 +226,7 @@ def train_rate_monitor(training: Training) -> None:
     )
 
 
-class OwnAccumulation(Classifier):
+class AccumulatesByHand(Classifier):
     """Accumulates by hand and steps when a threshold is reached."""
 
     def __init__(self) -> None:
@@ -246,10 +246,10 @@ class OwnAccumulation(Classifier):
 
 @register_case()
 def train_own_accumulation(training: Training) -> None:
-    training.fit(OwnAccumulation(), batches())
+    training.fit(AccumulatesByHand(), batches())
 
 
-class TwoNetworks(Classifier):
+class StudentAndTeacher(Classifier):
     """Distillation: a trained student, and a teacher that stays in evaluation mode."""
 
     def __init__(self) -> None:
@@ -270,7 +270,7 @@ class TwoNetworks(Classifier):
 
 @register_case()
 def train_distillation(training: Training) -> None:
-    training.fit(TwoNetworks(), batches())
+    training.fit(StudentAndTeacher(), batches())
 
 
 @register_case()

@@ -13,7 +13,7 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class Manual(Classifier):
+class ManualOptimization(Classifier):
     """Manual optimization of one network."""
 
     def __init__(self, **options: Any) -> None:
@@ -27,7 +27,7 @@ class Manual(Classifier):
         optimizer.step()
 
 
-class Gan(Manual):
+class Gan(ManualOptimization):
     """A generator and a discriminator, as in Lightning's example."""
 
     toggled = False
@@ -72,7 +72,7 @@ class ToggledGan(Gan):
     toggled = True
 
 
-class Accumulates(Manual):
+class AccumulatesManually(ManualOptimization):
     """Accumulates, clips and schedules by hand."""
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -89,7 +89,7 @@ class Accumulates(Manual):
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 2)]
 
 
-class TwoPerNetwork(Manual):
+class TwoOptimizersOneNetwork(ManualOptimization):
     """Two optimizers of different kinds share the parameters of one network."""
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -105,7 +105,7 @@ class TwoPerNetwork(Manual):
         return torch.optim.SGD(convs, 0.05, momentum=0.9), torch.optim.AdamW(others)
 
 
-class ClosureByHand(Manual):
+class ClosureByHand(ManualOptimization):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         optimizer = self.optimizers()
 
@@ -131,7 +131,7 @@ def _lbfgs(parameters: Any) -> torch.optim.Optimizer:
 
 @register_case()
 def train_manual(training: Training) -> None:
-    training.fit(Manual(), batches())
+    training.fit(ManualOptimization(), batches())
 
 
 @register_case(
@@ -148,12 +148,12 @@ def train_gan_toggled(training: Training) -> None:
 
 @register_case()
 def train_manual_accumulation(training: Training) -> None:
-    training.fit(Accumulates(), batches(16))
+    training.fit(AccumulatesManually(), batches(16))
 
 
 @register_case()
 def train_two_optimizers(training: Training) -> None:
-    training.fit(TwoPerNetwork(), batches())
+    training.fit(TwoOptimizersOneNetwork(), batches())
 
 
 @register_case(steerable=False)

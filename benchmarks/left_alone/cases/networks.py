@@ -41,7 +41,7 @@ class UNet(nn.Module):
         return self.last(torch.cat([skip, x], 1)).mean((2, 3))
 
 
-class Dense(nn.Module):
+class DenseNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Conv2d(1 + 3 * i, 3, 3, padding=1) for i in range(3))
@@ -54,7 +54,7 @@ class Dense(nn.Module):
         return self.head(torch.cat(features, 1)).mean((2, 3))
 
 
-class Separable(nn.Module):
+class SeparableNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -74,7 +74,7 @@ class Separable(nn.Module):
         return self.head((x * gate).mean((2, 3)))
 
 
-class Shared(nn.Module):
+class SharedWeights(nn.Module):
     """One layer used twice, and one more with the weights of another."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Shared(nn.Module):
         return self.head(self.tied(x).mean((2, 3)))
 
 
-class Recurrent(nn.Module):
+class ConvRecurrent(nn.Module):
     """A recurrent layer reads the columns of the features."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Recurrent(nn.Module):
         return self.head(self.rnn(x)[0][:, -1])
 
 
-class Attention(nn.Module):
+class ConvAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, 8, 2, stride=2)
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         return self.head(self.block(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
 
 
-class Branches(nn.Module):
+class ChoosesBranch(nn.Module):
     """Takes one of two branches, and one of its branches has no gradient."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Branches(nn.Module):
         return self.head((F.relu(branch(x)) + extra).mean((2, 3)))
 
 
-class Complex(nn.Module):
+class ComplexNumbers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4 * 40, 3)
@@ -138,7 +138,7 @@ class Complex(nn.Module):
         return self.head(torch.fft.rfft2(self.conv(x)).abs().flatten(1))
 
 
-class Dropped(nn.Module):
+class DropsLayersAtRandom(nn.Module):
     """Random layers, and an activation in place on a view."""
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ class Dropped(nn.Module):
         return self.head(x.amax((2, 3)))
 
 
-class Lazy(nn.Module):
+class LazyModules(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -167,7 +167,7 @@ class Lazy(nn.Module):
         return self.net(x)
 
 
-class Tanh3d(nn.Module):
+class TanhConv3d(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -179,7 +179,7 @@ class Tanh3d(nn.Module):
         return self.net(x)
 
 
-class Signals(nn.Module):
+class SignalNet1d(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 4, 5), nn.ReLU(), nn.Flatten())
@@ -189,7 +189,7 @@ class Signals(nn.Module):
         return self.head(self.net(x))
 
 
-class Mixed(nn.Module):
+class Mixed1dAnd2d(nn.Module):
     """One-dimensional and two-dimensional convolutions."""
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class Mixed(nn.Module):
         return self.head(F.relu(self.b(F.relu(self.a(x)).flatten(2))).mean(2))
 
 
-class Narrow(nn.Module):
+class SingleFilterLayers(nn.Module):
     """Layers of one filter, and a sum of two convolutions."""
 
     def __init__(self) -> None:
@@ -221,19 +221,19 @@ def _linear() -> nn.Module:
 NETWORKS: dict[str, Any] = {
     "resnet": (Residual, {"quick": True}),
     "u_net": (UNet, {}),
-    "dense_net": (Dense, {}),
-    "separable": (Separable, {}),
-    "shared_layers": (Shared, {"steerable": False}),
-    "recurrent": (Recurrent, {}),
-    "attention": (Attention, {}),
-    "branches": (Branches, {}),
-    "complex_values": (Complex, {}),
-    "dropout": (Dropped, {}),
-    "lazy_modules": (Lazy, {}),
-    "narrow_layers": (Narrow, {}),
-    "conv1d_after_conv2d": (Mixed, {}),
-    "conv3d_only": (Tanh3d, {"observable": False, "steerable": False, "quick": True}),
-    "conv1d_only": (Signals, {"observable": False, "steerable": False}),
+    "dense_net": (DenseNet, {}),
+    "separable": (SeparableNet, {}),
+    "shared_layers": (SharedWeights, {"steerable": False}),
+    "recurrent": (ConvRecurrent, {}),
+    "attention": (ConvAttention, {}),
+    "branches": (ChoosesBranch, {}),
+    "complex_values": (ComplexNumbers, {}),
+    "dropout": (DropsLayersAtRandom, {}),
+    "lazy_modules": (LazyModules, {}),
+    "narrow_layers": (SingleFilterLayers, {}),
+    "conv1d_after_conv2d": (Mixed1dAnd2d, {}),
+    "conv3d_only": (TanhConv3d, {"observable": False, "steerable": False, "quick": True}),
+    "conv1d_only": (SignalNet1d, {"observable": False, "steerable": False}),
     "no_convolution": (_linear, {"observable": False, "steerable": False}),
 }
 

@@ -18,7 +18,7 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class Triplets(Classifier):
+class TripletLoss(Classifier):
     def __init__(self) -> None:
         super().__init__(encoder())
 
@@ -29,10 +29,10 @@ class Triplets(Classifier):
 
 @register_case()
 def train_triplets(training: Training) -> None:
-    training.fit(Triplets(), batches())
+    training.fit(TripletLoss(), batches())
 
 
-class Parts(Classifier):
+class CallsPartsOneByOne(Classifier):
     """Calls the parts of its network one by one, as users of torchvision do."""
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class Parts(Classifier):
 
 @register_case(output=lambda module, batch: module.classifier(module.features(batch[0])))
 def train_parts_one_by_one(training: Training) -> None:
-    training.fit(Parts(), batches())
+    training.fit(CallsPartsOneByOne(), batches())
 
 
-class Weighted(Classifier):
+class LearnedLossWeights(Classifier):
     """Learns how much each of its losses counts."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Weighted(Classifier):
 
 @register_case(output=lambda module, batch: module(batch[0])["labels"])
 def train_learned_loss_weights(training: Training) -> None:
-    training.fit(Weighted(), batches())
+    training.fit(LearnedLossWeights(), batches())
 
 
 class Segmentation(Classifier):
@@ -164,7 +164,7 @@ def critic() -> nn.Sequential:
     )  # fmt: skip
 
 
-class Cycle(pl.LightningModule):
+class CycleGan(pl.LightningModule):
     """Two generators with one optimizer, two critics with another, and a pool of images."""
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class Cycle(pl.LightningModule):
 
 @register_case(layer="there.0")
 def train_cycle(training: Training) -> None:
-    training.fit(Cycle(), batches())
+    training.fit(CycleGan(), batches())
 
 
 class SelfTraining(Classifier):
@@ -220,7 +220,7 @@ def train_self_training(training: Training) -> None:
     training.fit(SelfTraining(), batches())
 
 
-class Penalized(Classifier):
+class ActivationPenalty(Classifier):
     """Adds a penalty of weights and of activations that a hook has collected."""
 
     def __init__(self) -> None:
@@ -237,10 +237,10 @@ class Penalized(Classifier):
 
 @register_case()
 def train_penalties(training: Training) -> None:
-    training.fit(Penalized(), batches())
+    training.fit(ActivationPenalty(), batches())
 
 
-class Ensemble(Classifier):
+class NetworkEnsemble(Classifier):
     """Averages the outputs of several networks."""
 
     def __init__(self) -> None:
@@ -253,10 +253,10 @@ class Ensemble(Classifier):
 
 @register_case()
 def train_ensemble(training: Training) -> None:
-    training.fit(Ensemble(), batches())
+    training.fit(NetworkEnsemble(), batches())
 
 
-class Stages(Classifier):
+class AlternatesTrainedParts(Classifier):
     """Trains another part of the network in every epoch."""
 
     def on_train_epoch_start(self) -> None:
@@ -266,10 +266,10 @@ class Stages(Classifier):
 
 @register_case()
 def train_alternating_parts(training: Training) -> None:
-    training.fit(Stages(), batches(6), max_epochs=3)
+    training.fit(AlternatesTrainedParts(), batches(6), max_epochs=3)
 
 
-class Autocasts(Classifier):
+class AutocastsByHand(Classifier):
     def loss(self, batch: Any) -> Tensor:
         images, labels = batch
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
@@ -279,7 +279,7 @@ class Autocasts(Classifier):
 
 @register_case()
 def train_autocast_by_hand(training: Training) -> None:
-    training.fit(Autocasts(), batches())
+    training.fit(AutocastsByHand(), batches())
 
 
 @register_case()

@@ -37,7 +37,7 @@ SCHEDULERS: dict[str, Any] = {
 }
 
 
-class Scheduled(Classifier):
+class StepScheduled(Classifier):
     """Steps its scheduler after each batch."""
 
     def __init__(self, make_scheduler: Any) -> None:
@@ -59,7 +59,7 @@ def _add_optimizer(name: str, make: Any) -> None:
 
 def _add_scheduler(name: str, make: Any) -> None:
     def train(training: Training) -> None:
-        training.fit(Scheduled(make), batches())
+        training.fit(StepScheduled(make), batches())
 
     train.__module__ = __name__
     add_case(name, train)
@@ -71,7 +71,7 @@ for _name, _make in SCHEDULERS.items():
     _add_scheduler(_name, _make)
 
 
-class Plateau(Classifier):
+class PlateauScheduled(Classifier):
     def configure_optimizers(self) -> Any:
         optimizer = optim.SGD(self.parameters(), 0.1)
         scheduler = schedulers.ReduceLROnPlateau(optimizer, patience=0)
@@ -80,10 +80,10 @@ class Plateau(Classifier):
 
 @register_case()
 def train_plateau(training: Training) -> None:
-    training.fit(Plateau(), batches(6), validation=batches(2), max_epochs=3)
+    training.fit(PlateauScheduled(), batches(6), validation=batches(2), max_epochs=3)
 
 
-class LayerGroups(Classifier):
+class GroupPerLayer(Classifier):
     """A group per layer, each with its own rate; no decay of biases."""
 
     def configure_optimizers(self) -> Any:
@@ -96,10 +96,10 @@ class LayerGroups(Classifier):
 
 @register_case(quick=True)
 def train_layer_groups(training: Training) -> None:
-    training.fit(LayerGroups(), batches())
+    training.fit(GroupPerLayer(), batches())
 
 
-class Unoptimized(Classifier):
+class TrainsHeadOnly(Classifier):
     """Trains its head only, without freezing the rest."""
 
     def configure_optimizers(self) -> Any:
@@ -108,7 +108,7 @@ class Unoptimized(Classifier):
 
 @register_case()
 def train_head_only(training: Training) -> None:
-    training.fit(Unoptimized(), batches())
+    training.fit(TrainsHeadOnly(), batches())
 
 
 @register_case()

@@ -51,13 +51,13 @@ class MomentumEncoder(Classifier):
         return loss
 
 
-class InPlaceBatch(Classifier):
+class ChangesBatchInPlace(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         batch[0].sub_(0.5).div_(0.25)
         return super().training_step(batch, batch_idx)
 
 
-class OwnRandomNumbers(Classifier):
+class MixupWithOwnGenerator(Classifier):
     """Mixup with a generator of the module's own."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class OwnRandomNumbers(Classifier):
         )
 
 
-class Curriculum(Classifier):
+class CountsCalls(Classifier):
     """Counts its calls in plain attributes and in a buffer."""
 
     def __init__(self) -> None:
@@ -110,12 +110,12 @@ class GradientPenalty(Classifier):
         return F.cross_entropy(scores, batch[1]) + penalty
 
 
-class SometimesNone(Classifier):
+class ReturnsNoneSometimes(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return None if batch_idx % 4 == 1 else super().training_step(batch, batch_idx)
 
 
-class BatchForward(Classifier):
+class ForwardTakesBatch(Classifier):
     """The forward takes the whole batch."""
 
     def forward(self, batch: Any) -> Tensor:
@@ -134,7 +134,7 @@ class FixedBatchSize(Classifier):
         return (losses * weights).mean()
 
 
-class NoForward(Classifier):
+class HasNoForward(Classifier):
     """Runs its networks in the training step only."""
 
     forward = pl.LightningModule.forward  # the empty one
@@ -189,7 +189,7 @@ class GradientNorms(Classifier):
         self.log("norm", sum(norms.values()))
 
 
-class Heads(Classifier):
+class TwoTaskHeads(Classifier):
     """Several tasks on one trunk, with an auxiliary head in training only."""
 
     def __init__(self) -> None:
@@ -220,11 +220,11 @@ def _add(name: str, module: Any, **options: Any) -> None:
 
 for _name, _module in {
     "collects_outputs": CollectsOutputs,
-    "in_place_batch": InPlaceBatch,
-    "mixup": OwnRandomNumbers,
+    "in_place_batch": ChangesBatchInPlace,
+    "mixup": MixupWithOwnGenerator,
     "fgsm": AdversarialExamples,
     "gradient_penalty": GradientPenalty,
-    "step_returns_none": SometimesNone,
+    "step_returns_none": ReturnsNoneSometimes,
     "fixed_batch_size": FixedBatchSize,
     "zero_grad_to_zero": OwnZeroGrad,
     "own_backward": OwnBackward,
@@ -233,14 +233,14 @@ for _name, _module in {
     "stops_epoch": StopsEpoch,
     "own_clipping": OwnClipping,
     "gradient_norms": GradientNorms,
-    "heads": Heads,
+    "heads": TwoTaskHeads,
 }.items():
     _add(_name, _module, quick=_name in ("collects_outputs", "in_place_batch"))
 _add("momentum_encoder", MomentumEncoder, layer="net.0")  # the target runs first
 # The forward depends on its calls, and those of the comparison would count.
-_add("counts_calls", Curriculum, output=lambda m, b: m.net(b[0]))
-_add("batch_forward", BatchForward, output=lambda m, b: m(b))
-_add("no_forward", NoForward, output=lambda m, b: m.net(b[0]))
+_add("counts_calls", CountsCalls, output=lambda m, b: m.net(b[0]))
+_add("batch_forward", ForwardTakesBatch, output=lambda m, b: m(b))
+_add("no_forward", HasNoForward, output=lambda m, b: m.net(b[0]))
 
 
 @register_case(quick=True)

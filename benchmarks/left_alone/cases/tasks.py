@@ -15,7 +15,7 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class Autoencoder(Classifier):
+class VariationalAutoencoder(Classifier):
     """A variational autoencoder."""
 
     def __init__(self) -> None:
@@ -41,10 +41,10 @@ class Autoencoder(Classifier):
 
 @register_case()
 def train_autoencoder(training: Training) -> None:
-    training.fit(Autoencoder(), batches())
+    training.fit(VariationalAutoencoder(), batches())
 
 
-class Contrastive(Classifier):
+class SimClr(Classifier):
     """SimCLR: two views in one batch."""
 
     def loss(self, batch: Any) -> Tensor:
@@ -59,10 +59,10 @@ class Contrastive(Classifier):
 
 @register_case()
 def train_contrastive(training: Training) -> None:
-    training.fit(Contrastive(), batches())
+    training.fit(SimClr(), batches())
 
 
-class Siamese(Classifier):
+class SiameseNetwork(Classifier):
     """Calls its network twice per step, and its forward takes two images."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Siamese(Classifier):
 
 @register_case(output=lambda m, b: m(b[0], b[0].flip(2)))
 def train_siamese(training: Training) -> None:
-    training.fit(Siamese(), batches())
+    training.fit(SiameseNetwork(), batches())
 
 
 @register_case()

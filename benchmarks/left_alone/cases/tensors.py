@@ -14,13 +14,13 @@ from benchmarks.left_alone.registry import register_case
 from benchmarks.left_alone.training import Training
 
 
-class Labeled(Tensor):
+class LabeledTensor(Tensor):
     """A tensor subclass, as MONAI's MetaTensor and torchvision's tv_tensors."""
 
 
 @register_case()
 def train_tensor_subclass(training: Training) -> None:
-    items = [(images.as_subclass(Labeled), labels) for images, labels in batches()]
+    items = [(images.as_subclass(LabeledTensor), labels) for images, labels in batches()]
     training.fit(Classifier(), loader_of(items))
 
 
@@ -30,7 +30,7 @@ def train_tv_tensor(training: Training) -> None:
     training.fit(Classifier(), loader_of(items))
 
 
-class Functional(Classifier):
+class PerSampleGradients(Classifier):
     """Per-sample gradients with torch.func in the step."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -49,7 +49,7 @@ class Functional(Classifier):
 
 @register_case()
 def train_per_sample_gradients(training: Training) -> None:
-    training.fit(Functional(), batches())
+    training.fit(PerSampleGradients(), batches())
 
 
 class MetaLearning(Classifier):
@@ -70,7 +70,7 @@ def train_meta_learning(training: Training) -> None:
     training.fit(MetaLearning(), batches())
 
 
-class CopyInStep(Classifier):
+class CopiesNetworkInStep(Classifier):
     """Copies its network in the step and runs the copy."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -81,7 +81,7 @@ class CopyInStep(Classifier):
 
 @register_case()
 def train_deep_copy_in_step(training: Training) -> None:
-    training.fit(CopyInStep(), batches())
+    training.fit(CopiesNetworkInStep(), batches())
 
 
 @register_case()

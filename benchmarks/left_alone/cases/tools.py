@@ -18,7 +18,7 @@ from benchmarks.left_alone.registry import add_case, register_case
 from benchmarks.left_alone.training import Training
 
 
-class Symmetric(nn.Module):
+class SymmetricParametrization(nn.Module):
     """A parametrization of the user's own."""
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ PARAMETRIZED: dict[str, Any] = {
     "spectral_norm_old_style": torch.nn.utils.spectral_norm,
     "orthogonal": parametrizations.orthogonal,
     "own_parametrization": lambda conv: parametrize.register_parametrization(
-        conv, "weight", Symmetric()
+        conv, "weight", SymmetricParametrization()
     ),
     "pruning_mask": _masked,
 }
@@ -65,7 +65,7 @@ for _name, _apply in PARAMETRIZED.items():
 # ---------------------------------------------------------------------- hooks and modes
 
 
-class Hooked(Classifier):
+class HasModuleHooks(Classifier):
     """Hooks of all kinds, which count and change."""
 
     def __init__(self) -> None:
@@ -95,10 +95,10 @@ class Hooked(Classifier):
 
 @register_case()
 def train_hooks_of_user(training: Training) -> None:
-    training.fit(Hooked(), batches())
+    training.fit(HasModuleHooks(), batches())
 
 
-class GlobalHooks(pl.Callback):
+class RegistersGlobalHooks(pl.Callback):
     """Counts the calls of all modules."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class GlobalHooks(pl.Callback):
 
 @register_case()
 def train_global_hooks(training: Training) -> None:
-    training.fit(Classifier(), batches(), GlobalHooks())
+    training.fit(Classifier(), batches(), RegistersGlobalHooks())
 
 
 class CountsFunctions(TorchFunctionMode):
@@ -161,7 +161,7 @@ def train_saved_tensor_hooks(training: Training) -> None:
         training.fit(Classifier(), batches())
 
 
-class Metrics(Classifier):
+class TorchMetricsClassifier(Classifier):
     """Metrics of torchmetrics, updated in the step and logged as objects."""
 
     def __init__(self) -> None:
@@ -186,7 +186,7 @@ class Metrics(Classifier):
 
 @register_case()
 def train_torch_metrics(training: Training) -> None:
-    training.fit(Metrics(), batches(), log_every_n_steps=1)
+    training.fit(TorchMetricsClassifier(), batches(), log_every_n_steps=1)
 
 
 # ---------------------------------------------------------------------- compilers
@@ -204,7 +204,7 @@ def train_compiled_module(training: Training) -> None:
     training.fit(module, batches())
 
 
-class Recomputes(Classifier):
+class CheckpointsActivations(Classifier):
     """Activation checkpointing."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -214,10 +214,10 @@ class Recomputes(Classifier):
 
 @register_case()
 def train_activation_checkpointing(training: Training) -> None:
-    training.fit(Recomputes(), batches())
+    training.fit(CheckpointsActivations(), batches())
 
 
-class Scripted(nn.Module):
+class ScriptedPart(nn.Module):
     """A scripted part behind the convolutions."""
 
     def __init__(self) -> None:
@@ -231,4 +231,4 @@ class Scripted(nn.Module):
 
 @register_case(steerable=False)
 def train_scripted_part(training: Training) -> None:
-    training.fit(Classifier(Scripted()), batches())
+    training.fit(Classifier(ScriptedPart()), batches())
