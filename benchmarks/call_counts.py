@@ -72,10 +72,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def narrow_network(convs: int = NARROW_CONVS, width: int = 8) -> nn.Module:
+def narrow_network(conv_count: int = NARROW_CONVS, width: int = 8) -> nn.Module:
     """Return a chain of narrow convolutions with batch norms and ReLUs."""
     layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1)]
-    for _ in range(convs - 1):
+    for _ in range(conv_count - 1):
         conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
         layers += [nn.BatchNorm2d(width), nn.ReLU(), conv]
     head = [nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]

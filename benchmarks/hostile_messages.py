@@ -45,25 +45,28 @@ def valid_messages() -> list[Frames]:
     return [[bytes(frame) for frame in encode(message)] for message in kinds]
 
 
-def change_bytes(frames: Frames, chance: random.Random, others: list[Frames]) -> None:
-    number = chance.randrange(len(frames))
+def damage_bytes(frames: Frames, rng: random.Random, other_messages: list[Frames]) -> None:
+    """Replace up to four bytes of one frame, in place."""
+    number = rng.randrange(len(frames))
     damaged = bytearray(frames[number])
-    for _ in range(chance.randint(1, 4) if damaged else 0):
-        damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+    for _ in range(rng.randint(1, 4) if damaged else 0):
+        damaged[rng.randrange(len(damaged))] = rng.randrange(256)
     frames[number] = bytes(damaged)
 
 
-def change_length(frames: Frames, chance: random.Random, others: list[Frames]) -> None:
-    number = chance.randrange(len(frames))
-    frame, other = frames[number], chance.choice(chance.choice(others))
-    cut = chance.randint(0, len(frame))
-    rest = chance.choice((b"", frame, other[chance.randint(0, len(other)) :]))
+def damage_length(frames: Frames, rng: random.Random, other_messages: list[Frames]) -> None:
+    """Cut one frame, or append another to it, in place."""
+    number = rng.randrange(len(frames))
+    frame, other = frames[number], rng.choice(rng.choice(other_messages))
+    cut = rng.randint(0, len(frame))
+    rest = rng.choice((b"", frame, other[rng.randint(0, len(other)) :]))
     frames[number] = frame[:cut] + rest
 
 
-def change_value(frames: Frames, chance: random.Random, others: list[Frames]) -> None:
+def damage_value(frames: Frames, rng: random.Random, other_messages: list[Frames]) -> None:
+    """Replace one field of the message by any other value, in place."""
     fields = msgspec.msgpack.decode(frames[1])
-    fields[chance.choice([*fields, "unknown"])] = _any_value(chance, depth=3)
+    fields[rng.choice([*fields, "unknown"])] = _any_value(rng, depth=3)
     frames[1] = msgspec.msgpack.encode(fields)
 
 
@@ -80,36 +83,38 @@ def _any_value(chance: random.Random, depth: int) -> Any:
     return values if kind == 3 else {f"key{number}": value for number, value in enumerate(values)}
 
 
-def nest_deeply(frames: Frames, chance: random.Random, others: list[Frames]) -> None:
-    opening = chance.choice((b"\x91", b"\x81\xa1a"))
-    depth = chance.choice((10, 1_000, 100_000))
-    name = chance.choice((b"\xa2id", b"\xa4body", b"\xa1x"))
+def damage_by_nesting(frames: Frames, rng: random.Random, other_messages: list[Frames]) -> None:
+    """Replace the message by one of very deeply nested containers, in place."""
+    opening = rng.choice((b"\x91", b"\x81\xa1a"))
+    depth = rng.choice((10, 1_000, 100_000))
+    name = rng.choice((b"\xa2id", b"\xa4body", b"\xa1x"))
     frames[1] = b"\x81" + name + opening * depth + b"\xc0"
 
 
-def change_frames(frames: Frames, chance: random.Random, others: list[Frames]) -> None:
-    frames += chance.choice(others) * chance.choice((0, 1, 30))
-    chance.shuffle(frames)
-    del frames[chance.randint(0, len(frames)) :]
+def damage_frames(frames: Frames, rng: random.Random, other_messages: list[Frames]) -> None:
+    """Shuffle, repeat and drop frames, in place."""
+    frames += rng.choice(other_messages) * rng.choice((0, 1, 30))
+    rng.shuffle(frames)
+    del frames[rng.randint(0, len(frames)) :]
 
 
 DAMAGES: dict[str, Callable[[Frames, random.Random, list[Frames]], None]] = {
-    "bytes": change_bytes,
-    "length": change_length,
-    "value": change_value,
-    "nesting": nest_deeply,
-    "frames": change_frames,
+    "bytes": damage_bytes,
+    "length": damage_length,
+    "value": damage_value,
+    "nesting": damage_by_nesting,
+    "frames": damage_frames,
 }
 SHARES = {"bytes": 30, "length": 20, "value": 35, "nesting": 5, "frames": 10}
 
 
-def decode_damaged(report: Report, count: int, seed: int) -> None:
-    """Damage and decode `count` messages, and add one row for each kind of damage."""
+def decode_damaged(report: Report, message_count: int, seed: int) -> None:
+    """Damage and decode `message_count` messages, and add one row for each kind of damage."""
     chance, valid = random.Random(seed), valid_messages()
     outcomes: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in SHARES}
     before = 0
-    for number in progress(range(count), "decoding", total=count):
-        if number == min(MESSAGES_BEFORE, count // 2):
+    for number in progress(range(message_count), "decoding", total=message_count):
+        if number == min(MESSAGES_BEFORE, message_count // 2):
             before = resident_bytes(os.getpid())
         [name] = chance.choices([*SHARES], [*SHARES.values()])
         frames = [*chance.choice(valid)]

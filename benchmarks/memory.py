@@ -46,16 +46,16 @@ def print_peak(name: str, monitored: bool) -> None:
     training.close()
 
 
-def print_growth(batches: int) -> None:
+def print_growth(batch_count: int) -> None:
     """Print the memory after 1/5 of the batches and after all. Runs in its own process."""
     torch.set_num_threads(1)
     convs = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 3)]
     training = MonitoredTraining(nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     training.images, training.labels = torch.randn(2, 3, 8, 8), torch.zeros(2, dtype=torch.long)
     training.begin_block()
-    for index in range(batches):
+    for index in range(batch_count):
         training.step()
-        if index + 1 in (batches // 5, batches):
+        if index + 1 in (batch_count // 5, batch_count):
             print(memory_megabytes("VmRSS"))
     training.close()
 

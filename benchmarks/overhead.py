@@ -99,13 +99,13 @@ def synchronize(training: PlainTraining) -> None:
 def step_ratios(
     plain: PlainTraining,
     variant: PlainTraining,
-    rounds: int,
+    round_count: int,
     clock: Clock,
     advance: Callable[[float], None],
 ) -> tuple[float, list[float]]:
     """Return the median of variant / plain, and the seconds of a plain step in each round."""
     ratios, plain_seconds = [], []
-    for index in range(rounds):
+    for index in range(round_count):
         pair = [plain, variant] if index % 2 else [variant, plain]
         seconds = {id(training): seconds_per_step(training, clock) for training in pair}
         ratios.append(seconds[id(variant)] / seconds[id(plain)])

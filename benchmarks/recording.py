@@ -76,16 +76,16 @@ def measure_model(report: Report, name: str, rounds: int, folder: Path) -> None:
     add_row(report, name, seconds, size / n_batches)
 
 
-def seconds_per_step(training: PlainTraining, steps: int) -> float:
+def seconds_per_step(training: PlainTraining, step_count: int) -> float:
     """Run a block and return the mean duration of its steps, without the first."""
     training.begin_block()
     training.step()
     start = time.perf_counter()
-    for _ in range(steps):
+    for _ in range(step_count):
         training.step()
     elapsed = time.perf_counter() - start
     training.end_block()
-    return elapsed / steps
+    return elapsed / step_count
 
 
 def check_recording(

@@ -258,14 +258,16 @@ def eval_output(model: nn.Module, x: Tensor) -> Tensor:
         return model(x)
 
 
-def fuzz_network(name: str, edits: int, seed: int, advance: Callable[[float], None]) -> FuzzTally:
-    """Run rounds on new initial weights each, until ``edits`` edits have been applied."""
+def fuzz_network(
+    name: str, edit_count: int, seed: int, advance: Callable[[float], None]
+) -> FuzzTally:
+    """Run rounds on new initial weights each, until ``edit_count`` edits have been applied."""
     tally = FuzzTally()
     start = perf_counter()
-    while tally.counts["applied"] < edits and len(tally.errors) < MAX_ERRORS:
+    while tally.counts["applied"] < edit_count and len(tally.errors) < MAX_ERRORS:
         before = tally.counts["applied"]
         try:
-            Fuzzer(name, seed, tally).run_round(min(EDITS_PER_ROUND, edits - before))
+            Fuzzer(name, seed, tally).run_round(min(EDITS_PER_ROUND, edit_count - before))
         except Exception:  # noqa: BLE001 - the benchmark reports every error
             lines = traceback.format_exc().strip().splitlines()
             tally.errors.append(f"{name} (seed {seed}): {lines[-1]} | {lines[-3].strip()}")

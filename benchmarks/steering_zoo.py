@@ -237,16 +237,16 @@ class ModelOutcomes(NamedTuple):
 
 
 def judge_model(
-    name: str, budget: float, seed: int, advance: Callable[[float], None]
+    name: str, max_seconds: float, seed: int, advance: Callable[[float], None]
 ) -> ModelOutcomes:
-    """Remove and add a filter in each layer, in random order, for ``budget`` seconds."""
+    """Remove and add a filter in each layer, in random order, for at most ``max_seconds``."""
     subject = EditedModel(name)
     layers = list(subject.layers)
     random.Random(seed).shuffle(layers)
     start, tested = perf_counter(), 0
     counts: Counter[tuple[str, str]] = Counter()
     for layer in layers:
-        if perf_counter() - start > budget:
+        if perf_counter() - start > max_seconds:
             break
         width = filter_count(subject.model.get_submodule(layer))
         counts["removed", subject.judge_edit(layer, RemoveFilters(layer, [width // 3]))] += 1

@@ -41,9 +41,9 @@ STUDIES = [
 
 
 def train_missing_networks(
-    studies: list[PatternStudy], root: Path | None, file: Path, limit: int
+    studies: list[PatternStudy], root: Path | None, file: Path, max_networks: int
 ) -> None:
-    """Train at most `limit` networks that have no result yet, and append each one's result."""
+    """Train at most `max_networks` networks that have no result yet, and append the results."""
     known = {(each["study"], each["seed"]) for each in read_results(file)}
     missing = [
         (study, seed)
@@ -53,7 +53,7 @@ def train_missing_networks(
     ]
     missing.sort(key=lambda each: each[1] / each[0].networks)  # all studies advance together
     images: dict[str, Images] = {}
-    for study, seed in tqdm(missing[:limit], unit="network"):
+    for study, seed in tqdm(missing[:max_networks], unit="network"):
         if study.data not in images:
             images[study.data] = load_images(study.data, root)
         settings = draw_settings(study.architecture, seed)

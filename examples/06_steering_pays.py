@@ -119,9 +119,12 @@ def _finite(value: float) -> float | None:
 
 
 def run_missing_studies(
-    settings: Sequence[RescueSetting | ShapeSetting], root: Path | None, file: Path, limit: int
+    settings: Sequence[RescueSetting | ShapeSetting],
+    root: Path | None,
+    file: Path,
+    max_networks: int,
 ) -> None:
-    """Study at most `limit` networks that have no result yet, and append their results."""
+    """Study at most `max_networks` networks that have no result yet, and append their results."""
     known = {(each["setting"], each["seed"]) for each in read_results(file)}
     missing = [
         (setting, seed)
@@ -131,7 +134,7 @@ def run_missing_studies(
     ]
     missing.sort(key=lambda each: each[1] / each[0].seeds)  # all settings advance together
     images: dict[tuple[str, int], Images] = {}
-    for setting, seed in tqdm(missing[:limit], unit="network"):
+    for setting, seed in tqdm(missing[:max_networks], unit="network"):
         key = setting.data, TRAIN_PER_CLASS[type(setting)]
         if key not in images:
             images[key] = load_images(setting.data, root, key[1], TEST_PER_CLASS)

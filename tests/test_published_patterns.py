@@ -43,10 +43,10 @@ def test_missing_networks_are_trained_and_known_ones_are_not(
         tmp_path / "results",
         [study.PatternStudy("few", "digits", "original", 3, epochs=1)],
     )
-    study.train_missing_networks(studies, None, file, limit=2)
+    study.train_missing_networks(studies, None, file, max_networks=2)
     first = file.read_text()
     assert [each["seed"] for each in study.read_results(file)] == [0, 1]
-    study.train_missing_networks(studies, None, file, limit=10)
+    study.train_missing_networks(studies, None, file, max_networks=10)
     assert file.read_text().startswith(first)
     assert [each["seed"] for each in study.read_results(file)] == [0, 1, 2]
     layers = study.read_results(file)[0]["layers"]
@@ -59,7 +59,7 @@ def test_the_same_settings_give_the_same_result(
 ) -> None:
     studies = [study.PatternStudy("few", "digits", "normalized", 1, epochs=1)]
     for name in ("one", "other"):
-        study.train_missing_networks(studies, None, tmp_path / name, limit=1)
+        study.train_missing_networks(studies, None, tmp_path / name, max_networks=1)
     assert (tmp_path / "one").read_text() == (tmp_path / "other").read_text()
 
 

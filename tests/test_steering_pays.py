@@ -47,7 +47,7 @@ def test_every_treatment_of_a_collapsed_network_has_a_result(
     monkeypatch.setattr(study, "load_images", lambda *_: few_images(study))
     file = tmp_path / "results"
     for _ in range(2):  # the second sitting has nothing to do
-        study.run_missing_studies([setting], None, file, limit=10)
+        study.run_missing_studies([setting], None, file, max_networks=10)
     results = study.read_results(file)
     assert [one["arm"] for one in results] == list(study.ARMS)
     assert all(0 <= one["accuracy"] <= 1 for one in results)

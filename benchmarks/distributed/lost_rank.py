@@ -74,14 +74,14 @@ def train_in_two_ranks(folder: Path) -> None:
     trainer.fit(ClassifierModule(normalized_net), make_loader(100, 8, torch.float32))
 
 
-def check_lost_rank(report: Report, seconds: float, folder: Path) -> None:
-    """Stop a rank for ``seconds``, then kill it.
+def check_lost_rank(report: Report, stop_seconds: float, folder: Path) -> None:
+    """Stop a rank for ``stop_seconds``, then kill it.
 
     Every five seconds, Lightning kills rank 0 if another rank has ended. Where that comes before
     the error of rank 0, there is no network to compare: the measurement is repeated.
     """
     for attempt in range(ATTEMPTS):
-        if _measure(report, seconds + attempt * SHIFT, folder / str(attempt)):
+        if _measure(report, stop_seconds + attempt * SHIFT, folder / str(attempt)):
             return
         report.add_note("Lightning has killed rank 0 before its error: measured again")
     report.check_at_least("killed rank: the error of rank 0 was seen", 0, 1)

@@ -33,7 +33,7 @@ NOT_RECORDED = "This filter was not inspected before the run ended."
 
 
 class FilterInspectionPane:
-    """Requests and shows inspections only while its pane is open."""
+    """What activates the selected filter: inspections, requested only while the pane is open."""
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab

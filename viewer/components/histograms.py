@@ -24,7 +24,7 @@ PEAK_QUANTILE = 0.95  # of the highest shares: a few sharper peaks are cut off
 
 
 class HistogramPane:
-    """Requests the details of the layer only while the pane is open."""
+    """The histograms of the selected layer over time, requested only while the pane is open."""
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab

@@ -23,7 +23,7 @@ NUMBERS_SECONDS = 0.5  # between two updates of the statistics, which a person r
 
 
 class LayerTable:
-    """Sends nothing while the table is closed.
+    """The table of all layers with their statistics. It sends nothing while it is closed.
 
     ``rows`` is what changes with an edit only, ``source`` the statistics.
     """

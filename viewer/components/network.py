@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class NetworkView:
-    """The network view's parts of the page.
+    """The network as nodes and paths: it sends their layout, statistics and selection.
 
     ``network_layout`` (the HTML over the canvas), ``nodes`` and ``arcs`` change with the layout
     only, and ``paths`` also with the input and the outputs; ``numbers`` (one row per node) and

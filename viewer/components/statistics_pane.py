@@ -14,7 +14,7 @@ __all__ = ["StatisticsPane"]
 
 
 class StatisticsPane:
-    """Four figures that most tabs never show."""
+    """The four charts of the selected layer and filter, made when the pane is first opened."""
 
     def __init__(self, tab: TabState, edit_markers: ColumnDataSource) -> None:
         self._tab = tab

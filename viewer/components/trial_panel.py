@@ -23,7 +23,7 @@ PURPOSE = "Train the edited and the unedited network on the same next batches, a
 
 
 class TrialPanel(HtmlPanel):
-    """Shown to everybody while a trial is under way, and after one that has failed."""
+    """The trial of edits that is under way or has failed, as every tab of the run shows it."""
 
     part = "trial"
 

@@ -31,13 +31,13 @@ SCHEDULER = getattr(os, "SCHED_BATCH", None)  # Linux: do not preempt processes 
 
 
 class MethodReady(Struct, frozen=True, tag=True):
-    """This method is warmed up."""
+    """Says that the worker has warmed up a method, which it can use without a delay."""
 
     method: Method
 
 
 class ProjectionResult(Struct, frozen=True, tag=True):
-    """A job is finished."""
+    """The projection that a finished job has computed."""
 
     projection: Projection
 

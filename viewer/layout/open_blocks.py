@@ -18,7 +18,7 @@ INSET = 2.5  # px by which a frame lies inside the next outer one
 
 @dataclass(frozen=True)
 class OpenBlock:
-    """A block whose parts are drawn.
+    """A block that is not folded: its layers are drawn one by one.
 
     Attributes:
         path: the path of the block.

@@ -26,7 +26,7 @@ Send = Callable[[InspectFilter, int], str]  # request, structure version -> requ
 
 
 class FilterInspectionRecord(Struct):
-    """What is known about a filter.
+    """The inspection of one filter, and when tabs requested and showed it.
 
     Attributes:
         inspection: the newest inspection; None before the first.

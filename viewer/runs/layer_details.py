@@ -35,7 +35,7 @@ Send = Callable[[InspectLayer], str]  # returns the request id
 
 
 class LayerDetailRecord(Struct):
-    """What is known about a layer.
+    """The details and features of one layer, and when tabs requested and showed them.
 
     Attributes:
         detail: the newest detail; None before the first.

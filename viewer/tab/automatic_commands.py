@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.automatic_requests import (
     SetPolicy,
 )
 
-from .command_arguments import Arguments
+from .command_arguments import CommandArguments
 from .tab_state import TabState
 
 __all__ = ["control_pruning", "prune_to", "set_policy"]
@@ -26,7 +26,7 @@ TITLES = {
 }
 
 
-def prune_to(tab: TabState, arguments: Arguments) -> None:
+def prune_to(tab: TabState, arguments: CommandArguments) -> None:
     """Prune to ``value`` of the MACs or the parameters, a share from 0 to 1."""
     share, measure = arguments.value, arguments.option
     if not 0 < share < 1 or measure not in ("macs", "parameters"):
@@ -41,14 +41,14 @@ def prune_to(tab: TabState, arguments: Arguments) -> None:
     tab.edit_queue.send_control(request, f"Start pruning to {share:.0%} of the {unit}")
 
 
-def control_pruning(tab: TabState, arguments: Arguments) -> None:
+def control_pruning(tab: TabState, arguments: CommandArguments) -> None:
     """Pause, continue, end or undo the pruning."""
     for action in get_args(PruningAction):
         if action == arguments.action:
             tab.edit_queue.send_control(ControlPruning(action), TITLES[action])
 
 
-def set_policy(tab: TabState, arguments: Arguments) -> None:
+def set_policy(tab: TabState, arguments: CommandArguments) -> None:
     """Set what the run does with its verdicts: nothing, propose remedies, or apply free ones."""
     for policy in get_args(Policy):
         if policy == arguments.option:

@@ -8,14 +8,14 @@ from msgspec import Meta, Struct
 
 from revacnn_lightning.protocol.inspection_requests import MAX_PATCHES, MAX_PICTURE_SIDE, Patch
 
-__all__ = ["Arguments"]
+__all__ = ["CommandArguments"]
 
 MAX_ADDED = 4096  # filters in one request
 MAX_BATCHES = 1_000_000  # in one request
 MAX_SELECTED = 65536  # filters in one selection
 
 
-class Arguments(Struct, frozen=True):
+class CommandArguments(Struct, frozen=True):
     """Arguments of a command; each command uses some of them. Unknown arguments are dropped.
 
     Attributes:

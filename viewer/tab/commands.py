@@ -13,16 +13,16 @@ from . import folding_commands as folding
 from . import selection_commands as selection
 from . import trial_commands as trial
 from . import view_commands as view
-from .command_arguments import Arguments
+from .command_arguments import CommandArguments
 from .page_link import PageCommand
 from .remedy_commands import stage_remedy
 from .tab_state import TabState
 
-__all__ = ["CHART_COMMANDS", "COMMANDS", "perform"]
+__all__ = ["CHART_COMMANDS", "COMMANDS", "perform_command"]
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[TabState, Arguments], None]
+Handler = Callable[[TabState, CommandArguments], None]
 
 VIEW_COMMANDS: dict[str, Handler] = {
     "show_run": view.show_run,
@@ -110,7 +110,7 @@ CHART_COMMANDS = frozenset(
 )
 
 
-def perform(tab: TabState, command: PageCommand) -> None:
+def perform_command(tab: TabState, command: PageCommand) -> None:
     """Perform a command of the page. Unknown commands and invalid arguments have no effect.
 
     A command that steers the run has no effect after its end, while it is unreachable or for an
@@ -118,7 +118,7 @@ def perform(tab: TabState, command: PageCommand) -> None:
     """
     handler = COMMANDS.get(command.name)
     try:
-        arguments = msgspec.convert(command.args, Arguments, strict=False)
+        arguments = msgspec.convert(command.args, CommandArguments, strict=False)
     except msgspec.ValidationError as error:
         log.warning("Ignored a command of the page with invalid arguments: %s", error)
         return

@@ -17,7 +17,7 @@ from revacnn_lightning.protocol.requests import (
 )
 
 from ..rendering.formatting import format_count
-from .command_arguments import Arguments
+from .command_arguments import CommandArguments
 from .least_active import find_least_active
 from .staged_change import Block, StagedChange
 from .tab_state import TabState
@@ -46,7 +46,7 @@ def can_change_width_or_explain(tab: TabState, layer: LayerInfo) -> bool:
     return not tab.edit_queue.error
 
 
-def stage_remove(tab: TabState, _: Arguments) -> None:
+def stage_remove(tab: TabState, _: CommandArguments) -> None:
     """Stage the removal of the selected filters, or discard it if all of it is staged."""
     layer = tab.layer(None)
     if layer is None or not can_change_width_or_explain(tab, layer):
@@ -57,7 +57,7 @@ def stage_remove(tab: TabState, _: Arguments) -> None:
             tab.staging.toggle_removal(layer.name, filter_id)
 
 
-def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
+def stage_remove_least_active(tab: TabState, arguments: CommandArguments) -> None:
     """Discard a staged new filter, or stage the removal of the layer's least active filter."""
     layer, structure, state = tab.layer(arguments.layer), tab.structure, tab.state
     if layer is None or structure is None or state is None:
@@ -74,7 +74,7 @@ def stage_remove_least_active(tab: TabState, arguments: Arguments) -> None:
             tab.edit_queue.error = f"The activations of {layer.name} are not known yet."
 
 
-def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
+def stage_remove_cheapest(tab: TabState, arguments: CommandArguments) -> None:
     """Stage the removal of the ``count`` cheapest filters of all layers without staged removals."""
     structure, state, prices = tab.structure, tab.state, tab.follower.filter_prices.newest
     if structure is None or state is None or prices is None:
@@ -88,7 +88,7 @@ def stage_remove_cheapest(tab: TabState, arguments: Arguments) -> None:
         tab.edit_queue.error = "No further filter with a known price can be removed."
 
 
-def stage_add(tab: TabState, arguments: Arguments) -> None:
+def stage_add(tab: TabState, arguments: CommandArguments) -> None:
     """Stage new filters. A single one discards a staged removal instead, if there is one."""
     layer = tab.layer(arguments.layer)
     if layer is None or not can_change_width_or_explain(tab, layer):
@@ -97,28 +97,28 @@ def stage_add(tab: TabState, arguments: Arguments) -> None:
         tab.staging.add(layer.name, arguments.count)
 
 
-def stage_add_best_direction(tab: TabState, arguments: Arguments) -> None:
+def stage_add_best_direction(tab: TabState, arguments: CommandArguments) -> None:
     """Stage a new filter in the direction that lowers the loss fastest."""
     layer = tab.layer(arguments.layer)
     if layer is not None and can_change_width_or_explain(tab, layer):
         tab.staging.add(layer.name, directed=True)
 
 
-def stage_insert_layer(tab: TabState, arguments: Arguments) -> None:
+def stage_insert_layer(tab: TabState, arguments: CommandArguments) -> None:
     """Stage a residual block or a convolution after a layer."""
     layer = tab.layer(arguments.layer)
     if layer is not None and arguments.option in get_args(Block):
         tab.staging.insert_layer(layer.name, msgspec.convert(arguments.option, Block))
 
 
-def stage_remove_layer(tab: TabState, arguments: Arguments) -> None:
+def stage_remove_layer(tab: TabState, arguments: CommandArguments) -> None:
     """Stage the removal of a layer, or of the block called ``name``."""
     layer = tab.layer(arguments.layer)
     if arguments.name or layer is not None:
         tab.staging.remove_layer(arguments.name or (layer.name if layer is not None else ""))
 
 
-def stage_freeze_layer(tab: TabState, arguments: Arguments) -> None:
+def stage_freeze_layer(tab: TabState, arguments: CommandArguments) -> None:
     """Stage freezing all filters of a layer, or unfreezing them if all of them are frozen."""
     layer = tab.layer(arguments.layer)
     if layer is not None:
@@ -126,7 +126,7 @@ def stage_freeze_layer(tab: TabState, arguments: Arguments) -> None:
         tab.staging.toggle_change(kind, layer.name, list(layer.filter_ids))
 
 
-def stage_layer_rate(tab: TabState, arguments: Arguments) -> None:
+def stage_layer_rate(tab: TabState, arguments: CommandArguments) -> None:
     """Stage ``value`` as the factor of a layer's learning rate; 1 is the full rate."""
     layer = tab.layer(arguments.layer)
     if layer is None:
@@ -137,7 +137,7 @@ def stage_layer_rate(tab: TabState, arguments: Arguments) -> None:
         tab.edit_queue.error = f"{layer.name} trains at {arguments.value:g} × the rate already."
 
 
-def stage_split(tab: TabState, _: Arguments) -> None:
+def stage_split(tab: TabState, _: CommandArguments) -> None:
     """Stage the split of each selected filter in two."""
     layer = tab.layer(None)
     if layer is not None and can_change_width_or_explain(tab, layer):
@@ -145,7 +145,7 @@ def stage_split(tab: TabState, _: Arguments) -> None:
             tab.staging.split(layer.name, filter_id)
 
 
-def stage_merge(tab: TabState, _: Arguments) -> None:
+def stage_merge(tab: TabState, _: CommandArguments) -> None:
     """Stage merging the selected filters into one, or discard it if it is staged."""
     layer, selected = tab.layer(None), tab.selected_ids()
     if layer is not None and can_change_width_or_explain(tab, layer):
@@ -166,7 +166,7 @@ def stage_filter_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
     tab.staging.merge(layer.name, ids, scales)
 
 
-def stage_freeze(tab: TabState, _: Arguments) -> None:
+def stage_freeze(tab: TabState, _: CommandArguments) -> None:
     """Stage freezing the selected filters, or unfreezing them if all of them are frozen."""
     layer = tab.layer(None)
     if layer is not None:
@@ -175,14 +175,14 @@ def stage_freeze(tab: TabState, _: Arguments) -> None:
         tab.staging.toggle_change(kind, layer.name, tab.selected_ids())
 
 
-def stage_reinitialize(tab: TabState, _: Arguments) -> None:
+def stage_reinitialize(tab: TabState, _: CommandArguments) -> None:
     """Stage new initial weights for the selected filters, or discard them if staged."""
     layer = tab.layer(None)
     if layer is not None:
         tab.staging.toggle_change("reinitialize", layer.name, tab.selected_ids())
 
 
-def stage_set_filter_to_mean(tab: TabState, arguments: Arguments) -> None:
+def stage_set_filter_to_mean(tab: TabState, arguments: CommandArguments) -> None:
     """Stage setting the first filter of ``ids`` to the weighted mean of the others."""
     layer, ids = tab.layer(None), arguments.ids
     if layer is None or len(ids) < 2:
@@ -204,12 +204,12 @@ def stage_set_filter_to_mean(tab: TabState, arguments: Arguments) -> None:
     )
 
 
-def toggle_confirmed(tab: TabState, arguments: Arguments) -> None:
+def toggle_confirmed(tab: TabState, arguments: CommandArguments) -> None:
     """Confirm a staged change that changes the function of the network, or unconfirm it."""
     tab.staging.toggle_confirmed(arguments.key)
 
 
-def discard_staged(tab: TabState, arguments: Arguments) -> None:
+def discard_staged(tab: TabState, arguments: CommandArguments) -> None:
     """Discard one staged change, or all of them."""
     tab.edit_queue.discard(arguments.key)
 
@@ -217,29 +217,29 @@ def discard_staged(tab: TabState, arguments: Arguments) -> None:
 # Requests
 
 
-def apply_staged(tab: TabState, _: Arguments) -> None:
+def apply_staged(tab: TabState, _: CommandArguments) -> None:
     """Send all staged changes to the run."""
     tab.edit_queue.apply_staged()
 
 
-def undo(tab: TabState, _: Arguments) -> None:
+def undo(tab: TabState, _: CommandArguments) -> None:
     """Request to undo the edits of the last Apply."""
     if tab.structure is not None:
         tab.edit_queue.undo(tab.structure)
 
 
-def redo(tab: TabState, _: Arguments) -> None:
+def redo(tab: TabState, _: CommandArguments) -> None:
     """Request to redo the edits that were undone last."""
     if tab.structure is not None:
         tab.edit_queue.redo(tab.structure)
 
 
-def dismiss_reply(tab: TabState, _: Arguments) -> None:
+def dismiss_reply(tab: TabState, _: CommandArguments) -> None:
     """Hide the reply to the last request."""
     tab.edit_queue.shown_reply = None
 
 
-def control_run(tab: TabState, arguments: Arguments) -> None:
+def control_run(tab: TabState, arguments: CommandArguments) -> None:
     """Pause or resume the run, let it train some batches, save, record or stop it."""
     if arguments.action in RECORDING_ACTIONS:
         tab.edit_queue.send_control(*RECORDING_ACTIONS[arguments.action])
@@ -256,7 +256,7 @@ def control_run(tab: TabState, arguments: Arguments) -> None:
         tab.edit_queue.send_control(msgspec.convert(fields, ControlRun), title)
 
 
-def set_hyperparameter(tab: TabState, arguments: Arguments) -> None:
+def set_hyperparameter(tab: TabState, arguments: CommandArguments) -> None:
     """Set the learning rate or the weight decay of a parameter group."""
     title = HYPERPARAMETERS.get(arguments.name)
     if title is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ..layout import layers_in_stage_of
-from .command_arguments import Arguments
+from .command_arguments import CommandArguments
 from .tab_state import TabState
 
 __all__ = ["close_block", "open_block", "toggle_layer", "toggle_stage"]
 
 
-def toggle_layer(tab: TabState, arguments: Arguments) -> None:
+def toggle_layer(tab: TabState, arguments: CommandArguments) -> None:
     """Expand a layer to show all its filters, or collapse it. Open its block if that is closed."""
     layer = tab.layer(arguments.layer)
     if layer is None:
@@ -22,7 +22,7 @@ def toggle_layer(tab: TabState, arguments: Arguments) -> None:
         tab.expanded_layers ^= {layer.name}
 
 
-def open_block(tab: TabState, arguments: Arguments) -> None:
+def open_block(tab: TabState, arguments: CommandArguments) -> None:
     """Open the block called ``name``, or else the one in which the layer is drawn."""
     names, layer = tab.layer_names(), tab.layer(arguments.layer)
     if arguments.name:
@@ -31,7 +31,7 @@ def open_block(tab: TabState, arguments: Arguments) -> None:
         tab.edit_queue.error = f"{layer.name} is in no closed block."
 
 
-def close_block(tab: TabState, arguments: Arguments) -> None:
+def close_block(tab: TabState, arguments: CommandArguments) -> None:
     """Close the block called ``name``, or else the innermost open one around the layer."""
     names, layer = tab.layer_names(), tab.layer(arguments.layer)
     if arguments.name:
@@ -40,7 +40,7 @@ def close_block(tab: TabState, arguments: Arguments) -> None:
         tab.edit_queue.error = f"{layer.name} is in no open block."
 
 
-def toggle_stage(tab: TabState, arguments: Arguments) -> None:
+def toggle_stage(tab: TabState, arguments: CommandArguments) -> None:
     """Expand all layers of the layer's stage, or collapse them if all are expanded."""
     layer, structure = tab.layer(arguments.layer), tab.structure
     if layer is not None and structure is not None:

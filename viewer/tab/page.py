@@ -13,7 +13,7 @@ from ..rendering.frame_codec import encode_frame
 from ..rendering.palette import PALETTES, make_theme
 from ..runs.registry import RunRegistry
 from ..runs.run_follower import RunFollower
-from .commands import CHART_COMMANDS, perform
+from .commands import CHART_COMMANDS, perform_command
 from .page_components import PageComponents
 from .page_link import PageLink, decode_command, is_connected
 from .page_update_scheduler import SECONDARY_INTERVALS, PageUpdateScheduler, UpdateUrgency
@@ -278,7 +278,7 @@ class Page:
         if command is None:
             return
         images_key = self.tab.images_key()
-        perform(self.tab, command)
+        perform_command(self.tab, command)
         components = list(self.components.panels_and_drawings)
         components += self.components.shown_charts() if command.name in CHART_COMMANDS else []
         components += self.components.images if self.tab.images_key() != images_key else []

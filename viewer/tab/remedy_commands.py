@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import edit_commands as edit
-from .command_arguments import Arguments
+from .command_arguments import CommandArguments
 from .tab_state import TabState
 
 __all__ = ["stage_remedy"]
@@ -13,7 +13,7 @@ FILTERS_GONE = "These filters no longer exist."
 LOWER_RATE = 0.1
 
 
-def stage_remedy(tab: TabState, arguments: Arguments) -> None:
+def stage_remedy(tab: TabState, arguments: CommandArguments) -> None:
     """Stage the remedy of a verdict, or undo the last edit if the option is ``undo``.
 
     `diagnostics.verdicts.Remedy` lists them.

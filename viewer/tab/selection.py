@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 
-__all__ = ["FilterReference", "find_position", "find_replacement"]
+__all__ = ["FilterReference", "find_filter_position", "find_replacement_filter"]
 
 
 class FilterReference(Struct, frozen=True):
@@ -16,7 +16,7 @@ class FilterReference(Struct, frozen=True):
     filter_id: int
 
 
-def find_replacement(
+def find_replacement_filter(
     removed_filter: FilterReference | None,
     previous_structure: Structure | None,
     structure: Structure,
@@ -51,7 +51,9 @@ def _layer_or_previous(name: str, previous: Structure | None, structure: Structu
     return remaining[found]
 
 
-def find_position(structure: Structure, selection: FilterReference) -> tuple[int, int] | None:
+def find_filter_position(
+    structure: Structure, selection: FilterReference
+) -> tuple[int, int] | None:
     """Return the layer and filter index of a selection; None if the network has no such filter."""
     for i, layer in enumerate(structure.layers):
         if layer.name == selection.layer and selection.filter_id in layer.filter_ids:

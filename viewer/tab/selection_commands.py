@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .command_arguments import Arguments
+from .command_arguments import CommandArguments
 from .tab_state import TabState
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 
-def select_filters_by_index(tab: TabState, arguments: Arguments) -> None:
+def select_filters_by_index(tab: TabState, arguments: CommandArguments) -> None:
     """Select filters of a layer by their indices; see `combine_selections` for the options."""
     layer = tab.layer(arguments.layer)
     if layer is None:
@@ -29,7 +29,7 @@ def select_filters_by_index(tab: TabState, arguments: Arguments) -> None:
         tab.select_ids(layer.name, found)
 
 
-def select_verdict_filters(tab: TabState, arguments: Arguments) -> None:
+def select_verdict_filters(tab: TabState, arguments: CommandArguments) -> None:
     """Select the filters that a verdict is about, or all of its layer, and show the layer."""
     layer = tab.layer(arguments.layer)
     if layer is None or arguments.layer is None:
@@ -40,7 +40,7 @@ def select_verdict_filters(tab: TabState, arguments: Arguments) -> None:
         tab.select_ids(layer.name, found)
 
 
-def select_all_filters(tab: TabState, _: Arguments) -> None:
+def select_all_filters(tab: TabState, _: CommandArguments) -> None:
     """Select all filters of the selected layer. The primary filter remains the same."""
     layer = tab.layer(None)
     if layer is not None:
@@ -63,7 +63,7 @@ def combine_selections(selected: Sequence[int], ids: Sequence[int], option: str)
     return [*ids, *selected]
 
 
-def extend_selection(tab: TabState, arguments: Arguments) -> None:
+def extend_selection(tab: TabState, arguments: CommandArguments) -> None:
     """Make another filter of the layer primary, and select those between, or deselect them.
 
     They are deselected if the new primary filter is selected already: the way back.
@@ -82,7 +82,7 @@ def extend_selection(tab: TabState, arguments: Arguments) -> None:
         tab.select_ids(layer.name, [ids[target], *reversed(passed), *selected])
 
 
-def move_primary(tab: TabState, arguments: Arguments) -> None:
+def move_primary(tab: TabState, arguments: CommandArguments) -> None:
     """Make another filter of the layer primary, and keep the others selected."""
     position, layer = tab.selected_position(), tab.layer(None)
     if position is None or layer is None:
@@ -93,6 +93,6 @@ def move_primary(tab: TabState, arguments: Arguments) -> None:
     tab.select_ids(layer.name, [primary, *others], is_passing=primary not in others)
 
 
-def toggle_keep_primary_selected(tab: TabState, _: Arguments) -> None:
+def toggle_keep_primary_selected(tab: TabState, _: CommandArguments) -> None:
     """Switch whether the primary filter stays selected when `move_primary` moves on."""
     tab.is_passing = not tab.is_passing

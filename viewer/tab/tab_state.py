@@ -21,7 +21,7 @@ from .playback import Playback
 from .requested_view import PANES, RequestedView, show_requested_view
 from .resumed_view import adapt_to_resumed_run, resumes_shown_run
 from .run_selection import RunSelection
-from .selection import FilterReference, find_position, find_replacement
+from .selection import FilterReference, find_filter_position, find_replacement_filter
 from .staged_changes import StagedChanges
 
 __all__ = ["TabState"]
@@ -112,7 +112,7 @@ class TabState:
             return None
         known_selection, known_structure, position = self._position
         if known_selection != selection or known_structure is not structure:
-            position = find_position(structure, selection)
+            position = find_filter_position(structure, selection)
             self._position = selection, structure, position
         return position
 
@@ -282,7 +282,9 @@ class TabState:
         if self.edit_queue.is_inserting:
             self._show_inserted_layer(structure)
         if self.selected_position() is None:  # removed by an edit
-            self.selection = find_replacement(self.selection, self._known_structure, structure)
+            self.selection = find_replacement_filter(
+                self.selection, self._known_structure, structure
+            )
         self._known_structure = structure
 
     def _show_inserted_layer(self, structure: Structure) -> None:

@@ -24,7 +24,9 @@ MIN_BATCHES = 2
 
 
 class TrialPlan:
-    """Requested once all staged changes are planned, and again when they change.
+    """What a trial of the staged changes costs.
+
+    It is requested once all staged changes are planned, and again when they change.
 
     Attributes:
         batches: the number of batches of the trial.

@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.requests import KernelSlice
 
 from ..embedding.projection import METHODS
 from .class_view import MEASURES, ORDERS
-from .command_arguments import Arguments
+from .command_arguments import CommandArguments
 from .requested_view import PANES
 from .selection import FilterReference
 from .shown_input import shows_module_marks
@@ -25,30 +25,30 @@ SORT_STATISTICS = ("gradient", "activation")
 # Runs and recorded batches
 
 
-def show_run(tab: TabState, arguments: Arguments) -> None:
+def show_run(tab: TabState, arguments: CommandArguments) -> None:
     """Show the run with the id ``run`` in this tab."""
     tab.run_selection.select(arguments.run)
 
 
-def show_moment(tab: TabState, arguments: Arguments) -> None:
+def show_moment(tab: TabState, arguments: CommandArguments) -> None:
     """Show an earlier batch: the moment ``row`` of the history."""
     if tab.state is not None:
         tab.playback.is_playing = False
         tab.playback.go_to(tab.state, arguments.row)
 
 
-def toggle_playback(tab: TabState, _: Arguments) -> None:
+def toggle_playback(tab: TabState, _: CommandArguments) -> None:
     """Start or stop playing the history of the run."""
     if tab.state is not None:
         tab.playback.toggle_playing(tab.state)
 
 
-def go_live(tab: TabState, _: Arguments) -> None:
+def go_live(tab: TabState, _: CommandArguments) -> None:
     """Show the newest batch, and those that follow."""
     tab.playback.go_live()
 
 
-def dismiss_alerts(tab: TabState, _: Arguments) -> None:
+def dismiss_alerts(tab: TabState, _: CommandArguments) -> None:
     """Hide the alerts of the run so far."""
     status = None if tab.state is None else tab.state.status
     if status is not None and status.alerts:
@@ -58,7 +58,7 @@ def dismiss_alerts(tab: TabState, _: Arguments) -> None:
 # Selection
 
 
-def hover_filter(tab: TabState, arguments: Arguments) -> None:
+def hover_filter(tab: TabState, arguments: CommandArguments) -> None:
     """Set the filter under the pointer; without a layer, there is none."""
     layer = tab.layer(arguments.layer) if arguments.layer is not None else None
     if layer is None or not 0 <= arguments.first < len(layer.filter_ids):
@@ -67,7 +67,7 @@ def hover_filter(tab: TabState, arguments: Arguments) -> None:
         tab.hovered = FilterReference(layer.name, layer.filter_ids[arguments.first])
 
 
-def select_largest_gradient_filter(tab: TabState, arguments: Arguments) -> None:
+def select_largest_gradient_filter(tab: TabState, arguments: CommandArguments) -> None:
     """Select the filter with the largest gradient in a range, by default in the whole layer.
 
     The page names a range of one filter to select that one. A whole layer is also shown: the blocks
@@ -86,7 +86,7 @@ def select_largest_gradient_filter(tab: TabState, arguments: Arguments) -> None:
     tab.select(layer, first + (int(np.argmax(candidates)) if len(candidates) else 0))
 
 
-def select_filters_by_id(tab: TabState, arguments: Arguments) -> None:
+def select_filters_by_id(tab: TabState, arguments: CommandArguments) -> None:
     """Select filters of the selected layer by their ids. The first one becomes primary."""
     layer = tab.layer(None)
     if layer is None:
@@ -97,7 +97,7 @@ def select_filters_by_id(tab: TabState, arguments: Arguments) -> None:
         tab.select_ids(layer.name, ids)
 
 
-def move_selection(tab: TabState, arguments: Arguments) -> None:
+def move_selection(tab: TabState, arguments: CommandArguments) -> None:
     """Move the selection within its layer, or to the proportional position in another column."""
     position, structure = tab.selected_position(), tab.structure
     if position is None or structure is None:
@@ -113,46 +113,46 @@ def move_selection(tab: TabState, arguments: Arguments) -> None:
 # The network view
 
 
-def set_main_view(tab: TabState, arguments: Arguments) -> None:
+def set_main_view(tab: TabState, arguments: CommandArguments) -> None:
     """Show the network, or the table of layers."""
     if arguments.option in MAIN_VIEWS:
         tab.main_view = arguments.option
 
 
-def toggle_module_marks(tab: TabState, _: Arguments) -> None:
+def toggle_module_marks(tab: TabState, _: CommandArguments) -> None:
     """Show or hide the marks of the modules between the layers."""
     tab.shows_module_marks = not shows_module_marks(tab)
 
 
-def toggle_color_by_price(tab: TabState, _: Arguments) -> None:
+def toggle_color_by_price(tab: TabState, _: CommandArguments) -> None:
     """Color the nodes by the price of their removal, or by their gradient again."""
     tab.shows_prices, tab.class_view.shown = not tab.shows_prices, None
 
 
-def color_by_class(tab: TabState, arguments: Arguments) -> None:
+def color_by_class(tab: TabState, arguments: CommandArguments) -> None:
     """Color the nodes by how much they respond to the class ``first``; -1: by their gradient."""
     tab.class_view.shown = arguments.first if arguments.first >= 0 else None
     tab.shows_prices = tab.shows_prices and tab.class_view.shown is None
 
 
-def set_class_matrix_measure(tab: TabState, arguments: Arguments) -> None:
+def set_class_matrix_measure(tab: TabState, arguments: CommandArguments) -> None:
     """Set what the matrix of filters and classes shows."""
     if arguments.option in MEASURES:
         tab.class_view.measure = arguments.option
 
 
-def set_class_matrix_order(tab: TabState, arguments: Arguments) -> None:
+def set_class_matrix_order(tab: TabState, arguments: CommandArguments) -> None:
     """Set the order of the rows of the matrix of filters and classes."""
     if arguments.option in ORDERS:
         tab.class_view.order = arguments.option
 
 
-def request_growth_gains(tab: TabState, _: Arguments) -> None:
+def request_growth_gains(tab: TabState, _: CommandArguments) -> None:
     """Request where one more filter would lower the loss most."""
     tab.follower.growth.request()
 
 
-def toggle_rank_statistics(tab: TabState, _: Arguments) -> None:
+def toggle_rank_statistics(tab: TabState, _: CommandArguments) -> None:
     """Show or hide the values of each rank."""
     tab.compares_ranks = not tab.compares_ranks
 
@@ -160,24 +160,24 @@ def toggle_rank_statistics(tab: TabState, _: Arguments) -> None:
 # The layer panel
 
 
-def set_pane(tab: TabState, arguments: Arguments) -> None:
+def set_pane(tab: TabState, arguments: CommandArguments) -> None:
     """Open a pane of the layer panel."""
     if arguments.option in PANES:
         tab.pane = arguments.option
 
 
-def set_projection_method(tab: TabState, arguments: Arguments) -> None:
+def set_projection_method(tab: TabState, arguments: CommandArguments) -> None:
     """Set the method that projects the filters of a layer to the plane, such as t-SNE."""
     tab.method = next((one for one in METHODS if one == arguments.option), tab.method)
 
 
-def recompute_projections(tab: TabState, _: Arguments) -> None:
+def recompute_projections(tab: TabState, _: CommandArguments) -> None:
     """Recompute the 2D projections of the filters of the selected layer from scratch."""
     if tab.selection is not None:
         tab.follower.layer_details.projections.recompute(tab.selection.layer, tab.method)
 
 
-def step_image(tab: TabState, arguments: Arguments) -> None:
+def step_image(tab: TabState, arguments: CommandArguments) -> None:
     """Step through the validation images. The current batch comes before the first image."""
     if tab.selection is not None:
         details = tab.follower.layer_details.request_newest(tab.selection.layer, tab.method)
@@ -190,14 +190,14 @@ def step_image(tab: TabState, arguments: Arguments) -> None:
         )
 
 
-def show_batch_image(tab: TabState, _: Arguments) -> None:
+def show_batch_image(tab: TabState, _: CommandArguments) -> None:
     """Show the first image of the current training batch."""
     if tab.selection is not None:
         tab.follower.layer_details.request_newest(tab.selection.layer, tab.method)
         tab.follower.layer_details.show_image_if_known(tab.selection.layer, None)
 
 
-def show_picture(tab: TabState, arguments: Arguments) -> None:
+def show_picture(tab: TabState, arguments: CommandArguments) -> None:
     """Use a picture of the user's own as the input of the network: its ``pixels``."""
     shape = (arguments.height, arguments.width, 3)
     is_sized = min(shape) > 0 and max(shape) <= MAX_PICTURE_SIDE
@@ -205,25 +205,25 @@ def show_picture(tab: TabState, arguments: Arguments) -> None:
         tab.follower.show_picture(np.frombuffer(arguments.pixels, np.uint8).reshape(shape))
 
 
-def paint_image(tab: TabState, arguments: Arguments) -> None:
+def paint_image(tab: TabState, arguments: CommandArguments) -> None:
     """Paint patches over the shown image; without any, show it as it was."""
     tab.follower.paint_image(arguments.patches)
 
 
-def restart_activation_maximization(tab: TabState, _: Arguments) -> None:
+def restart_activation_maximization(tab: TabState, _: CommandArguments) -> None:
     """Optimize the image that activates the selected filter most again, from the beginning."""
     if tab.selection is not None:
         chosen = tab.selection
         tab.follower.inspections.restart_activation_maximization(chosen.layer, chosen.filter_id)
 
 
-def set_volume_slice(tab: TabState, arguments: Arguments) -> None:
+def set_volume_slice(tab: TabState, arguments: CommandArguments) -> None:
     """Set which slice of volumes is shown, from 0 for the first to 1 for the last."""
     if tab.selection is not None and 0 <= arguments.value <= 1:
         tab.follower.layer_details.select_depth(tab.selection.layer, arguments.value)
 
 
-def set_kernel_slices(tab: TabState, arguments: Arguments) -> None:
+def set_kernel_slices(tab: TabState, arguments: CommandArguments) -> None:
     """Set which slices represent filters with many input channels."""
     slices = next((one for one in get_args(KernelSlice) if one == arguments.option), None)
     if tab.selection is not None and slices is not None:
@@ -233,38 +233,38 @@ def set_kernel_slices(tab: TabState, arguments: Arguments) -> None:
 # Charts
 
 
-def set_filter_bar_statistic(tab: TabState, arguments: Arguments) -> None:
+def set_filter_bar_statistic(tab: TabState, arguments: CommandArguments) -> None:
     """Set the statistic that the bars of the filters show, by which they are sorted."""
     if arguments.option in SORT_STATISTICS:
         tab.sort_by = arguments.option
 
 
-def set_chart(tab: TabState, arguments: Arguments) -> None:
+def set_chart(tab: TabState, arguments: CommandArguments) -> None:
     """Set what a chart shows."""
     if tab.state is not None:
         tab.chart_settings.set_chart(arguments.chart, arguments.option, tab.state.histories.metrics)
 
 
-def set_x_axis(tab: TabState, arguments: Arguments) -> None:
+def set_x_axis(tab: TabState, arguments: CommandArguments) -> None:
     """Draw all charts over batches, epochs or time."""
     tab.chart_settings.set_x_axis(arguments.option)
 
 
-def set_smoothing(tab: TabState, arguments: Arguments) -> None:
+def set_smoothing(tab: TabState, arguments: CommandArguments) -> None:
     """Set how much the curves of a chart are smoothed."""
     tab.chart_settings.set_smoothing(arguments.name, arguments.value)
 
 
-def set_y_axis_scale(tab: TabState, arguments: Arguments) -> None:
+def set_y_axis_scale(tab: TabState, arguments: CommandArguments) -> None:
     """Set whether the y axis of a chart is linear or logarithmic."""
     tab.chart_settings.set_y_axis_scale(arguments.name, arguments.option)
 
 
-def request_chart_csv(tab: TabState, arguments: Arguments) -> None:
+def request_chart_csv(tab: TabState, arguments: CommandArguments) -> None:
     """Send the curves of a chart as CSV to the page, which saves them."""
     tab.chart_settings.request_chart_csv(arguments.name)
 
 
-def compare_run(tab: TabState, arguments: Arguments) -> None:
+def compare_run(tab: TabState, arguments: CommandArguments) -> None:
     """Draw the curves of another run over those of the shown one; an empty id removes them."""
     tab.run_selection.compare(arguments.run)

@@ -15,7 +15,7 @@ from viewer.components.controls import ControlsPanel
 from viewer.components.header import Header
 from viewer.runs.recordings import Recordings
 from viewer.runs.registry import RunRegistry
-from viewer.tab.commands import perform
+from viewer.tab.commands import perform_command
 from viewer.tab.page_link import PageCommand, PageLink
 from viewer.tab.tab_state import TabState
 
@@ -80,7 +80,7 @@ def test_a_recording_is_shown_like_a_run_that_has_ended(
 def test_the_slider_goes_back_in_a_recording(recording: Path) -> None:
     registry = RunRegistry(recordings=Recordings([recording]))
     tab = tab_of(registry)
-    perform(tab, PageCommand("show_moment", {"row": 10}))
+    perform_command(tab, PageCommand("show_moment", {"row": 10}))
     assert tab.playback.shown_step is not None
     assert tab.playback.shown_step < 20
     assert len(tab.values()["gradient"])
@@ -91,7 +91,7 @@ def test_the_controls_are_off_and_say_why(recording: Path) -> None:
     registry = RunRegistry(recordings=Recordings([recording]))
     tab = tab_of(registry)
     assert not ControlsPanel(tab).content()["available"]
-    perform(tab, PageCommand("control_run", {"action": "pause"}))
+    perform_command(tab, PageCommand("control_run", {"action": "pause"}))
     assert tab.edit_queue.error == "This is a recording: it cannot be edited or controlled."
     assert "recording run.mcap" in Header(tab).content()["end_notice"]
     registry.close()
