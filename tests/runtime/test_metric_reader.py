@@ -13,7 +13,7 @@ def test_metrics_in_host_memory_are_read_immediately() -> None:
         (7, {"a": 0.1, "b": 2.0})
     ]
     assert reader.newest == {"a": 0.1, "b": 2.0}
-    assert reader.arrived() == []
+    assert reader.pop_arrived() == []
 
 
 def test_metrics_of_a_gpu_are_copied_together(monkeypatch: pytest.MonkeyPatch) -> None:
