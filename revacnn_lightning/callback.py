@@ -56,6 +56,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     scalar_metrics,
     validation_data,
 )
+from revacnn_lightning.runtime.trainer_clipping import TrainerClipping
 from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
 from revacnn_lightning.runtime.trial.trainer_loop import RepeatableTrainerLoop
 from revacnn_lightning.runtime.undo_after_failure import UndoOnlySession
@@ -71,14 +72,17 @@ if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
     from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.utilities import rank_zero_info
+    from pytorch_lightning.utilities.enums import GradClipAlgorithmType
 elif find_spec("lightning") and "pytorch_lightning" not in sys.modules:
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers.logger import DummyLogger
     from lightning.pytorch.utilities import rank_zero_info
+    from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 else:
     from pytorch_lightning import Callback
     from pytorch_lightning.loggers.logger import DummyLogger
     from pytorch_lightning.utilities import rank_zero_info
+    from pytorch_lightning.utilities.enums import GradClipAlgorithmType
 
 __all__ = ["ReVACNN"]
 
@@ -188,7 +192,8 @@ class ReVACNN(FreshCopyMixin, Callback):
 
     RUN_STATE = (
         "_session", "_forwards", "_editor", "_monitored", "_is_disabled", "_undo_after_failure",
-        "_continuation", "_processes", "_edit_refusal", "_is_split",
+        "_continuation", "_processes", "_edit_refusal", "_is_split", "_clipping",
+        "_resumed_clipping",
     )  # fmt: skip
 
     def __init__(
@@ -249,6 +254,8 @@ class ReVACNN(FreshCopyMixin, Callback):
         self._processes: TrainingProcesses | None = None  # of the training, during a fit
         self._edit_refusal = ""
         self._is_split = False  # whether each process has a part of the parameters only
+        self._clipping: TrainerClipping | None = None  # of the last fit
+        self._resumed_clipping: dict[str, Any] = {}  # from a checkpoint, for the next fit
 
     # ------------------------------------------------------------------ public
 
@@ -368,6 +375,8 @@ class ReVACNN(FreshCopyMixin, Callback):
                 )  # not earlier: checkpoints have the edits already
             self._close()
             self._leave_processes(is_clean=False)
+            if self._clipping is not None:
+                self._clipping.close()
             self._editor = self._monitored = None
 
     def _leave_processes(self, *, is_clean: bool, failure: str | None = None) -> None:
@@ -395,9 +404,13 @@ class ReVACNN(FreshCopyMixin, Callback):
             journal,
             is_split=self._is_split,
         )
+        self._clipping = TrainerClipping(trainer, pl_module, GradClipAlgorithmType)
+        self._clipping.resume(self._resumed_clipping)
+        self._resumed_clipping = {}
+        controls = TrainerControls(trainer, self._clipping)
         processes.start(
             self._editor,
-            TrainerControls(trainer),
+            controls,
             lambda: self._options.make_recorder(pl_module),
         )
         self._edit_refusal = edit_refusal(trainer, pl_module)
@@ -411,7 +424,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             is_split=self._is_split,
         )
         if trainer.is_global_zero:
-            session = self._make_session(trainer, pl_module, self._editor, self._forwards)
+            session = self._make_session(trainer, pl_module, controls, self._editor, self._forwards)
             self._open_session(session, processes, pl_module)
 
     def _open_session(
@@ -437,6 +450,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
+        controls: TrainerControls,
         editor: Editor,
         forwards: TrainingStepObserver,
     ) -> Session:
@@ -454,7 +468,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             pl_module,
             editor,
             options.make_recorder(pl_module),
-            TrainerControls(trainer),
+            controls,
             options.endpoints,
             sources=InspectionSources.of(validation, forwards, names, refusal),
             lineage=lineage,
@@ -626,11 +640,13 @@ class ReVACNN(FreshCopyMixin, Callback):
     # ------------------------------------------------------------------ checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self._continuation.step, **self._continuation.state()}
+        clipping = {} if self._clipping is None else self._clipping.state()
+        return {"step": self._continuation.step, **self._continuation.state(), **clipping}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self._session is None:  # else it is of another training
             self._continuation.load(state_dict, state_dict["step"])
+            self._resumed_clipping = state_dict
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

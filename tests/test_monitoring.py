@@ -21,6 +21,7 @@ from revacnn_lightning import (
     InsertLayer,
     LoopRun,
     RemoveFilters,
+    SetGradientClipping,
     SetHyperparameter,
     SteeringError,
     Undo,
@@ -174,6 +175,23 @@ def test_edits_happen_between_batches_and_keep_the_optimizer():
     assert training.optimizer.state is averages
     assert averages[training.model[0].weight]["exp_avg"].shape == (4, 1, 3, 3)
     assert training.optimizer.param_groups[0]["lr"] == 0.05
+    assert np.isfinite(training.losses).all()
+
+
+def test_a_loop_clips_its_gradients_itself():
+    """A request to clip them is refused, and the page says why it cannot be set."""
+    training = Training()
+
+    def clip(run: LoopRun) -> Any:
+        return [
+            run.steer(SetGradientClipping(1.0)),
+            run.steer(SetGradientClipping(1.0), dry_run=True),
+        ]
+
+    replies = training.train(at={2: clip})
+    for pending in replies[2]:
+        with pytest.raises(EditRefusedError, match="no Lightning Trainer, so its own code clips"):
+            pending.result()
     assert np.isfinite(training.losses).all()
 
 

@@ -25,7 +25,8 @@ PUBLIC_NAMES = {
     "AddFilters", "ControlPruning", "ControlRun", "DiscardTrial", "Freeze", "InsertLayer",
     "KeepTrial", "MergeFilters", "Patch",
     "PruneTo", "Redo", "Reinitialize",
-    "RemoveFilters", "RemoveLayer", "ScaleLearningRate", "SetFilter", "SetHyperparameter",
+    "RemoveFilters", "RemoveLayer", "ScaleLearningRate", "SetFilter", "SetGradientClipping",
+    "SetHyperparameter",
     "SetPolicy", "StartRecording", "StopRecording", "TryEdits", "Undo", "Unfreeze",
     # what a run returns
     "Alert", "Applied", "Batch", "BatchStream", "ClassAnswers", "ClassLens", "Confusion",

@@ -125,6 +125,7 @@ def _verdict(one: Verdict) -> dict[str, Any]:
         "remedy": one.remedy,
         "alternatives": list(one.alternatives),
         "busiest": [int(index) for index in one.busiest[:MAX_LISTED]],
+        **({"clip_norm": one.clip_norm, "clip_note": one.clip_note} if one.clip_norm else {}),
         "worth": round_for_json(one.worth),
     }
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from revacnn_lightning.client import run_html
 from revacnn_lightning.client.batch import Batch
@@ -31,6 +31,7 @@ from revacnn_lightning.protocol.messages import Applied, Done, Status
 from revacnn_lightning.protocol.requests import (
     ControlRun,
     Redo,
+    SetGradientClipping,
     SetHyperparameter,
     StartRecording,
     StopRecording,
@@ -205,6 +206,18 @@ class Run(RunAutomatic, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdi
     def set_weight_decay(self, value: float, *, optimizer: int = 0, group: int = 0) -> str:
         """Set the weight decay of a parameter group."""
         return self.command(SetHyperparameter(optimizer, group, "weight_decay", value))
+
+    def set_gradient_clipping(
+        self, value: float | None, algorithm: Literal["norm", "value"] = "norm"
+    ) -> str:
+        """Clip the gradients before each step; with None or 0, stop clipping them.
+
+        Args:
+            value: the largest norm of all gradients of an optimizer together, or the largest
+                absolute value of a component.
+            algorithm: which of the two.
+        """
+        return self.command(SetGradientClipping(value, algorithm))
 
     # ------------------------------------------------------------------ notebooks
 

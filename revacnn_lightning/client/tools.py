@@ -33,6 +33,7 @@ from revacnn_lightning.protocol.requests import (
     Edit,
     KeepTrial,
     PruneTo,
+    SetGradientClipping,
     SetHyperparameter,
     SetPolicy,
     StartRecording,
@@ -49,7 +50,7 @@ __all__ = ["Tool", "Toolbox"]
 
 BATCH_SECONDS = 5.0  # to wait for a batch: a run that is paused or validating has none
 COMMANDS = (
-    ControlRun, SetHyperparameter, StartRecording, StopRecording,
+    ControlRun, SetHyperparameter, SetGradientClipping, StartRecording, StopRecording,
     PruneTo, ControlPruning, SetPolicy, KeepTrial, DiscardTrial,
 )  # fmt: skip
 EDIT_OPTIONS = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from revacnn_lightning.diagnostics.verdicts import WINDOW, Verdict, judge_nonfinite_origin
-from revacnn_lightning.diagnostics.window_verdicts import FrozenWindow, Rows
+from revacnn_lightning.diagnostics.window_verdicts import FrozenWindow, Judgment, Rows
 
 __all__ = ["VerdictWindow"]
 
@@ -31,9 +31,15 @@ class VerdictWindow:
         self._nonfinite: Verdict | None = None
         self._measured: set[tuple[str, str]] = set()
         self._is_all_measured = False  # the set holds every layer of this network
+        self._coefficients: np.ndarray | None = None  # of each filter
+        self._usual_norm = 0.0  # of the gradient; 0 if it is not known
 
     def update_structure(
-        self, layers: Sequence[str], offsets: np.ndarray, previous_indices: np.ndarray
+        self,
+        layers: Sequence[str],
+        offsets: np.ndarray,
+        previous_indices: np.ndarray,
+        coefficients: np.ndarray | None = None,
     ) -> None:
         """Adopt another network.
 
@@ -41,8 +47,10 @@ class VerdictWindow:
             layers: names, in forward order.
             offsets: index of each layer's first filter, (layers + 1,).
             previous_indices: previous index of each filter, -1 for new ones, (filters,).
+            coefficients: how many each filter has, (filters,); None if that is not known.
         """
         self._layers, self._offsets, self._is_all_measured = list(layers), offsets, False
+        self._coefficients = coefficients
         moved, kept = np.zeros(len(previous_indices)), previous_indices >= 0
         if len(self._moved):
             moved[kept] = self._moved[previous_indices[kept]]
@@ -109,7 +117,7 @@ class VerdictWindow:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
         judgment = self.frozen_copy().judge(dead)
-        self.record_update_levels(judgment.update_levels)
+        self.record_levels(judgment)
         return judgment.verdicts
 
     def frozen_copy(self) -> FrozenWindow:
@@ -122,9 +130,12 @@ class VerdictWindow:
             dict(self._peaks),
             self._is_complete,
             self._nonfinite,
+            self._coefficients,
+            self._usual_norm,
         )
 
-    def record_update_levels(self, levels: Mapping[str, float]) -> None:
-        """Record the `Judgment.update_levels` of a window, with which later verdicts compare."""
-        for layer, level in levels.items():
+    def record_levels(self, judgment: Judgment) -> None:
+        """Record the levels of a window, with which later verdicts compare."""
+        for layer, level in judgment.update_levels.items():
             self._peaks[layer] = max(level, self._peaks.get(layer, 0.0))
+        self._usual_norm = judgment.usual_norm or self._usual_norm

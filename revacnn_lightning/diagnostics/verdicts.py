@@ -26,7 +26,8 @@ converged
     rate of the layer, it scales that level, too.
 vanishing, exploding
     The mean gradient of the first layer divided by that of the last one is below 1 / `DEPTH_RATIO`,
-    or above `DEPTH_RATIO`. It is that of the median batch.
+    or above `DEPTH_RATIO`. It is that of the median batch. The norm at which to clip an exploding
+    gradient is defined in `diagnostics.clip_norm`.
 provably_dead, twins, degenerate, too_wide, too_narrow
     Defined in `diagnostics.layer_verdicts` and `diagnostics.layer_width`.
 nonfinite
@@ -63,9 +64,10 @@ VerdictKind = Literal[
 ]  # fmt: skip
 # What an edit can do: "remove", "merge" and "reinitialize" (with outgoing weights of zero) the
 # filters, "freeze" the layer or "lower_rate", the layer's learning rate, "add" a filter to it,
-# "split" its busiest one, "undo" the last edit.
+# "split" its busiest one, "undo" the last edit; "clip_gradient" is a setting of the training.
 Remedy = Literal[
-    "remove", "merge", "reinitialize", "freeze", "add", "split", "lower_rate", "undo", "",
+    "remove", "merge", "reinitialize", "freeze", "add", "split", "lower_rate", "clip_gradient",
+    "undo", "",
 ]  # fmt: skip
 
 NOTHING_WATCHED = (
@@ -97,6 +99,8 @@ class Verdict:
             that are affected times the confidence, and above 1 for what ruins the training.
         alternatives: other remedies, with the same filters.
         busiest: the filters to split, if that is an alternative.
+        clip_norm: the norm at which to clip the gradient, if that is an alternative.
+        clip_note: where this number comes from.
     """
 
     kind: VerdictKind
@@ -109,6 +113,8 @@ class Verdict:
     worth: float = field(default=0.0)
     alternatives: tuple[Remedy, ...] = ()
     busiest: tuple[int, ...] = ()
+    clip_norm: float = 0.0
+    clip_note: str = ""
 
 
 def mean_magnitudes(activations: np.ndarray) -> np.ndarray:
@@ -184,7 +190,7 @@ def judge_gradient_flow(layers: Sequence[str], gradients: np.ndarray) -> Verdict
     if ratio > DEPTH_RATIO:
         return Verdict(
             "exploding", layers[first], evidence, 0.7, remedy="lower_rate", worth=1.5,
-            alternatives=("undo",),
+            alternatives=("clip_gradient", "undo"),
         )  # fmt: skip
     return None
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from revacnn_lightning.diagnostics.clip_norm import norm_bounds, propose_clip_norm, usual_norm
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.diagnostics.verdicts import (
     DORMANT_SHARE,
@@ -34,10 +35,12 @@ class Judgment:
     Attributes:
         verdicts: those first that are worth most to act on.
         update_levels: the median update ratio of each layer in the window, where it is known.
+        usual_norm: `clip_norm.usual_norm` of the window; 0 if it is not known.
     """
 
     verdicts: list[Verdict]
     update_levels: Mapping[str, float]
+    usual_norm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class FrozenWindow:
         peaks: the highest level of each layer so far.
         is_complete: whether ``moved`` counts all steps since the start.
         nonfinite: the verdict on NaN and infinity; None without.
+        coefficients: of each filter, (filters,); None if they are not known.
+        usual_norm: the last one that is known of an earlier window; 0 without.
     """
 
     layers: Sequence[str]
@@ -61,6 +66,8 @@ class FrozenWindow:
     peaks: Mapping[str, float]
     is_complete: bool
     nonfinite: Verdict | None
+    coefficients: np.ndarray | None = None
+    usual_norm: float = 0.0
 
     def judge(self, dead: np.ndarray | None = None) -> Judgment:
         """Return the verdicts.
@@ -76,8 +83,10 @@ class FrozenWindow:
         if n_batches < MIN_BATCHES:
             reason = f"{MIN_BATCHES - n_batches} more batches are needed to judge the filters"
             return Judgment([*found, Verdict("dormant", "", reason, 0.0, is_known=False)], {})
-        depth = judge_gradient_flow(self.layers, self._layer_means("gradient"))
-        found += [] if depth is None else [depth]
+        means = self._layer_means("gradient")
+        depth, norm = judge_gradient_flow(self.layers, means), self._usual_norm(means)
+        if depth is not None:
+            found.append(self._with_clip_norm(depth, norm))
         parts = [slice(int(a), int(b)) for a, b in pairwise(self.offsets)]
         magnitudes = mean_magnitudes(self._recent("activation"))
         levels = self._levels(parts)
@@ -85,7 +94,7 @@ class FrozenWindow:
             found += self._of_filters(layer, part, magnitudes[part], dead)
             movement = self._movement(layer, part, levels.get(layer))
             found += [] if movement is None else [movement]
-        return Judgment(sorted(found, key=lambda verdict: -verdict.worth), levels)
+        return Judgment(sorted(found, key=lambda verdict: -verdict.worth), levels, norm)
 
     def _of_filters(
         self, layer: str, part: slice, magnitudes: np.ndarray, dead: np.ndarray | None
@@ -117,6 +126,18 @@ class FrozenWindow:
                 )
             )
         return found
+
+    def _usual_norm(self, layer_means: np.ndarray) -> float:
+        if self.coefficients is None:
+            return 0.0
+        return usual_norm(norm_bounds(self._recent("gradient"), self.coefficients), layer_means)
+
+    def _with_clip_norm(self, verdict: Verdict, norm: float) -> Verdict:
+        """Return a verdict on gradients with the norm at which to clip them, if that helps."""
+        if "clip_gradient" not in verdict.alternatives:
+            return verdict
+        value, note = propose_clip_norm(norm or self.usual_norm, self.layers)
+        return replace(verdict, clip_norm=value, clip_note=note)
 
     def most_active_filter(self, layer: str, without: Collection[int]) -> int:
         """Return the filter of a layer with the largest E|a|; -1 if that is unknown.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,7 +51,8 @@ class FrozenEvidence:
                 busiest=self.window.most_active_filter(evidence.layer, evidence.redundant),
             )
             kept += judge_layer(evidence.layer, measures, self.n_filters)
-        return Judgment(sorted(kept, key=lambda verdict: -verdict.worth), found.update_levels)
+        ordered = sorted(kept, key=lambda verdict: -verdict.worth)
+        return replace(found, verdicts=ordered)
 
 
 class NetworkVerdicts:
@@ -75,6 +77,7 @@ class NetworkVerdicts:
             [layer.name for layer in structure.layers],
             np.cumsum([0, *widths]),
             find_previous_columns(before, structure),
+            _coefficient_counts(structure),
         )
         self._scale_peaks(before, structure)
         self._version = structure.version
@@ -123,7 +126,7 @@ class NetworkVerdicts:
             dead: which filters are dead, bool (filters,); None while this is unknown.
         """
         judgment = self.frozen(dead).judge()
-        self.record_update_levels(judgment.update_levels)
+        self.record_levels(judgment)
         return judgment.verdicts
 
     def frozen(self, dead: np.ndarray | None = None) -> FrozenEvidence:
@@ -135,9 +138,20 @@ class NetworkVerdicts:
             self._n_filters,
         )
 
-    def record_update_levels(self, levels: Mapping[str, float]) -> None:
-        """Record `Judgment.update_levels` of frozen evidence: later verdicts compare with them."""
-        self._window.record_update_levels(levels)
+    def record_levels(self, judgment: Judgment) -> None:
+        """Record the levels that frozen evidence has shown: later verdicts compare with them."""
+        self._window.record_levels(judgment)
+
+
+def _coefficient_counts(structure: Structure) -> np.ndarray:
+    """Return how many coefficients each filter of the network has, (filters,)."""
+    counts = [
+        one.in_channels // max(1, one.groups) * math.prod(one.kernel_size)
+        for one in structure.layers
+    ]
+    return np.repeat(
+        np.array(counts, np.float64), [len(one.filter_ids) for one in structure.layers]
+    )
 
 
 def _without(verdict: Verdict, certified: set[int]) -> Verdict | None:

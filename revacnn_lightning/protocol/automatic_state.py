@@ -37,7 +37,8 @@ class Proposal(Struct, frozen=True):
 
     ``kind``, ``remedy`` and ``alternatives`` are those of the verdict; ``is_free`` if it is proved
     that the remedy changes nothing that the network computes. ``busiest`` are the filters to split,
-    if that is an alternative.
+    if that is an alternative; ``clip_norm`` and ``clip_note`` are the norm at which to clip the
+    gradient, and where it comes from.
     """
 
     kind: str
@@ -48,6 +49,8 @@ class Proposal(Struct, frozen=True):
     is_free: bool = False
     alternatives: list[str] = field(default_factory=list)
     busiest: list[int] = field(default_factory=list)
+    clip_norm: float = 0.0
+    clip_note: str = ""
 
 
 class AutomaticState(Struct, frozen=True):

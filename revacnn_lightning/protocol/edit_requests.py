@@ -22,7 +22,9 @@ __all__ = [
     "RemoveLayer",
     "ScaleLearningRate",
     "SetFilter",
+    "SetGradientClipping",
     "SetHyperparameter",
+    "SettingCommand",
     "Undo",
     "Unfreeze",
 ]
@@ -168,6 +170,19 @@ class SetHyperparameter(Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
     value: float
 
 
+class SetGradientClipping(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Clip the gradients before each step of an optimizer, or stop clipping them.
+
+    ``norm`` scales all gradients of an optimizer so that their norm together is at most ``value``;
+    ``value`` limits each of their components. A ``value`` of 0 or None clips nothing. With
+    ``dry_run``, the reply says what the training clips at present.
+    """
+
+    value: float | None
+    algorithm: Literal["norm", "value"] = "norm"
+
+
+SettingCommand = SetHyperparameter | SetGradientClipping
 NetworkEdit = (
     AddFilters
     | RemoveFilters

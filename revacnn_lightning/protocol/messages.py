@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field
 from revacnn_lightning.protocol.access_messages import Access, KeyList, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.automatic_state import AutomaticState
+from revacnn_lightning.protocol.gradient_clipping import GradientClipping
 from revacnn_lightning.protocol.inspections import Inspected
 from revacnn_lightning.protocol.message_html import applied_edit_html
 from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
@@ -29,6 +30,7 @@ __all__ = [
     "Applied",
     "Done",
     "FilterChange",
+    "GradientClipping",
     "History",
     "HistoryEdit",
     "HistorySeries",
@@ -135,6 +137,7 @@ class Status(Struct, frozen=True, tag="status"):
     compilations: int = 0  # of functions by torch.compile, in this run
     compile_seconds: float = 0.0  # that they have taken
     trial: TrialState | None = None  # that was started last
+    gradient_clipping: GradientClipping | None = None  # None: the run does not say
 
 
 class Request(Struct, frozen=True, tag="request", forbid_unknown_fields=True):

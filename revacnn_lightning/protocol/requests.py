@@ -28,7 +28,9 @@ from revacnn_lightning.protocol.edit_requests import (
     RemoveLayer,
     ScaleLearningRate,
     SetFilter,
+    SetGradientClipping,
     SetHyperparameter,
+    SettingCommand,
     Undo,
     Unfreeze,
 )
@@ -93,8 +95,10 @@ __all__ = [
     "ScaleLearningRate",
     "SendHistory",
     "SetFilter",
+    "SetGradientClipping",
     "SetHyperparameter",
     "SetPolicy",
+    "SettingCommand",
     "ShareKey",
     "ShowPicture",
     "StartRecording",
@@ -143,7 +147,7 @@ class StopRecording(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 Command = (
     ControlRun
-    | SetHyperparameter
+    | SettingCommand
     | InspectLayer
     | InspectFilter
     | InspectImage
@@ -170,7 +174,7 @@ def is_steering(body: RequestBody, *, dry_run: bool = False) -> bool:
     Plans, inspections, the history, the state and the list of keys change nothing. Every other
     request counts as steering.
     """
-    if isinstance(body, Edit):
+    if isinstance(body, Edit | SetGradientClipping):
         return not dry_run
     if isinstance(body, TryEdits) and dry_run:
         return False

@@ -1,21 +1,33 @@
-"""Execute the commands that concern the run: pause it, save it, end it, set a learning rate."""
+"""Execute the commands that concern the run: pause it, save it, end it, set a value."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.requests import ControlRun, SetHyperparameter
+from revacnn_lightning.protocol.messages import PlanSummary
+from revacnn_lightning.protocol.requests import (
+    ControlRun,
+    SetGradientClipping,
+    SetHyperparameter,
+    SettingCommand,
+)
 from revacnn_lightning.runtime.batch import Progress
+from revacnn_lightning.runtime.gradient_clipping import (
+    ClippingControl,
+    check_gradient_clipping,
+    describe_clipping_request,
+    set_gradient_clipping,
+)
 from revacnn_lightning.runtime.hyperparameters import set_hyperparameter_revertibly
 from revacnn_lightning.runtime.override_detector import OverrideDetector
 from revacnn_lightning.runtime.pause import Pause
 from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank
 
-__all__ = ["RunController", "TrainingControls"]
+__all__ = ["RunController", "TrainingControls", "set_revertibly"]
 
 
 class TrainingControls(Protocol):
@@ -27,11 +39,27 @@ class TrainingControls(Protocol):
     @property
     def schedulers(self) -> Sequence[Any]: ...
 
+    @property
+    def clipping(self) -> ClippingControl: ...
+
     def save_checkpoint(self, name: str) -> str:
         """Save a checkpoint and return its path."""
 
     def stop(self) -> None:
         """End training after the current batch."""
+
+
+def set_revertibly(
+    command: SettingCommand, controls: TrainingControls
+) -> tuple[str, Callable[[], object]]:
+    """Set a value of a training; return what was done, in words, and what sets the one before.
+
+    Raises:
+        EditRefusedError: the value cannot be set; nothing has changed.
+    """
+    if isinstance(command, SetGradientClipping):
+        return set_gradient_clipping(command, controls.clipping)
+    return set_hyperparameter_revertibly(command, controls.optimizers, controls.schedulers)
 
 
 class RunController:
@@ -66,20 +94,38 @@ class RunController:
         """Return when a run that is training pauses, in words; see `Pause.describe`."""
         return self._pause.describe()
 
-    def execute(self, command: ControlRun | SetHyperparameter, progress: Progress) -> str:
+    def detect_overrides(self, step: int, *, first_of_epoch: bool) -> bool:
+        """Return whether the training has overridden a value that was set, before batch ``step``.
+
+        The parameter groups, or the gradient clipping, have a note then.
+        """
+        is_clipping_overridden = self._controls.clipping.detect_override(step)
+        return self.overrides.detect(step, first_of_epoch=first_of_epoch) or is_clipping_overridden
+
+    def plan(self, command: SetGradientClipping) -> PlanSummary:
+        """Return what a command would do.
+
+        Raises:
+            EditRefusedError: it would be refused.
+        """
+        check_gradient_clipping(command, self._controls.clipping)
+        present = f"at present: {self._controls.clipping.describe().describe()}"
+        return PlanSummary(describe_clipping_request(command), notes=[present])
+
+    def execute(self, command: ControlRun | SettingCommand, progress: Progress) -> str:
         """Execute a command before the batch at ``progress``; return what was done, in words.
 
         Raises:
-            EditRefusedError: there is no such hyperparameter, its value is out of range, or a
-                schedule of the learning rate cannot be scaled; or another process has ended.
+            EditRefusedError: there is no such hyperparameter, its value is out of range, a schedule
+                of the learning rate cannot be scaled, or the gradients cannot be clipped in this
+                way; or another process has ended.
         """
         controls = self._controls
-        if isinstance(command, SetHyperparameter):
-            result, restore = set_hyperparameter_revertibly(
-                command, controls.optimizers, controls.schedulers
-            )
+        if not isinstance(command, ControlRun):
+            result, restore = set_revertibly(command, controls)
             self._ranks.set_value(command, restore)
-            self.overrides.expect(command)
+            if isinstance(command, SetHyperparameter):
+                self.overrides.expect(command)
             return result
         if command.action == "send_state":
             return ""  # sent on receipt

@@ -18,6 +18,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import TrainingState
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import Progress, TrainingBatch
+from revacnn_lightning.runtime.gradient_clipping import ClippingControl, FixedClipping
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
 from revacnn_lightning.runtime.inspection_collectors import InspectionSources
@@ -47,6 +48,7 @@ MANY_PROCESSES = (
     "this training runs in several processes, which only a Trainer with strategy='ddp' and the "
     "callback ReVACNN can change together"
 )
+OWN_CLIPPING = "this loop is no Lightning Trainer, so its own code clips the gradients, or does not"
 
 
 @dataclass
@@ -72,6 +74,10 @@ class LoopControls:
     @property
     def schedulers(self) -> Sequence[Any]:
         return self.state.schedulers
+
+    @property
+    def clipping(self) -> ClippingControl:
+        return FixedClipping(OWN_CLIPPING)
 
     def save_checkpoint(self, name: str) -> str:
         path = self.directory / f"{name}.ckpt"

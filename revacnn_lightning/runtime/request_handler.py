@@ -29,7 +29,8 @@ from revacnn_lightning.protocol.requests import (
     InspectFilter,
     KeyCommand,
     SendHistory,
-    SetHyperparameter,
+    SetGradientClipping,
+    SettingCommand,
     StartRecording,
     StopRecording,
     TrialCommand,
@@ -127,6 +128,8 @@ class RequestHandler:
                 if request.dry_run:
                     with self._plan_budget.count_time_inside():
                         return Planned(request.id, self._trials.plan(body, batch))
+            if isinstance(body, SetGradientClipping) and request.dry_run:
+                return Planned(request.id, self._controller.plan(body))
             if isinstance(body, Command):
                 _check_no_dry_run(request)
                 if isinstance(body, SendHistory):
@@ -263,9 +266,9 @@ class RequestHandler:
                 lambda one: self._controller.execute(one, batch.progress),
                 lambda titles: self._publish_edit(titles, batch),
             )
-        assert isinstance(command, ControlRun | SetHyperparameter)  # a history is a message
+        assert isinstance(command, ControlRun | SettingCommand)  # a history is a message
         result = self._controller.execute(command, batch.progress)
-        if isinstance(command, SetHyperparameter):
+        if isinstance(command, SettingCommand):
             self._status.repeat_heartbeat()
         return result
 
@@ -292,7 +295,5 @@ def _check_no_dry_run(request: Request) -> None:
         EditRefusedError: it is one.
     """
     if request.dry_run:
-        raise EditRefusedError(
-            f"only edits have a plan: {type(request.body).__name__} was not carried out; send it "
-            "without dry_run"
-        )
+        kind = type(request.body).__name__
+        raise EditRefusedError(f"{kind} has no plan, so send it without dry_run")

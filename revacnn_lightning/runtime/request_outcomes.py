@@ -22,12 +22,14 @@ from revacnn_lightning.protocol.requests import (
     KeepTrial,
     PruneTo,
     RequestBody,
+    SetGradientClipping,
     SetHyperparameter,
     ShareKey,
     TryEdits,
     is_steering,
 )
 from revacnn_lightning.protocol.senders import RequestSender
+from revacnn_lightning.runtime.gradient_clipping import describe_clipping_request
 from revacnn_lightning.steering import Journal
 
 __all__ = ["OutcomeRecorder", "describe_request"]
@@ -157,6 +159,8 @@ def describe_request(body: RequestBody) -> str:
     if isinstance(body, SetHyperparameter):
         name = "learning rate" if body.name == "lr" else "weight decay"
         return f"Set the {name} of group {body.group} to {body.value:g}"
+    if isinstance(body, SetGradientClipping):
+        return describe_clipping_request(body)
     if isinstance(body, PruneTo):
         share = body.macs or body.parameters or 1.0
         return f"Start pruning to {share:.0%} of the {'MACs' if body.macs else 'parameters'}"

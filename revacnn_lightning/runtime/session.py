@@ -36,7 +36,7 @@ from revacnn_lightning.protocol.requests import (
     DiscardTrial,
     RequestBody,
     SendHistory,
-    SetHyperparameter,
+    SettingCommand,
     TryEdits,
     Viewing,
 )
@@ -236,6 +236,7 @@ class Session:
             get_compilations=lambda: (self._compilations.count, self._compilations.seconds),
             get_automatic=lambda: self._automatic.state,
             get_trial=lambda: self.trial.state,
+            get_clipping=lambda: self._controls.clipping.describe(),
             publish=self._publish,
         )
 
@@ -313,7 +314,7 @@ class Session:
             self._polling.poll_often_for_client()
         self._is_polling = self._polling.is_due()
         is_first = batch.progress.batch_index == 0
-        if batch.can_edit and self._controller.overrides.detect(
+        if batch.can_edit and self._controller.detect_overrides(
             batch.step, first_of_epoch=is_first
         ):
             self._status.repeat_heartbeat()
@@ -512,7 +513,9 @@ class Session:
 
     def _is_for_all(self, request: Request) -> bool:
         """Return whether other processes, which may be in any batch, must do the same."""
-        return self._ranks.size > 1 and isinstance(request.body, SetHyperparameter)
+        body, is_plan = request.body, request.dry_run
+        is_setting = isinstance(body, SettingCommand) and changes_all_ranks(body, dry_run=is_plan)
+        return self._ranks.size > 1 and is_setting
 
     @property
     def needs_probe(self) -> bool:

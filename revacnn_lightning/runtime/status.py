@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.automatic_state import AutomaticState
 from revacnn_lightning.protocol.messages import (
+    GradientClipping,
     Message,
     ParameterGroup,
     Status,
@@ -43,6 +44,7 @@ class StatusPublisher:
         get_automatic: returns what the run does by itself.
         get_compilations: returns how often torch.compile has compiled, and for how many seconds.
         get_trial: returns the trial of edits that was started last.
+        get_clipping: returns how the training clips gradients; None if that is not known.
         publish: sends a message to all viewers.
 
     Attributes:
@@ -65,6 +67,7 @@ class StatusPublisher:
         get_automatic: Callable[[], AutomaticState] = AutomaticState,
         get_compilations: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
         get_trial: Callable[[], TrialState | None] = lambda: None,
+        get_clipping: Callable[[], GradientClipping | None] = lambda: None,
         publish: Callable[[Message], None],
     ) -> None:
         self.step = 0
@@ -81,6 +84,7 @@ class StatusPublisher:
         self._get_automatic = get_automatic
         self._get_compilations = get_compilations
         self._get_trial = get_trial
+        self._get_clipping = get_clipping
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
@@ -189,4 +193,5 @@ class StatusPublisher:
             compilations=compilations,
             compile_seconds=compile_seconds,
             trial=trial,
+            gradient_clipping=self._get_clipping(),
         )

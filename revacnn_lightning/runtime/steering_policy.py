@@ -143,4 +143,6 @@ def _proposal(verdict: Verdict) -> Proposal:
         is_free=verdict.kind == "provably_dead",
         alternatives=list(verdict.alternatives),
         busiest=list(verdict.busiest),
+        clip_norm=verdict.clip_norm,
+        clip_note=verdict.clip_note,
     )

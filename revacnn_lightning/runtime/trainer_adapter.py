@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from revacnn_lightning.runtime.batch import Progress
 from revacnn_lightning.runtime.batch_images import ImagesOfBatch
+from revacnn_lightning.runtime.gradient_clipping import ClippingControl
 from revacnn_lightning.runtime.loss_scale import loss_scale_of
 from revacnn_lightning.runtime.metric_reader import is_scalar
 from revacnn_lightning.runtime.schedulers import find_schedulers
@@ -35,10 +36,15 @@ __all__ = [
 
 
 class TrainerControls:
-    """The `controls.TrainingControls` of a Trainer."""
+    """The `controls.TrainingControls` of a Trainer.
 
-    def __init__(self, trainer: Any) -> None:
+    Attributes:
+        clipping: its gradient clipping.
+    """
+
+    def __init__(self, trainer: Any, clipping: ClippingControl) -> None:
         self._trainer = trainer
+        self.clipping = clipping
 
     @property
     def optimizers(self) -> Sequence[Optimizer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.browser.test_page import click_node, ready
@@ -87,5 +88,34 @@ def test_a_refused_change_among_several_says_why(address: str, open_page: Any) -
     }}""")  # noqa: E501
     assert "Not possible: it would leave" in said
     assert lost == []
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#staging", state="hidden")
+
+
+def test_the_number_of_a_staged_clipping_is_changed_before_it_is_applied(
+    address: str, open_page: Any
+) -> None:
+    page = ready(open_page(address))
+    page.evaluate("revacnn.sendCommand('stage_clipping', {value: 0.37, option: 'norm'})")
+    field, title = page.locator("#staging .limit input"), page.locator("#staging .title")
+    expect(title).to_have_text("the gradient at norm 0.37")
+    expect(page.locator("#staging button.try")).to_have_count(0)
+    assert Axe().run(page, context="#staging").response["violations"] == []
+    field.fill("0,5")
+    page.evaluate("revacnn.sendCommand('stage_remove_layer', {layer: 1})")  # draws the bar again
+    expect(page.locator("#staging .row")).to_have_count(3)
+    expect(field).to_have_value("0,5")
+    expect(field).to_be_focused()
+    field.press("Enter")
+    expect(title.first).to_have_text("the gradient at norm 0.5")
+    page.locator("#staging .limit select").select_option("value")
+    expect(title.first).to_have_text("the gradient at value 0.5")
+    field.fill("much")
+    field.press("Enter")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(title.first).to_have_text("the gradient at value 0.5")
+    page.keyboard.press("Escape")  # leaves the field, as it was
+    expect(field).not_to_be_focused()
+    expect(title.first).to_have_text("the gradient at value 0.5")
     page.keyboard.press("Escape")
     page.wait_for_selector("#staging", state="hidden")

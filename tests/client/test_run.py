@@ -17,6 +17,7 @@ from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Repl
 from revacnn_lightning.protocol.requests import (
     KeepTrial,
     Redo,
+    SetGradientClipping,
     SetHyperparameter,
     StartRecording,
     StopRecording,
@@ -72,6 +73,11 @@ def test_waiting_ends_after_its_timeout(training: SimulatedRun):
         (
             lambda run: run.set_weight_decay(0.1),
             SetHyperparameter(0, 0, "weight_decay", 0.1),
+            Done,
+        ),
+        (
+            lambda run: run.set_gradient_clipping(0.5, "value"),
+            SetGradientClipping(0.5, "value"),
             Done,
         ),
     ],

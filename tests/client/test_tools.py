@@ -27,7 +27,7 @@ from revacnn_lightning.protocol.messages import (
     Reply,
     Request,
 )
-from revacnn_lightning.protocol.requests import Edit, RemoveFilters
+from revacnn_lightning.protocol.requests import Edit, RemoveFilters, SetGradientClipping
 from tests.client.simulated_run import SimulatedRun, snapshot, status
 
 
@@ -89,7 +89,7 @@ def test_every_edit_is_a_tool_with_a_schema():
     recording = {"start_recording", "stop_recording"}
     automatic = {"prune_to", "control_pruning", "set_policy"}
     trials = {"try_edits", "keep_trial", "discard_trial"}
-    commands = {"control_run", "set_hyperparameter"}
+    commands = {"control_run", "set_hyperparameter", "set_gradient_clipping"}
     assert steering == {*expected, *recording, *automatic, *trials, *commands}
     for tool in operator.tools.values():
         assert tool.description
@@ -100,6 +100,15 @@ def test_every_edit_is_a_tool_with_a_schema():
     assert set(schema["properties"]) == {
         "layer", "filters", "confirmed", "dry_run", "version",
     }  # fmt: skip
+
+
+def test_the_gradient_is_clipped(training: SimulatedRun, toolbox: Toolbox):
+    arguments = {"value": 0.5, "algorithm": "value"}
+    result, request = call(training, toolbox, "set_gradient_clipping", arguments)
+    assert request.body == SetGradientClipping(0.5, "value")
+    assert result == {"result": "Paused"}  # what the run has replied
+    _, request = call(training, toolbox, "set_gradient_clipping", {"value": None})
+    assert request.body == SetGradientClipping(None)
 
 
 def test_an_edit_is_applied(training: SimulatedRun, toolbox: Toolbox):

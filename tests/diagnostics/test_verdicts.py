@@ -168,10 +168,10 @@ def test_what_is_judged_in_another_thread_does_not_change_while_batches_arrive()
 
 def test_peaks_are_those_of_all_windows_that_were_judged() -> None:
     window = window_of(60, first_step=9, update_ratio=np.full(7, 0.01))
-    levels = window.frozen_copy().judge().update_levels
-    assert levels == pytest.approx({"a": 0.01, "b": 0.01})
+    judgment = window.frozen_copy().judge()
+    assert judgment.update_levels == pytest.approx({"a": 0.01, "b": 0.01})
     for step in range(69, 129):
         window.add(step, healthy(update_ratio=np.full(7, 1e-5)))
     assert "converged" not in kinds(window)  # no window with larger steps was noted
-    window.record_update_levels(levels)
+    window.record_levels(judgment)
     assert "converged" in kinds(window)

@@ -31,6 +31,7 @@ from revacnn_lightning import (
     ReVACNN,
     Run,
     ScaleLearningRate,
+    SetGradientClipping,
     SetHyperparameter,
     Undo,
     attach,
@@ -49,6 +50,7 @@ FAILING_WIDTH = 9  # of conv1, with which the forward of the second process rais
 OUT_OF_STEP = 64
 LAST_WIDTH = 3
 RATE = SetHyperparameter(0, 0, "lr", 5e-3)
+CLIPPING = SetGradientClipping(0.01)
 # Requests by the batch before which the first process makes them.
 SCRIPT: dict[int, Any] = {
     2: AddFilters("conv1", 2),
@@ -59,6 +61,8 @@ SCRIPT: dict[int, Any] = {
     18: Redo(1),
     22: InsertLayer("conv2"),
     26: RATE,
+    28: CLIPPING,
+    29: SetGradientClipping(0.02),  # the second process cannot any more
     30: AddFilters("conv1", 5),  # to FAILING_WIDTH
     35: ControlRun("step", batches=2),
     46: RemoveFilters("conv1", [3]),
@@ -188,6 +192,9 @@ class Script(pl.Callback):
             if getattr(body, "action", "") == "step":
                 self.resumption = threading.Timer(0.5, self.request, [ControlRun("resume")])
                 self.resumption.start()
+        if trainer.global_rank == 1 and trainer.gradient_clip_val:
+            own = pl_module.configure_gradient_clipping  # as if it were the user's own
+            pl_module.configure_gradient_clipping = own
         is_second = self.script == SCRIPT and trainer.global_rank == 1
         is_edited = self.edited_at is not None and batch_idx >= OUT_OF_STEP
         if is_second and is_edited and not self.is_out_of_step:
@@ -213,6 +220,7 @@ class Script(pl.Callback):
             "different": self.different,
             "step": trainer.global_step,
             "rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "clipping": [trainer.gradient_clip_val, trainer.gradient_clip_algorithm],
             "width": pl_module.conv1.out_channels,
             "ranks": sorted(self.viewer.ranks),
             "differing": self.viewer.differing,

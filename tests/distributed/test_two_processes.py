@@ -52,6 +52,8 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
         ["Redo", "Applied"],
         ["InsertLayer", "Applied"],
         ["SetHyperparameter", "Done"],
+        ["SetGradientClipping", "Done"],
+        ["SetGradientClipping", "Refused"],  # the second process could not
         ["AddFilters", "Refused"],  # the second process could not
         ["ControlRun", "Done"],
         ["ControlRun", "Done"],
@@ -60,12 +62,14 @@ def test_both_processes_do_what_the_first_one_is_asked(strategy: str, tmp_path: 
         ["ControlRun", "Done"],
     ]
     reasons = [each[2] for each in first["outcomes"] if each[1] == "Refused"]
-    assert "rank 1: " in reasons[0]
-    assert "this process cannot" in reasons[0]
-    assert "rank 1 differ from those of rank 0" in reasons[1]
+    assert all("rank 1: " in reason for reason in reasons[:2])
+    assert "overrides configure_gradient_clipping" in reasons[0]
+    assert "this process cannot" in reasons[1]
+    assert "rank 1 differ from those of rank 0" in reasons[2]
     for report in (first, second):
         assert all(each >= scripted_training.OUT_OF_STEP for each in report["different"])
         assert report["rate"] == scripted_training.RATE.value
+        assert report["clipping"] == [scripted_training.CLIPPING.value, "norm"]
         assert report["width"] == 3
         assert report["step"] == first["step"] < scripted_training.BATCHES  # both have stopped
     assert 2 in first["ranks"]  # the viewer has got means over both

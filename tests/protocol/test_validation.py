@@ -19,6 +19,7 @@ from revacnn_lightning import (
     RemoveFilters,
     RemoveLayer,
     SetFilter,
+    SetGradientClipping,
     SetHyperparameter,
     Undo,
 )
@@ -43,6 +44,8 @@ from revacnn_lightning.protocol.validation import validate_request
         Reinitialize("conv1", [1], zero_outgoing=False),
         ControlRun("step"),
         SetHyperparameter(0, 0, "lr", 0.1),
+        SetGradientClipping(1.0, "value"),
+        SetGradientClipping(None),
         InspectLayer("conv1", kernel_slice="mean"),
     ],
     ids=lambda body: type(body).__name__,
@@ -65,6 +68,7 @@ def test_numpy_values_become_plain_ones():
         (InsertLayer("conv1", "conv"), "kind is 'conv'; it must be one of 'residual', 'dirac'"),  # type: ignore[arg-type]
         (ControlRun("wait"), "action is 'wait'; it must be one of 'send_state', 'pause'"),  # type: ignore[arg-type]
         (SetHyperparameter(0, 0, "momentum", 0.9), "one of 'lr', 'weight_decay'"),  # type: ignore[arg-type]
+        (SetGradientClipping(1.0, "max"), "one of 'norm', 'value'"),  # type: ignore[arg-type]
         (InspectLayer("conv1", kernel_slice="first"), "one of 'strongest', 'mean'"),  # type: ignore[arg-type]
         (AddFilters("conv1", "2"), r"Expected `int`, got `str` - at `\$.count`"),  # type: ignore[arg-type]
         (AddFilters("conv1", 1.5), r"Expected `int`, got `float` - at `\$.count`"),  # type: ignore[arg-type]

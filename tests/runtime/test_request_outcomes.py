@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning import AddFilters, ControlRun, InsertLayer, RemoveFilters, SetHyperparameter
+from revacnn_lightning import (
+    AddFilters,
+    ControlRun,
+    InsertLayer,
+    RemoveFilters,
+    SetGradientClipping,
+    SetHyperparameter,
+)
 from revacnn_lightning.protocol.access_keys import AUTOMATIC, SCRIPT, AccessKey
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import (
@@ -165,6 +172,8 @@ def test_no_flood_hides_what_was_carried_out():
         (ControlRun("step"), "Train one batch, then pause"),
         (ControlRun("stop"), "Stop the training"),
         (SetHyperparameter(0, 1, "lr", 0.01), "Set the learning rate of group 1 to 0.01"),
+        (SetGradientClipping(0.5), "Clip the gradient at norm 0.5"),
+        (SetGradientClipping(0), "Stop clipping the gradient"),
         (RemoveFilters("conv2", [3]), "Remove filters · conv2"),
         (InsertLayer("conv2"), "Insert layer · conv2"),
         (Undo(), "Undo"),

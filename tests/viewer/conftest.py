@@ -14,7 +14,6 @@ from revacnn_lightning.protocol.requests import (
     Edit,
     RequestBody,
     SendHistory,
-    TryEdits,
 )
 from tests.viewer.fake_training import FakeTraining, train_without_viewer
 from viewer.runs.run_follower import RunFollower
@@ -62,8 +61,8 @@ class InProcessFollower(RunFollower):
         self.state.requests.add(request_id, title)  # type: ignore[union-attr]
         return request_id
 
-    def preview(self, edit: Edit | TryEdits, version: int | None) -> str:
-        return self._send_request(edit, version, dry_run=True)
+    def preview(self, body: RequestBody, version: int | None) -> str:
+        return self._send_request(body, version, dry_run=True)
 
     def _send(self, body: RequestBody, version: int | None, *, dry_run: bool = False) -> str:
         return self._send_request(body, version, dry_run)

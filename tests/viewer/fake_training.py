@@ -27,6 +27,7 @@ from revacnn_lightning.protocol.messages import (
     Applied,
     Done,
     FilterChange,
+    GradientClipping,
     LayerInfo,
     Planned,
     PlanSummary,
@@ -53,6 +54,7 @@ from revacnn_lightning.protocol.requests import (
     ScaleLearningRate,
     SendHistory,
     SetFilter,
+    SetGradientClipping,
     ShowPicture,
     TryEdits,
     Undo,
@@ -94,6 +96,7 @@ class FakeTraining:
         self.requested_inspections: dict[tuple[str, int], int | None] = {}  # filter -> image
         self.requested_pass: tuple[InspectImage, float] | None = None  # request, expiry
         self.trial: TrialState | None = None
+        self.clipping: GradientClipping | None = GradientClipping()
         self.made_images: list[ShowPicture | PaintImage] = []
         self.last_pass = -math.inf
         self.last_details: dict[str, float] = {}
@@ -237,8 +240,18 @@ class FakeTraining:
 
     def status(self, state: str = "training") -> Status:
         return Status(
-            self.run, state, self.step, self.version, time.time(), trial=self.trial  # type: ignore[arg-type]
+            self.run, state, self.step, self.version, time.time(), trial=self.trial,  # type: ignore[arg-type]
+            gradient_clipping=self.clipping,
         )  # fmt: skip
+
+    def _clip(self, request: Request, body: SetGradientClipping) -> list[object]:
+        assert self.clipping is not None
+        if self.clipping.refusal:
+            return [Refused(request.id, self.clipping.refusal, self.version)]
+        if request.dry_run:
+            return [Planned(request.id, PlanSummary("Clip", output_effect=OUTPUT_UNCHANGED))]
+        self.clipping = GradientClipping(body.value or 0.0, body.algorithm)
+        return [Done(request.id, "gradient clipping", self.step), self.status()]
 
     def _try(self, request: Request) -> list[object]:
         """Have the result of a trial of edits immediately."""
@@ -280,6 +293,8 @@ class FakeTraining:
             return [Done(request.id)]
         if isinstance(body, TryEdits | KeepTrial | DiscardTrial):
             return self._try(request)
+        if isinstance(body, SetGradientClipping):
+            return self._clip(request, body)
         if request.version is not None and request.version != self.version:
             reason = f"the network is at version {self.version}, not {request.version}"
             return [Refused(request.id, reason, self.version)]

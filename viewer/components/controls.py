@@ -1,11 +1,13 @@
-"""The buttons that pause, save and stop the run, and the table of learning rates."""
+"""The buttons that pause, save and stop the run, and the panel of learning rates and clipping."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from revacnn_lightning.protocol.messages import ParameterGroup
+from revacnn_lightning.protocol.gradient_clipping import describe_clipping
+from revacnn_lightning.protocol.messages import GradientClipping, ParameterGroup
+from revacnn_lightning.protocol.requests import SetGradientClipping
 
 from ..rendering.formatting import format_count, format_number
 from .html_panel import HtmlPanel
@@ -31,7 +33,21 @@ class ControlsPanel(HtmlPanel):
             "groups": []
             if status is None
             else [_group(group, requested) for group in status.parameter_groups],
+            "clipping": None
+            if status is None or status.gradient_clipping is None
+            else _clipping(status.gradient_clipping, self.tab.edit_queue.requested_clipping()),
         }
+
+
+def _clipping(present: GradientClipping, requested: SetGradientClipping | None) -> dict[str, Any]:
+    to_be = None if requested is None else describe_clipping(requested.value, requested.algorithm)
+    return {
+        "text": present.describe(),
+        "algorithm": present.algorithm,
+        "requested": to_be or "",
+        "note": present.note,
+        "refusal": present.refusal,
+    }
 
 
 def _group(

@@ -43,7 +43,7 @@ class StagingBar(HtmlPanel):
             "rows": [_row(change, structure) for change in changes],
             "when": "at the next batch",
             "summary": f"{len(changes)} changes at the next batch",
-            "total": _total([change.plan for change in changes]),
+            "total": _total([change.plan for change in changes if change.clipping is None]),
             "busy": queue.is_busy,
             "can_apply": can_apply,
             "apply_hint": hint,
@@ -63,6 +63,9 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         "refused": "",
         "confirmation": change.confirmation,
         "confirmed": change.is_confirmed,
+        "clipping": None
+        if change.clipping is None
+        else {"value": change.clipping.value or 0.0, "algorithm": change.clipping.algorithm},
     }
     if isinstance(change.plan, Refused):
         row.update(plan="refused", refused=change.plan.reason)

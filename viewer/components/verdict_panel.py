@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from revacnn_lightning.diagnostics.verdicts import Remedy, Verdict, VerdictKind
-from revacnn_lightning.protocol.messages import LayerInfo, Structure
+from revacnn_lightning.protocol.messages import GradientClipping, LayerInfo, Structure
 
 from ..rendering.formatting import format_number
 from ..tab.layer_widths import growth_gains, too_narrow_layers, too_wide_layers
@@ -30,7 +30,7 @@ WORDS: dict[VerdictKind, str] = {
 REMEDIES: dict[Remedy, str] = {
     "remove": "Remove", "merge": "Merge", "reinitialize": "Reinitialize", "freeze": "Freeze",
     "add": "Add", "split": "Split the busiest", "lower_rate": "Lower the rate",
-    "undo": "Undo the last edit",
+    "clip_gradient": "Clip the gradient", "undo": "Undo the last edit",
 }  # fmt: skip
 RESIZING: tuple[Remedy, ...] = ("remove", "merge", "add", "split")
 STAGED = "Stage it; nothing happens before Apply."
@@ -46,8 +46,12 @@ SPARE = (
     "reinitialize some of these rather than add one"
 )
 EXPLODING = (
-    "Lower the learning rate of the layer; in another run, clip the gradient. Undo the last edit "
-    "if it began with that."
+    "Lower the learning rate of the layer, or clip the gradient. Undo the last edit if it began "
+    "with that."
+)
+ALREADY = (
+    "The training clips the gradient already ({clipping}); the learning rates of the header set "
+    "another value. What is recorded here is the gradient before it is clipped."
 )
 ADVICE: dict[Remedy, str] = {
     "remove": "Remove them.",
@@ -57,6 +61,7 @@ ADVICE: dict[Remedy, str] = {
     "add": "Add a filter there, in the direction that lowers the loss fastest.",
     "split": "Split the most active filter into two that share its output, and train apart.",
     "lower_rate": "Train the layer at a tenth of its present learning rate.",
+    "clip_gradient": "Scale gradients with a larger norm down to {norm:g}: {source}.",
     "undo": "Undo the last edit, or return to an earlier checkpoint; lower the rate.",
     "": "",
 }
@@ -77,6 +82,7 @@ class VerdictPanel(HtmlPanel):
         key = (
             state.connection.run, structure.version, self.tab.steering_refusal(), verdicts.revision,
             "" if opened is None else opened.name,
+            None if state.status is None else state.status.gradient_clipping,
         )  # fmt: skip
         if shown and key == self._key and now < self._due_at:
             return shown
@@ -86,7 +92,7 @@ class VerdictPanel(HtmlPanel):
         known = [one for one in found if one.is_known and one.kind != "untrained"]
         known.sort(key=lambda one: -one.worth)
         own_first = sorted(known, key=lambda one: one.layer != key[4])
-        rows = [_row(one, structure, key[2]) for one in own_first]
+        rows = [_row(one, structure, key[2], key[5]) for one in own_first]
         shown_rows = [row for row in rows if row is not None]
         return {
             "rows": shown_rows[:MAX_ROWS],
@@ -106,7 +112,7 @@ class VerdictPanel(HtmlPanel):
                 wide[layer.name] = replace(verdict, evidence=evidence)
         return [*wide.values(), *too_narrow_layers(self.tab, structure).values()]
 
-    _key: tuple[str, int, str, int, str] = ("", -1, "", -1, "")
+    _key: tuple[str, int, str, int, str, GradientClipping | None] = ("", -1, "", -1, "", None)
     _due_at = 0.0
 
 
@@ -126,7 +132,9 @@ def _words(verdict: Verdict) -> str:
     return f"{count}{WORDS[verdict.kind]}"
 
 
-def _row(verdict: Verdict, structure: Structure, refusal: str) -> dict[str, Any] | None:
+def _row(
+    verdict: Verdict, structure: Structure, refusal: str, clipping: GradientClipping | None
+) -> dict[str, Any] | None:
     """Return the row of a verdict; None if its layer is not in the network."""
     layers = [layer for layer in structure.layers if layer.name == verdict.layer]
     if not layers:
@@ -139,11 +147,12 @@ def _row(verdict: Verdict, structure: Structure, refusal: str) -> dict[str, Any]
         "note": " ".join(filter(None, [f"{verdict.evidence}.", _advice(verdict)])),
         "ids": _ids(layer, verdict.filters),
         "remedies": [
-            _remedy(verdict, layer, one)
+            _remedy(verdict, layer, one, clipping)
             for one in (verdict.remedy, *verdict.alternatives)
             if one in REMEDIES
             and not (one in RESIZING and layer.edit_refusal)
             and not (one == "undo" and not structure.undoable)
+            and not (one == "clip_gradient" and clipping is None)  # the run cannot do it
         ],
         "refusal": refusal,
     }
@@ -157,18 +166,30 @@ def _advice(verdict: Verdict) -> str:
     return ADVICE[verdict.remedy]
 
 
-def _remedy(verdict: Verdict, layer: LayerInfo, remedy: Remedy) -> dict[str, Any]:
+def _remedy(
+    verdict: Verdict, layer: LayerInfo, remedy: Remedy, clipping: GradientClipping | None
+) -> dict[str, Any]:
     """Return a button: what it stages, for which filters, and what it says of that."""
     filters = verdict.busiest if remedy == "split" else verdict.filters
     note = "Immediately." if remedy == "undo" else STAGED
     if remedy in verdict.alternatives:
-        note = f"{ADVICE[remedy]} {note}"
+        advice = ADVICE[remedy].format(norm=verdict.clip_norm, source=verdict.clip_note)
+        note = f"{advice} {note}"
     return {
         "option": remedy,
         "label": REMEDIES[remedy],
         "ids": _ids(layer, filters),
         "note": f"{note} {verdict.evidence}.",
+        "value": verdict.clip_norm if remedy == "clip_gradient" else 0.0,
+        "refusal": _why_no_clipping(verdict, clipping) if remedy == "clip_gradient" else "",
     }
+
+
+def _why_no_clipping(verdict: Verdict, clipping: GradientClipping | None) -> str:
+    if clipping is None or clipping.refusal:
+        return "" if clipping is None else f"Not possible: {clipping.refusal}."
+    is_clipped = clipping.algorithm == "norm" and 0 < (clipping.value or 0.0) <= verdict.clip_norm
+    return ALREADY.format(clipping=clipping.describe()) if is_clipped else ""
 
 
 def _ids(layer: LayerInfo, filters: Sequence[int]) -> list[int]:

@@ -13,14 +13,12 @@ from revacnn_lightning.errors import ConnectionFileError, ProtocolError, Recordi
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.requests import (
-    Edit,
     InspectFilter,
     PaintImage,
     Patch,
     RequestBody,
     SendHistory,
     ShowPicture,
-    TryEdits,
 )
 from revacnn_lightning.recording.replay import Replay
 
@@ -164,15 +162,15 @@ class RunFollower:
             self.state.requests.add(request_id, title)
         return request_id
 
-    def preview(self, edit: Edit | TryEdits, version: int | None) -> str:
-        """Request the plan of an edit, or of a trial. Return the id of the request.
+    def preview(self, body: RequestBody, version: int | None) -> str:
+        """Request the plan of an edit, of a trial, or of clipping. Return the id of the request.
 
         The plan appears in ``state.requests.plans``.
 
         Raises:
             ProtocolError: there is no run, or it cannot be reached.
         """
-        return self._send(edit, version, dry_run=True)
+        return self._send(body, version, dry_run=True)
 
     def show_picture(self, pixels: np.ndarray) -> None:
         """Use a picture, uint8 (H, W, 3), as the input that all views show."""

@@ -89,7 +89,7 @@ class ShownVerdicts:
         self.problem, self._found, self._found_version = "", judgment.verdicts, self._key[0]
         if state.structure is not None and state.structure.version == self._key[0]:
             # An edit may scale learning rates.
-            state.network_verdicts.record_update_levels(judgment.update_levels)
+            state.network_verdicts.record_levels(judgment)
 
     def close(self) -> None:
         """Start no further computation."""

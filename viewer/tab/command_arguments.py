@@ -30,7 +30,7 @@ class CommandArguments(Struct, frozen=True):
         action: what the run should do.
         name: name of a hyperparameter or a chart, or path of a block of layers.
         optimizer, group: indices of an optimizer and its parameter group.
-        value: value of the hyperparameter, or the smoothing of a chart.
+        value: value of the hyperparameter or the clipping, or the smoothing of a chart.
         run: id of a run.
         key: key of a staged change; "" for all.
         ids: ids of filters.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from . import automatic_commands as automatic
+from . import clipping_commands as clipping
 from . import edit_commands as edit
 from . import folding_commands as folding
 from . import selection_commands as selection
@@ -85,6 +86,7 @@ RUN_COMMANDS: dict[str, Handler] = {
     "stage_remove_layer": edit.stage_remove_layer,
     "stage_freeze_layer": edit.stage_freeze_layer,
     "stage_layer_rate": edit.stage_layer_rate,
+    "stage_clipping": clipping.stage_clipping,
     "stage_split": edit.stage_split,
     "stage_merge": edit.stage_merge,
     "stage_freeze": edit.stage_freeze,
@@ -99,6 +101,7 @@ RUN_COMMANDS: dict[str, Handler] = {
     "redo": edit.redo,
     "control_run": edit.control_run,
     "set_hyperparameter": edit.set_hyperparameter,
+    "set_gradient_clipping": clipping.set_gradient_clipping,
     "prune_to": automatic.prune_to,
     "control_pruning": automatic.control_pruning,
     "set_policy": automatic.set_policy,

@@ -12,6 +12,7 @@ from revacnn_lightning.protocol.requests import (
     Command,
     Redo,
     RequestBody,
+    SetGradientClipping,
     SetHyperparameter,
     TryEdits,
     Undo,
@@ -59,6 +60,7 @@ class EditQueue:
         self._on_reply: Callable[[int], None] = self._groups.on_applied  # receives the version
         # The newest request of each rate: (optimizer, group, name) -> value, record
         self._rates: dict[tuple[int, int, str], tuple[float, RequestRecord]] = {}
+        self._clipping: tuple[SetGradientClipping, RequestRecord] | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -100,7 +102,7 @@ class EditQueue:
         self._queue, self._pending_id, self.shown_reply, self._tried = [], "", None, None
         self.is_inserting = False
         self._groups = EditGroups()
-        self._rates = {}
+        self._rates, self._clipping = {}, None
 
     # Actions of the page
 
@@ -191,6 +193,16 @@ class EditQueue:
             key = (request.optimizer, request.group, request.name)
             self._rates[key] = (request.value, self.shown_reply)
 
+    def send_clipping(self, request: SetGradientClipping, title: str) -> None:
+        """Send how to clip the gradients."""
+        if self._send(request, title, None) and self.shown_reply is not None:
+            self._clipping = request, self.shown_reply
+
+    def requested_clipping(self) -> SetGradientClipping | None:
+        """Return the clipping whose request has no reply yet; None if there is none."""
+        request, record = self._clipping or (None, None)
+        return request if record is not None and record.state == "sent" else None
+
     def requested_hyperparameter(self, optimizer: int, group: int, name: str) -> float | None:
         """Return the value whose request has no reply yet; None if there is none."""
         value, record = self._rates.get((optimizer, group, name), (None, None))
@@ -212,10 +224,11 @@ class EditQueue:
 
     def _request_plans(self, structure: Structure) -> None:
         for change in self.staging.changes:
-            edit = change.to_edit(structure)
-            if not change.plan_id and not self.is_busy and edit is not None:
+            request = change.to_request(structure)
+            if not change.plan_id and not self.is_busy and request is not None:
                 try:
-                    change.plan_id = self._run_selection.follower.preview(edit, structure.version)
+                    follower = self._run_selection.follower
+                    change.plan_id = follower.preview(request, structure.version)
                 except ProtocolError as error:
                     self.error = str(error)
 
@@ -238,10 +251,10 @@ class EditQueue:
         if self._queue:
             change = self._queue.pop(0)
             self.staging.discard(change.key)
-            edit = change.to_edit(structure)
-            if edit is not None:
+            request = change.to_request(structure)
+            if request is not None:
                 title = f"{change.verb} {change.title(structure)}"
-                self._pending_id = self._send(edit, title, structure.version)
+                self._pending_id = self._send(request, title, structure.version)
                 self._on_reply = self._groups.on_applied
                 self.is_inserting = change.kind == "insert_layer"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from revacnn_lightning.protocol.requests import SetGradientClipping
+
 from . import edit_commands as edit
 from .command_arguments import CommandArguments
 from .tab_state import TabState
@@ -31,6 +33,8 @@ def stage_remedy(tab: TabState, arguments: CommandArguments) -> None:
     elif arguments.option == "lower_rate":
         factor = float(f"{layer.learning_rate_factor * LOWER_RATE:.6g}")
         tab.staging.scale_rate(layer.name, factor)
+    elif arguments.option == "clip_gradient" and arguments.value > 0:
+        tab.staging.clip(SetGradientClipping(arguments.value))
     elif arguments.option == "add":
         edit.stage_add_best_direction(tab, arguments)
     elif arguments.option == "reinitialize":

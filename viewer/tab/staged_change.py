@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from revacnn_lightning.protocol.gradient_clipping import describe_clipping
 from revacnn_lightning.protocol.messages import LayerInfo, Planned, Refused, Structure
 from revacnn_lightning.protocol.requests import (
     AddFilters,
@@ -23,6 +24,7 @@ from revacnn_lightning.protocol.requests import (
     RemoveLayer,
     ScaleLearningRate,
     SetFilter,
+    SetGradientClipping,
     Unfreeze,
 )
 
@@ -32,6 +34,7 @@ Block = Literal["residual", "dirac"]
 
 VERBS = {
     "add": "Add",
+    "clip": "Clip",
     "freeze": "Freeze",
     "insert_layer": "Insert",
     "merge": "Merge",
@@ -51,7 +54,7 @@ class StagedChange(Struct):
     """One future request, for example all removals or all additions of one layer.
 
     Attributes:
-        layer: name of the layer, or of the block of layers to remove.
+        layer: name of the layer, or of the block of layers to remove; "" for the whole network.
         kind: one of VERBS.
         ids: ids of the affected filters.
         count: number of filters to add.
@@ -61,6 +64,7 @@ class StagedChange(Struct):
         scales: by id, how strong a merged filter is relative to the strongest; {}: as strong.
         block: what to insert after the layer.
         factor: of the layer's learning rate.
+        clipping: how to clip the gradients; None of all other kinds.
         plan_id: id of the dry run that was requested; "" if none was.
         plan: the reply to the dry run; None before it arrives.
         is_confirmed: whether the person has confirmed what the plan says to confirm.
@@ -76,6 +80,7 @@ class StagedChange(Struct):
     scales: dict[int, float] = field(default_factory=dict)
     block: Block = "residual"
     factor: float = 1.0
+    clipping: SetGradientClipping | None = None
     plan_id: str = ""
     plan: Planned | Refused | None = None
     is_confirmed: bool = False
@@ -108,6 +113,9 @@ class StagedChange(Struct):
         if self.kind == "scale_rate":
             rate = "the full" if self.factor == 1 else f"{self.factor:g} × the"
             return f"{self.layer} at {rate} learning rate"
+        if self.clipping is not None:
+            at = describe_clipping(self.clipping.value, self.clipping.algorithm)
+            return f"the gradient at {at}" if self.clipping.value else "no gradient"
         indices = sorted(_indices(structure, self.layer, self.ids))
         if len(indices) > MAX_LISTED_FILTERS:
             return f"{self.layer} · {len(indices)} filters"
@@ -118,8 +126,12 @@ class StagedChange(Struct):
             title += f" to the mean of {', '.join(map(str, neighbors))}"
         return title
 
-    def to_edit(self, structure: Structure) -> Edit | None:
+    def to_request(self, structure: Structure) -> Edit | SetGradientClipping | None:
         """Return the request for this structure; None if nothing is left to change."""
+        return self.to_edit(structure) if self.clipping is None else self.clipping
+
+    def to_edit(self, structure: Structure) -> Edit | None:
+        """Return the edit for this structure; None if there is none, or nothing to change."""
         edit = self._to_edit(structure)
         if self.is_confirmed and isinstance(edit, AddFilters | RemoveFilters | MergeFilters):
             edit = replace(edit, confirmed=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from revacnn_lightning.protocol.messages import Structure
+from revacnn_lightning.protocol.requests import SetGradientClipping
 
 from .staged_change import Block, StagedChange, layer_filter_ids
 
@@ -13,7 +14,7 @@ __all__ = ["StagedChanges"]
 # Removals are sent before additions: added filters must not be among the removed indices. Layers
 # come last, because the other changes name layers as they are now.
 SEND_ORDER = [
-    *("set", "reinitialize", "freeze", "unfreeze", "scale_rate"),
+    *("clip", "set", "reinitialize", "freeze", "unfreeze", "scale_rate"),
     *("merge", "remove", "split", "add"),
     *("insert_layer", "remove_layer"),
 ]
@@ -91,6 +92,19 @@ class StagedChanges:
         """Stage the factor of a layer's learning rate, or discard it if it is staged."""
         self._toggle(StagedChange(layer, "scale_rate", factor=factor), lambda one: one.factor)
 
+    def clip(self, request: SetGradientClipping) -> None:
+        """Stage how to clip the gradients, or discard it if it is staged."""
+        self._toggle(StagedChange("", "clip", clipping=request), lambda one: one.clipping)
+
+    def set_clipping(self, request: SetGradientClipping) -> None:
+        """Stage how to clip the gradients, in the place of what is staged of it."""
+        change = StagedChange("", "clip", clipping=request)
+        keys = [other.key for other in self.changes]
+        if change.key in keys:
+            self.changes[keys.index(change.key)] = change
+        else:
+            self.changes.append(change)
+
     def discard_rate(self, layer: str) -> bool:
         """Discard the staged factor of a layer's learning rate; return whether there was one."""
         count = len(self.changes)
@@ -130,7 +144,7 @@ class StagedChanges:
             present = layer_filter_ids(structure, change.layer)
             change.ids = [id_ for id_ in change.ids if id_ in present]
             change.plan, change.plan_id = None, ""
-        self.changes = [one for one in self.changes if one.to_edit(structure) is not None]
+        self.changes = [one for one in self.changes if one.to_request(structure) is not None]
 
     def in_send_order(self) -> list[StagedChange]:
         """Return the changes in the order in which Apply sends them."""

@@ -19,6 +19,7 @@ from .staged_change import StagedChange
 __all__ = ["TrialPlan"]
 
 TOO_MANY = f"A trial takes at most {MAX_TRIAL_EDITS} changes."
+CLIPPING = "Gradient clipping cannot be tried: apply it, or discard it to try the other changes."
 DIRECTED = "A filter that is to be added where it helps most cannot be tried."
 MIN_BATCHES = 2
 
@@ -52,7 +53,7 @@ class TrialPlan:
             for one in changes
             if (edit := one.to_edit(structure)) is not None and not isinstance(edit, Undo | Redo)
         ]
-        if not edits or len(edits) > MAX_TRIAL_EDITS or any(one.is_directed for one in changes):
+        if not edits or _why_none(changes):
             return None
         return TryEdits(edits, self.batches)
 
@@ -99,6 +100,8 @@ class TrialPlan:
 
 
 def _why_none(changes: Sequence[StagedChange]) -> str:
+    if any(one.clipping is not None for one in changes):
+        return CLIPPING
     if any(one.is_directed for one in changes):
         return DIRECTED
     return TOO_MANY if len(changes) > MAX_TRIAL_EDITS else ""

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from revacnn_lightning.protocol.requests import Command, ControlRun, RequestBody, SetHyperparameter
+from revacnn_lightning.protocol.requests import (
+    Command,
+    ControlRun,
+    RequestBody,
+    SetGradientClipping,
+    SetHyperparameter,
+    SettingCommand,
+)
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 
 __all__ = ["Ranks", "SingleRank", "StopReasons", "changes_all_ranks"]
@@ -49,8 +56,8 @@ class Ranks(Protocol):
     def wait(self) -> None:
         """Keep the other processes waiting: the run is paused."""
 
-    def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
-        """Let the others set a hyperparameter, too; ``restore`` undoes it here if one fails.
+    def set_value(self, command: SettingCommand, restore: Callable[[], object]) -> None:
+        """Let the others set the same value, too; ``restore`` undoes it here if one fails.
 
         Raises:
             EditFailedError: it failed in one process.
@@ -75,6 +82,8 @@ def changes_all_ranks(body: RequestBody, *, dry_run: bool) -> bool:
         return body.action != "send_state"
     if isinstance(body, SetHyperparameter):
         return True
+    if isinstance(body, SetGradientClipping):
+        return not dry_run
     return not isinstance(body, Command) and not dry_run
 
 
@@ -89,7 +98,7 @@ class SingleRank:
     def wait(self) -> None:
         """Do nothing: there is no other rank."""
 
-    def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
+    def set_value(self, command: SettingCommand, restore: Callable[[], object]) -> None:
         """Do nothing: there is no other rank."""
 
     def save(self, name: str, save: Callable[[], str]) -> str:

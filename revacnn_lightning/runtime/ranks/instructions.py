@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from revacnn_lightning.protocol.requests import SetHyperparameter
+from revacnn_lightning.protocol.requests import SettingCommand
 from revacnn_lightning.steering import EditPlan
 
 __all__ = [
-    "ApplyHyperparameter",
+    "ApplySetting",
     "Instruction",
     "PerformPlan",
     "Proceed",
@@ -30,10 +30,10 @@ class PerformPlan(Struct, frozen=True, tag="Perform"):
     adopts_replaced: bool = False
 
 
-class ApplyHyperparameter(Struct, frozen=True, tag="SetValue"):
-    """Set a hyperparameter."""
+class ApplySetting(Struct, frozen=True, tag="SetValue"):
+    """Set a hyperparameter, or the gradient clipping."""
 
-    command: SetHyperparameter
+    command: SettingCommand
 
 
 class SaveCheckpoint(Struct, frozen=True, tag="Save"):
@@ -61,7 +61,7 @@ class Proceed(Struct, frozen=True, tag=True):
     is_last: bool = False
 
 
-Instruction = PerformPlan | ApplyHyperparameter | SaveCheckpoint | StopTraining | Wait | Proceed
+Instruction = PerformPlan | ApplySetting | SaveCheckpoint | StopTraining | Wait | Proceed
 _decoder = msgspec.msgpack.Decoder(Instruction)
 
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
-from revacnn_lightning.protocol.requests import SetHyperparameter
+from revacnn_lightning.protocol.requests import SettingCommand
 from revacnn_lightning.runtime.ranks.agreement import RankAction
 from revacnn_lightning.runtime.ranks.all_ranks import StopReasons
 from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
 from revacnn_lightning.runtime.ranks.instructions import (
-    ApplyHyperparameter,
+    ApplySetting,
     Instruction,
     PerformPlan,
     Proceed,
@@ -160,9 +160,9 @@ class RankZero(ConnectedRank):
             raise EditRefusedError(self.refusal or "the other ranks have not stopped")
         return super()._reached
 
-    def set_value(self, command: SetHyperparameter, restore: Callable[[], object]) -> None:
+    def set_value(self, command: SettingCommand, restore: Callable[[], object]) -> None:
         try:
-            self._instruct(ApplyHyperparameter(command))
+            self._instruct(ApplySetting(command))
             self._reached.check_agreement(0)
         except (EditFailedError, EditRefusedError):
             restore()

@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.controls import TrainingControls
-from revacnn_lightning.runtime.hyperparameters import set_hyperparameter_revertibly
+from revacnn_lightning.runtime.controls import TrainingControls, set_revertibly
 from revacnn_lightning.runtime.ranks.agreement import RankAction
 from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
 from revacnn_lightning.runtime.ranks.instructions import (
-    ApplyHyperparameter,
+    ApplySetting,
     Instruction,
     PerformPlan,
     Proceed,
@@ -102,7 +101,7 @@ class WorkerRank(ConnectedRank):
                     if instruction.adopts_replaced:
                         self._editor.adopt_replaced_layers()
                     self._editor.perform_planned(instruction.plan, batch.make_probe)
-            elif isinstance(instruction, ApplyHyperparameter):
+            elif isinstance(instruction, ApplySetting):
                 self._set_value(instruction)
             elif isinstance(instruction, SaveCheckpoint):
                 self._save(instruction)
@@ -113,12 +112,10 @@ class WorkerRank(ConnectedRank):
         except EditFailedError as error:  # rank 0 replies to the request
             log.info("%s was not carried out: %s", type(instruction).__name__, error)
 
-    def _set_value(self, instruction: ApplyHyperparameter) -> None:
-        controls, restore, failure = self._controls, None, ""
+    def _set_value(self, instruction: ApplySetting) -> None:
+        restore, failure = None, ""
         try:
-            _, restore = set_hyperparameter_revertibly(
-                instruction.command, controls.optimizers, controls.schedulers
-            )
+            _, restore = set_revertibly(instruction.command, self._controls)
         except Exception as error:  # rank 0 must learn of it
             log.warning("%s was not carried out", instruction.command, exc_info=True)
             failure = f"{type(error).__name__}: {error}"

@@ -9,16 +9,11 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from revacnn_lightning.runtime.user_hooks import overrides
 from revacnn_lightning.steering.holders.optimizers import unwrapped_optimizers
 
 __all__ = ["RepeatableTrainerLoop"]
 
-# Where Lightning defines the hooks that do nothing by themselves.
-BASES = (
-    "lightning.core.hooks", "lightning.core.module", "lightning.callbacks.callback",
-    "lightning.pytorch.core.hooks", "lightning.pytorch.core.module",
-    "lightning.pytorch.callbacks.callback",
-)  # fmt: skip
 # Hooks between the forward and the step of the optimizer, which may change gradients.
 MODULE_HOOKS = (
     "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping", "clip_gradients",
@@ -69,11 +64,11 @@ class RepeatableTrainerLoop:
     def _overridden(self) -> str:
         """Return which hook of the user may change gradients or steps; "" if none can."""
         for name in MODULE_HOOKS:
-            if _overrides(self._module, name):
+            if overrides(self._module, name):
                 return f"{type(self._module).__name__} overrides {name}"
         for callback in self._trainer.callbacks:
             for name in CALLBACK_HOOKS:
-                if _overrides(callback, name):
+                if overrides(callback, name):
                     return f"the callback {type(callback).__name__} overrides {name}"
         return ""
 
@@ -84,11 +79,3 @@ class RepeatableTrainerLoop:
             gradient_clip_val=self._trainer.gradient_clip_val,
             gradient_clip_algorithm=self._trainer.gradient_clip_algorithm,
         )
-
-
-def _overrides(value: Any, name: str) -> bool:
-    """Return whether a class of the user, or the object itself, defines a hook."""
-    if name in vars(value):
-        return True
-    kind = next((each for each in type(value).__mro__ if name in vars(each)), None)
-    return kind is not None and not kind.__module__.endswith(BASES)

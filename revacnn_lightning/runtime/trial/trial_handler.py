@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.edit_requests import Edit, SetHyperparameter
+from revacnn_lightning.protocol.edit_requests import (
+    Edit,
+    SetGradientClipping,
+    SetHyperparameter,
+)
 from revacnn_lightning.protocol.messages import PlanSummary, Request
 from revacnn_lightning.protocol.requests import (
     ControlRun,
@@ -59,7 +63,7 @@ class TrialHandler:
         trial, body = self._trial, request.body
         if trial is None or not trial.is_active:
             return
-        is_edit = isinstance(body, Edit) and not request.dry_run
+        is_edit = isinstance(body, Edit | SetGradientClipping) and not request.dry_run
         is_automatic = isinstance(body, PruneTo) or (
             isinstance(body, SetPolicy) and body.policy != "off"
         )

@@ -12,6 +12,7 @@ from revacnn_lightning.protocol.access_messages import Access, RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import ParameterGroup, Planned, PlanSummary, Refused
+from revacnn_lightning.protocol.requests import SetGradientClipping
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.change_list import ChangeListPanel, ReplyPanel
@@ -348,6 +349,28 @@ def test_an_overridden_rate_is_explained(tab: TabState) -> None:
     state.status = replace(state.status, parameter_groups=[group])
     [shown] = ControlsPanel(tab).content()["groups"]
     assert shown["note"] == note
+
+
+def test_gradient_clipping_is_shown_and_set(tab: TabState, follower: InProcessFollower) -> None:
+    def shown() -> tuple[str, str]:
+        clipping = ControlsPanel(tab).content()["clipping"]
+        return clipping["text"], clipping["requested"]
+
+    assert shown() == ("none", "")
+    send_command(tab, "set_gradient_clipping", value=0.5, option="value")
+    assert shown() == ("none", "value 0.5")
+    assert follower.requests[-1].body == SetGradientClipping(0.5, "value")
+    deliver_replies(tab, follower)
+    assert shown() == ("value 0.5", "")
+    (record, *_) = ChangeListPanel(tab).content()["records"]
+    assert record["title"] == "Set the gradient clipping to value 0.5"
+    send_command(tab, "set_gradient_clipping", value=0, option="norm")
+    deliver_replies(tab, follower)
+    assert shown() == ("none", "")
+    follower.training.clipping = None  # an older training
+    assert follower.state is not None
+    follower.state.receive(follower.training.status())
+    assert ControlsPanel(tab).content()["clipping"] is None
 
 
 def test_a_recording_in_progress_is_named(tab: TabState, follower: InProcessFollower) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
+from revacnn_lightning.protocol.messages import GradientClipping
 from revacnn_lightning.protocol.prices import FilterPrices
 from revacnn_lightning.protocol.requests import (
     AddFilters,
@@ -17,11 +18,13 @@ from revacnn_lightning.protocol.requests import (
     Reinitialize,
     RemoveFilters,
     ScaleLearningRate,
+    SetGradientClipping,
     Undo,
 )
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.executors import ImmediateExecutor
 from tests.viewer.tab.actions import deliver_replies, send_command
+from viewer.components.staging_bar import StagingBar
 from viewer.components.verdict_panel import VerdictPanel
 from viewer.runs import evidence_requests
 from viewer.runs.evidence_requests import VerdictEvidenceRequests
@@ -43,8 +46,9 @@ def panel_of(tab: TabState, monkeypatch: pytest.MonkeyPatch, verdicts: Sequence[
 def click(tab: TabState, row: dict, index: int) -> None:
     remedy = row["remedies"][index]
     send_command(
-        tab, "stage_remedy", layer=row["layer"], ids=remedy["ids"], option=remedy["option"]
-    )
+        tab, "stage_remedy", layer=row["layer"], ids=remedy["ids"], option=remedy["option"],
+        value=remedy["value"],
+    )  # fmt: skip
 
 
 def test_verdicts_that_are_unknown_or_ask_for_nothing_are_left_out(
@@ -127,6 +131,99 @@ def test_an_exploding_gradient_offered_nothing_to_click(
     click(tab, row, 1)
     assert isinstance(follower.requests[sent].body, Undo)
     assert tab.staging.changes == []
+
+
+EXPLODING = Verdict(
+    "exploding", "conv1", "1e5 times that of conv5", 0.7, remedy="lower_rate",
+    alternatives=("clip_gradient", "undo"), clip_norm=0.37, clip_note="it was at least 0.37",
+)  # fmt: skip
+
+
+def give_exploding(tab: TabState, monkeypatch: pytest.MonkeyPatch) -> dict:
+    (row,) = give(tab, monkeypatch, [EXPLODING])
+    return row
+
+
+def remedy_of(row: dict, label: str) -> dict | None:
+    return next((one for one in row["remedies"] if one["label"] == label), None)
+
+
+def test_the_gradient_could_only_be_clipped_in_another_run(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch, follower: InProcessFollower
+) -> None:
+    row = give_exploding(tab, monkeypatch)
+    labels = [one["label"] for one in row["remedies"]]
+    assert labels == ["Lower the rate", "Clip the gradient"]
+    note = row["remedies"][1]["note"]
+    assert "a larger norm down to 0.37: it was at least 0.37" in note
+    assert "nothing happens before Apply" in note
+    click(tab, row, 1)
+    (change,) = tab.staging.changes
+    assert change.to_request(tab.structure) == SetGradientClipping(0.37)
+    assert f"{change.verb} {change.title(tab.structure)}" == "Clip the gradient at norm 0.37"
+    click(tab, row, 1)  # it is discarded
+    assert tab.staging.changes == []
+
+
+def test_a_staged_clipping_is_planned_changed_and_applied(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch, follower: InProcessFollower
+) -> None:
+    click(tab, give_exploding(tab, monkeypatch), 1)
+    deliver_replies(tab, follower)
+    (shown,) = StagingBar(tab).content()["rows"]
+    assert (shown["plan"], shown["clipping"]) == ("planned", {"value": 0.37, "algorithm": "norm"})
+    send_command(tab, "stage_clipping", value=0.5, option="value")
+    send_command(tab, "stage_clipping", value=float("inf"), option="value")  # has no effect
+    send_command(tab, "stage_clipping", value=1.0, option="max")
+    deliver_replies(tab, follower)
+    (shown,) = StagingBar(tab).content()["rows"]
+    assert (shown["plan"], shown["clipping"]) == ("planned", {"value": 0.5, "algorithm": "value"})
+    assert (shown["verb"], shown["title"]) == ("Clip", "the gradient at value 0.5")
+    content = StagingBar(tab).content()
+    assert (content["can_apply"], content["can_try"]) == (True, False)
+    assert "cannot be tried" in content["try_hint"]
+    send_command(tab, "apply_staged")
+    deliver_replies(tab, follower)
+    sent = [one.body for one in follower.requests if not one.dry_run]
+    assert sent[-1] == SetGradientClipping(0.5, "value")
+    assert tab.staging.changes == []
+    assert follower.training.clipping == GradientClipping(0.5, "value")
+
+
+def test_clipping_is_applied_together_with_edits(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch, follower: InProcessFollower
+) -> None:
+    send_command(tab, "stage_add", layer=1)
+    row = give_exploding(tab, monkeypatch)
+    click(tab, row, 0)
+    click(tab, row, 1)
+    deliver_replies(tab, follower)
+    content = StagingBar(tab).content()
+    assert len(content["rows"]) == 3
+    assert "about" in content["total"]  # of the edits
+    before = len(follower.requests)
+    send_command(tab, "apply_staged")
+    deliver_replies(tab, follower)
+    sent = [one.body for one in follower.requests[before:] if not one.dry_run]
+    assert [type(body) for body in sent] == [SetGradientClipping, ScaleLearningRate, AddFilters]
+    send_command(tab, "undo")  # both edits of this Apply
+    deliver_replies(tab, follower)
+    assert [one.body for one in follower.requests if isinstance(one.body, Undo)] == [Undo(2)]
+
+
+def test_clipping_says_why_it_is_not_possible(
+    tab: TabState, monkeypatch: pytest.MonkeyPatch, follower: InProcessFollower
+) -> None:
+    def remedy(clipping: GradientClipping | None) -> dict | None:
+        follower.training.clipping = clipping
+        tab.state.receive(follower.training.status())
+        return remedy_of(give_exploding(tab, monkeypatch), "Clip the gradient")
+
+    assert remedy(None) is None  # an older training
+    assert "a loop" in remedy(GradientClipping(None, refusal="a loop"))["refusal"]
+    assert "already (norm 0.3)" in remedy(GradientClipping(0.3))["refusal"]
+    assert remedy(GradientClipping(0.5))["refusal"] == ""
+    assert remedy(GradientClipping(0.3, "value"))["refusal"] == ""
 
 
 @pytest.mark.parametrize("kind", ["restless", "exploding", "degenerate"])

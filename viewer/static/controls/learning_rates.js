@@ -1,11 +1,12 @@
-/** The panel of learning rates and weight decays: the values in force, and a field for a new one of each. */
+/** The panel of learning rates, weight decays and gradient clipping: the values in force, and a field for a new one of each. */
 
 import {byId, createElement} from "../shared/dom.js"
 import {parseRate} from "../shared/format.js"
 import {sendCommand} from "../shared/link.js"
 import {showNotice} from "../shared/notice.js"
+import {clippingSection, drawClipping} from "./clipping.js"
 
-/** @import {ParameterGroup, ParameterValue} from "../shared/parts.js" */
+/** @import {Clipping, ParameterGroup, ParameterValue} from "../shared/parts.js" */
 
 const NO_RATE = "Enter a number from 0, for example 0.001 or 1e-3"
 const NO_OPTIMIZERS = "The training has not reported its optimizers yet"
@@ -21,13 +22,16 @@ export function startLearningRates() {
 /**
  * Draw the values in force, each with one that is requested until the training has replied. What was typed stays.
  * @param {ParameterGroup[]} groups
+ * @param {Clipping | null} clipping
  * @param {string} refusal why no value can be set; empty if one can
  */
-export function drawLearningRates(groups, refusal) {
-  const panel = byId("rates-panel"), shape = JSON.stringify(groups.map(({title, values}) => [title, values.length]))
+export function drawLearningRates(groups, clipping, refusal) {
+  const panel = byId("rates-panel")
+  const shape = JSON.stringify([...groups.map(({title, values}) => [title, values.length]), clipping != null])
   if (panel.dataset.shape !== shape) {
     panel.dataset.shape = shape
     panel.replaceChildren(...groups.length > 0 ? groups.map(section) : [NO_OPTIMIZERS])
+    if (clipping != null && groups.length > 0) panel.append(clippingSection(clipping))
   }
   groups.forEach(({values, note}, i) => {
     const rows = panel.children[i].children
@@ -39,6 +43,7 @@ export function drawLearningRates(groups, refusal) {
     control.disabled = refusal !== ""
     control.title = refusal
   }
+  if (clipping != null && groups.length > 0) drawClipping(/** @type {HTMLElement} */ (panel.lastElementChild), clipping, refusal)
 }
 
 /**

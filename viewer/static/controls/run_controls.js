@@ -22,7 +22,7 @@ const BUTTONS = {
   train: {title: "Train several batches, or to the end of the epoch, then pause (N)", path: "M1.5 3v10l5-5zM6.5 3v10l5-5zM12.5 3h2v10h-2z"},
   checkpoint: {title: "Save a checkpoint now (C)", path: "M8 2v7M4.5 6.5 8 10l3.5-3.5M3 13h10"},
   record: {title: "Record every batch to a file, where the training runs (Shift+R)", path: "M8 3.5a4.5 4.5 0 1 1 0 9 4.5 4.5 0 0 1 0-9z"},
-  rates: {title: "Learning rates and weight decay (W)", path: "M3 5h6M12 5h1M3 11h1M7 11h6M10.5 3.5v3M5.5 9.5v3"},
+  rates: {title: "Learning rates, weight decay and gradient clipping (W)", path: "M3 5h6M12 5h1M3 11h1M7 11h6M10.5 3.5v3M5.5 9.5v3"},
   stop: {title: "Save a checkpoint and stop the training (Shift+X)", path: "M4 4h8v8H4z"},
 }
 
@@ -60,14 +60,14 @@ export function togglePause() {
 }
 
 /** @param {ControlsData} data */
-function drawControls({available, paused, refusal, recording, groups}) {
+function drawControls({available, paused, refusal, recording, groups, clipping}) {
   byId("controls").hidden = !available
   if (!available) byId("rates-panel").hidden = true
   drawButton("pause", paused ? "resume" : "pause", refusal)
   for (const name of STEERING) drawButton(name, name, refusal)
   drawButton("step", "step", refusal || (paused ? "" : NOT_PAUSED))
   byId("pause").dataset.paused = String(paused)
-  drawLearningRates(groups, refusal)
+  drawLearningRates(groups, clipping, refusal)
   drawRecording(recording, refusal)
 }
 

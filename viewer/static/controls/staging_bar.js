@@ -4,6 +4,7 @@ import {byId, createElement, onEnabledClick, redrawChildren, setButtonState} fro
 import {joinFacts} from "../shared/format.js"
 import {latest, sendCommand, subscribe} from "../shared/link.js"
 import {deferDrawWhilePressed} from "../shared/press.js"
+import {redrawWhileTyping, stagedClipping} from "./clipping.js"
 
 /** @import {StagedRow, StagingData} from "../shared/parts.js" */
 
@@ -21,7 +22,7 @@ function drawStaging() {
     rows.push(createElement("div", {class: "row foot"},
       createElement("span", {class: "what"}, data.summary, data.total && createElement("small", {class: "detail"}, data.total)), ...actions(data)))
   }
-  redrawChildren(bar, ...rows)
+  redrawWhileTyping(() => redrawChildren(bar, ...rows))
 }
 
 /**
@@ -36,6 +37,7 @@ function rowElement(row, when, buttons) {
       text && createElement("small", {class: "detail"}, text),
       coupling && createElement("small", {class: "coupling"}, coupling),
       row.confirmation && confirmBox(row)),
+    stagedClipping(row),
     ...buttons)
 }
 
@@ -50,6 +52,7 @@ function shortRowElement(row) {
       createElement("b", {class: "title"}, title),
       text && createElement("small", {class: "detail"}, text),
       row.confirmation && confirmBox(row)),
+    stagedClipping(row),
     discardButton(row))
 }
 
@@ -77,7 +80,7 @@ function discardButton({key, title}) {
 function actions(data) {
   const {can_apply: canApply, apply_hint: hint = "", busy} = data
   return [
-    ...trial(data),
+    ...data.rows.every(({clipping}) => clipping != null) ? [] : trial(data),
     sendButton("apply", busy ? "Applying…" : "Apply", canApply ? "" : hint, hint, "apply_staged"),
     createElement("button", {class: "discard", "data-key": "discard", title: "Discard all staged changes (Esc)", onclick: () => sendCommand("discard_staged")},
       "Discard"),

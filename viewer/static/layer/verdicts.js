@@ -52,10 +52,10 @@ function rowElement({kind, layer, text, note, ids, remedies, refusal}) {
   const show = createElement("button", {
     class: "chip", "data-kind": kind, "data-key": key, title: note, onclick: () => sendCommand("select_verdict_filters", {layer, ids}),
   }, text)
-  const buttons = remedies.map(({option, label, ids: own, note: title}) => {
+  const buttons = remedies.map(({option, label, ids: own, note: title, value, refusal: ownRefusal}) => {
     const button = createElement("button", {class: "tiny", "data-key": `${key} ${option}`, "aria-label": `${label}: ${text}`}, label)
-    setButtonState(button, refusal, title)
-    onEnabledClick(button, () => sendCommand("stage_remedy", {layer, ids: own, option}))
+    setButtonState(button, refusal || ownRefusal, title)
+    onEnabledClick(button, () => sendCommand("stage_remedy", {layer, ids: own, option, value}))
     return button
   })
   return createElement("li", {}, show, ...buttons)

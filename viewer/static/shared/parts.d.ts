@@ -76,6 +76,18 @@ export interface ParameterGroup {
   note: string
 }
 
+/** How the training clips gradients. */
+export interface Clipping {
+  /** The clipping in force: "none", "norm 1". */
+  text: string
+  algorithm: string
+  /** One whose request has no reply yet; empty if there is none. */
+  requested: string
+  note: string
+  /** Why it cannot be set; empty if it can. */
+  refusal: string
+}
+
 export interface ControlsData {
   available: boolean
   paused: boolean
@@ -84,6 +96,8 @@ export interface ControlsData {
   /** Name of the file that is being recorded; "" if none is. */
   recording: string
   groups: ParameterGroup[]
+  /** null if the run does not say. */
+  clipping: Clipping | null
 }
 
 export interface StagedRow {
@@ -100,6 +114,8 @@ export interface StagedRow {
   /** What has to be confirmed before Apply; empty if nothing has to be. */
   confirmation: string
   confirmed: boolean
+  /** The staged clipping of gradients; null of all other changes. */
+  clipping: {value: number, algorithm: string} | null
 }
 
 export interface StagingData {
@@ -233,6 +249,10 @@ export interface VerdictRemedy {
   label: string
   ids: number[]
   note: string
+  /** The norm at which to clip the gradient; 0 of all other remedies. */
+  value: number
+  /** Why it cannot be done in this training; "" if it can. */
+  refusal: string
 }
 
 /** A verdict on a layer, or on its filters `ids`; `note` is its evidence and what helps. */
