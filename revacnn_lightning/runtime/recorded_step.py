@@ -23,7 +23,7 @@ from revacnn_lightning.runtime.module_modes import temporary_modes, training_mod
 from revacnn_lightning.runtime.nested import map_leaves, tensors_in
 from revacnn_lightning.runtime.recorded_call import RecordedCall, TensorReference
 from revacnn_lightning.runtime.sample_sizes import replace_sample_counts
-from revacnn_lightning.steering.tracing.forward_probe import ForwardOutput
+from revacnn_lightning.steering.tracing.forward_probe import ReplayedStepOutput
 
 __all__ = ["TRANSFORMED", "RecordedStep"]
 
@@ -87,7 +87,7 @@ class RecordedStep:
         """Why a part of the network cannot be run on these samples; "" if all of it can."""
         return next((c.failure for c in self.calls if c.has_modules and c.is_opaque), "")
 
-    def replay(self, model: nn.Module) -> ForwardOutput:
+    def replay(self, model: nn.Module) -> ReplayedStepOutput:
         """Run the calls on copies of the constants.
 
         Of a model in evaluation mode, those that return other tensors then, such as the detections
@@ -96,7 +96,7 @@ class RecordedStep:
         Call it inside `side_effect_free`. It raises what the called modules raise.
         """
         tensors = self.run_calls(model, self.copied_constants(), modes=self._modes)
-        return ForwardOutput(
+        return ReplayedStepOutput(
             [tensors[index] for index in self._results],
             [(tensors[index], reason) for index, reason in self._fixed.items()],
         )

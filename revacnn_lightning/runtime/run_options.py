@@ -20,7 +20,7 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.journal import Journal
-from revacnn_lightning.steering.split_editor import SplitModelEditor
+from revacnn_lightning.steering.split_editor import ShardedFreezeAndRateEditor
 from revacnn_lightning.telemetry import DEFAULT_STATISTICS, Recorder
 from revacnn_lightning.telemetry.layer_selection import LayerChoice, LayerSelection
 
@@ -129,7 +129,7 @@ class RunOptions:
 
         ``is_split``: the parameters are split among the processes of the training.
         """
-        kind = SplitModelEditor if is_split else Editor
+        kind = ShardedFreezeAndRateEditor if is_split else Editor
         return kind(
             model,
             get_optimizers,

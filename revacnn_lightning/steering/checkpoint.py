@@ -20,7 +20,7 @@ from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering import edit_mark, edited_models
 from revacnn_lightning.steering.execution import entry_ages
 from revacnn_lightning.steering.holders.copies import CopyTracker
-from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.model_copy import ModelPartCopy
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
 from revacnn_lightning.steering.journal import Journal, change_structure
 
@@ -112,7 +112,7 @@ def _adopt(
     model: nn.Module,
     checkpoint: Mapping[str, Any],
     optimizers: Sequence[Optimizer],
-    copies: Sequence[ModelCopy],
+    copies: Sequence[ModelPartCopy],
 ) -> None:
     present = edited_models.find_journal(model)
     state = find_edit_state(checkpoint)
@@ -150,7 +150,8 @@ def adopt_journal(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     """Adopt the journal of a checkpoint whose weights the model already has.
 
     Strategies that split the parameters load the weights first. So the edits must have changed no
-    structure, such as those of `SplitModelEditor`, or the model must have been built with it.
+    structure, such as those of `ShardedFreezeAndRateEditor`, or the model must have been built
+    with it.
 
     Raises:
         SteeringError: the model has another structure; its edits so far remain.
@@ -173,7 +174,7 @@ def _revert_edits(
     present: Journal,
     checkpoint: Mapping[str, Any],
     optimizers: Sequence[Optimizer],
-    copies: Sequence[ModelCopy],
+    copies: Sequence[ModelPartCopy],
 ) -> None:
     """Give a model its unedited structure, unless the weights fit it as it is.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from revacnn_lightning.steering.blocks import CropOrPadConv2d
 from revacnn_lightning.steering.edit_mark import is_marked_edited, update_edit_mark
 from revacnn_lightning.steering.journal import Journal
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 
 __all__ = [
     "find_journal",
@@ -87,7 +87,7 @@ def has_structure_of_journal(model: nn.Module, journal: Journal) -> bool:
             layers[name] = kinds.get(layer.kind, nn.Module)
     try:
         return all(
-            find_tensor(model, tensor)[1].shape[dim] == size
+            find_owner_and_tensor(model, tensor)[1].shape[dim] == size
             for (tensor, dim), size in sizes.items()
         ) and all(isinstance(model.get_submodule(name), kind) for name, kind in layers.items())
     except (AttributeError, AssertionError, IndexError):  # there is no such tensor or layer

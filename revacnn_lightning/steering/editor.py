@@ -24,11 +24,11 @@ from revacnn_lightning.steering.execution.compiled_code import reset_compiled_co
 from revacnn_lightning.steering.execution.edit_application import EditApplication
 from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneEdit
 from revacnn_lightning.steering.execution.freezing import Freezer
-from revacnn_lightning.steering.execution.group_membership import ParamGroupMembership
+from revacnn_lightning.steering.execution.group_membership import ParamGroupMembershipCheck
 from revacnn_lightning.steering.execution.initialization import Initialization
 from revacnn_lightning.steering.execution.peers import Peers, perform_and_agree
-from revacnn_lightning.steering.execution.rate_scaling import RateScaler
-from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
+from revacnn_lightning.steering.execution.rate_scaling import LayerLearningRateScaler
+from revacnn_lightning.steering.execution.replica_edit import ReplicaEditExecution
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.verification import is_rounding
 from revacnn_lightning.steering.execution.young_entries import YoungEntryHooks
@@ -47,7 +47,7 @@ from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.layer_costs import LayerCostAndSize, layer_costs_and_sizes
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.planning.planner import make_plan
-from revacnn_lightning.steering.planning.refusals import why_not_editable
+from revacnn_lightning.steering.planning.refusals import why_layer_not_resizable
 from revacnn_lightning.steering.planning.single_filter import (
     is_untraceable_single_filter,
     plan_single_growth,
@@ -57,7 +57,7 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
     ForwardProbe,
-    trace,
+    trace_channel_groups,
 )
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.raising_module import raising_module_name
@@ -124,7 +124,7 @@ class Editor:
         self._filters = FilterIds(model)
         for entry in self.journal.entries:
             self._filters.apply(entry.plan)
-        self._rate_scaler = RateScaler(model, self._filters)
+        self._rate_scaler = LayerLearningRateScaler(model, self._filters)
         self._freezer = Freezer(model, self._filters)
         self._young_entries = YoungEntryHooks(self._freezer.frozen_slices)
         self._given_optimizers = optimizers
@@ -242,7 +242,7 @@ class Editor:
         """
         if self._groups is None or not self.is_traced or self._may_show_more(probe):
             try:
-                self._groups = trace(self.model, probe)
+                self._groups = trace_channel_groups(self.model, probe)
             except ForwardFailedError as error:
                 raise EditRefusedError(f"{error}; nothing was changed{error.hint}") from error
             self._traced_version, self._traced_probe = self.version, weakref.ref(probe)
@@ -275,7 +275,7 @@ class Editor:
         ]
         copies = self._find_involved().copies.registered
         reasons = {
-            layer: why_not_editable(groups, layer) or why_copy_not_resizable(layer, copies)
+            layer: why_layer_not_resizable(groups, layer) or why_copy_not_resizable(layer, copies)
             for layer in convs
         }
         return {layer: reason for layer, reason in reasons.items() if reason}
@@ -447,11 +447,11 @@ class Editor:
         """
         assert self.peers is not None
         with only_steering_errors(EditFailedError), paused_garbage_collection():
-            done: list[tuple[ReplicaEdit, PerformedEdit]] = []
+            done: list[tuple[ReplicaEditExecution, PerformedEdit]] = []
 
             def perform() -> None:
                 edits = self._application(tx, make_probe(), self._find_involved())
-                replica = ReplicaEdit(edits, plan)
+                replica = ReplicaEditExecution(edits, plan)
                 done.append((replica, self._perform(edits, plan, replica)))
 
             def verify() -> None:
@@ -504,9 +504,9 @@ class Editor:
         )
 
     def _perform(
-        self, edits: EditApplication, plan: EditPlan, replica: ReplicaEdit | None = None
+        self, edits: EditApplication, plan: EditPlan, replica: ReplicaEditExecution | None = None
     ) -> PerformedEdit:
-        groups = ParamGroupMembership(self.model, edits.optimizers)
+        groups = ParamGroupMembershipCheck(self.model, edits.optimizers)
         if isinstance(plan.request, requests.Undo):
             newest = self.journal.entries[-plan.request.count :]
             performed = edits.revert(plan, [(e.plan, e.undo) for e in newest if e.undo is not None])
@@ -521,8 +521,8 @@ class Editor:
 
     def _find_norms(self, performed: PerformedEdit) -> None:
         """Note in a plan that changes layers which norms belong to frozen and to scaled layers."""
-        if performed.plan.layers and performed.groups is not None:
-            norm_after = performed.groups.norm_after
+        if performed.plan.layers and performed.channel_groups is not None:
+            norm_after = performed.channel_groups.norm_after
             performed.plan.norms = {
                 layer: sorted(norm_after.get(layer, ()))
                 for layer in {**self._filters.frozen, **self._filters.rates}
@@ -546,7 +546,7 @@ class Editor:
         edited_models.remember_edits(self.model, self.journal)
         self._refresh_hooks(optimizers)
         self._copies.restart()
-        self._groups, self._traced_version = performed.groups, self.version
+        self._groups, self._traced_version = performed.channel_groups, self.version
         if plan.tensors or plan.layers or plan.freezes or undo is None:
             reset_compiled_code()
 

@@ -22,7 +22,7 @@ from revacnn_lightning.steering.execution.copy_edits import revert_on_copies
 from revacnn_lightning.steering.execution.executor import UndoneEdit, UndoRecord, revert
 from revacnn_lightning.steering.execution.journal_replay import replay_plans
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.model_copy import ModelPartCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["Journal", "JournalEntry", "change_structure"]
@@ -215,7 +215,7 @@ def change_structure(
     target: Journal,
     optimizers: Sequence[Optimizer] = (),
     check: Callable[[], object] | None = None,
-    copies: Sequence[ModelCopy] = (),
+    copies: Sequence[ModelPartCopy] = (),
 ) -> None:
     """Give a model the structure of another journal. Its weights are loaded afterwards.
 

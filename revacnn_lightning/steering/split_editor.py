@@ -1,4 +1,4 @@
-"""`SplitModelEditor`: freezes filters and scales rates where the parameters are split among ranks.
+"""`ShardedFreezeAndRateEditor`: freezes filters and scales rates of models split among ranks.
 
 No rank can run such a network by itself, which tracing and verification need. Freezing and
 scaling learning rates need neither: they change no tensor, and each rank restores its part of the
@@ -14,7 +14,7 @@ from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.editor import Editor, OptimizersAndCopies
 from revacnn_lightning.steering.execution.edit_application import EditApplication
 from revacnn_lightning.steering.execution.executor import PerformedEdit, UndoneEdit, UndoRecord
-from revacnn_lightning.steering.execution.replica_edit import ReplicaEdit
+from revacnn_lightning.steering.execution.replica_edit import ReplicaEditExecution
 from revacnn_lightning.steering.holders.copies import CopiesAndRestrictions
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.lookup import find_layer
@@ -26,7 +26,7 @@ from revacnn_lightning.steering.tracing.trace import Trace
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 from revacnn_lightning.telemetry.split_tensors import is_distributed, local_index_range
 
-__all__ = ["SplitModelEditor"]
+__all__ = ["ShardedFreezeAndRateEditor"]
 
 SPLIT = (
     "the parameters of the network are split among the processes of the training, and no process "
@@ -39,8 +39,10 @@ NOT_YET = (
 )
 
 
-class SplitModelEditor(Editor):
-    """An `Editor` that freezes filters and scales learning rates. It runs no forward.
+class ShardedFreezeAndRateEditor(Editor):
+    """An `Editor` of a sharded model: it only freezes filters and scales learning rates.
+
+    It runs no forward.
 
     Its probes hold what training steps have shown of the norms behind the layers.
     """
@@ -96,7 +98,7 @@ class SplitModelEditor(Editor):
         return plan
 
     def _perform(
-        self, edits: EditApplication, plan: EditPlan, replica: ReplicaEdit | None = None
+        self, edits: EditApplication, plan: EditPlan, replica: ReplicaEditExecution | None = None
     ) -> PerformedEdit:
         if isinstance(plan.request, requests.Undo):
             undone = [UndoneEdit(each, []) for each in reversed(self._plans_of(plan))]

@@ -11,7 +11,11 @@ from revacnn_lightning import AddFilters, EditRefusedError, RemoveFilters, Undo
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.sample_forward import SampleForwards
 from revacnn_lightning.steering import Editor
-from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, evaluate, trace
+from revacnn_lightning.steering.tracing.forward_probe import (
+    ForwardFailedError,
+    evaluate_first_forward,
+    trace_channel_groups,
+)
 
 BATCH = (torch.randn(8, 3, 6, 6), torch.arange(8) % 2)
 
@@ -56,8 +60,8 @@ def test_training_step_is_never_called():
     forwards = forwards_of(module)
     assert module.steps == 1
     probe = forwards.make_probe(BATCH)
-    trace(module, probe)
-    evaluate(module, probe)
+    trace_channel_groups(module, probe)
+    evaluate_first_forward(module, probe)
     assert module.steps == 1
 
 
@@ -179,7 +183,7 @@ def test_a_forward_that_overwrites_its_input_leaves_the_batch_and_the_next_forwa
     batch = (BATCH[0].clone(), BATCH[1])
     forwards = forwards_of(module, (BATCH[0].clone(), BATCH[1]))
     probe = forwards.make_probe(batch)
-    first, second = evaluate(module, probe), evaluate(module, probe)
+    first, second = evaluate_first_forward(module, probe), evaluate_first_forward(module, probe)
     assert torch.equal(first[0], second[0])
     assert torch.equal(batch[0], BATCH[0])
 
@@ -221,7 +225,7 @@ def test_a_failing_forward_says_what_to_do():
     module = Base()
     probe = forwards_of(module, record=False, user_forward=broken).make_probe(BATCH)
     with pytest.raises(ForwardFailedError) as caught:
-        trace(module, probe)
+        trace_channel_groups(module, probe)
     assert "the option forward=" in caught.value.hint
 
 

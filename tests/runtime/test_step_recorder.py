@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
-from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, trace
+from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, trace_channel_groups
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 IMAGES = torch.randn(6, 1, 5, 5)
@@ -42,7 +42,7 @@ def names(step: RecordedStep) -> list[str]:
 
 
 def groups(model: nn.Module, step: RecordedStep):
-    return trace(model, ForwardProbe([lambda: step.replay(model)]))
+    return trace_channel_groups(model, ForwardProbe([lambda: step.replay(model)]))
 
 
 def why_fixed(model: nn.Module, step: RecordedStep, layer: str) -> str:

@@ -20,7 +20,7 @@ from torch.distributed.tensor.parallel import (
 from revacnn_lightning.errors import EditRefusedError, SteeringError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint, edited_models
-from revacnn_lightning.steering.split_editor import SplitModelEditor
+from revacnn_lightning.steering.split_editor import ShardedFreezeAndRateEditor
 from revacnn_lightning.telemetry.inspection.following_norms import NormsByLayer
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.split_tensors import class_before_fsdp, is_distributed
@@ -66,7 +66,7 @@ def local(tensor: Any) -> torch.Tensor:
 def test_frozen_filters_stay_as_they_are_until_the_undo(model: Any):
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     step(model, optimizer)
-    editor = SplitModelEditor(model, [optimizer])
+    editor = ShardedFreezeAndRateEditor(model, [optimizer])
     tensors = [model[0].weight, model[0].bias, model[1].weight, model[1].bias]
     tensors += [optimizer.state[each]["exp_avg"] for each in tensors]
     tensors += [model[1].running_mean, model[1].running_var]
@@ -95,7 +95,7 @@ def test_frozen_filters_stay_as_they_are_until_the_undo(model: Any):
 def test_a_split_layer_trains_at_its_scaled_rate_until_the_undo(model: Any):
     before, norm = local(model[0].weight), local(model[1].bias)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    editor = SplitModelEditor(model, [optimizer])
+    editor = ShardedFreezeAndRateEditor(model, [optimizer])
     editor.apply(requests.ScaleLearningRate("0", 0.1), PROBE)
     with torch.no_grad():
         model(IMAGES)  # of a validation: the whole parameters stay in the modules
@@ -111,7 +111,7 @@ def test_a_split_layer_trains_at_its_scaled_rate_until_the_undo(model: Any):
 
 @trains_split
 def test_filters_are_frozen_that_the_loaded_checkpoint_has_frozen(model: Any, mesh: Any):
-    editor = SplitModelEditor(model)
+    editor = ShardedFreezeAndRateEditor(model)
     editor.apply(requests.Freeze("0", [1, 3]), PROBE)
     saved: dict[str, Any] = {}
     checkpoint.add_edits(saved, model)
@@ -119,7 +119,9 @@ def test_filters_are_frozen_that_the_loaded_checkpoint_has_frozen(model: Any, me
     fully_shard(fresh, mesh=mesh)
     checkpoint.adopt_journal(fresh, saved)
     optimizer = torch.optim.SGD(fresh.parameters(), lr=0.1)
-    resumed = SplitModelEditor(fresh, [optimizer], journal=edited_models.find_journal(fresh))
+    resumed = ShardedFreezeAndRateEditor(
+        fresh, [optimizer], journal=edited_models.find_journal(fresh)
+    )
     assert resumed.frozen_filters("0") == [1, 3]
     before, norm = local(fresh[0].weight), local(fresh[1].bias)
     step(fresh, optimizer)
@@ -165,7 +167,7 @@ def test_edits_of_the_structure_are_not_adopted_after_the_weights(model: nn.Modu
     ids=lambda each: type(each).__name__ if not isinstance(each, str) else each[:12],
 )
 def test_everything_else_is_refused(model: nn.Module, edit: Any, probe: ForwardProbe, reason: str):
-    editor = SplitModelEditor(model)
+    editor = ShardedFreezeAndRateEditor(model)
     with pytest.raises(EditRefusedError, match=reason):
         editor.apply(edit, probe)
     assert editor.version == 0

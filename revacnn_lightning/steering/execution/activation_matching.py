@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import randomly_drawn_indices
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
-from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
+from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate_first_forward
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     group_count,
@@ -59,7 +59,7 @@ def scale_new_filters(
     """
     by_conv: dict[UnitLayer, list[TensorEdit | ValueEdit]] = {}
     for edit in edits:
-        owner, _ = find_tensor(model, edit.tensor)
+        owner, _ = find_owner_and_tensor(model, edit.tensor)
         # A weight that is computed from others is not scaled: its filters have norms of their own.
         if not isinstance(owner, UnitLayer) or "weight" not in owner._parameters:
             continue
@@ -68,7 +68,7 @@ def scale_new_filters(
     if not by_conv:
         return None
     with _measured(by_conv) as strengths:
-        output = evaluate(model, probe, double=double, is_last=is_last)
+        output = evaluate_first_forward(model, probe, double=double, is_last=is_last)
     for conv, of_conv in by_conv.items():
         if conv in strengths:
             _scale(tx, model, of_conv, strengths[conv])
@@ -110,7 +110,7 @@ def _scale(
     factors = torch.where(new > 0, live.mean() / new, torch.ones_like(new))
     factors = factors.clamp(1 / MAX_FACTOR, MAX_FACTOR)
     for edit in edits:
-        _, tensor = find_tensor(model, edit.tensor)
+        _, tensor = find_owner_and_tensor(model, edit.tensor)
         shape = [1] * tensor.ndim
         shape[edit.dim] = tensor.shape[edit.dim]
         scale = torch.ones(len(strength), dtype=torch.float64)

@@ -15,11 +15,11 @@ from torch import nn
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform, revert
 from revacnn_lightning.steering.execution.initialization import Initializer
-from revacnn_lightning.steering.execution.tensor_containers import update_tensor_container
+from revacnn_lightning.steering.execution.tensor_containers import add_and_remove_copied_tensors
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.execution.value_edits import copy_random_entries
+from revacnn_lightning.steering.execution.value_edits import copy_random_entries_from_origins
 from revacnn_lightning.steering.holders.copy_plans import must_edit_copy, plan_for_copy
-from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.model_copy import ModelPartCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
 from revacnn_lightning.steering.holders.module_matching import structure_hash
 from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
@@ -32,7 +32,7 @@ def perform_on_copies(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
-    copies: Sequence[ModelCopy],
+    copies: Sequence[ModelPartCopy],
     undo: UndoRecord,
     initializer: Initializer,
     redo_records: Mapping[str, UndoRecord] | None = None,
@@ -53,7 +53,7 @@ def perform_on_copies(
             records = again.changes if len(again.changes) == _count(changes) else None
             record = perform(tx, copy.root, changes, [], initializer, records, model)
             if isinstance(copy, TensorCopy):
-                record.tensors = update_tensor_container(tx, model, plan, copy, again.tensors)
+                record.tensors = add_and_remove_copied_tensors(tx, model, plan, copy, again.tensors)
             undo.copies[copy.holder] = record
 
 
@@ -62,20 +62,20 @@ def _count(plan: EditPlan) -> int:
 
 
 def sync_random_entries(
-    tx: Transaction, model: nn.Module, plan: EditPlan, copies: Sequence[ModelCopy]
+    tx: Transaction, model: nn.Module, plan: EditPlan, copies: Sequence[ModelPartCopy]
 ) -> None:
     """Copy the random entries of the model, which were drawn again, to all its copies."""
-    copy_random_entries(tx, model, plan, model)
+    copy_random_entries_from_origins(tx, model, plan, model)
     for copy in copies:
         if must_edit_copy(copy, plan):
-            copy_random_entries(tx, copy.root, plan_for_copy(plan, copy), model)
+            copy_random_entries_from_origins(tx, copy.root, plan_for_copy(plan, copy), model)
 
 
 def revert_on_copies(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
-    copies: Sequence[ModelCopy],
+    copies: Sequence[ModelPartCopy],
     undo: UndoRecord,
 ) -> dict[str, UndoRecord]:
     """Revert a plan, already reverted on the model, on its copies.
@@ -98,7 +98,7 @@ def revert_on_copies(
             _restore_removed_layers(model, changes, copy, record)
         redo_records[copy.holder] = UndoRecord(revert(tx, copy.root, changes, [], record))
         if isinstance(copy, TensorCopy):
-            removed = update_tensor_container(tx, model, plan, copy, record.tensors)
+            removed = add_and_remove_copied_tensors(tx, model, plan, copy, record.tensors)
             redo_records[copy.holder].tensors = removed
     return redo_records
 
@@ -115,7 +115,7 @@ def _restore_removed_layers(
             record.removed_layers[layer.host] = restored
 
 
-def _record_of_model(plan: EditPlan, copy: ModelCopy, undo: UndoRecord) -> UndoRecord:
+def _record_of_model(plan: EditPlan, copy: ModelPartCopy, undo: UndoRecord) -> UndoRecord:
     """Return the records of those changes of the model that concern a copy."""
     names = [value.tensor if copy.has_values else "" for value in plan.values]
     names += [edit.tensor for edit in plan.tensors]
@@ -126,7 +126,7 @@ def _record_of_model(plan: EditPlan, copy: ModelCopy, undo: UndoRecord) -> UndoR
     return UndoRecord([r for name, r in records if name and copy.name_in_copy(name) is not None])
 
 
-def check_same_structure(model: nn.Module, copies: Sequence[ModelCopy]) -> None:
+def check_same_structure(model: nn.Module, copies: Sequence[ModelPartCopy]) -> None:
     """Check that every copy has the structure of its origin.
 
     Raises:

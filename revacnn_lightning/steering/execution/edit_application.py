@@ -29,8 +29,8 @@ from revacnn_lightning.steering.execution.executor import (
 )
 from revacnn_lightning.steering.execution.initialization import Initialization, Initializer
 from revacnn_lightning.steering.execution.plan_queries import (
-    align_plan_columns,
     are_normalized_together,
+    correct_plan_columns,
     locate_random_entries,
     random_edits,
 )
@@ -41,15 +41,15 @@ from revacnn_lightning.steering.execution.reference_outputs import (
 )
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import redraw_random_entries
-from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.model_copy import ModelPartCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.forward_cache import ForwardCache
+from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
     ForwardProbe,
-    evaluate,
-    trace,
+    evaluate_first_forward,
+    trace_channel_groups,
 )
 
 __all__ = ["EditApplication"]
@@ -79,12 +79,12 @@ class EditApplication:
     optimizers: Sequence[Optimizer]
     probe: ForwardProbe
     seed: int
-    copies: Sequence[ModelCopy] = ()
+    copies: Sequence[ModelPartCopy] = ()
     initialize: Initialization | None = None
     _comparison: Comparison = "own"
 
     def __post_init__(self) -> None:
-        self.probe = replace(self.probe, shared=ForwardCache())
+        self.probe = replace(self.probe, shared=EditForwardCache())
 
     def perform(self, plan: EditPlan, channel_groups: ChannelGroups) -> PerformedEdit:
         """Perform a plan. ``channel_groups`` are the channel groups of the model before.
@@ -130,7 +130,7 @@ class EditApplication:
         self, plan: EditPlan, performed: Sequence[tuple[EditPlan, UndoRecord]]
     ) -> PerformedEdit:
         """Revert edits, given oldest first. ``plan`` is that of the undo."""
-        before = evaluate(self.model, self.probe)
+        before = evaluate_first_forward(self.model, self.probe)
         undone = []
         for done, undo in reversed(performed):
             added = revert(self.tx, self.model, done, self.optimizers, undo)
@@ -138,15 +138,15 @@ class EditApplication:
             undone.append(UndoneEdit(done, added, copies))
         check_same_structure(self.model, self.copies)
         known = performed[0][1].groups_before
-        output = evaluate(self.model, self.probe, is_last=known is not None)
+        output = evaluate_first_forward(self.model, self.probe, is_last=known is not None)
         verification.check_shapes(output, before)
-        groups = known or trace(self.model, self.probe)
+        groups = known or trace_channel_groups(self.model, self.probe)
         change = verification.relative_difference(output, before)
         return PerformedEdit(plan, None, change, groups, undone=undone)
 
     def redo(self, plan: EditPlan, undone: Sequence[UndoneEdit]) -> PerformedEdit:
         """Perform undone edits again, in this order. ``plan`` is that of the redo."""
-        before = evaluate(self.model, self.probe)
+        before = evaluate_first_forward(self.model, self.probe)
         redone, removed = [], {}
         for edit in undone:
             undo = perform(
@@ -159,8 +159,8 @@ class EditApplication:
             removed.update(undo.removed_layers)
         check_same_structure(self.model, self.copies)
         with verification.execution_forbidden(removed):
-            groups = trace(self.model, self.probe)
-            output = evaluate(self.model, self.probe, is_last=True)
+            groups = trace_channel_groups(self.model, self.probe)
+            output = evaluate_first_forward(self.model, self.probe, is_last=True)
         verification.check_shapes(output, before)
         change = verification.relative_difference(output, before)
         return PerformedEdit(plan, None, change, groups, redone=redone)
@@ -184,7 +184,7 @@ class EditApplication:
         undo = self.perform_changes(plan)
         after = self._trace(plan, groups)
         comparable = not are_normalized_together(groups, plan)
-        realigned = align_plan_columns(groups, after, plan, strict=not comparable)
+        realigned = correct_plan_columns(groups, after, plan, strict=not comparable)
         if realigned is not plan:
             self.tx.rollback(keep=start)
             plan = realigned
@@ -202,7 +202,7 @@ class EditApplication:
         before = self._evaluate()
         undo = self.perform_changes(plan)
         with verification.execution_forbidden(undo.removed_layers):
-            after = trace(self.model, self.probe)
+            after = trace_channel_groups(self.model, self.probe)
             output = self._evaluate(is_last=True)
         verification.check_shapes(output, before)
         if all(layer.action == "insert" for layer in plan.layers):
@@ -252,15 +252,15 @@ class EditApplication:
         return self._comparison == "double"
 
     def _evaluate(self, noise: float = 0.0, *, is_last: bool = False) -> list[torch.Tensor]:
-        """Return the output, in the precision of this attempt; ``is_last`` as in `evaluate`."""
-        return evaluate(
+        """Return the output, in the precision of this attempt."""
+        return evaluate_first_forward(
             self.model, self.probe, double=self._is_double, noise=noise, is_last=is_last
         )
 
     def _trace(self, plan: EditPlan, last: ChannelGroups, trained: bool = False) -> ChannelGroups:
         """Trace the edited model; ``last`` is its last trace."""
-        new, heads = locate_random_entries(plan), last.has_heads
-        return trace(self.model, self.probe, new, expects_heads=heads, as_trained=trained)
+        new, heads, model = locate_random_entries(plan), last.has_heads, self.model
+        return trace_channel_groups(model, self.probe, new, expects_heads=heads, as_trained=trained)
 
     def _match_activations(
         self, plan: EditPlan, groups: ChannelGroups, *, is_last: bool

@@ -25,32 +25,32 @@ from torch.optim import Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from revacnn_lightning.steering.execution.transaction import Transaction
 
 __all__ = [
-    "age_corrected_optimizer_class",
+    "age_corrected_torch_class",
     "ages_along_dims",
     "ages_to_data",
     "assign_ages",
     "birth_steps_along_dims",
     "birth_steps_by_prefixed_key",
-    "delay_birth_steps",
+    "default_for_unrecorded_state",
+    "exclude_step_from_ages",
     "forget_birth_steps",
     "is_entry_age_key",
     "parameters_with_young_entries",
     "restore_ages_from_data",
     "restore_recorded_birth_steps",
-    "unrecorded_initial_value",
 ]
 
 # Optimizers with a correction that depends on the count of steps. The others start new entries
 # correctly from initial state (SGD, Adadelta, Rprop), or their count is a schedule for all entries
 # (the decay of the learning rate of Adagrad and ASGD).
 CORRECTED: tuple[type[Optimizer], ...] = (Adam, AdamW, NAdam, RAdam, Adamax, RMSprop)
-GROWN = math.inf  # the age of entries that need no correction
+MATURE = math.inf  # the age of entries that need no correction
 
 _Births = dict[int, Tensor]  # dimension -> step at which each index was born, on the host
 _births: WeakKeyDictionary[Optimizer, dict[Tensor, _Births]] = WeakKeyDictionary()
 
 
-def age_corrected_optimizer_class(optimizer: Optimizer) -> type[Optimizer] | None:
+def age_corrected_torch_class(optimizer: Optimizer) -> type[Optimizer] | None:
     """Return the torch class whose step this optimizer takes; None if no step needs correction."""
     step = inspect.unwrap(type(optimizer).step)
     return next((c for c in CORRECTED if inspect.unwrap(c.step) is step), None)
@@ -59,7 +59,7 @@ def age_corrected_optimizer_class(optimizer: Optimizer) -> type[Optimizer] | Non
 def _step(optimizer: Optimizer, parameter: Tensor) -> float | None:
     """Return the number of steps taken for a parameter; None if ages do not matter for it."""
     step = optimizer.state.get(parameter, {}).get("step")
-    if step is None or parameter.is_complex() or age_corrected_optimizer_class(optimizer) is None:
+    if step is None or parameter.is_complex() or age_corrected_torch_class(optimizer) is None:
         return None
     return float(step)
 
@@ -74,8 +74,8 @@ def ages_along_dims(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor
     for dim, size in enumerate(parameter.shape):
         shape = [1] * parameter.ndim
         shape[dim] = size
-        grown = torch.full(shape, GROWN, dtype=torch.float64)
-        ages[f"age{dim}"] = (step - births[dim]).clamp(min=0) if dim in births else grown
+        mature = torch.full(shape, MATURE, dtype=torch.float64)
+        ages[f"age{dim}"] = (step - births[dim]).clamp(min=0) if dim in births else mature
     return ages
 
 
@@ -111,21 +111,20 @@ def is_entry_age_key(key: str) -> bool:
     return key.rpartition(".")[2][:3] == "age"
 
 
-def unrecorded_initial_value(
-    record: Mapping[str, Any], key: str, default: float | None
+def default_for_unrecorded_state(
+    record: Mapping[str, Any], state_key: str, initial_value: float | None
 ) -> float | None:
-    """Return the initial value of a restored entry whose state ``key`` was not recorded.
+    """Return what a restored entry gets for an optimizer state that was not recorded.
 
-    It is ``default``, except for some ages.
-
-    An entry with recorded state but without an age was recorded by an earlier version: it is grown.
+    It is ``initial_value``, except for some ages: an entry with recorded state but without an age
+    was recorded by an earlier version; it is mature.
     """
-    optimizer = key.partition(".")[0] + "."
-    if is_entry_age_key(key) and any(
+    optimizer = state_key.partition(".")[0] + "."
+    if is_entry_age_key(state_key) and any(
         each.startswith(optimizer) and not is_entry_age_key(each) for each in record
     ):
-        return GROWN
-    return default
+        return MATURE
+    return initial_value
 
 
 def _fit(births: _Births, parameter: Tensor) -> bool:
@@ -137,7 +136,7 @@ def _fit(births: _Births, parameter: Tensor) -> bool:
 
 
 def birth_steps_along_dims(optimizer: Optimizer, parameter: Tensor) -> _Births:
-    """Return the step at which each index of a dimension was born; -inf: grown long ago.
+    """Return the step at which each index of a dimension was born; -inf: mature long ago.
 
     An entry was born at the latest of the steps of its indices.
     """
@@ -152,12 +151,14 @@ def parameters_with_young_entries(optimizer: Optimizer) -> list[Tensor]:
 
 
 def forget_birth_steps(optimizer: Optimizer, parameter: Tensor) -> None:
-    """Forget the births of a parameter whose entries are grown."""
+    """Forget the births of a parameter whose entries are mature."""
     _births.get(optimizer, {}).pop(parameter, None)
 
 
-def delay_birth_steps(optimizer: Optimizer, parameter: Tensor, dim: int, indices: Tensor) -> None:
-    """Move the births of these indices by one step, so that this step does not count."""
+def exclude_step_from_ages(
+    optimizer: Optimizer, parameter: Tensor, dim: int, indices: Tensor
+) -> None:
+    """Move the births of these indices by one step, so that this step does not age them."""
     births = birth_steps_along_dims(optimizer, parameter).get(dim)
     if births is not None:
         births.index_add_(dim, indices, torch.ones_like(births.index_select(dim, indices)))

@@ -20,7 +20,7 @@ from revacnn_lightning.steering.execution.tensor_edits import apply_tensor_edit,
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import (
     apply_value_edit,
-    copy_random_entries,
+    copy_random_entries_from_origins,
     revert_value_edit,
 )
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -78,7 +78,7 @@ class PerformedEdit:
         plan: what was performed; its columns may differ from those of the requested plan.
         undo: what is needed to revert it; None for an undo or a redo.
         output_change: the relative change of the model's output on the verifying batch.
-        groups: the channel groups of the edited model, or None if another process has traced them.
+        channel_groups: those of the edited model, or None if another process has traced them.
         undone: for an undo: the undone edits, newest first.
         redone: for a redo: what is needed to revert each redone edit again, oldest first.
     """
@@ -86,7 +86,7 @@ class PerformedEdit:
     plan: EditPlan
     undo: UndoRecord | None
     output_change: float
-    groups: ChannelGroups | None
+    channel_groups: ChannelGroups | None
     undone: list[UndoneEdit] = field(default_factory=list)
     redone: list[UndoRecord] = field(default_factory=list)
 
@@ -98,29 +98,29 @@ def perform(
     optimizers: Sequence[Optimizer],
     initializer: Initializer,
     redo_records: Sequence[ChangeRecord] | None = None,
-    source_model: nn.Module | None = None,
+    origin_model: nn.Module | None = None,
 ) -> UndoRecord:
     """Perform the changes of a plan, in its order. Freezing changes no tensor: see `Freezer`.
 
     Args:
         redo_records: what `revert` returned, if the plan is performed again: what it had added
             comes back as it was.
-        source_model: the model that the origins of copies belong to; None: ``model`` itself.
+        origin_model: the model that the origins of copies belong to; None: ``model`` itself.
     """
     undo = UndoRecord()
-    source_model = model if source_model is None else source_model
+    origin_model = model if origin_model is None else origin_model
     count = len(plan.values) + len(plan.tensors) + len(plan.layers)
     again = iter([None] * count if redo_records is None else redo_records)
     for value in plan.values:
         undo.changes.append(
-            apply_value_edit(tx, model, value, optimizers, initializer, next(again), source_model)
+            apply_value_edit(tx, model, value, optimizers, initializer, next(again), origin_model)
         )
     for edit in plan.tensors:
         undo.changes.append(
             apply_tensor_edit(tx, model, edit, optimizers, initializer, next(again))
         )
     if redo_records is None:
-        copy_random_entries(tx, model, plan, source_model)
+        copy_random_entries_from_origins(tx, model, plan, origin_model)
     update_size_attributes(tx, model, plan)
     for attribute in plan.attributes:
         apply_attribute_edit(tx, model, attribute)

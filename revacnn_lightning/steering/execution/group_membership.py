@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError
 
-__all__ = ["ParamGroupMembership"]
+__all__ = ["ParamGroupMembershipCheck"]
 
 
-class ParamGroupMembership:
+class ParamGroupMembershipCheck:
     """How often each optimizer lists each parameter of the model, as it was at construction."""
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:

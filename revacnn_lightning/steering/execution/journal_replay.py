@@ -12,7 +12,7 @@ from revacnn_lightning.steering.execution.copy_edits import perform_on_copies
 from revacnn_lightning.steering.execution.executor import UndoRecord, perform
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.model_copy import ModelPartCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 
 __all__ = ["replay_plans"]
@@ -23,7 +23,7 @@ def replay_plans(
     model: nn.Module,
     plans: Sequence[EditPlan],
     optimizers: Sequence[Optimizer] = (),
-    copies: Sequence[ModelCopy] = (),
+    copies: Sequence[ModelPartCopy] = (),
     first_number: int = 1,
 ) -> list[UndoRecord]:
     """Perform plans on a model whose weights are loaded afterwards, and on its copies.

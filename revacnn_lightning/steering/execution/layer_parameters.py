@@ -12,7 +12,7 @@ from revacnn_lightning.steering.execution import entry_ages, optimizer_state
 from revacnn_lightning.steering.execution.replacement import ChangeRecord
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.optimizers import all_optimizers
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import LayerEdit
 
 __all__ = [
@@ -96,7 +96,7 @@ def save_layer_before_removal(
     record: ChangeRecord = {f"data {n}": t.detach() for n, t in layer.state_dict().items()}
     for name, optimizer, _, _ in edit.positions:
         if optimizer < len(optimizers):
-            parameter = find_tensor(model, name)[1]
+            parameter = find_owner_and_tensor(model, name)[1]
             for key, value in optimizers[optimizer].state.get(parameter, {}).items():
                 if isinstance(value, (Tensor, float, int)):
                     record[f"state {optimizer} {name} {key}"] = value
@@ -120,7 +120,7 @@ def reinsert_into_param_groups(
             continue
         if i >= len(optimizers) or j >= len(optimizers[i].param_groups):
             i, j, position = 0, 0, len(optimizers[0].param_groups[0]["params"])  # replaced since
-        parameter = find_tensor(model, name)[1]
+        parameter = find_owner_and_tensor(model, name)[1]
         optimizer, group = optimizers[i], optimizers[i].param_groups[j]
         if any(True for _ in optimizer_state.param_groups_of([optimizer], parameter)):
             continue  # shared with a layer that was not removed

@@ -15,7 +15,7 @@ from revacnn_lightning.steering.computed_tensors import (
     tensor_or_original,
 )
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import AttributeEdit, EditPlan
 from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
@@ -60,7 +60,7 @@ def update_size_attributes(tx: Transaction, model: nn.Module, plan: EditPlan) ->
     A tensor may belong to several modules, which share it.
     """
     names = {edit.tensor for edit in plan.tensors} | {edit.tensor for edit in plan.values}
-    changed = {id(find_tensor(model, name)[1]) for name in names}
+    changed = {id(find_owner_and_tensor(model, name)[1]) for name in names}
     if not changed:
         return
     for _, module in list_named_modules(model):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import RevacnnError
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters, local_part
 
@@ -109,7 +109,7 @@ def _parameters_of(model: nn.Module, plans: Sequence[EditPlan]) -> Iterator[nn.P
             found[id(parameter)] = parameter
     for name in sorted(names):  # of a parametrization, which named_parameters calls otherwise
         try:
-            tensor = find_tensor(model, name)[1]
+            tensor = find_owner_and_tensor(model, name)[1]
         except AttributeError:  # an undo has removed its layer
             continue
         if isinstance(tensor, nn.Parameter):

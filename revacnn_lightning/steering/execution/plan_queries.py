@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from revacnn_lightning.steering.execution.value_edits import randomly_drawn_indices
-from revacnn_lightning.steering.holders.copy_plans import plan_with_synced_copies
-from revacnn_lightning.steering.planning.index_mapping import align_consumer_columns
+from revacnn_lightning.steering.holders.copy_plans import sync_copy_edits_with_origins
+from revacnn_lightning.steering.planning.index_mapping import correct_consumer_columns
 from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     FilterMove,
@@ -16,7 +16,12 @@ from revacnn_lightning.steering.planning.plan import (
 )
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["align_plan_columns", "are_normalized_together", "locate_random_entries", "random_edits"]
+__all__ = [
+    "are_normalized_together",
+    "correct_plan_columns",
+    "locate_random_entries",
+    "random_edits",
+]
 
 
 def locate_random_entries(plan: EditPlan) -> list[tuple[str, int, int]]:
@@ -31,8 +36,8 @@ def random_edits(plan: EditPlan) -> list[TensorEdit | ValueEdit]:
     return [edit for edit in edits if randomly_drawn_indices(edit) and not edit.origin]
 
 
-def align_plan_columns(
-    groups_before: ChannelGroups, groups_after: ChannelGroups, plan: EditPlan, *, strict: bool
+def correct_plan_columns(
+    traced_before: ChannelGroups, traced_after: ChannelGroups, plan: EditPlan, *, strict: bool
 ) -> EditPlan:
     """Return the plan with each column of a consumer where the channel that it reads arrives.
 
@@ -41,10 +46,10 @@ def align_plan_columns(
     Raises:
         EditFailedError: a channel arrives at a consumer that did not read it before.
     """
-    tensors = align_consumer_columns(groups_before, groups_after, plan.tensors, strict=strict)
+    tensors = correct_consumer_columns(traced_before, traced_after, plan.tensors, strict=strict)
     if tensors == plan.tensors:
         return plan
-    return plan_with_synced_copies(msgspec.structs.replace(plan, tensors=tensors))
+    return sync_copy_edits_with_origins(msgspec.structs.replace(plan, tensors=tensors))
 
 
 def are_normalized_together(channel_groups: ChannelGroups, plan: EditPlan) -> bool:

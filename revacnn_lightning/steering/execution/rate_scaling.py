@@ -30,19 +30,21 @@ from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.split_tensors import ShardedParameters, local_part
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, own_parameters
 
-__all__ = ["RateScaler"]
+__all__ = ["LayerLearningRateScaler"]
 
 log = logging.getLogger(__name__)
 
 
 def _without_interrupting(hook: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a hook of `RateScaler` so that an error in it does not stop the training.
+    """Decorate a hook of `LayerLearningRateScaler` so that its errors do not stop the training.
 
     No mode sees its operations: they are none of the user's.
     """
 
     @functools.wraps(hook)
-    def guarded(self: RateScaler, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def guarded(
+        self: LayerLearningRateScaler, optimizer: Optimizer, args: Any, kwargs: Any
+    ) -> None:
         try:
             with torch_modes_suspended(), torch.no_grad():
                 hook(self, optimizer, args, kwargs)
@@ -54,7 +56,7 @@ def _without_interrupting(hook: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-class RateScaler(StepHooks):
+class LayerLearningRateScaler(StepHooks):
     """Scales the learning rates of the layers in ``filters.rates``.
 
     Call `refresh` after every change of the structure or of the rates.

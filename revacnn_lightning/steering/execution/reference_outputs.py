@@ -16,14 +16,14 @@ from revacnn_lightning.steering.execution.replacement import gradient_of, replac
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import apply_value_edit
 from revacnn_lightning.steering.execution.weight_gain import rescale_gain
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import (
     EditPlan,
     TensorEdit,
     ValueEdit,
     old_indices_and_new_mask,
 )
-from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate
+from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate_first_forward
 
 __all__ = [
     "disconnect_removed_filters",
@@ -52,7 +52,7 @@ def expected_output(
         return output
     start = tx.size
     disconnect_removed_filters(tx, model, plan, initializer)
-    expected = evaluate(model, probe, double=double)
+    expected = evaluate_first_forward(model, probe, double=double)
     tx.rollback(keep=start)
     return expected
 
@@ -73,7 +73,7 @@ def disconnect_removed_filters(
     for value in plan.values:
         apply_value_edit(tx, model, value, [], initializer)
     for edit in _silenced(plan):
-        _, tensor = find_tensor(model, edit.tensor)
+        _, tensor = find_owner_and_tensor(model, edit.tensor)
         kept = np.zeros(edit.size, bool)
         kept[old_indices_and_new_mask(edit)[0]] = True
         removed = torch.from_numpy(np.flatnonzero(~kept)).to(tensor.device)
@@ -96,7 +96,7 @@ def output_with_values(
     start = tx.size
     for value in values:
         apply_value_edit(tx, model, value, [], Initializer(torch.Generator()))
-    output = evaluate(model, probe, double=double)
+    output = evaluate_first_forward(model, probe, double=double)
     tx.rollback(keep=start)
     return output
 
@@ -112,6 +112,6 @@ def output_with_perturbed_weights(
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             perturbed = parameter.detach() * (1 + rounding_unit * noise).to(parameter)
             replace_data(tx, parameter, perturbed, parameter.grad)
-    output = evaluate(model, probe)
+    output = evaluate_first_forward(model, probe)
     tx.rollback(keep=start)
     return output

@@ -13,20 +13,20 @@ from revacnn_lightning.steering.execution.copy_edits import (
 from revacnn_lightning.steering.execution.edit_application import EditApplication
 from revacnn_lightning.steering.execution.executor import PerformedEdit
 from revacnn_lightning.steering.planning.plan import EditPlan
-from revacnn_lightning.steering.tracing.forward_probe import evaluate
+from revacnn_lightning.steering.tracing.forward_probe import evaluate_first_forward
 
-__all__ = ["ReplicaEdit"]
+__all__ = ["ReplicaEditExecution"]
 
 
-class ReplicaEdit:
+class ReplicaEditExecution:
     """Performs a resolved plan, and verifies it once its values are those of the other process.
 
     Until then, new entries have the values of a fresh layer. What that process has drawn may depend
     on its data.
     """
 
-    def __init__(self, edits: EditApplication, plan: EditPlan) -> None:
-        self._edits = edits
+    def __init__(self, application: EditApplication, plan: EditPlan) -> None:
+        self._application = application
         self._plan = plan
         self._before: list[Tensor] = []
 
@@ -37,8 +37,8 @@ class ReplicaEdit:
             ForwardFailedError: the model's forward raised before the edit.
         """
         if self._plan.changes_tensors:
-            self._before = evaluate(self._edits.model, self._edits.probe)
-        return PerformedEdit(self._plan, self._edits.perform_changes(self._plan), 0.0, None)
+            self._before = evaluate_first_forward(self._application.model, self._application.probe)
+        return PerformedEdit(self._plan, self._application.perform_changes(self._plan), 0.0, None)
 
     def verify(self, performed: PerformedEdit) -> None:
         """Check that the network runs on the data of this process.
@@ -47,7 +47,7 @@ class ReplicaEdit:
             EditFailedError: the output has other shapes, or a copy has another structure.
             ForwardFailedError: the model's forward raised.
         """
-        edits = self._edits
+        edits = self._application
         if isinstance(self._plan.request, requests.Undo | requests.Redo):
             return  # they draw no values, and were verified when they were performed
         if not self._plan.changes_tensors:
@@ -56,5 +56,5 @@ class ReplicaEdit:
         check_same_structure(edits.model, edits.copies)
         removed = {} if performed.undo is None else performed.undo.removed_layers
         with verification.execution_forbidden(removed):
-            output = evaluate(edits.model, edits.probe)
+            output = evaluate_first_forward(edits.model, edits.probe)
         verification.check_shapes(output, self._before)

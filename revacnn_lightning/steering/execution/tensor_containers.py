@@ -15,13 +15,13 @@ from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.holders.tensor_copy import TensorCopy
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["update_tensor_container"]
+__all__ = ["add_and_remove_copied_tensors"]
 
 
-def update_tensor_container(
+def add_and_remove_copied_tensors(
     tx: Transaction,
     model: nn.Module,
     plan: EditPlan,
@@ -51,7 +51,7 @@ def update_tensor_container(
         name: copy.tensor(name) if name in kept else _new_entry(model, copy, name, restored)
         for name in after
     }
-    keys = [copy.key_of(name, find_tensor(model, name)[1]) for name in after if copy.keys]
+    keys = [copy.key_of(name, find_owner_and_tensor(model, name)[1]) for name in after if copy.keys]
     _replace_entries(tx, copy.container, keys, list(entries.values()))
     lost = [name for name in copy.listing.full_names if name in replaced or name not in after]
     removed = {name: copy.tensor(name) for name in lost}
@@ -62,7 +62,7 @@ def update_tensor_container(
 def _share_memory_again(tx: Transaction, model: nn.Module, copy: TensorCopy) -> None:
     for name in copy.aliases:
         try:
-            tensor = find_tensor(model, name)[1]
+            tensor = find_owner_and_tensor(model, name)[1]
         except AttributeError:  # of a removed layer
             continue
         if name in copy.listing.full_names:
@@ -74,7 +74,7 @@ def _new_entry(
 ) -> Tensor:
     if name in restored:
         return restored[name]
-    tensor = find_tensor(model, name)[1].detach()
+    tensor = find_owner_and_tensor(model, name)[1].detach()
     value = tensor.clone() if copy.has_values else torch.zeros_like(tensor)
     return value.to(copy.tensor(copy.listing.full_names[0]).device)
 

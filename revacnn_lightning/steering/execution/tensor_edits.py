@@ -19,7 +19,7 @@ from revacnn_lightning.steering.execution.replacement import ChangeRecord, repla
 from revacnn_lightning.steering.execution.tensor_resize import Resize
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.weight_gain import initialize_gain, rescale_gain
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit
 
 __all__ = ["apply_tensor_edit", "revert_tensor_edit", "subtract_change"]
@@ -38,7 +38,7 @@ def apply_tensor_edit(
     Args:
         redo_record: what `revert_tensor_edit` returned, if the edit is redone: its new entries.
     """
-    owner, tensor = find_tensor(model, edit.tensor)
+    owner, tensor = find_owner_and_tensor(model, edit.tensor)
     resize = Resize(edit)
     record: ChangeRecord = {}
     with torch.no_grad():
@@ -100,7 +100,7 @@ def revert_tensor_edit(
     Returns:
         The entries that the edit had added, from which it is redone.
     """
-    _, tensor = find_tensor(model, edit.tensor)
+    _, tensor = find_owner_and_tensor(model, edit.tensor)
     resize = Resize(edit)
     redo_record: ChangeRecord = {"data": resize.new_entries(tensor.detach())}
     with torch.no_grad():
@@ -122,7 +122,7 @@ def revert_tensor_edit(
                 if any(a not in (b, 1) for a, b in zip(state.shape, shape, strict=True)):
                     return state
                 redo_record[key] = resize.new_entries(state)
-                start = entry_ages.unrecorded_initial_value(record, key, start)
+                start = entry_ages.default_for_unrecorded_state(record, key, start)
                 return resize.revert(state, record.get(key, _start_state(resize, old, start)))
 
             optimizer_state.replace_state_tensors(tx, optimizers, tensor, reverted)

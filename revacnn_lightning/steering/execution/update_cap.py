@@ -1,8 +1,8 @@
-"""Caps the updates of young entries at the size of the updates of the grown entries.
+"""Caps the updates of young entries at the size of the updates of the mature entries.
 
-The updates of the grown entries of a parameter shrink while a network learns:
+The updates of the mature entries of a parameter shrink while a network learns:
 the gradients of consecutive batches agree less and less. Those of a new filter agree, so that the
-updates of a fresh parameter would be two to three times those of the grown entries, even with the
+updates of a fresh parameter would be two to three times those of the mature entries, even with the
 damping of `young_cohorts.early_update_damping`.
 """
 
@@ -13,22 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_RATIO", "GrownUpdateMeter", "cap_update_share"]
+__all__ = ["MAX_RATIO", "MatureEntryUpdateMeter", "cap_young_update_share"]
 
-MAX_RATIO = 1.25  # of the mean absolute update of young entries to that of the grown entries
+MAX_RATIO = 1.25  # of the mean absolute update of young entries to that of the mature entries
 
 
-class GrownUpdateMeter:
-    """Measures how far an optimizer step moves the grown entries of a parameter.
+class MatureEntryUpdateMeter:
+    """Measures how far an optimizer step moves the mature entries of a parameter.
 
     Args:
-        grown: a mask of the entries that are grown and train, in the shape of the parameter.
+        is_mature: a mask of the entries that are mature and train, in the shape of the parameter.
     """
 
-    def __init__(self, parameter: Tensor, grown: Tensor) -> None:
+    def __init__(self, parameter: Tensor, is_mature: Tensor) -> None:
         self.parameter = parameter
-        self._count = int(grown.sum())
-        self._grown = grown.to(parameter.device)
+        self._count = int(is_mature.sum())
+        self._mature = is_mature.to(parameter.device)
         self._before = parameter.new_empty(0)
 
     def keep_values_before_step(self) -> None:
@@ -39,26 +39,29 @@ class GrownUpdateMeter:
         """Return the mean absolute change of the last step, on the device.
 
         Entries without a gradient, such as those of dead filters, at most halve it: filters may be
-        added because most others are dead. If no grown entry has a gradient, it is inf or nan.
+        added because most others are dead. If no mature entry has a gradient, it is inf or nan.
         """
         assert self.parameter.grad is not None
-        living = (self._grown & (self.parameter.grad != 0)).sum()
-        change = (self.parameter.detach() - self._before).abs_().masked_fill_(~self._grown, 0)
+        living = (self._mature & (self.parameter.grad != 0)).sum()
+        change = (self.parameter.detach() - self._before).abs_().masked_fill_(~self._mature, 0)
         self._before = self.parameter.new_empty(0)
         return change.sum(dtype=_precise(change)) / (2 * living).clamp(max=self._count)
 
 
-def cap_update_share(share: Any, change: Tensor, grown_update: Tensor) -> Tensor:
-    """Return the share of their change that young entries make, at most ``share``.
+def cap_young_update_share(share: Any, young_change: Tensor, mean_mature_update: Tensor) -> Tensor:
+    """Return the share of their full update that young entries get, at most ``share``.
+
+    With it, they move at most `MAX_RATIO` times as far as the mature entries.
 
     It stays on the device: reading it would wait for the device.
 
     Args:
-        change: the change of the young weights in a full step.
-        grown_update: what `GrownUpdateMeter.mean_update` returned. With inf or nan there is no cap.
+        young_change: the change of the young weights in a full step.
+        mean_mature_update: what `MatureEntryUpdateMeter.mean_update` returned. With inf or
+            nan there is no cap.
     """
-    mean = change.abs().mean(dtype=_precise(change)) * share
-    limit = MAX_RATIO * grown_update
+    mean = young_change.abs().mean(dtype=_precise(young_change)) * share
+    limit = MAX_RATIO * mean_mature_update
     return torch.where(mean > limit, limit / mean, 1.0) * share
 
 

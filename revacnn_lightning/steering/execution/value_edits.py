@@ -15,12 +15,12 @@ from revacnn_lightning.steering.execution.tensor_edits import subtract_change
 from revacnn_lightning.steering.execution.tensor_resize import in_memory_format_of
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.weight_gain import initialize_gain, rescale_gain
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import ONES_OF_NORM, EditPlan, TensorEdit, ValueEdit
 
 __all__ = [
     "apply_value_edit",
-    "copy_random_entries",
+    "copy_random_entries_from_origins",
     "randomly_drawn_indices",
     "redraw_random_entries",
     "revert_value_edit",
@@ -34,15 +34,15 @@ def apply_value_edit(
     optimizers: Sequence[Optimizer],
     initializer: Initializer,
     redo_record: ChangeRecord | None = None,
-    source_model: nn.Module | None = None,
+    origin_model: nn.Module | None = None,
 ) -> ChangeRecord:
     """Change the values. The optimizer state of replaced entries is reset to its start.
 
     Args:
         redo_record: what `revert_value_edit` returned, if the edit is redone: values and state.
-        source_model: the model that the origin of a copy belongs to; None: ``model`` itself.
+        origin_model: the model that the origin of a copy belongs to; None: ``model`` itself.
     """
-    owner, tensor = find_tensor(model, edit.tensor)
+    owner, tensor = find_owner_and_tensor(model, edit.tensor)
     at = torch.tensor(edit.indices, device=tensor.device)
     record: ChangeRecord = {}
     with torch.no_grad():
@@ -52,7 +52,7 @@ def apply_value_edit(
         if redo_record is not None:
             new = _redone_rows(rows, edit, redo_record)
         elif edit.origin and edit.action == "fresh":
-            new = find_tensor(source_model or model, edit.origin)[1].detach().to(data)
+            new = find_owner_and_tensor(origin_model or model, edit.origin)[1].detach().to(data)
             new = new.index_select(edit.dim, at)
         else:
             new = _new_rows(owner, data, rows, edit, at, initializer)
@@ -90,7 +90,7 @@ def revert_value_edit(
     Returns:
         The entries that the undo replaced, from which the edit is redone.
     """
-    _, tensor = find_tensor(model, edit.tensor)
+    _, tensor = find_owner_and_tensor(model, edit.tensor)
     at = torch.tensor(edit.indices, device=tensor.device)
     redo_record: ChangeRecord = {}
     with torch.no_grad():
@@ -108,7 +108,7 @@ def revert_value_edit(
                 indices = at.to(state.device)
                 now = state.index_select(edit.dim, indices)
                 redo_record[key] = now
-                start = entry_ages.unrecorded_initial_value(record, key, start)
+                start = entry_ages.default_for_unrecorded_state(record, key, start)
                 fallback = rows if start is None else torch.full_like(now, start)
                 saved = record.get(key, fallback)
                 return state.clone().index_copy_(edit.dim, indices, saved.to(state))
@@ -143,7 +143,7 @@ def redraw_random_entries(
     initializer: Initializer,
 ) -> None:
     """Draw the random entries of an applied ``"fresh"`` edit again."""
-    owner, tensor = find_tensor(model, edit.tensor)
+    owner, tensor = find_owner_and_tensor(model, edit.tensor)
     at = torch.tensor(randomly_drawn_indices(edit), device=tensor.device)
     with torch.no_grad():
         name = edit.tensor.rpartition(".")[2]
@@ -163,19 +163,19 @@ def _adapt_gains(
         initialize_gain(tx, model, edit.entry_gain, after, edit.dim, edit.new)
 
 
-def copy_random_entries(
-    tx: Transaction, model: nn.Module, plan: EditPlan, source_model: nn.Module
+def copy_random_entries_from_origins(
+    tx: Transaction, model: nn.Module, plan: EditPlan, origin_model: nn.Module
 ) -> None:
     """Give the random entries of every copy the values that those of its origin have.
 
-    ``source_model`` is the model that the origins belong to.
+    ``origin_model`` is the model that the origins belong to.
     """
     edits: list[TensorEdit | ValueEdit] = [*plan.values, *plan.tensors]
     for edit in edits:
         if not edit.origin or not randomly_drawn_indices(edit):
             continue
-        tensor = find_tensor(model, edit.tensor)[1]
-        origin = find_tensor(source_model, edit.origin)[1]
+        tensor = find_owner_and_tensor(model, edit.tensor)[1]
+        origin = find_owner_and_tensor(origin_model, edit.origin)[1]
         with torch.no_grad():
             at = torch.tensor(randomly_drawn_indices(edit))
             rows = origin.detach().index_select(edit.dim, at.to(origin.device)).to(tensor)

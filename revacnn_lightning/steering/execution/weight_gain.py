@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.steering.execution.replacement import ChangeRecord, replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 
 __all__ = ["initialize_gain", "rescale_gain"]
 
@@ -47,7 +47,7 @@ def rescale_gain(
     Raises:
         EditFailedError: nothing but zeros remains of a direction, which then has no norm.
     """
-    parameter = find_tensor(model, gain_name)[1]
+    parameter = find_owner_and_tensor(model, gain_name)[1]
     old = parameter.detach()
     if bool((_norms(direction_after, old) == 0).any()) and not bool(
         (_norms(direction_before, old) == 0).any()
@@ -73,7 +73,7 @@ def initialize_gain(
     new_indices: Sequence[int],
 ) -> None:
     """Set the entries of a gain at ``new_indices`` of ``dim`` to the norms of the direction."""
-    parameter = find_tensor(model, gain_name)[1]
+    parameter = find_owner_and_tensor(model, gain_name)[1]
     old = parameter.detach()
     at = torch.tensor(new_indices, device=old.device)
     reduced = [d for d in range(direction.ndim) if d != dim]

@@ -71,12 +71,12 @@ class YoungCohort:
 
 
 def young_entry_mask(
-    birth_steps: dict[int, Tensor], parameter: Tensor, last_grown: float
+    birth_steps: dict[int, Tensor], parameter: Tensor, last_mature_step: float
 ) -> Tensor:
-    """Return, on the host, which entries were born after the step ``last_grown``."""
+    """Return, on the host, which entries were born after the step ``last_mature_step``."""
     young = torch.zeros(parameter.shape, dtype=torch.bool)
     for steps in birth_steps.values():
-        young |= steps > last_grown
+        young |= steps > last_mature_step
     return young
 
 

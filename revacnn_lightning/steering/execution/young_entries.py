@@ -8,10 +8,10 @@ hundreds of steps, and filters without batch norm die of it.
 Therefore hooks around each optimizer step repeat the step for young entries only, with the
 optimizer's own code, from the same weights, gradients and moments, but with their own step count.
 Other entries keep what the optimizer computed, bit by bit. Once the correction has faded, the
-entries are grown and the hooks are removed.
+entries are mature and the hooks are removed.
 
 The first updates are also damped (`young_cohorts.early_update_damping`), and the updates of young
-entries are on average at most a little larger than those of the grown entries (`update_cap`).
+entries are on average at most a little larger than those of the mature entries (`update_cap`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import entry_ages
-from revacnn_lightning.steering.execution.update_cap import GrownUpdateMeter, cap_update_share
+from revacnn_lightning.steering.execution.update_cap import (
+    MatureEntryUpdateMeter,
+    cap_young_update_share,
+)
 from revacnn_lightning.steering.execution.young_cohorts import (
     YoungCohort,
     cohorts_of,
@@ -41,7 +44,7 @@ __all__ = ["FrozenEntries", "YoungEntryHooks"]
 
 log = logging.getLogger(__name__)
 
-# Entries are grown when their correction differs from that of the others by at most this share.
+# Entries are mature when their correction differs from that of the others by at most this share.
 REMAINING_CORRECTION = 0.01
 MAX_STEPS = 10_000  # for betas so close to 1 that this would take forever
 
@@ -102,8 +105,8 @@ class _YoungSteps:
     def __init__(self, optimizer: Optimizer, frozen: FrozenEntries) -> None:
         self._frozen = frozen
         self._cohorts: list[YoungCohort] | None = None
-        self._grown: dict[Tensor, GrownUpdateMeter] = {}  # of parameters that have any
-        self._steps_left = 0  # until the next entries may be grown
+        self._mature: dict[Tensor, MatureEntryUpdateMeter] = {}  # of parameters that have any
+        self._steps_left = 0  # until the next entries may be mature
         self._before = optimizer.register_step_pre_hook(self._before_step)
         self._after = optimizer.register_step_post_hook(self._after_step)
 
@@ -112,8 +115,8 @@ class _YoungSteps:
         self._after.remove()
 
     def disable_until_refresh(self, optimizer: Optimizer) -> None:
-        """Treat all entries as grown."""
-        self._cohorts, self._grown = [], {}
+        """Treat all entries as mature."""
+        self._cohorts, self._mature = [], {}
         for parameter in entry_ages.parameters_with_young_entries(optimizer):
             entry_ages.forget_birth_steps(optimizer, parameter)
 
@@ -123,17 +126,17 @@ class _YoungSteps:
             self._find_cohorts(optimizer)
         for cohort in self._cohorts or ():
             cohort.load(optimizer.state.get(cohort.parameter, {}))
-        for grown in self._grown.values():
-            grown.keep_values_before_step()
+        for mature in self._mature.values():
+            mature.keep_values_before_step()
 
     @_without_interrupting
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not entry_ages.parameters_with_young_entries(optimizer):
-            # All are grown. This hook itself cannot be removed while the optimizer iterates over
+            # All are mature. This hook itself cannot be removed while the optimizer iterates over
             # its hooks; the next `refresh` does.
             self._before.remove()
-            self._cohorts, self._grown = [], {}
+            self._cohorts, self._mature = [], {}
             return
         cohorts = [c for c in self._cohorts or () if c.is_stepped]
         if cohorts:
@@ -146,20 +149,20 @@ class _YoungSteps:
         before = [cohort.weights.clone() for cohort in cohorts]
         step_cohorts_only(optimizer, cohorts)
         limits = {
-            parameter: self._grown[parameter].mean_update()
+            parameter: self._mature[parameter].mean_update()
             for parameter in dict.fromkeys(cohort.parameter for cohort in cohorts)
-            if parameter in self._grown
+            if parameter in self._mature
         }
         for cohort, weights in zip(cohorts, before, strict=True):
             share = early_update_damping(optimizer.param_groups[cohort.group], cohort.state["step"])
             if cohort.parameter in limits:
                 change = cohort.weights.detach() - weights
-                share = cap_update_share(share, change, limits[cohort.parameter])
+                share = cap_young_update_share(share, change, limits[cohort.parameter])
             cohort.store(optimizer.state[cohort.parameter], weights, share)
 
     def _find_cohorts(self, optimizer: Optimizer) -> None:
         """Group the young entries by age, and remove the hooks if there are none."""
-        self._cohorts, self._grown, self._steps_left = [], {}, MAX_STEPS
+        self._cohorts, self._mature, self._steps_left = [], {}, MAX_STEPS
         for parameter in entry_ages.parameters_with_young_entries(optimizer):
             births = entry_ages.birth_steps_along_dims(optimizer, parameter)
             step = optimizer.state.get(parameter, {}).get("step")
@@ -167,25 +170,27 @@ class _YoungSteps:
             if step is None or number is None or not births:
                 entry_ages.forget_birth_steps(optimizer, parameter)  # its state was replaced
                 continue
-            last_grown = float(step) - _steps_to_grow(optimizer, optimizer.param_groups[number])
-            young = young_entry_mask(births, parameter, last_grown)
+            last_mature_step = float(step) - _steps_to_mature(
+                optimizer, optimizer.param_groups[number]
+            )
+            young = young_entry_mask(births, parameter, last_mature_step)
             if not young.any():
                 entry_ages.forget_birth_steps(optimizer, parameter)
                 continue
-            grown = ~young
+            mature = ~young
             for dim, frozen in self._frozen(parameter):
                 young.index_fill_(dim, frozen.cpu(), False)
-                grown.index_fill_(dim, frozen.cpu(), False)
-            if grown.any():
-                self._grown[parameter] = GrownUpdateMeter(parameter, grown)
+                mature.index_fill_(dim, frozen.cpu(), False)
+            if mature.any():
+                self._mature[parameter] = MatureEntryUpdateMeter(parameter, mature)
             for cohort in cohorts_of(optimizer, parameter, number, young, births):
                 self._cohorts.append(cohort)
-                self._steps_left = min(self._steps_left, int(cohort.born - last_grown))
+                self._steps_left = min(self._steps_left, int(cohort.born - last_mature_step))
 
     def _delay_frozen(self, optimizer: Optimizer) -> None:
         for parameter in entry_ages.parameters_with_young_entries(optimizer):
             for dim, frozen in self._frozen(parameter):
-                entry_ages.delay_birth_steps(optimizer, parameter, dim, frozen.cpu())
+                entry_ages.exclude_step_from_ages(optimizer, parameter, dim, frozen.cpu())
 
 
 def _group_of(optimizer: Optimizer, parameter: Tensor) -> int | None:
@@ -196,7 +201,7 @@ def _group_of(optimizer: Optimizer, parameter: Tensor) -> int | None:
     return None
 
 
-def _steps_to_grow(optimizer: Optimizer, group: dict[str, Any]) -> int:
+def _steps_to_mature(optimizer: Optimizer, group: dict[str, Any]) -> int:
     """Return after how many steps the bias correction of an entry has faded."""
     beta = float(group["alpha"] if "alpha" in group else max(group["betas"]))
     if not 0 < beta < 1:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from revacnn_lightning.steering.holders.copy_evidence import SIMILAR, tensor_similarity
-from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.model_copy import ModelPartCopy
 from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry.module_tree import list_named_modules
@@ -21,7 +21,7 @@ __all__ = ["BufferCopy", "find_parameters_copied_to_buffers"]
 
 
 @dataclass(eq=False)
-class BufferCopy(ModelCopy):
+class BufferCopy(ModelPartCopy):
     """The buffers of a module of the model that are copies of another module's parameters.
 
     Attributes:
@@ -53,31 +53,31 @@ class BufferCopy(ModelCopy):
 
 
 def find_parameters_copied_to_buffers(
-    model: nn.Module, copy_names: Sequence[str]
+    model: nn.Module, skipped_modules: Sequence[str]
 ) -> list[BufferCopy]:
     """Find the parameters that modules of a model keep copies of as buffers, by module.
 
     Args:
-        copy_names: the names of the modules that are copies of others. No copies of these are
+        skipped_modules: the names of the modules that are copies of others. No copies of these are
             searched.
     """
     found = []
     for path, module in list_named_modules(model):
         has_weights = any(b is not None and b.ndim > 1 for b in module._buffers.values())
         if has_weights and not module._parameters:
-            copy = _best_origin(model, path, module, copy_names)
+            copy = _best_origin(model, path, module, skipped_modules)
             if copy is not None:
                 found.append(copy)
     return found
 
 
 def _best_origin(
-    model: nn.Module, path: str, module: nn.Module, copy_names: Sequence[str]
+    model: nn.Module, path: str, module: nn.Module, skipped_modules: Sequence[str]
 ) -> BufferCopy | None:
     best, best_similarity = None, SIMILAR
     for origin, other in model.named_modules():
         if is_inside_module(path, origin) != (origin == "") or any(
-            is_inside_module(origin, c) for c in copy_names
+            is_inside_module(origin, c) for c in skipped_modules
         ):
             continue
         parameters = {n: p for n, p in other.named_parameters() if p.requires_grad and p.ndim > 1}

@@ -10,9 +10,13 @@ from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.buffer_copies import find_parameters_copied_to_buffers
 from revacnn_lightning.steering.holders.copy_evidence import TrainedParameters, UntrainedChanges
-from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelCopy
+from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelPartCopy
 from revacnn_lightning.steering.holders.module_copies import CopySearch, ModuleCopy
-from revacnn_lightning.steering.holders.object_walk import CopyHolder, FoundObject, walk_attributes
+from revacnn_lightning.steering.holders.object_walk import (
+    CopyHolder,
+    FoundTorchObject,
+    walk_held_torch_objects,
+)
 from revacnn_lightning.steering.holders.tensor_copies import find_tensor_copies
 
 __all__ = ["CopiesAndRestrictions", "CopyTracker"]
@@ -22,7 +26,7 @@ __all__ = ["CopiesAndRestrictions", "CopyTracker"]
 class CopiesAndRestrictions:
     """The copies of a model, and the parts of the model that cannot be edited because of one."""
 
-    copies: list[ModelCopy]
+    copies: list[ModelPartCopy]
     restrictions: list[CopyRestriction]
 
     @property
@@ -31,7 +35,7 @@ class CopiesAndRestrictions:
         return [c for c in self.copies if isinstance(c, ModuleCopy) and c.is_registered]
 
     @property
-    def outside(self) -> list[ModelCopy]:
+    def outside(self) -> list[ModelPartCopy]:
         """The copies that are not registered in the model."""
         return [copy for copy in self.copies if not copy.is_registered]
 
@@ -52,7 +56,7 @@ class CopyTracker:
         """Remember the values of untrained modules, to see later which training updates."""
         held = [
             each.value
-            for each in walk_attributes("", self._model)
+            for each in walk_held_torch_objects("", self._model)
             if isinstance(each.value, nn.Module)
         ]
         modules = [module for module in held if module is not self._model]
@@ -79,17 +83,17 @@ class CopyTracker:
         self._values.restart()
 
 
-def _in_optimizers(optimizers: Sequence[Optimizer]) -> list[FoundObject]:
+def _in_optimizers(optimizers: Sequence[Optimizer]) -> list[FoundTorchObject]:
     """Return the tensors that optimizers hold besides parameters and their state."""
     found = []
     for optimizer in optimizers:
         name = type(optimizer).__name__
         found += [
             each
-            for each in walk_attributes(name, optimizer)
+            for each in walk_held_torch_objects(name, optimizer)
             if not isinstance(each.value, Optimizer)
         ]
         for i, group in enumerate(optimizer.param_groups):
             extra = {key: value for key, value in group.items() if key != "params"}
-            found += list(walk_attributes(f"{name}.param_groups[{i}]", extra))
+            found += list(walk_held_torch_objects(f"{name}.param_groups[{i}]", extra))
     return found

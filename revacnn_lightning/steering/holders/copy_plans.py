@@ -14,7 +14,7 @@ import numpy as np
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
-from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelCopy
+from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelPartCopy
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
 from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.planning.context import PlanningContext
@@ -28,7 +28,7 @@ __all__ = [
     "check_not_a_copy",
     "must_edit_copy",
     "plan_for_copy",
-    "plan_with_synced_copies",
+    "sync_copy_edits_with_origins",
 ]
 
 
@@ -36,7 +36,7 @@ def _resized_names(plan: EditPlan) -> list[str]:
     return [e.tensor for e in plan.tensors] + [e.host for e in plan.layers]
 
 
-def must_edit_copy(copy: ModelCopy, plan: EditPlan) -> bool:
+def must_edit_copy(copy: ModelPartCopy, plan: EditPlan) -> bool:
     """Return whether a plan must be performed on a copy, too.
 
     A module that may be no copy is only edited if its sizes must change.
@@ -81,7 +81,7 @@ def why_copy_not_resizable(layer: str, copies: Iterable[ModuleCopy]) -> str:
 
 
 def check_copies_editable(
-    plan: EditPlan, copies: Iterable[ModelCopy], restrictions: Iterable[CopyRestriction]
+    plan: EditPlan, copies: Iterable[ModelPartCopy], restrictions: Iterable[CopyRestriction]
 ) -> None:
     """Check that every copy that a plan must be performed on can be edited.
 
@@ -93,7 +93,7 @@ def check_copies_editable(
     for restriction in restrictions:
         is_edited = any(is_inside_module(name, restriction.origin) for name in names)
         is_removed = any(is_inside_module(restriction.origin, host) for host in removed)
-        if is_removed if restriction.is_needed else is_edited:
+        if is_removed if restriction.only_removal else is_edited:
             raise EditRefusedError(restriction.reason)
     keeps_function = isinstance(plan.request, (requests.AddFilters, requests.InsertLayer))
     for copy in copies:
@@ -104,7 +104,7 @@ def check_copies_editable(
             raise EditRefusedError(reason)
 
 
-def plan_for_copy(plan: EditPlan, copy: ModelCopy) -> EditPlan:
+def plan_for_copy(plan: EditPlan, copy: ModelPartCopy) -> EditPlan:
     """Return the plan for a copy: the changes that concern it, under the names in its root."""
     rename = copy.name_in_copy
     changes: dict[str, Any] = {
@@ -128,7 +128,9 @@ def plan_for_copy(plan: EditPlan, copy: ModelCopy) -> EditPlan:
     return EditPlan(plan.request, plan.title, **changes)
 
 
-def add_copy_edits(context: PlanningContext, plan: EditPlan, copies: Sequence[ModelCopy]) -> None:
+def add_copy_edits(
+    context: PlanningContext, plan: EditPlan, copies: Sequence[ModelPartCopy]
+) -> None:
     """Add the changes of registered copies to a plan, and say which copies are edited along.
 
     Raises:
@@ -171,7 +173,7 @@ def _add_copy(context: PlanningContext, plan: EditPlan, copied: EditPlan) -> Non
     ]
 
 
-def _add_filters(plan: EditPlan, original: EditPlan, copy: ModelCopy) -> None:
+def _add_filters(plan: EditPlan, original: EditPlan, copy: ModelPartCopy) -> None:
     """Add how the filters of a copy move, and what the plan's summary says of them."""
     moved = {move.layer for move in plan.filters}
     moves, changes = [], []
@@ -224,7 +226,7 @@ def _edited_filters(runs: list[tuple[int, int]], new: list[int], size: int) -> l
     return sorted(set(range(size)) - set(order.tolist()))
 
 
-def plan_with_synced_copies(plan: EditPlan) -> EditPlan:
+def sync_copy_edits_with_origins(plan: EditPlan) -> EditPlan:
     """Return the plan with the edits of registered copies equal to those of their origins.
 
     Aligning the columns of consumers with a trace may have moved the entries of origins.

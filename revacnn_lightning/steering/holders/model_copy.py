@@ -8,11 +8,11 @@ from torch import nn
 
 from revacnn_lightning.steering.planning.plan import EditPlan
 
-__all__ = ["CopyRestriction", "ModelCopy"]
+__all__ = ["CopyRestriction", "ModelPartCopy"]
 
 
 @dataclass(eq=False)
-class ModelCopy:
+class ModelPartCopy:
     """Something that holds copies of tensors of the model.
 
     Attributes:
@@ -53,9 +53,9 @@ class ModelCopy:
 class CopyRestriction:
     """A part of the model that cannot be edited because of something that holds a copy of it.
 
-    With ``is_needed``, it can be edited, but not removed.
+    With ``only_removal``, it can be edited, but not removed.
     """
 
     origin: str
     reason: str
-    is_needed: bool = False
+    only_removal: bool = False

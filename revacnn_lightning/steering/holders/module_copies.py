@@ -23,13 +23,14 @@ from functools import cached_property
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from revacnn_lightning.steering.holders import object_walk
 from revacnn_lightning.steering.holders.copy_evidence import (
     SIMILAR,
     TrainedParameters,
     UntrainedChanges,
     weight_similarity,
 )
-from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelCopy
+from revacnn_lightning.steering.holders.model_copy import CopyRestriction, ModelPartCopy
 from revacnn_lightning.steering.holders.module_matching import (
     are_modules_overlapping,
     has_identifying_weights,
@@ -38,7 +39,6 @@ from revacnn_lightning.steering.holders.module_matching import (
     names_by_structure,
     structure_hash,
 )
-from revacnn_lightning.steering.holders.object_walk import CopyHolder, FoundObject, walk_attributes
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry.module_tree import list_named_modules
 
@@ -51,7 +51,7 @@ NAMES_OF_COPIES = ("averag", "ema", "momentum", "shadow", "swa", "target")
 
 
 @dataclass(eq=False)
-class ModuleCopy(ModelCopy):
+class ModuleCopy(ModelPartCopy):
     """A module that is a copy of a part of the model.
 
     Attributes:
@@ -119,7 +119,7 @@ class CopySearch:
         self._modules = dict(list_named_modules(model))
         self._structures: dict[int, int] = {}
         self._known = set(map(id, self._modules.values()))
-        self.found: list[FoundObject] = []  # by the walks, also what are no modules
+        self.found: list[object_walk.FoundTorchObject] = []  # also what are no modules
         self.copies: list[ModuleCopy] = []
         self.restrictions: list[CopyRestriction] = []
 
@@ -128,7 +128,7 @@ class CopySearch:
         """Structure -> the names of the model's modules that have it; most searches need none."""
         return names_by_structure(self._model)
 
-    def run(self, holders: Sequence[CopyHolder]) -> None:
+    def run(self, holders: Sequence[object_walk.CopyHolder]) -> None:
         """Find the copies in the model, in its attributes and in the holders."""
         self._find_declared()
         self._find_in("", self._model, is_trusted=False)
@@ -214,7 +214,7 @@ class CopySearch:
 
     def _find_outside(self, name: str, value: object, *, is_trusted: bool) -> None:
         known = frozenset(self._known - {id(value)})
-        for found in walk_attributes(name, value, known):
+        for found in object_walk.walk_held_torch_objects(name, value, known):
             self.found.append(found)
             module = found.value
             if isinstance(module, nn.Module) and id(module) not in self._known:
@@ -225,7 +225,7 @@ class CopySearch:
                     self._find_in(found.path, module, is_trusted=is_trusted)
                 self._known |= {id(each) for each in module.modules()}
 
-    def _take_pairs(self, holder: CopyHolder) -> None:
+    def _take_pairs(self, holder: object_walk.CopyHolder) -> None:
         """Take the copies that a holder knows."""
         names = {id(module): name for name, module in self._modules.items()}
         for module, copy in holder.pairs:
@@ -234,7 +234,7 @@ class CopySearch:
                 origin = names[id(module)]
                 self._pair(f"{holder.name}'s copy of {origin or 'the model'}", copy, "", origin)
 
-    def _take_needed(self, holder: CopyHolder) -> None:
+    def _take_needed(self, holder: object_walk.CopyHolder) -> None:
         """Note which modules a holder uses."""
         names = {id(module): name for name, module in self._modules.items()}
         for module in holder.needed:
@@ -242,7 +242,7 @@ class CopySearch:
                 name = names[id(module)]
                 reason = f"{holder.name} uses {name}, which therefore cannot be removed"
                 self.restrictions.append(
-                    CopyRestriction(name, f"{reason}; exclude the layer there", is_needed=True)
+                    CopyRestriction(name, f"{reason}; exclude the layer there", only_removal=True)
                 )
 
     def _pair(self, label: str, root: nn.Module, path: str, origin: str) -> None:

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.steering.computed_tensors import hook_attribute_names
 from revacnn_lightning.telemetry.module_tree import list_named_modules
 
-__all__ = ["CopyHolder", "FoundObject", "walk_attributes"]
+__all__ = ["CopyHolder", "FoundTorchObject", "walk_held_torch_objects"]
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class CopyHolder:
 
 
 @dataclass(frozen=True)
-class FoundObject:
+class FoundTorchObject:
     """A module, an optimizer, a tensor or a container of tensors, and where it was found.
 
     ``path`` is written as in Python: ``"Ema.shadow['conv.weight']"``.
@@ -70,9 +70,9 @@ class FoundObject:
     value: object
 
 
-def walk_attributes(
+def walk_held_torch_objects(
     name: str, value: object, skipped_ids: frozenset[int] = frozenset()
-) -> Iterator[FoundObject]:
+) -> Iterator[FoundTorchObject]:
     """Yield the modules, optimizers and tensors that an object holds in its attributes.
 
     Attributes of attributes follow later, as do the entries of containers.
@@ -90,7 +90,7 @@ def walk_attributes(
         seen.add(id(each))
         is_of_tensors = isinstance(each, Tensor) or _is_of_tensors(each)
         if is_of_tensors or isinstance(each, (nn.Module, Optimizer)):
-            yield FoundObject(path, each)
+            yield FoundTorchObject(path, each)
         if is_of_tensors:
             continue
         if depth < MAX_DEPTH:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.steering.holders.object_walk import CopyHolder, walk_attributes
+from revacnn_lightning.steering.holders.object_walk import CopyHolder, walk_held_torch_objects
 
 __all__ = ["all_optimizers", "unwrapped_optimizers"]
 
@@ -42,7 +42,7 @@ def all_optimizers(
     objects: list[tuple[str, object]] = [("optimizer", each) for each in found]
     objects += [("model", model), *((holder.name, holder.value) for holder in holders)]
     for name, value in objects:
-        for each in walk_attributes(name, value):
+        for each in walk_held_torch_objects(name, value):
             if isinstance(each.value, Optimizer):
                 (optimizer,) = unwrapped_optimizers([each.value])
                 if not _is_in(optimizer, found) and _trains_any(optimizer, parameters):

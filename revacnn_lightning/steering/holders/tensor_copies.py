@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.steering.holders.copy_evidence import SIMILAR, tensor_similarity
 from revacnn_lightning.steering.holders.model_copy import CopyRestriction
 from revacnn_lightning.steering.holders.module_copies import ModuleCopy
-from revacnn_lightning.steering.holders.object_walk import FoundObject
+from revacnn_lightning.steering.holders.object_walk import FoundTorchObject
 from revacnn_lightning.steering.holders.tensor_copy import TensorCopy, make_module_tree
 from revacnn_lightning.steering.holders.tensor_listings import TensorListing, TensorListings
 
@@ -37,7 +37,7 @@ class _Search:
         self.copies: list[TensorCopy] = []
         self.restrictions: list[CopyRestriction] = []
 
-    def take(self, found: FoundObject) -> None:
+    def take(self, found: FoundTorchObject) -> None:
         """Note what was found if it is a copy, or a restriction if it cannot be edited."""
         value = found.value
         if isinstance(value, Tensor):
@@ -203,7 +203,7 @@ def _is_part(tensor: Tensor) -> bool:
 
 
 def find_tensor_copies(
-    model: nn.Module, candidates: Iterable[FoundObject], modules: Sequence[ModuleCopy]
+    model: nn.Module, candidates: Iterable[FoundTorchObject], modules: Sequence[ModuleCopy]
 ) -> tuple[list[TensorCopy], list[CopyRestriction]]:
     """Return the copies of tensors among what a walk has found, and why some cannot be edited.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from revacnn_lightning.steering.holders.model_copy import ModelCopy
+from revacnn_lightning.steering.holders.model_copy import ModelPartCopy
 from revacnn_lightning.steering.holders.module_matching import is_inside_module
 from revacnn_lightning.steering.holders.tensor_listings import TensorListing
 from revacnn_lightning.steering.planning.plan import EditPlan
@@ -17,7 +17,7 @@ __all__ = ["TensorCopy", "make_module_tree"]
 
 
 @dataclass(eq=False)
-class TensorCopy(ModelCopy):
+class TensorCopy(ModelPartCopy):
     """Tensors that are copies of tensors of the model.
 
     Attributes:

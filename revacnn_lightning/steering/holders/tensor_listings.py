@@ -67,13 +67,13 @@ class TensorListings:
         by_shapes: shapes -> the listings whose tensors have these shapes, in this order.
     """
 
-    def __init__(self, model: nn.Module, copies: list[str]) -> None:
-        """Collect the listings of every module except those inside ``copies``."""
+    def __init__(self, model: nn.Module, skipped_modules: list[str]) -> None:
+        """Collect the listings of every module except those inside ``skipped_modules``."""
         self.tensors: Named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self.by_scope: dict[str, list[TensorListing]] = defaultdict(list)
         self.by_shapes: dict[tuple[tuple[int, ...], ...], list[TensorListing]] = defaultdict(list)
         for scope, module in model.named_modules():
-            if any(scope == name or scope.startswith(f"{name}.") for name in copies):
+            if any(scope == name or scope.startswith(f"{name}.") for name in skipped_modules):
                 continue
             for kind in ("parameters", "trained", "state"):
                 named = _LISTINGS[kind](module)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.computed_tensors import ComputedTensor, computed_tensors
-from revacnn_lightning.steering.planning.lookup import find_tensor
+from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
 __all__ = ["PlanningContext"]
@@ -61,7 +61,7 @@ class PlanningContext:
         return computed.direction if computed is not None and computed.gain == tensor_name else ""
 
     def _has_entries(self, gain: str, dim: int) -> bool:
-        shape = find_tensor(self.model, gain)[1].shape
+        shape = find_owner_and_tensor(self.model, gain)[1].shape
         return dim < len(shape) and shape[dim] > 1
 
     def is_mask(self, tensor_name: str) -> bool:
@@ -74,7 +74,7 @@ class PlanningContext:
         computed = self.computed.get(tensor_name)
         if computed is not None and tensor_name in computed.vectors:
             return True
-        return type(find_tensor(self.model, tensor_name)[0]).__name__ == SPECTRAL_NORM
+        return type(find_owner_and_tensor(self.model, tensor_name)[0]).__name__ == SPECTRAL_NORM
 
     def count_parameters(self) -> int:
         """Return the number of parameter values of the model."""

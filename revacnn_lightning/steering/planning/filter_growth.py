@@ -13,12 +13,19 @@ from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.equal_parts import choose_balanced_groups
 from revacnn_lightning.steering.planning.index_mapping import (
-    piece_insertion_edit,
-    split_into_pieces,
+    piece_duplication_edit,
+    split_into_adjacent_pieces,
 )
-from revacnn_lightning.steering.planning.lookup import check_filters, find_layer, find_tensor
+from revacnn_lightning.steering.planning.lookup import (
+    check_filters,
+    find_layer,
+    find_owner_and_tensor,
+)
 from revacnn_lightning.steering.planning.plan import ONES_OF_NORM, EditPlan, Fill, TensorEdit
-from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
+from revacnn_lightning.steering.planning.refusals import (
+    check_channels_may_change,
+    check_layer_resizable,
+)
 from revacnn_lightning.steering.planning.resize_plan import (
     can_zeroing_disconnect_channels,
     make_resize_plan,
@@ -82,7 +89,7 @@ def _check_request(context: PlanningContext, request: requests.AddFilters) -> No
         )
     if request.split_from is not None:
         check_filters(conv, request.layer, [request.split_from])
-    check_editable(context, request.layer)
+    check_layer_resizable(context, request.layer)
 
 
 def _groups_to_copy(context: PlanningContext, request: requests.AddFilters) -> list[int]:
@@ -94,7 +101,7 @@ def _groups_to_copy(context: PlanningContext, request: requests.AddFilters) -> l
     channel_groups, layer = context.groups, request.layer
     if request.split_from is not None:
         groups = channel_groups.groups_of_filters(layer, [request.split_from])
-        check_not_fixed(context, layer, groups)
+        check_channels_may_change(context, layer, groups)
         return groups
     filters = channel_groups.filters[layer]
     editable = [
@@ -137,7 +144,7 @@ def _insertions(
                 f"{name} both produces these channels and reads them elsewhere, so a copy cannot "
                 "keep its values in one place and share them in the other; add a filter instead"
             )
-        edit = piece_insertion_edit(name, dim, size, pieces[name, dim], count)
+        edit = piece_duplication_edit(name, dim, size, pieces[name, dim], count)
         edit.fill = _fill(context, name, dim, indices, split=split)
         edits.append(set_weight_norm_gains(context, edit))
     return sort_by_gain_dependency(edits)
@@ -152,7 +159,7 @@ def _pieces(context: PlanningContext, groups: list[int]) -> dict[tuple[str, int]
             map(len, members.values()), default=1
         ) // context.groups.channels_per_norm_group([group])
         for at, indices in members.items():
-            found.setdefault(at, []).extend(split_into_pieces(indices, count))
+            found.setdefault(at, []).extend(split_into_adjacent_pieces(indices, count))
     return found
 
 
@@ -179,7 +186,7 @@ def _fill(
         return "share" if reads else "copy"
     if reads:
         return "zero"
-    owner, tensor = find_tensor(context.model, name)
+    owner, tensor = find_owner_and_tensor(context.model, name)
     attribute = name.rpartition(".")[2]
     if context.is_singular_vector(name):  # the norm stays the same
         return "zero"

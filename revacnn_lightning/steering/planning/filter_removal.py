@@ -15,7 +15,10 @@ from revacnn_lightning.steering.planning.equal_parts import choose_balanced_grou
 from revacnn_lightning.steering.planning.index_mapping import removal_edit
 from revacnn_lightning.steering.planning.lookup import check_filters, find_layer
 from revacnn_lightning.steering.planning.plan import EditPlan, ValueEdit
-from revacnn_lightning.steering.planning.refusals import check_editable, check_not_fixed
+from revacnn_lightning.steering.planning.refusals import (
+    check_channels_may_change,
+    check_layer_resizable,
+)
 from revacnn_lightning.steering.planning.resize_plan import (
     can_zeroing_disconnect_channels,
     make_resize_plan,
@@ -87,9 +90,9 @@ def _removal(
         balanced: whether equal parts may lose filters at other positions than these.
     """
     channel_groups = context.groups
-    check_editable(context, layer)
+    check_layer_resizable(context, layer)
     groups = channel_groups.groups_of_filters(layer, filters)
-    check_not_fixed(context, layer, groups)
+    check_channels_may_change(context, layer, groups)
     found = choose_balanced_groups(channel_groups, groups, layer, filters, -1) if balanced else None
     if found is not None:
         channel_groups, groups = found
@@ -145,7 +148,7 @@ def _column_sums(
     """
     channel_groups = context.groups
     target = channel_groups.groups_of_filters(layer, [keep])
-    check_not_fixed(context, layer, target)
+    check_channels_may_change(context, layer, target)
     source = channel_groups.groups_of_filters(layer, [other])
     if source == target:
         raise EditRefusedError(

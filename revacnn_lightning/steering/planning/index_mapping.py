@@ -21,11 +21,11 @@ from revacnn_lightning.steering.planning.plan import (
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
 __all__ = [
-    "align_consumer_columns",
+    "correct_consumer_columns",
     "duplication_edit",
-    "piece_insertion_edit",
+    "piece_duplication_edit",
     "removal_edit",
-    "split_into_pieces",
+    "split_into_adjacent_pieces",
 ]
 
 
@@ -37,18 +37,18 @@ def removal_edit(tensor_name: str, dim: int, size: int, indices: np.ndarray) -> 
 
 
 def duplication_edit(
-    tensor_name: str, dim: int, size: int, indices: np.ndarray, num_pieces: int, count: int
+    tensor_name: str, dim: int, size: int, indices: np.ndarray, num_pieces: int, copy_count: int
 ) -> TensorEdit:
-    """Return the edit that inserts ``count`` copies of each piece of indices after it.
+    """Return the edit that inserts ``copy_count`` copies of each piece of indices after it.
 
-    The pieces are those of `split_into_pieces`.
+    The pieces are those of `split_into_adjacent_pieces`.
     """
-    return piece_insertion_edit(
-        tensor_name, dim, size, split_into_pieces(indices, num_pieces), count
+    return piece_duplication_edit(
+        tensor_name, dim, size, split_into_adjacent_pieces(indices, num_pieces), copy_count
     )
 
 
-def split_into_pieces(indices: np.ndarray, num_pieces: int) -> list[np.ndarray]:
+def split_into_adjacent_pieces(indices: np.ndarray, num_pieces: int) -> list[np.ndarray]:
     """Split sorted indices into pieces of adjacent indices that belong to one filter each.
 
     A piece has ``len(indices) / num_pieces`` indices, such as the 49 columns of a filter after a
@@ -59,17 +59,17 @@ def split_into_pieces(indices: np.ndarray, num_pieces: int) -> list[np.ndarray]:
     return [run[i : i + length] for run in runs for i in range(0, len(run), length)]
 
 
-def piece_insertion_edit(
-    tensor_name: str, dim: int, size: int, pieces: Sequence[np.ndarray], count: int
+def piece_duplication_edit(
+    tensor_name: str, dim: int, size: int, pieces: Sequence[np.ndarray], copy_count: int
 ) -> TensorEdit:
-    """Return the edit that inserts ``count`` copies of each piece of adjacent indices after it."""
+    """Return the edit that inserts ``copy_count`` copies of each piece after it."""
     order: list[np.ndarray] = []
     new: list[np.ndarray] = []
     done = 0
     for piece in sorted(pieces, key=lambda each: int(each[-1])):
         stop = int(piece[-1]) + 1
-        order += [np.arange(done, stop), np.tile(piece, count)]
-        new += [np.zeros(stop - done, bool), np.ones(count * len(piece), bool)]
+        order += [np.arange(done, stop), np.tile(piece, copy_count)]
+        new += [np.zeros(stop - done, bool), np.ones(copy_count * len(piece), bool)]
         done = stop
     order.append(np.arange(done, size))
     new.append(np.zeros(size - done, bool))
@@ -77,9 +77,9 @@ def piece_insertion_edit(
     return TensorEdit(tensor_name, dim, size, split_into_runs(np.concatenate(order)), positions)
 
 
-def align_consumer_columns(
-    groups_before: ChannelGroups,
-    groups_after: ChannelGroups,
+def correct_consumer_columns(
+    traced_before: ChannelGroups,
+    traced_after: ChannelGroups,
     edits: Sequence[TensorEdit],
     strict: bool = False,
 ) -> list[TensorEdit]:
@@ -88,8 +88,8 @@ def align_consumer_columns(
     The guess is kept for a consumer at which no channel arrives.
 
     Args:
-        groups_before: the trace of the model before the edits.
-        groups_after: the trace of the model resized by ``edits``.
+        traced_before: the trace of the model before the edits.
+        traced_after: the trace of the model resized by ``edits``.
         edits: the edits, with the columns of consumers where the guess puts them.
         strict: whether the guess is not kept where something without labels arrives, such as the
             output of a layer reduced to a single filter. It is for edits whose output is not
@@ -98,11 +98,11 @@ def align_consumer_columns(
     Raises:
         EditFailedError: a channel arrives at a consumer that did not read it before.
     """
-    source, is_new = _origins(groups_before, groups_after, edits)
+    source, is_new = _origins(traced_before, traced_after, edits)
     realigned = []
     for edit in edits:
-        old_arrivals = groups_before.arriving_channels(edit.tensor, edit.dim)
-        arrivals = groups_after.arriving_channels(edit.tensor, edit.dim)
+        old_arrivals = traced_before.arriving_channels(edit.tensor, edit.dim)
+        arrivals = traced_after.arriving_channels(edit.tensor, edit.dim)
         if (
             old_arrivals is None
             or arrivals is None
@@ -119,25 +119,25 @@ def align_consumer_columns(
 
 
 def _origins(
-    groups_before: ChannelGroups, groups_after: ChannelGroups, edits: Sequence[TensorEdit]
+    traced_before: ChannelGroups, traced_after: ChannelGroups, edits: Sequence[TensorEdit]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return, for each channel after the edits, its origin before and whether it is new."""
-    count = len(groups_after.arrival)
+    count = len(traced_after.arrival)
     source, is_new = np.full(count, -1), np.zeros(count, bool)
     by_dimension = {(edit.tensor, edit.dim): edit for edit in edits}
-    for dimension in groups_after.dimensions:
+    for dimension in traced_after.dimensions:
         edit = by_dimension.get((dimension.tensor, dimension.dim))
         here = slice(dimension.start, dimension.stop)
         if edit is None:
             order, new = np.arange(dimension.size), np.zeros(dimension.size, bool)
         else:
             order, new = old_indices_and_new_mask(edit)
-        start = groups_before.start_of(dimension.tensor, dimension.dim)
+        start = traced_before.start_of(dimension.tensor, dimension.dim)
         if start is not None:  # before, the dimension had a single entry
             source[here] = start + order
         is_new[here] = new
     for (start, stop), (old, end) in zip(
-        groups_after.constants, groups_before.constants, strict=False
+        traced_after.constants, traced_before.constants, strict=False
     ):
         if stop - start == end - old:
             source[start:stop] = np.arange(old, end)

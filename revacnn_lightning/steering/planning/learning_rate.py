@@ -21,7 +21,7 @@ from revacnn_lightning.telemetry.unit_layers import (
     own_parameters,
 )
 
-__all__ = ["MAX_FACTOR", "MIN_FACTOR", "NOT_LINEAR", "plan_rate_scaling"]
+__all__ = ["MAX_FACTOR", "MIN_FACTOR", "NOT_LINEAR", "plan_layer_rate_scaling"]
 
 # Below, updates of float32 weights vanish in rounding. Above, the rate of the optimizer is meant.
 MIN_FACTOR, MAX_FACTOR = 1e-6, 100.0
@@ -33,7 +33,9 @@ NOT_LINEAR = {
 }
 
 
-def plan_rate_scaling(context: PlanningContext, request: requests.ScaleLearningRate) -> EditPlan:
+def plan_layer_rate_scaling(
+    context: PlanningContext, request: requests.ScaleLearningRate
+) -> EditPlan:
     """Plan scaling the learning rate of a layer, and of layers that share parameters with it."""
     layer, factor = request.layer, request.factor
     scaled = find_layer(context.model, layer)

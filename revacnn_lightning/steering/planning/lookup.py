@@ -10,7 +10,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.telemetry.conv import stored_tensor
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
-__all__ = ["check_filters", "find_layer", "find_module", "find_tensor"]
+__all__ = ["check_filters", "find_layer", "find_module", "find_owner_and_tensor"]
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:
@@ -57,7 +57,7 @@ def check_filters(conv: UnitLayer, layer: str, filters: Sequence[int]) -> None:
         raise EditRefusedError(f"a filter of {layer} is listed twice in {list(filters)}")
 
 
-def find_tensor(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
+def find_owner_and_tensor(model: nn.Module, name: str) -> tuple[nn.Module, Tensor]:
     """Return the parameter or buffer of this name and the module that owns it."""
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.context import PlanningContext
-from revacnn_lightning.steering.planning.lookup import find_layer, find_tensor
+from revacnn_lightning.steering.planning.lookup import find_layer, find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import ValueEdit
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, input_count
 
@@ -73,7 +73,7 @@ def _check_plain(context: PlanningContext, name: str) -> None:
     Raises:
         EditRefusedError: they cannot: the weight is computed, or holds frozen filters.
     """
-    owner, _ = find_tensor(context.model, name)
+    owner, _ = find_owner_and_tensor(context.model, name)
     reader, _, own_name = name.rpartition(".")
     if own_name != "weight" or not isinstance(owner, UnitLayer):
         raise EditRefusedError(f"{name}, which reads them, is not the weight of a conv or linear")

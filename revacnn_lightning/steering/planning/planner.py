@@ -18,7 +18,7 @@ from revacnn_lightning.steering.planning.layer_changes import (
     plan_layer_insertion,
     plan_layer_removal,
 )
-from revacnn_lightning.steering.planning.learning_rate import plan_rate_scaling
+from revacnn_lightning.steering.planning.learning_rate import plan_layer_rate_scaling
 from revacnn_lightning.steering.planning.macs import count_macs, count_macs_after
 from revacnn_lightning.steering.planning.plan import EditPlan
 
@@ -32,7 +32,7 @@ _PLANNERS: dict[type, Callable[[PlanningContext, Any], EditPlan]] = {
     requests.RemoveLayer: plan_layer_removal,
     requests.Freeze: plan_freezing,
     requests.Unfreeze: plan_unfreezing,
-    requests.ScaleLearningRate: plan_rate_scaling,
+    requests.ScaleLearningRate: plan_layer_rate_scaling,
     requests.Reinitialize: plan_reinitialization,
     requests.SetFilter: plan_weighted_mean,
 }

@@ -8,10 +8,10 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 
-__all__ = ["check_editable", "check_not_fixed", "why_not_editable"]
+__all__ = ["check_channels_may_change", "check_layer_resizable", "why_layer_not_resizable"]
 
 
-def why_not_editable(channel_groups: ChannelGroups, layer: str) -> str:
+def why_layer_not_resizable(channel_groups: ChannelGroups, layer: str) -> str:
     """Return why no filter of this layer can be added or removed; "" if some can."""
     if layer in channel_groups.untraced:
         return _why_untraced(channel_groups, layer)
@@ -35,18 +35,18 @@ def _why_untraced(channel_groups: ChannelGroups, layer: str) -> str:
     )
 
 
-def check_editable(context: PlanningContext, layer: str) -> None:
+def check_layer_resizable(context: PlanningContext, layer: str) -> None:
     """Check that some filter of the layer can be added or removed.
 
     Raises:
         EditRefusedError: no filter can.
     """
-    reason = why_not_editable(context.groups, layer)
+    reason = why_layer_not_resizable(context.groups, layer)
     if reason:
         raise EditRefusedError(reason)
 
 
-def check_not_fixed(context: PlanningContext, layer: str, groups: Sequence[int]) -> None:
+def check_channels_may_change(context: PlanningContext, layer: str, groups: Sequence[int]) -> None:
     """Check that these channel groups, of filters of ``layer``, may be edited.
 
     Raises:

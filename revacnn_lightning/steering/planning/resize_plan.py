@@ -12,7 +12,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.equal_parts import dividing_module_names
-from revacnn_lightning.steering.planning.lookup import find_layer, find_tensor
+from revacnn_lightning.steering.planning.lookup import find_layer, find_owner_and_tensor
 from revacnn_lightning.steering.planning.optimizer_support import (
     inexact_resize_notes,
     why_state_not_resizable,
@@ -57,7 +57,7 @@ def make_resize_plan(
         EditRefusedError: an optimizer's state cannot be resized, or a layer that may read the
             filters runs in other batches only.
     """
-    tensors = {edit.tensor: find_tensor(context.model, edit.tensor)[1] for edit in edits}
+    tensors = {edit.tensor: find_owner_and_tensor(context.model, edit.tensor)[1] for edit in edits}
     problem = why_state_not_resizable(context.optimizers, tensors)
     if problem:
         raise EditRefusedError(problem)
@@ -143,7 +143,7 @@ def parameter_count_change(model: nn.Module, edits: Sequence[TensorEdit]) -> int
     """Return by how many values the parameters grow (negative: shrink)."""
     growth = 0
     for name in {edit.tensor for edit in edits}:
-        tensor = find_tensor(model, name)[1]
+        tensor = find_owner_and_tensor(model, name)[1]
         if isinstance(tensor, nn.Parameter):
             shape = list(tensor.shape)
             for edit in edits:

@@ -12,7 +12,11 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import messages, requests
 from revacnn_lightning.steering.planning.context import PlanningContext
 from revacnn_lightning.steering.planning.filter_growth import growth_title, plan_growth
-from revacnn_lightning.steering.planning.lookup import check_filters, find_layer, find_tensor
+from revacnn_lightning.steering.planning.lookup import (
+    check_filters,
+    find_layer,
+    find_owner_and_tensor,
+)
 from revacnn_lightning.steering.planning.optimizer_support import why_state_not_resizable
 from revacnn_lightning.steering.planning.plan import (
     EditPlan,
@@ -21,7 +25,7 @@ from revacnn_lightning.steering.planning.plan import (
     old_indices_and_new_mask,
     split_into_runs,
 )
-from revacnn_lightning.steering.planning.refusals import why_not_editable
+from revacnn_lightning.steering.planning.refusals import why_layer_not_resizable
 from revacnn_lightning.steering.planning.resize_plan import parameter_count_change
 from revacnn_lightning.steering.planning.unused_layers import untraced_consumers
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
@@ -57,7 +61,7 @@ def plan_single_growth(
         with trace_widened(context.model, layer, probe) as groups:
             plan = _plan_widened(replace(context, groups=groups), request)
     except ForwardFailedError as error:
-        reason = why_not_editable(context.groups, layer)
+        reason = why_layer_not_resizable(context.groups, layer)
         raise EditRefusedError(f"{reason}; with more filters, {error}") from error
     _check(context, plan)
     plan.parameters_before = context.count_parameters()
@@ -71,7 +75,9 @@ def _plan_widened(context: PlanningContext, request: requests.AddFilters) -> Edi
     """Return the plan without the extra filters, which the model of ``context`` has."""
     groups, layer = context.groups, request.layer
     if layer not in groups.filters:
-        raise EditRefusedError(why_not_editable(groups, layer) or f"{layer} cannot be traced")
+        raise EditRefusedError(
+            why_layer_not_resizable(groups, layer) or f"{layer} cannot be traced"
+        )
     extra = groups.groups_of_filters(layer, range(EXTRA_FILTERS))
     own = groups.groups_of_filters(layer, [EXTRA_FILTERS])
     if set(own) & set(extra):
@@ -126,7 +132,9 @@ def _check(context: PlanningContext, plan: EditPlan) -> None:
         EditRefusedError: an optimizer's state cannot be resized, or a layer that no forward ran may
             read the filters.
     """
-    tensors = {edit.tensor: find_tensor(context.model, edit.tensor)[1] for edit in plan.tensors}
+    tensors = {
+        edit.tensor: find_owner_and_tensor(context.model, edit.tensor)[1] for edit in plan.tensors
+    }
     problem = why_state_not_resizable(context.optimizers, tensors)
     if problem:
         raise EditRefusedError(problem)

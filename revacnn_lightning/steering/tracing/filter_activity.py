@@ -10,10 +10,10 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.records import TensorDimension
 
-__all__ = ["NewFilterActivity"]
+__all__ = ["ZeroNewFilterDetector"]
 
 
-class NewFilterActivity:
+class ZeroNewFilterDetector:
     """Records which new filters are zero wherever later layers read them.
 
     A sum of convs has one filter of each at a position, and consumers read the label of one of

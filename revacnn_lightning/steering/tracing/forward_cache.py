@@ -7,10 +7,10 @@ from torch import nn
 from revacnn_lightning.steering.tracing.reused_outputs import ReusedOutputs
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 
-__all__ = ["ForwardCache"]
+__all__ = ["EditForwardCache"]
 
 
-class ForwardCache:
+class EditForwardCache:
     """Caches a model's objects and the outputs of its operations for all forwards of one edit.
 
     Keep it no longer than an edit: it refers to all that the model refers to, and training changes

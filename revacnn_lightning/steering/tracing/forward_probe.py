@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.double_precision import DoublePrecisionMode
-from revacnn_lightning.steering.tracing.forward_cache import ForwardCache
+from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.tracer import Run, Tracer
 from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
@@ -27,12 +27,12 @@ from revacnn_lightning.telemetry.inspection.written_tensors import written_tenso
 
 __all__ = [
     "ForwardFailedError",
-    "ForwardOutput",
     "ForwardProbe",
+    "ReplayedStepOutput",
     "eager_code",
-    "evaluate",
+    "evaluate_first_forward",
     "run_forward",
-    "trace",
+    "trace_channel_groups",
 ]
 
 
@@ -51,17 +51,17 @@ class ForwardFailedError(SteeringError):
 
 
 @dataclass
-class ForwardOutput:
-    """What a forward returns if it is not one call of the model.
+class ReplayedStepOutput:
+    """What a replayed step returns: a forward that is not one call of the model.
 
     Attributes:
         tensors: the output of the forward.
-        fixed: other tensors whose shape must not change, each with a reason that continues "these
-            filters ...".
+        fixed_shape_tensors: other tensors whose shape must not change, each with a reason that
+            continues "these filters ...".
     """
 
     tensors: list[Tensor]
-    fixed: list[tuple[Tensor, str]]
+    fixed_shape_tensors: list[tuple[Tensor, str]]
 
 
 @dataclass
@@ -81,11 +81,11 @@ class ForwardProbe:
     forwards: Sequence[Callable[[], Any]]
     samples: int = 1
     hint: str = ""
-    shared: ForwardCache | None = None
+    shared: EditForwardCache | None = None
     norms: NormsByLayer | None = None
 
 
-def trace(
+def trace_channel_groups(
     model: nn.Module,
     probe: ForwardProbe,
     new_filters: Sequence[tuple[str, int, int]] = (),
@@ -143,8 +143,8 @@ def _trace_once(
                         raise
                     log.debug("A forward does not run in evaluation mode", exc_info=True)
                     continue
-                if isinstance(output, ForwardOutput):
-                    for tensor, reason in output.fixed:
+                if isinstance(output, ReplayedStepOutput):
+                    for tensor, reason in output.fixed_shape_tensors:
                         tracer.trace.fix_tensor(tensor, reason)
                 tracer.trace.fix_outputs(output, _tensors_in)
 
@@ -194,7 +194,7 @@ class _Observed(NoCompileDispatchMode):
         return self._run(func, args, kwargs or {})
 
 
-def evaluate(
+def evaluate_first_forward(
     model: nn.Module,
     probe: ForwardProbe,
     *,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.steering.computed_tensors import computed_tensors
-from revacnn_lightning.steering.tracing.filter_activity import NewFilterActivity
+from revacnn_lightning.steering.tracing.filter_activity import ZeroNewFilterDetector
 from revacnn_lightning.steering.tracing.labels import (
     Label,
     count_runs,
@@ -96,7 +96,7 @@ class Trace:
         self._apply_computations(model)
         self._couple_embeddings(model)
         self._produced = np.zeros(self.channel_count, bool)
-        self.activity = NewFilterActivity(new_filters, self.dimensions, self.channel_count)
+        self.activity = ZeroNewFilterDetector(new_filters, self.dimensions, self.channel_count)
 
     def _label_model(self, model: nn.Module) -> None:
         layers = dict(named_unit_layers(model))

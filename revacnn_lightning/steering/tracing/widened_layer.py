@@ -21,7 +21,7 @@ from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
     ForwardProbe,
-    trace,
+    trace_channel_groups,
 )
 from revacnn_lightning.steering.tracing.raising_module import raising_module_name
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
@@ -68,7 +68,7 @@ def _trace(model: nn.Module, probe: ForwardProbe) -> ChannelGroups:
 
         handle = register_module_forward_pre_hook(record)
         try:
-            return trace(model, probe)
+            return trace_channel_groups(model, probe)
         except ForwardFailedError as error:
             name = raising_module_name(model, error)
             if name not in called or not _fit(modules[name], called[name]):

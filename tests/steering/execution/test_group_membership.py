@@ -8,14 +8,14 @@ from torch import nn
 
 from revacnn_lightning import EditFailedError, InsertLayer
 from revacnn_lightning.steering import Editor
-from revacnn_lightning.steering.execution.group_membership import ParamGroupMembership
+from revacnn_lightning.steering.execution.group_membership import ParamGroupMembershipCheck
 from tests.steering.nets import Plain, build, checksum, probe_of
 
 
-def membership() -> tuple[nn.Module, torch.optim.Optimizer, ParamGroupMembership]:
+def membership() -> tuple[nn.Module, torch.optim.Optimizer, ParamGroupMembershipCheck]:
     model = build(Plain)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    return model, optimizer, ParamGroupMembership(model, [optimizer])
+    return model, optimizer, ParamGroupMembershipCheck(model, [optimizer])
 
 
 def test_a_new_parameter_in_no_group_fails() -> None:
@@ -36,7 +36,7 @@ def test_a_new_parameter_in_no_group_fails() -> None:
 
 def test_a_new_parameter_of_a_network_that_no_optimizer_trains_needs_no_group() -> None:
     model = nn.ModuleDict({"online": nn.Conv2d(1, 2, 3), "target": nn.Conv2d(1, 2, 3)})
-    groups = ParamGroupMembership(model, [torch.optim.SGD(model["online"].parameters(), 0.1)])
+    groups = ParamGroupMembershipCheck(model, [torch.optim.SGD(model["online"].parameters(), 0.1)])
     model["target"].block = nn.Conv2d(2, 2, 1)
     groups.check()
     model["online"].block = nn.Conv2d(2, 2, 1)

@@ -1,4 +1,4 @@
-"""Young entries move on average at most 1.25 times as far as the grown entries beside them."""
+"""Young entries move on average at most 1.25 times as far as the mature entries beside them."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_new_filters_among_dead_ones_train(dead: int) -> None:
         assert float(new) > 1e-3 if dead == OLD else float(new / old) > 0.3
 
 
-def test_a_parameter_without_grown_entries_is_not_capped() -> None:
-    """Neither are filters that are grown themselves."""
+def test_a_parameter_without_mature_entries_is_not_capped() -> None:
+    """Neither are filters that are mature themselves."""
     model, optimizer, editor = grown_by_two("Adam", {})
     editor.apply(requests.Reinitialize("conv1", list(range(OLD))), nets.probe_of(model))
     model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
@@ -127,12 +127,12 @@ def test_a_parameter_without_grown_entries_is_not_capped() -> None:
 @pytest.mark.parametrize("share", [0.5, torch.tensor(0.5)], ids=["host", "device"])
 def test_the_share_is_never_increased(share: Any) -> None:
     change = torch.tensor([2.0, -6.0])  # 2 on average with a share of 0.5
-    for grown_update, expected in ((0.8, 0.25), (1.7, 0.5), (9.0, 0.5), (float("nan"), 0.5)):
-        capped = update_cap.cap_update_share(share, change, torch.tensor(grown_update))
+    for mean_mature_update, expected in ((0.8, 0.25), (1.7, 0.5), (9.0, 0.5), (float("nan"), 0.5)):
+        capped = update_cap.cap_young_update_share(share, change, torch.tensor(mean_mature_update))
         assert float(capped) == expected
 
 
-def test_the_cap_ends_when_the_filters_are_grown() -> None:
+def test_the_cap_ends_when_the_filters_are_mature() -> None:
     model, optimizer, _ = grown_by_two("Adam", {"betas": (0.5, 0.5)})
     for _ in range(9):
         step(model, optimizer, slice(OLD), slice(OLD, None))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from revacnn_lightning.steering.holders.object_walk import walk_attributes
+from revacnn_lightning.steering.holders.object_walk import walk_held_torch_objects
 
 
 class Plain:
@@ -41,7 +41,7 @@ class Dangerous:
 
 
 def paths(value: object) -> dict[str, object]:
-    return {found.path: found.value for found in walk_attributes("x", value)}
+    return {found.path: found.value for found in walk_held_torch_objects("x", value)}
 
 
 def test_modules_optimizers_and_tensors_are_found_where_they_are() -> None:
@@ -87,5 +87,5 @@ def test_a_container_that_another_thread_changes_ends_no_walk():
 
     holder["busy"] = Busy()
     holder["other"] = nn.Linear(3, 3)
-    found = [each.path for each in walk_attributes("callback", Plain(held=holder))]
+    found = [each.path for each in walk_held_torch_objects("callback", Plain(held=holder))]
     assert found == ["callback.held['net']", "callback.held['other']"]

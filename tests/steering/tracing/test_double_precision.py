@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from revacnn_lightning.steering import ForwardProbe
-from revacnn_lightning.steering.tracing.forward_probe import evaluate
+from revacnn_lightning.steering.tracing.forward_probe import evaluate_first_forward
 from tests.steering import nets
 
 
@@ -63,7 +63,7 @@ def test_it_equals_the_double_precision_model(kind: type[nn.Module]) -> None:
         else:
             expected = double.eval()(x.double())
     before = nets.checksum(single)
-    (found,) = evaluate(single, ForwardProbe([partial(single, x)]), double=True)
+    (found,) = evaluate_first_forward(single, ForwardProbe([partial(single, x)]), double=True)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
     assert nets.checksum(single) == before
@@ -72,6 +72,8 @@ def test_it_equals_the_double_precision_model(kind: type[nn.Module]) -> None:
 def test_noise_perturbs_weights_and_images() -> None:
     model = nets.build(nets.Plain).float()
     probe = ForwardProbe([partial(model, nets.images().float())])
-    exact, noisy = (evaluate(model, probe, double=True, noise=n)[0] for n in (0.0, 1e-10))
+    exact, noisy = (
+        evaluate_first_forward(model, probe, double=True, noise=n)[0] for n in (0.0, 1e-10)
+    )
     change = ((exact - noisy).abs().max() / exact.abs().max()).item()
     assert 1e-12 < change < 1e-8

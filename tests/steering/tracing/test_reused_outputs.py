@@ -17,8 +17,11 @@ from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.tracing import compared_calls, reused_outputs
-from revacnn_lightning.steering.tracing.forward_cache import ForwardCache
-from revacnn_lightning.steering.tracing.forward_probe import evaluate, trace
+from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
+from revacnn_lightning.steering.tracing.forward_probe import (
+    evaluate_first_forward,
+    trace_channel_groups,
+)
 from tests.steering import nets
 
 
@@ -43,7 +46,7 @@ def poolings_computed(run: Callable[[], object]) -> int:
 
 
 def shared_probe(model: nn.Module) -> ForwardProbe:
-    return replace(nets.probe_of(model), shared=ForwardCache())
+    return replace(nets.probe_of(model), shared=EditForwardCache())
 
 
 class Chain(nn.Module):
@@ -72,12 +75,12 @@ def change_weight(conv: nn.Conv2d) -> None:
 def test_only_what_follows_a_changed_layer_is_computed_again() -> None:
     model = chain()
     probe = shared_probe(model)
-    assert convs_computed(lambda: evaluate(model, probe)) == 3
-    assert convs_computed(lambda: evaluate(model, probe)) == 0
+    assert convs_computed(lambda: evaluate_first_forward(model, probe)) == 3
+    assert convs_computed(lambda: evaluate_first_forward(model, probe)) == 0
     change_weight(model.convs[1])
     outputs: list[list[Tensor]] = []
-    assert convs_computed(lambda: outputs.append(evaluate(model, probe))) == 2
-    alone = evaluate(model, nets.probe_of(model))
+    assert convs_computed(lambda: outputs.append(evaluate_first_forward(model, probe))) == 2
+    alone = evaluate_first_forward(model, nets.probe_of(model))
     assert torch.equal(outputs[0][0], alone[0])
 
 
@@ -85,33 +88,39 @@ def test_the_last_forward_keeps_nothing() -> None:
     model = chain()
     probe = shared_probe(model)
     assert probe.shared is not None
-    evaluate(model, probe)
+    evaluate_first_forward(model, probe)
     change_weight(model.convs[1])
     kept = probe.shared.outputs._bytes
     outputs: list[list[Tensor]] = []
-    assert convs_computed(lambda: outputs.append(evaluate(model, probe, is_last=True))) == 2
+    assert (
+        convs_computed(lambda: outputs.append(evaluate_first_forward(model, probe, is_last=True)))
+        == 2
+    )
     assert probe.shared.outputs._bytes == kept
-    assert torch.equal(outputs[0][0], evaluate(model, nets.probe_of(model))[0])
+    assert torch.equal(outputs[0][0], evaluate_first_forward(model, nets.probe_of(model))[0])
 
 
 def test_the_last_forward_reuses_what_is_equal_behind_a_change() -> None:
     model = chain(lambda x: F.relu(x.clone().mul_(1)))
     probe = shared_probe(model)
-    expected = evaluate(model, probe)
+    expected = evaluate_first_forward(model, probe)
     replace_data(Transaction(), model.convs[0].weight, model.convs[0].weight.detach().clone(), None)
     outputs: list[list[Tensor]] = []
-    assert convs_computed(lambda: outputs.append(evaluate(model, probe, is_last=True))) <= 1
+    assert (
+        convs_computed(lambda: outputs.append(evaluate_first_forward(model, probe, is_last=True)))
+        <= 1
+    )
     assert torch.equal(outputs[0][0], expected[0])
 
 
 def test_a_pooling_of_equal_maps_is_computed_once() -> None:
     model = chain(lambda x: F.max_pool2d(x, 2, stride=1))
     probe = shared_probe(model)
-    assert poolings_computed(lambda: evaluate(model, probe)) == 3
+    assert poolings_computed(lambda: evaluate_first_forward(model, probe)) == 3
     change_weight(model.convs[1])
     outputs: list[list[Tensor]] = []
-    assert poolings_computed(lambda: outputs.append(evaluate(model, probe))) == 2
-    assert torch.equal(outputs[0][0], evaluate(model, nets.probe_of(model))[0])
+    assert poolings_computed(lambda: outputs.append(evaluate_first_forward(model, probe))) == 2
+    assert torch.equal(outputs[0][0], evaluate_first_forward(model, nets.probe_of(model))[0])
 
 
 def test_the_maxima_and_their_positions_are_those_of_the_pooling() -> None:
@@ -120,10 +129,10 @@ def test_the_maxima_and_their_positions_are_those_of_the_pooling() -> None:
         return F.max_unpool2d(values, positions, 2, output_size=x.shape[-2:])
 
     model = chain(between)
-    probe, expected = shared_probe(model), evaluate(model, nets.probe_of(model))
+    probe, expected = shared_probe(model), evaluate_first_forward(model, nets.probe_of(model))
     for _ in range(3):
-        assert torch.equal(evaluate(model, probe)[0], expected[0])
-    assert poolings_computed(lambda: evaluate(model, probe)) == 0
+        assert torch.equal(evaluate_first_forward(model, probe)[0], expected[0])
+    assert poolings_computed(lambda: evaluate_first_forward(model, probe)) == 0
 
 
 def test_a_trace_pools_maps_whose_values_have_changed() -> None:
@@ -135,11 +144,11 @@ def test_a_trace_pools_maps_whose_values_have_changed() -> None:
         outputs.append(model(images))
         return outputs[-1]
 
-    probe = ForwardProbe([forward], shared=ForwardCache())
-    evaluate(model, probe)
+    probe = ForwardProbe([forward], shared=EditForwardCache())
+    evaluate_first_forward(model, probe)
     for conv in model.convs:  # at another address, so that they are computed
         change_weight(conv)
-    trace(model, probe)
+    trace_channel_groups(model, probe)
     with torch.no_grad():
         torch.testing.assert_close(outputs[-1].detach(), model(images), rtol=0, atol=0)
 
@@ -147,10 +156,13 @@ def test_a_trace_pools_maps_whose_values_have_changed() -> None:
 def test_a_weight_changed_in_place_is_read_again() -> None:
     model = chain()
     probe = shared_probe(model)
-    evaluate(model, probe)
+    evaluate_first_forward(model, probe)
     with torch.no_grad():
         model.convs[0].weight.mul_(2)
-    assert torch.equal(evaluate(model, probe)[0], evaluate(model, nets.probe_of(model))[0])
+    assert torch.equal(
+        evaluate_first_forward(model, probe)[0],
+        evaluate_first_forward(model, nets.probe_of(model))[0],
+    )
 
 
 def test_outputs_that_the_model_overwrites_are_kept_as_they_were() -> None:
@@ -158,10 +170,10 @@ def test_outputs_that_the_model_overwrites_are_kept_as_they_were() -> None:
         return x.data.add_(1).relu_()
 
     model = chain(overwrite)
-    probe, expected = shared_probe(model), evaluate(model, nets.probe_of(model))
+    probe, expected = shared_probe(model), evaluate_first_forward(model, nets.probe_of(model))
     for _ in range(3):
-        assert torch.equal(evaluate(model, probe)[0], expected[0])
-    assert convs_computed(lambda: evaluate(model, probe)) == 0
+        assert torch.equal(evaluate_first_forward(model, probe)[0], expected[0])
+    assert convs_computed(lambda: evaluate_first_forward(model, probe)) == 0
 
 
 def test_inputs_that_the_model_overwrites_are_kept_as_they_were() -> None:
@@ -178,17 +190,17 @@ def test_inputs_that_the_model_overwrites_are_kept_as_they_were() -> None:
 
     torch.manual_seed(0)
     model = Overwriting().double().train()
-    probe, expected = shared_probe(model), evaluate(model, nets.probe_of(model))
+    probe, expected = shared_probe(model), evaluate_first_forward(model, nets.probe_of(model))
     for _ in range(3):
-        assert torch.equal(evaluate(model, probe)[0], expected[0])
-    assert convs_computed(lambda: evaluate(model, probe)) == 0
+        assert torch.equal(evaluate_first_forward(model, probe)[0], expected[0])
+    assert convs_computed(lambda: evaluate_first_forward(model, probe)) == 0
 
 
 def test_a_different_input_is_computed() -> None:
     model, factors = chain(), iter([1.0, 2.0])
     images = nets.images()
-    probe = ForwardProbe([lambda: model(images * next(factors))], shared=ForwardCache())
-    first, second = evaluate(model, probe), evaluate(model, probe)
+    probe = ForwardProbe([lambda: model(images * next(factors))], shared=EditForwardCache())
+    first, second = evaluate_first_forward(model, probe), evaluate_first_forward(model, probe)
     with torch.no_grad():
         torch.testing.assert_close(second[0], model.eval()(images * 2), rtol=0, atol=0)
     assert not torch.equal(first[0], second[0])
@@ -197,12 +209,12 @@ def test_a_different_input_is_computed() -> None:
 def test_a_trace_computes_the_convs_whose_shapes_have_changed() -> None:
     model = chain()
     probe = shared_probe(model)
-    evaluate(model, probe)
-    assert convs_computed(lambda: trace(model, probe)) == 0
+    evaluate_first_forward(model, probe)
+    assert convs_computed(lambda: trace_channel_groups(model, probe)) == 0
     wider = torch.randn(4, 3, 3, 3, dtype=torch.float64)
     model.convs[2] = nn.Conv2d(3, 4, 3, padding=1).double()
     replace_data(Transaction(), model.convs[2].weight, wider, None)
-    assert convs_computed(lambda: trace(model, probe)) == 1
+    assert convs_computed(lambda: trace_channel_groups(model, probe)) == 1
 
 
 def test_a_forward_with_gradients_reuses_nothing() -> None:
@@ -215,8 +227,8 @@ def test_a_forward_with_gradients_reuses_nothing() -> None:
             (gradient,) = torch.autograd.grad(output.sum(), model.convs[0].weight)
         return gradient
 
-    probe = ForwardProbe([with_gradients], shared=ForwardCache())
-    first, second = evaluate(model, probe), evaluate(model, probe)
+    probe = ForwardProbe([with_gradients], shared=EditForwardCache())
+    first, second = evaluate_first_forward(model, probe), evaluate_first_forward(model, probe)
     assert torch.equal(first[0], second[0])
     assert first[0].any()
 
@@ -227,9 +239,9 @@ def test_cheap_calls_with_new_arguments_are_computed_without_comparing_them(
     monkeypatch.undo()
     model = chain()
     # A copy of the images has unknown contents.
-    probe = ForwardProbe([lambda: model(nets.images().clone())], shared=ForwardCache())
+    probe = ForwardProbe([lambda: model(nets.images().clone())], shared=EditForwardCache())
     for _ in range(2):
-        assert convs_computed(lambda: evaluate(model, probe)) == 3
+        assert convs_computed(lambda: evaluate_first_forward(model, probe)) == 3
 
 
 # ------------------------------------------------- cheap operations, by what their arguments are
@@ -283,13 +295,13 @@ def test_a_forward_of_the_same_network_computes_nothing_again() -> None:
     model = normed(F.silu)
     probe = shared_probe(model)
     with torch.no_grad():
-        evaluate(model, probe)
+        evaluate_first_forward(model, probe)
     operations = ["_convolution", "native_batch_norm", "silu"]
     if counts_answered_calls():
         del operations[1:]
-    assert computed(lambda: evaluate(model, probe), *operations)[0] == 0
-    kernels = computed(lambda: evaluate(model, probe), *operations)
-    alone = computed(lambda: evaluate(model, nets.probe_of(model)), *operations)
+    assert computed(lambda: evaluate_first_forward(model, probe), *operations)[0] == 0
+    kernels = computed(lambda: evaluate_first_forward(model, probe), *operations)
+    alone = computed(lambda: evaluate_first_forward(model, nets.probe_of(model)), *operations)
     assert all(now < before for now, before in zip(kernels, alone, strict=True))
 
 
@@ -371,22 +383,22 @@ def test_shared_forwards_return_what_single_ones_do(
     probe, alone = shared_probe(model), nets.probe_of(model)
     for step in range(4):
         if step == 2:
-            trace(model, probe)
+            trace_channel_groups(model, probe)
         if step == 3:
             change_weight(model.conv)
         torch.manual_seed(1)
-        found = evaluate(model, probe)
+        found = evaluate_first_forward(model, probe)
         torch.manual_seed(1)
-        assert torch.equal(found[0], evaluate(model, alone)[0])
+        assert torch.equal(found[0], evaluate_first_forward(model, alone)[0])
 
 
 def test_a_trace_of_a_network_in_training_computes_no_norm_again() -> None:
     model = normed(F.relu)
     probe = shared_probe(model)
-    evaluate(model, probe)
+    evaluate_first_forward(model, probe)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with profile() as result:
-        groups = trace(model, probe)
+        groups = trace_channel_groups(model, probe)
     computed_norms = [e for e in result.events() if e.name == "aten::native_batch_norm"]
     assert len(computed_norms) <= 1  # dispatched, and not run
     assert groups.norm_after == {"conv": {"norm"}}

@@ -15,7 +15,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.forward_probe import trace
+from revacnn_lightning.steering.tracing.forward_probe import trace_channel_groups
 
 
 def facts_of(groups: ChannelGroups) -> dict[str, Any]:
@@ -52,6 +52,6 @@ def test_after_edits_the_traces_are_equal(name: str) -> None:
             except EditRefusedError:
                 continue
             assert editor.traced_groups is not None
-            assert facts_of(editor.traced_groups) == facts_of(trace(model, probe))
+            assert facts_of(editor.traced_groups) == facts_of(trace_channel_groups(model, probe))
             compared += 1
     assert compared >= 2

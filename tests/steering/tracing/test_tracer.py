@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from revacnn_lightning.errors import EditFailedError, EditRefusedError, SteeringError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe
-from revacnn_lightning.steering.tracing.forward_probe import trace
+from revacnn_lightning.steering.tracing.forward_probe import trace_channel_groups
 from revacnn_lightning.steering.tracing.tracer import Tracer
 from tests.steering import nets
 
@@ -417,7 +417,7 @@ def test_hooks_are_removed_after_an_exception() -> None:
         raise KeyError("label")
 
     with pytest.raises(SteeringError, match="KeyError"):
-        trace(model, ForwardProbe([broken]))
+        trace_channel_groups(model, ForwardProbe([broken]))
     assert len(torch.nn.modules.module._global_forward_pre_hooks) == hooks
     assert nets.checksum(model) == before
 

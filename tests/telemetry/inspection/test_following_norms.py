@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.steering import ForwardProbe
-from revacnn_lightning.steering.tracing.forward_probe import trace
+from revacnn_lightning.steering.tracing.forward_probe import trace_channel_groups
 from revacnn_lightning.telemetry.inspection.following_norms import (
     NormsByLayer,
     observe_norms_by_layer,
@@ -49,7 +49,7 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
 
 def test_norms_are_those_of_a_trace(model: nn.Module):
     probe = ForwardProbe([lambda: model(torch.randn(2, 3, 8, 8))])
-    assert observe(model).after == trace(model, probe).norm_after != {}
+    assert observe(model).after == trace_channel_groups(model, probe).norm_after != {}
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in model.modules())
 
 
