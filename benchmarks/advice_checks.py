@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from benchmarks.advice_networks import NETWORKS
 from benchmarks.advice_removals import MeasuredRemoval, measure_removals
 from benchmarks.report import Report, progress
-from revacnn_lightning.diagnostics.dead_filters import DeadFilters
+from revacnn_lightning.diagnostics.dead_filters import DeadFilterTracker
 from revacnn_lightning.diagnostics.layer_verdicts import judge_layer
 from revacnn_lightning.diagnostics.verdict_window import VerdictWindow
 from revacnn_lightning.diagnostics.verdicts import MIN_BATCHES
@@ -58,7 +58,7 @@ def train_and_judge(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch]
 ) -> VerdictCounts:
     """Train a network; return the verdicts on its layers, each of which is judged now and then."""
-    recorder, window, dead = Recorder(model), VerdictWindow(), DeadFilters()
+    recorder, window, dead = Recorder(model), VerdictWindow(), DeadFilterTracker()
     editor = Editor(model, [optimizer])
     editor.channel_groups(ForwardProbe([functools.partial(model, batches[0][0][:2])]))
     start = StartingWeights(model, recorder)
@@ -77,7 +77,7 @@ def train_and_judge(
             n = sum(recording.widths)
             offsets = np.cumsum([0, *recording.widths])
             window.update_structure(recording.layers, offsets, np.full(n, -1))
-            dead = DeadFilters(n)
+            dead = DeadFilterTracker(n)
             start.keep_present_weights()
         rows = dict(zip(recording.names, recording.values, strict=True))
         window.add(step, rows)

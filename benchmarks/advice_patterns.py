@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from benchmarks.advice_networks import plain
 from benchmarks.report import Report, progress
-from revacnn_lightning.diagnostics.clusters import ClusterMeasures, measure_clusters
+from revacnn_lightning.diagnostics.clusters import FilterClusterMeasures, measure_clusters
 from revacnn_lightning.diagnostics.layer_verdicts import LEFT_START, LayerMeasures, judge_layer
 
 __all__ = ["check_patterns_tell_accuracy"]
@@ -122,7 +122,7 @@ def _train(generator: np.random.Generator, batches: list[Batch], held_out: Batch
 def _measure(conv: nn.Conv2d, start: Tensor) -> LayerMeasures:
     rows = conv.weight.detach().flatten(1)
     moved = float(((rows - start).norm(dim=1) / start.norm(dim=1)).median())
-    clusters: ClusterMeasures = measure_clusters(rows.numpy())
+    clusters: FilterClusterMeasures = measure_clusters(rows.numpy())
     moved = moved if np.isfinite(moved) else float("inf")
     return LayerMeasures(len(rows), moved=moved, **vars(clusters))
 

@@ -30,7 +30,7 @@ from sklearn.manifold import trustworthiness
 
 from benchmarks.filter_features import VIEWS, feature_snapshots
 from benchmarks.report import Report, argument_parser, progress
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, normalize_rows
+from revacnn_lightning.diagnostics.degenerate import ComparisonExclusion, normalize_rows
 from viewer.embedding.feature_average import FilterFeatureMovingAverage
 from viewer.embedding.projection import (
     Method,
@@ -168,7 +168,7 @@ def project_views(
 
 def is_regular(projection: Projection) -> np.ndarray:
     """Return a mask of the filters that are not degenerate, bool (n,)."""
-    return projection.degenerate == DegenerateKind.NONE
+    return projection.degenerate == ComparisonExclusion.NONE
 
 
 def mean_displacement(before: Projection, after: Projection) -> float:

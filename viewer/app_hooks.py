@@ -12,7 +12,7 @@ from bokeh.settings import settings
 from tornado.httputil import HTTPServerRequest
 
 from revacnn_lightning.page_server.access_token import AccessToken
-from revacnn_lightning.page_server.bokeh_serve import session_payload
+from revacnn_lightning.page_server.bokeh_serve import cookies_and_headers_for_session
 
 from . import page_access
 from .bokeh_compat import apply_enabled_patches
@@ -54,7 +54,7 @@ def on_server_loaded(server_context: ServerContext) -> None:
 
 def process_request(request: HTTPServerRequest) -> dict[str, Any]:
     """Return what the session keeps of a request. Bokeh calls this hook for each request."""
-    return session_payload(request)
+    return cookies_and_headers_for_session(request)
 
 
 def on_server_unloaded(server_context: ServerContext) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Structure
 from revacnn_lightning.protocol.prices import FilterPrices
 
-__all__ = ["find_cheapest_filters", "price_percentile_ranks", "ranking_values"]
+__all__ = ["find_cheapest_filters", "loss_changes_or_estimates", "price_percentile_ranks"]
 
 
-def ranking_values(prices: FilterPrices) -> np.ndarray:
+def loss_changes_or_estimates(prices: FilterPrices) -> np.ndarray:
     """Return the values by which the N filters are ranked, (N,); NaN is unknown.
 
     Until the change of every filter that can be measured is known, these are the estimates, and
@@ -30,7 +30,7 @@ def price_percentile_ranks(prices: FilterPrices) -> np.ndarray:
 
     NaN is unknown.
     """
-    values = ranking_values(prices)
+    values = loss_changes_or_estimates(prices)
     known = np.isfinite(values)
     ordered = np.sort(values[known])
     ranks = np.full(len(values), np.nan)
@@ -56,7 +56,7 @@ def find_cheapest_filters(
         count: how many filters to return at most.
         excluded_layers: names of layers to leave out.
     """
-    values = ranking_values(prices)
+    values = loss_changes_or_estimates(prices)
     taken: dict[int, int] = {}  # filters by layer
     seen: set[float] = set()
     found: list[tuple[str, int]] = []

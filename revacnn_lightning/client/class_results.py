@@ -10,7 +10,7 @@ from revacnn_lightning.client.tool_results import round_array_for_json, round_fo
 from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.messages import Structure
 
-__all__ = ["summarize_class_answers", "summarize_class_lens", "summarize_confusion"]
+__all__ = ["summarize_class_lens", "summarize_confusion", "summarize_filter_responses_to_class"]
 
 MAX_CLASSES = 5  # of a filter
 MAX_NAMED = 128
@@ -57,7 +57,7 @@ def _named(classes: list[int], names: list[str]) -> dict[str, str]:
     return {str(index): name for index, name in zip(classes, names, strict=False)}
 
 
-def summarize_class_answers(
+def summarize_filter_responses_to_class(
     answers: ClassAnswers, structure: Structure | None, count: int
 ) -> dict[str, Any]:
     """Return the ``count`` filters that answer most to a class, and those that answer least."""

@@ -89,7 +89,7 @@ class GetEvidence(Struct, forbid_unknown_fields=True):
     timeout_seconds: float = 60.0
 
 
-class GetVerdicts(Struct, forbid_unknown_fields=True):
+class GetVerdictsAfterBatches(Struct, forbid_unknown_fields=True):
     """Return what is wrong with the network and what helps, what is worth most to act on first.
 
     Waits for batches, because verdicts follow from the last 50; fewer than 20 say nothing. The
@@ -132,7 +132,7 @@ class GetClassAnswers(Struct, forbid_unknown_fields=True):
     timeout_seconds: float = 60.0
 
 
-class GetConfusion(Struct, forbid_unknown_fields=True):
+class GetNextConfusion(Struct, forbid_unknown_fields=True):
     """Wait for the next validation; return its accuracy, and the most frequent confusions."""
 
     count: Count = 20
@@ -184,7 +184,7 @@ def _get_evidence(run: Run, body: GetEvidence) -> Any:
     return advice_results.summarize_evidence(found)
 
 
-def _get_verdicts(run: Run, body: GetVerdicts) -> Any:
+def _get_verdicts(run: Run, body: GetVerdictsAfterBatches) -> Any:
     deadline = time.monotonic() + body.timeout_seconds
     with contextlib.suppress(RequestTimeoutError):  # what is not known is a verdict, too
         _wait_for_snapshots(run, body.batches, body.timeout_seconds)
@@ -221,10 +221,10 @@ def _get_classes(run: Run, body: GetClasses) -> Any:
 
 def _get_class_answers(run: Run, body: GetClassAnswers) -> Any:
     found = run.class_answers(body.class_index, timeout=body.timeout_seconds)
-    return class_results.summarize_class_answers(found, run.structure, body.count)
+    return class_results.summarize_filter_responses_to_class(found, run.structure, body.count)
 
 
-def _get_confusion(run: Run, body: GetConfusion) -> Any:
+def _get_confusion(run: Run, body: GetNextConfusion) -> Any:
     return class_results.summarize_confusion(
         run.confusion(timeout=body.timeout_seconds), body.count
     )
@@ -259,11 +259,11 @@ INSPECTION_TOOLS: dict[str, tuple[type[Struct], Callable[[Run, Any], Any]]] = {
     "inspect_filter": (InspectFilterTool, _inspect_filter),
     "get_prices": (GetPrices, _get_prices),
     "get_evidence": (GetEvidence, _get_evidence),
-    "get_verdicts": (GetVerdicts, _get_verdicts),
+    "get_verdicts": (GetVerdictsAfterBatches, _get_verdicts),
     "get_growth": (GetGrowth, _get_growth),
     "get_classes": (GetClasses, _get_classes),
     "get_class_answers": (GetClassAnswers, _get_class_answers),
-    "get_confusion": (GetConfusion, _get_confusion),
+    "get_confusion": (GetNextConfusion, _get_confusion),
     "compare_ranks": (CompareRanks, _compare_ranks),
     "get_history": (GetHistory, _get_history),
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from revacnn_lightning.client.run_messages import RunMessages
+from revacnn_lightning.client.run_messages import NonblockingRunClient
 from revacnn_lightning.errors import KeyRefusedError, ObserverKeyError
 from revacnn_lightning.protocol.requests import RequestBody, is_steering
 
 __all__ = ["check_admitted", "check_permitted"]
 
 
-def check_permitted(run: RunMessages, body: RequestBody, *, dry_run: bool) -> None:
+def check_permitted(run: NonblockingRunClient, body: RequestBody, *, dry_run: bool) -> None:
     """Check that the client's key permits a request.
 
     Raises:
@@ -22,7 +22,7 @@ def check_permitted(run: RunMessages, body: RequestBody, *, dry_run: bool) -> No
         )
 
 
-def check_admitted(run: RunMessages) -> None:
+def check_admitted(run: NonblockingRunClient) -> None:
     """Check that the run admits the client's key.
 
     Raises:

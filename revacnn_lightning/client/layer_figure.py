@@ -9,7 +9,7 @@ from revacnn_lightning.client.svg import COLORS, Figure, image, rectangle, text
 from revacnn_lightning.protocol.inspections import LayerDetail
 from revacnn_lightning.protocol.messages import LayerInfo
 
-__all__ = ["draw_layer_figure"]
+__all__ = ["draw_layer_filters"]
 
 COLUMNS = 16
 MAX_FILTERS = 512
@@ -18,7 +18,7 @@ CELL_HEIGHT = CELL + 2 * (BAR + 2) + 14 + GAP
 MIN_COLUMNS = 8  # the head needs their width
 
 
-def draw_layer_figure(detail: LayerDetail, batch: Batch) -> Figure:
+def draw_layer_filters(detail: LayerDetail, batch: Batch) -> Figure:
     """Return a figure of the filters of a layer, in the order of their indices.
 
     Below each filter's coefficients are its gradient and activation as bars, relative to the

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from revacnn_lightning.client import run_html
 from revacnn_lightning.client.batch import Batch
 from revacnn_lightning.client.batch_stream import BatchStream
-from revacnn_lightning.client.run_automatic import RunAutomatic
+from revacnn_lightning.client.run_automatic import RunPruningAndPolicy
 from revacnn_lightning.client.run_effects import RunEffects
 from revacnn_lightning.client.run_inspections import RunInspections
 from revacnn_lightning.client.run_keys import RunKeys
@@ -47,7 +47,7 @@ __all__ = ["Run"]
 Result = TypeVar("Result")
 
 
-class Run(RunAutomatic, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdicts):
+class Run(RunPruningAndPolicy, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdicts):
     """A training run, seen from another process. `attach` returns one.
 
     Methods that send a request wait for the reply. They raise `RunEndedError` immediately if the
@@ -231,7 +231,7 @@ class Run(RunAutomatic, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdi
         batch = self.wait_for(_batch_to_draw, timeout=timeout)
         if layer is None:
             return network_figure.draw_network_figure(batch)
-        return layer_figure.draw_layer_figure(self.detail(layer, timeout=timeout), batch)
+        return layer_figure.draw_layer_filters(self.detail(layer, timeout=timeout), batch)
 
     def show(self, *, height: int = 800) -> EmbeddedViewer:
         """Show the viewer of this run below the notebook's cell, until `close`.

@@ -7,10 +7,10 @@ from revacnn_lightning.protocol.automatic_requests import Policy
 from revacnn_lightning.protocol.automatic_state import Proposal, PruningState
 from revacnn_lightning.protocol.requests import ControlPruning, PruneTo, SetPolicy
 
-__all__ = ["RunAutomatic"]
+__all__ = ["RunPruningAndPolicy"]
 
 
-class RunAutomatic(RunRequests):
+class RunPruningAndPolicy(RunRequests):
     """Pruning to a budget, and the policy of a run. The run goes on when the client detaches."""
 
     def prune_to(

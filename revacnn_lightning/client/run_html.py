@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.message_html import card_html, table_html
 
 if TYPE_CHECKING:
     from revacnn_lightning.client.batch import Batch
-    from revacnn_lightning.client.run_messages import RunMessages
+    from revacnn_lightning.client.run_messages import NonblockingRunClient
     from revacnn_lightning.protocol.messages import Status
 
 __all__ = ["batch_html", "describe_run_state", "run_html"]
@@ -20,7 +20,7 @@ __all__ = ["batch_html", "describe_run_state", "run_html"]
 MAX_LAYERS = 60  # rows; a network may have hundreds
 
 
-def describe_run_state(run: RunMessages) -> str:
+def describe_run_state(run: NonblockingRunClient) -> str:
     """Return what a run is doing, in words."""
     status, snapshot = run.status, run.snapshot
     if status is None:
@@ -30,7 +30,7 @@ def describe_run_state(run: RunMessages) -> str:
     return f"{_state_now(run, status)}{detail}, batch {step:,}"
 
 
-def _state_now(run: RunMessages, status: Status) -> str:
+def _state_now(run: NonblockingRunClient, status: Status) -> str:
     """Return the last known state, and what contradicts it."""
     if status.state in ("finished", "failed"):
         return status.state
@@ -45,7 +45,7 @@ def _state_now(run: RunMessages, status: Status) -> str:
     return f"{status.state}, but no message since {last}" if run.is_silent() else status.state
 
 
-def run_html(run: RunMessages) -> str:
+def run_html(run: NonblockingRunClient) -> str:
     """Return the state of a run and its layers as HTML."""
     connection, structure, batch = run.connection, run.structure, run.batch
     title = f"{connection.name or connection.model or 'Run'} · {connection.run}"

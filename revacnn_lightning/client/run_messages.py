@@ -30,7 +30,7 @@ from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 from revacnn_lightning.protocol.validation import validate_request
 
-__all__ = ["RunMessages"]
+__all__ = ["NonblockingRunClient"]
 
 SILENT_SECONDS = 5.0  # a run sends a heartbeat about once a second, between two batches
 SILENT_BATCHES = 3.0  # the time of this many batches is no silence
@@ -39,7 +39,7 @@ SEND_STATE = ControlRun("send_state")
 MAX_STRUCTURES = 16  # a batch may arrive after the structure that an edit has made of its network
 
 
-class RunMessages:
+class NonblockingRunClient:
     """Receives the messages of a run and sends requests, without waiting.
 
     Attributes:

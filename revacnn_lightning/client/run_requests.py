@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from revacnn_lightning.client.key_checks import check_admitted, check_permitted
-from revacnn_lightning.client.run_messages import RunMessages
+from revacnn_lightning.client.run_messages import NonblockingRunClient
 from revacnn_lightning.errors import EditRefusedError, RequestTimeoutError, RunEndedError
 from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.messages import (
@@ -42,7 +42,7 @@ REQUEST_RATE, REQUEST_BURST = 40.0, 64.0
 Result = TypeVar("Result")
 
 
-class RunRequests(RunMessages):
+class RunRequests(NonblockingRunClient):
     """Requests that wait for the reply of the run."""
 
     def __init__(self, connection: Connection) -> None:

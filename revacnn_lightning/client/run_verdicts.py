@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from revacnn_lightning.client.run_messages import RunMessages
-from revacnn_lightning.diagnostics.dead_filters import DeadFilters
+from revacnn_lightning.client.run_messages import NonblockingRunClient
+from revacnn_lightning.diagnostics.dead_filters import DeadFilterTracker
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.connection_file import Connection
@@ -14,11 +14,11 @@ from revacnn_lightning.protocol.messages import Message, Snapshot, Structure
 __all__ = ["RunVerdicts"]
 
 
-class RunVerdicts(RunMessages):
+class RunVerdicts(NonblockingRunClient):
     """The findings of a `Run`. The viewer has its own, which all tabs share."""
 
     def __init__(self, connection: Connection) -> None:
-        self._dead_filters = DeadFilters()
+        self._dead_filters = DeadFilterTracker()
         self._verdicts = NetworkVerdicts()
         super().__init__(connection)
 

@@ -16,10 +16,10 @@ from revacnn_lightning.client.trial import Trial
 from revacnn_lightning.protocol.connection_file import Connection
 
 __all__ = [
-    "describe_run",
     "message_to_dict",
     "round_array_for_json",
     "round_for_json",
+    "summarize_run_identity",
     "summarize_statistics",
     "summarize_status",
     "summarize_structure",
@@ -45,7 +45,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def describe_run(connection: Connection) -> dict[str, Any]:
+def summarize_run_identity(connection: Connection) -> dict[str, Any]:
     """Return what identifies a run: its name, model, start, machine and process, not its key."""
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(connection.start_time))
     return {

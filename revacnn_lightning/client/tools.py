@@ -146,7 +146,10 @@ class Toolbox:
         self._connection = connection
         self._lock = threading.Lock()
         observing = [
-            _tool(ListRuns, lambda _: [tool_results.describe_run(run) for run in list_runs()]),
+            _tool(
+                ListRuns,
+                lambda _: [tool_results.summarize_run_identity(run) for run in list_runs()],
+            ),
             _tool(GetStatus, self._with_run(_get_status)),
             _tool(
                 GetStructure, self._with_run(lambda run, _: tool_results.summarize_structure(run))

@@ -1,4 +1,4 @@
-"""Messages that were received while waiting for another one, for the next `RunMessages.poll`."""
+"""Messages received while waiting for another one, for the next `NonblockingRunClient.poll`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,13 @@ from scipy.spatial.distance import pdist, squareform
 
 from revacnn_lightning.diagnostics.degenerate import normalize_rows
 
-__all__ = ["ClusterMeasures", "best_silhouette", "effective_rank", "hopkins", "measure_clusters"]
+__all__ = [
+    "FilterClusterMeasures",
+    "best_silhouette",
+    "hopkins",
+    "measure_clusters",
+    "relative_effective_rank",
+]
 
 MIN_FILTERS = 8  # fewer have no clusters that differ from chance
 MAX_CLUSTERS = 8
@@ -25,7 +31,7 @@ RANDOM_DRAWS = 3
 
 
 @dataclass(frozen=True)
-class ClusterMeasures:
+class FilterClusterMeasures:
     """How clustered filters are, and how clustered random ones are; NaN for too few filters."""
 
     silhouette: float
@@ -35,7 +41,7 @@ class ClusterMeasures:
     random_effective_rank: float
 
 
-def measure_clusters(features: np.ndarray) -> ClusterMeasures:
+def measure_clusters(features: np.ndarray) -> FilterClusterMeasures:
     """Return the measures of the filters that are neither zero nor not finite.
 
     Cost: C² distances and C² log C comparisons, and as much for each of three random layers the
@@ -47,11 +53,14 @@ def measure_clusters(features: np.ndarray) -> ClusterMeasures:
     rows = np.asarray(features, np.float64)
     rows = rows[np.isfinite(rows).all(1) & rows.any(1)]
     if len(rows) < MIN_FILTERS or rows.shape[1] < 2:
-        return ClusterMeasures(*[float("nan")] * 5)
-    units = normalize_rows(rows)
-    of_random = _random_measures(*units.shape)
-    return ClusterMeasures(
-        best_silhouette(units), hopkins(units), effective_rank(units), *of_random
+        return FilterClusterMeasures(*[float("nan")] * 5)
+    unit_vectors = normalize_rows(rows)
+    of_random = _random_measures(*unit_vectors.shape)
+    return FilterClusterMeasures(
+        best_silhouette(unit_vectors),
+        hopkins(unit_vectors),
+        relative_effective_rank(unit_vectors),
+        *of_random,
     )
 
 
@@ -62,11 +71,13 @@ def _random_measures(n_filters: int, n_coefficients: int) -> tuple[float, float]
         normalize_rows(generator.standard_normal((n_filters, n_coefficients)))
         for _ in range(RANDOM_DRAWS)
     ]
-    silhouettes = [best_silhouette(units) for units in draws]
-    return float(np.mean(silhouettes)), float(np.mean([effective_rank(units) for units in draws]))
+    silhouettes = [best_silhouette(unit_vectors) for unit_vectors in draws]
+    return float(np.mean(silhouettes)), float(
+        np.mean([relative_effective_rank(unit_vectors) for unit_vectors in draws])
+    )
 
 
-def best_silhouette(units: np.ndarray) -> float:
+def best_silhouette(unit_vectors: np.ndarray) -> float:
     """Return the mean silhouette of the best of 2 to `MAX_CLUSTERS` clusters, -1 to 1.
 
     Average linkage of the Euclidean distances. Near 1, each filter is much closer to its own
@@ -76,13 +87,13 @@ def best_silhouette(units: np.ndarray) -> float:
     cluster analysis".
 
     Args:
-        units: rows of length 1, (C, d).
+        unit_vectors: rows of length 1, (C, d).
     """
-    condensed = pdist(units)
+    condensed = pdist(unit_vectors)
     if not condensed.any():
         return 1.0  # all filters are the same: one perfect cluster
     tree, distances = average(condensed), squareform(condensed)
-    cuts = range(2, min(MAX_CLUSTERS, len(units) - 1) + 1)
+    cuts = range(2, min(MAX_CLUSTERS, len(unit_vectors) - 1) + 1)
     return max(_silhouette_of(distances, fcluster(tree, n, criterion="maxclust")) for n in cuts)
 
 
@@ -102,7 +113,7 @@ def _silhouette_of(distances: np.ndarray, labels: np.ndarray) -> float:
     return float(np.where(n_own > 1, (nearest - within) / widest, 0.0).mean())
 
 
-def hopkins(units: np.ndarray) -> float:
+def hopkins(unit_vectors: np.ndarray) -> float:
     """Return Hopkins' statistic in the first `COMPONENTS` principal components, 0 to 1.
 
     Σu / (Σu + Σw), where u are distances of uniformly random points of the bounding box to the
@@ -113,9 +124,9 @@ def hopkins(units: np.ndarray) -> float:
     plant individuals".
 
     Args:
-        units: rows of length 1, (C, d).
+        unit_vectors: rows of length 1, (C, d).
     """
-    centered = units - units.mean(0)
+    centered = unit_vectors - unit_vectors.mean(0)
     _, _, axes = np.linalg.svd(centered, full_matrices=False)
     points = centered @ axes[:COMPONENTS].T
     low, high = points.min(0), points.max(0)
@@ -129,7 +140,7 @@ def hopkins(units: np.ndarray) -> float:
     return float(nearest_filter / total) if total > 0 else 1.0
 
 
-def effective_rank(units: np.ndarray) -> float:
+def relative_effective_rank(unit_vectors: np.ndarray) -> float:
     """Return the effective rank divided by the largest possible one, above 0 to 1.
 
     exp of the entropy of the normalized singular values: how many directions the filters span,
@@ -138,9 +149,9 @@ def effective_rank(units: np.ndarray) -> float:
     Source: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality".
 
     Args:
-        units: rows of length 1, (C, d).
+        unit_vectors: rows of length 1, (C, d).
     """
-    values = np.linalg.svd(units, compute_uv=False)
+    values = np.linalg.svd(unit_vectors, compute_uv=False)
     shares = values / values.sum()
     shares = shares[shares > 0]
-    return float(np.exp(-(shares * np.log(shares)).sum()) / min(units.shape))
+    return float(np.exp(-(shares * np.log(shares)).sum()) / min(unit_vectors.shape))

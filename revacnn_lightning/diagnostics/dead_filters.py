@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["DEAD_BATCHES", "DeadFilters", "find_dead_filters"]
+__all__ = ["DEAD_BATCHES", "DeadFilterTracker", "find_dead_filters"]
 
 DEAD_BATCHES = 20
 MIN_RECORDED = 3  # batches: a filter may be silent in a few by chance
 
 
-class DeadFilters:
+class DeadFilterTracker:
     """Tracks since when each filter has been silent.
 
     A filter is *silent* in a batch if its activation is exactly zero. It is *dead* if it was silent
@@ -77,7 +77,7 @@ def find_dead_filters(steps: np.ndarray, activations: np.ndarray) -> np.ndarray:
     """
     if not len(steps):
         return np.zeros(activations.shape[1], bool)
-    dead = DeadFilters(activations.shape[1])
+    dead = DeadFilterTracker(activations.shape[1])
     first = int(np.searchsorted(steps, steps[-1] - DEAD_BATCHES + 1, side="right")) - 1
     for step, row in zip(steps[max(0, first) :], activations[max(0, first) :], strict=True):
         dead.add(int(step), row)

@@ -6,15 +6,15 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["DegenerateKind", "classify_degenerate_filters", "normalize_rows"]
+__all__ = ["ComparisonExclusion", "find_zero_nonfinite_identical", "normalize_rows"]
 
 # Directions closer than this count as identical. Half-precision features of the same filter at two
 # scales differ by about 3e-4.
 DIRECTION_TOLERANCE = 1e-3
 
 
-class DegenerateKind(IntEnum):
-    """Why a filter is excluded from comparisons."""
+class ComparisonExclusion(IntEnum):
+    """Why a filter is excluded from comparisons of filters, if it is."""
 
     NONE = 0  # it is not
     ZERO = 1  # all its values are zero
@@ -31,29 +31,29 @@ def normalize_rows(features: np.ndarray) -> np.ndarray:
     return rows / np.where(length > 0, length, 1.0)
 
 
-def classify_degenerate_filters(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how each filter is degenerate, and for each identical one the filter it equals.
+def find_zero_nonfinite_identical(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the filters to exclude from comparisons: zero, not finite, or identical to another.
 
     Args:
         features: (n, d), one row per filter.
 
     Returns:
-        The `DegenerateKind` of every row, uint8 (n,), and the index of the first row in the same
-        direction, int64 (n,), which is -1 for rows that are not ``IDENTICAL``. The first of several
-        identical filters represents them and is not degenerate itself.
+        The `ComparisonExclusion` of every row, uint8 (n,), and the index of the first row in the
+        same direction, int64 (n,), which is -1 for rows that are not ``IDENTICAL``. The first of
+        several identical filters represents them and is not excluded itself.
     """
     features = np.asarray(features)
     kinds = np.zeros(len(features), np.uint8)
     original = np.full(len(features), -1, np.int64)
     finite = np.isfinite(features).all(axis=1)
-    kinds[~finite] = DegenerateKind.NONFINITE
-    kinds[finite & (features == 0).all(axis=1)] = DegenerateKind.ZERO
-    candidates = np.flatnonzero(kinds == DegenerateKind.NONE)
+    kinds[~finite] = ComparisonExclusion.NONFINITE
+    kinds[finite & (features == 0).all(axis=1)] = ComparisonExclusion.ZERO
+    candidates = np.flatnonzero(kinds == ComparisonExclusion.NONE)
     if len(candidates) == 0:
         return kinds, original
     first = _first_in_direction(normalize_rows(features[candidates]))
     is_copy = first < np.arange(len(candidates))
-    kinds[candidates[is_copy]] = DegenerateKind.IDENTICAL
+    kinds[candidates[is_copy]] = ComparisonExclusion.IDENTICAL
     original[candidates[is_copy]] = candidates[first[is_copy]]
     return kinds, original
 

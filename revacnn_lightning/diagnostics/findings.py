@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["FindingCounter", "FindingCounts", "FindingKind", "describe_finding"]
+__all__ = ["DeadZeroNonfiniteCounter", "FindingCounts", "FindingKind", "describe_finding"]
 
 FindingKind = Literal["near_duplicates", "dead", "zero", "nonfinite", "single_color"]
 FindingCounts = dict[FindingKind, int]  # affected filters of a layer
@@ -26,7 +26,7 @@ def describe_finding(kind: FindingKind, count: int) -> str:
     return f"{count} {WORDS[kind]}"
 
 
-class FindingCounter:
+class DeadZeroNonfiniteCounter:
     """Counts the dead, zero and non-finite filters by the statistics of a batch.
 
     A weight norm that is NaN means coefficients that are not finite only in layers whose norm was

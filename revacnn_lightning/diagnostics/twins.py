@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["TWIN", "Twins", "find_twins", "r_squared_from_others"]
+__all__ = ["TWIN", "TwinUnitGroup", "find_twins", "r_squared_from_others"]
 
 TWIN = 0.95  # R² of twins
 SAMPLES_PER_UNIT = 3  # fewer samples fit noise
@@ -18,7 +18,7 @@ RIDGE = 1e-4  # of the mean variance of a unit
 
 
 @dataclass(frozen=True)
-class Twins:
+class TwinUnitGroup:
     """Units that are twins of each other, the strongest first.
 
     Attributes:
@@ -29,11 +29,11 @@ class Twins:
     """
 
     units: list[int]
-    share: float
+    min_r_squared: float
     scales: list[float]
 
 
-def find_twins(samples: np.ndarray) -> list[Twins]:
+def find_twins(samples: np.ndarray) -> list[TwinUnitGroup]:
     """Return groups of units, each of which is a multiple of every other one of its group.
 
     R² is the squared correlation of the activations of two units: the share of the variance of one
@@ -60,7 +60,7 @@ def find_twins(samples: np.ndarray) -> list[Twins]:
             group.sort(key=lambda unit: -spread[unit])
             share = float(correlation[np.ix_(group, group)].min() ** 2)
             scales = correlation[first, group] * spread[group] / spread[first]
-            groups.append(Twins(group, min(share, 1.0), [1.0, *scales[1:].tolist()]))
+            groups.append(TwinUnitGroup(group, min(share, 1.0), [1.0, *scales[1:].tolist()]))
     return groups
 
 

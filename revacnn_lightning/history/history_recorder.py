@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.history.run_history import RunHistory
 from revacnn_lightning.history.sample_schedule import SampleSchedule
 from revacnn_lightning.protocol.messages import History, HistoryEdit, Snapshot, Structure
@@ -23,7 +23,7 @@ class HistoryRecorder:
     def __init__(self, history: RunHistory | None = None) -> None:
         self._history = RunHistory() if history is None else history
         self._schedule = SampleSchedule()
-        self._network = NetworkStatistics()
+        self._network = NetworkAndDeadFilterTracker()
 
     # ------------------------------------------------------------------ a batch
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from revacnn_lightning.diagnostics.dead_filters import DeadFilters
+from revacnn_lightning.diagnostics.dead_filters import DeadFilterTracker
 from revacnn_lightning.history.time_series import mean_per_segment
 from revacnn_lightning.protocol.filter_columns import find_previous_columns
 from revacnn_lightning.protocol.messages import Snapshot, Structure
 
-__all__ = ["NetworkStatistics"]
+__all__ = ["NetworkAndDeadFilterTracker"]
 
 
-class NetworkStatistics:
-    """Tracks the network of a run and its dead filters.
+class NetworkAndDeadFilterTracker:
+    """Tracks the network of a run and its dead filters, and averages statistics by layer.
 
     Attributes:
         structure: the network as it was published last; None before.
@@ -23,7 +23,7 @@ class NetworkStatistics:
     def __init__(self) -> None:
         self.structure: Structure | None = None
         self.offsets = np.zeros(1, np.int64)
-        self._dead = DeadFilters()
+        self._dead = DeadFilterTracker()
         self._is_observed = np.zeros(0, bool)  # (filters,)
 
     @property

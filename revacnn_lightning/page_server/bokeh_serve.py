@@ -22,10 +22,10 @@ from revacnn_lightning.page_server.server import COOKIES
 
 __all__ = [
     "bokeh_option_values",
+    "cookies_and_headers_for_session",
     "is_admitted",
     "mark_admitted",
     "refuse_if_forbidden",
-    "session_payload",
     "why_forbidden",
 ]
 
@@ -58,7 +58,7 @@ def is_admitted(request: Any) -> bool:
     return getattr(request, ADMITTED, None) is True
 
 
-def session_payload(request: HTTPServerRequest) -> dict[str, Any]:
+def cookies_and_headers_for_session(request: HTTPServerRequest) -> dict[str, Any]:
     """Return the cookies and headers of a request that Bokeh passes to the page's session.
 
     They exclude the access cookie. If no authentication module has checked the request, the result

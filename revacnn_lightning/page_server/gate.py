@@ -43,7 +43,7 @@ def access_router(
         application.add_transform(security_headers_transform(may_be_framed=may_be_framed))
     rules = [Rule(HasForeignHostOrOrigin(hosts), refusal)]
     if may_be_framed:
-        rules.append(Rule(IsFramed(path), page))
+        rules.append(Rule(IsAllowedInFrame(path), page))
     return RuleRouter([*rules, Rule(NeedsSignIn(), sign_in), Rule(AnyMatches(), page)])
 
 
@@ -70,22 +70,22 @@ class NeedsSignIn(Matcher):
         return None if has_cookie and ARGUMENT not in request.query_arguments else {}
 
 
-class IsFramed(Matcher):
-    """Matches requests of the page in a frame, where browsers send no cookie.
+class IsAllowedInFrame(Matcher):
+    """Matches requests that a page in a frame may make, where browsers send no cookie.
 
     A notebook has another origin. The page is therefore served for the token, at each request; its
     files, which contain nothing of any run, to everybody; and its websocket for a session that
     Bokeh has signed for the page.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, page_path: str) -> None:
+        self._page_path = page_path
 
     def match(self, request: HTTPServerRequest) -> dict[str, str] | None:
-        is_file = request.path.startswith(("/static/", f"{self._path}/static/"))
-        if is_file or request.path == f"{self._path}/ws":
+        is_file = request.path.startswith(("/static/", f"{self._page_path}/static/"))
+        if is_file or request.path == f"{self._page_path}/ws":
             return {}
-        if request.path != self._path or request.headers.get("Sec-Fetch-Dest") not in FRAMES:
+        if request.path != self._page_path or request.headers.get("Sec-Fetch-Dest") not in FRAMES:
             return None
         is_open = AccessToken.of_this_process().is_in_arguments(request.query_arguments)
         return {} if is_open else None

@@ -10,7 +10,7 @@ from tornado.web import OutputTransform, RequestHandler
 
 from revacnn_lightning.page_server.access_token import ARGUMENT
 
-__all__ = ["NONCE", "security_headers_transform", "set_security_headers", "with_nonce"]
+__all__ = ["NONCE", "add_nonce_to_scripts", "security_headers_transform", "set_security_headers"]
 
 # Marks the scripts that the server writes into its pages. The scripts of an attacker, for example
 # in the name of a layer, do not have it, and they do not run.
@@ -20,9 +20,9 @@ _SCRIPT = re.compile(r"^(\s*)<script(?=[\s>])", re.MULTILINE)
 _HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)
 
 
-def with_nonce(scripts: str) -> str:
+def add_nonce_to_scripts(script_elements: str) -> str:
     """Return script elements, each at the start of a line, marked as written by the server."""
-    return _SCRIPT.sub(rf'\1<script nonce="{NONCE}"', scripts)
+    return _SCRIPT.sub(rf'\1<script nonce="{NONCE}"', script_elements)
 
 
 def content_security_policy(host: str, *, may_be_framed: bool = False) -> str:

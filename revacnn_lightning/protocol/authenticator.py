@@ -43,18 +43,18 @@ class Authenticator:
     Args:
         context: the context of the sockets. They must be bound after this.
         ring: the keys to admit.
-        is_paused: takes the public half of an admitted key, and returns whether to keep it away for
-            now. Another thread calls it.
+        is_key_paused: takes the public half of an admitted key, and returns whether to keep it away
+            for now. Another thread calls it.
     """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         ring: KeyRing,
-        is_paused: Callable[[str], bool] = lambda _: False,
+        is_key_paused: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._ring = ring
-        self._is_paused = is_paused
+        self._is_key_paused = is_key_paused
         self._seen: dict[str, None] = {}
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
@@ -90,7 +90,7 @@ class Authenticator:
             self._seen[public] = None
             is_admitted = self._ring.admits(public)  # unless it was revoked at this moment
         status = ACCEPTED if is_admitted else DENIED
-        if is_admitted and self._is_paused(public):
+        if is_admitted and self._is_key_paused(public):
             status = PAUSED
         user_id = public.encode() if status == ACCEPTED else b""
         return [VERSION, request_id, *status, user_id, b""]

@@ -86,11 +86,11 @@ class BaseSocket:
         self._finalizer.atexit = False  # an exiting process does not wait either
 
     def _bind(
-        self, endpoint: str, keys: Keys, ring: KeyRing, is_paused: Callable[[str], bool]
+        self, endpoint: str, keys: Keys, ring: KeyRing, is_key_paused: Callable[[str], bool]
     ) -> Authenticator:
         """Listen on an endpoint; one that ends in ``:0`` uses any free port.
 
-        ``is_paused`` returns whether a key of ``ring`` is not admitted now.
+        ``is_key_paused`` returns whether a key of ``ring`` is not admitted now.
 
         Returns:
             What admits clients with a key of ``ring``, until the socket is closed.
@@ -98,7 +98,7 @@ class BaseSocket:
         Raises:
             OSError: the port is in use, or the address is not one of this machine.
         """
-        authenticator = Authenticator(self._context, ring, is_paused)
+        authenticator = Authenticator(self._context, ring, is_key_paused)
         self._socket.zap_domain = DOMAIN
         self._socket.handshake_ivl = HANDSHAKE_MS
         # The CURVE options must be set before binding.

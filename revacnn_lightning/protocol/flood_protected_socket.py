@@ -99,7 +99,7 @@ class FloodProtectedSocket(BaseSocket):
         self._reopen_time = self._clock() + seconds
         self._is_open()
 
-    def _is_paused(self, public_key: str) -> bool:
+    def _is_key_paused(self, public_key: str) -> bool:
         """Return whether a key is not admitted after a flood; called by another thread."""
         return self._clock() < self._paused.get(public_key, 0.0)
 

@@ -137,7 +137,7 @@ class Publisher(FloodProtectedSocket):
         self._socket.sndhwm = SEND_QUEUE
         self._socket.rcvhwm = SUBSCRIPTION_QUEUE
         self._socket.maxmsgsize = MAX_SUBSCRIPTION_BYTES
-        self._authenticator = self._bind(endpoint, self._keys, self._ring, self._is_paused)
+        self._authenticator = self._bind(endpoint, self._keys, self._ring, self._is_key_paused)
 
     def disconnect_ended_keys(self) -> None:
         """End the connections of keys that are not valid any more.
@@ -187,7 +187,7 @@ class RequestServer(FloodProtectedSocket):
         self._socket.router_mandatory = True  # otherwise libzmq drops replies without an error
         self._surplus_frames: dict[str, int] = {}
         self._bytes = ClientBuckets(BYTE_RATE, BYTE_BURST, self._clock)
-        self._bind(endpoint, self._keys, self._ring, self._is_paused)
+        self._bind(endpoint, self._keys, self._ring, self._is_key_paused)
 
     def receive(self) -> Iterator[tuple[RequestSender, Request]]:
         """Yield (client, request) for each request that has arrived; refuse malformed ones.

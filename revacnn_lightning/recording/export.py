@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from revacnn_lightning.diagnostics.dead_filters import DeadFilters
+from revacnn_lightning.diagnostics.dead_filters import DeadFilterTracker
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.filter_columns import find_previous_columns
 from revacnn_lightning.protocol.messages import Applied, Snapshot, Structure
@@ -133,7 +133,7 @@ class _Network:
     def __init__(self, summary: RecordingSummary) -> None:
         self._summary = summary
         self._structure: Structure | None = None
-        self._dead = DeadFilters()
+        self._dead = DeadFilterTracker()
         self._widths = np.zeros(0, np.int64)
         self._layers = np.zeros(0, object)
         self._ids = self._indices = np.zeros(0, np.int64)

@@ -14,7 +14,7 @@ from revacnn_lightning.diagnostics.alert_rules import (
     find_dead_layers,
     metric_direction,
 )
-from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.protocol.alerts import Alert, AlertKind
 from revacnn_lightning.protocol.messages import Message, Snapshot, Structure
 
@@ -43,7 +43,7 @@ class AlertMonitor:
 
     def __init__(self, receivers: Sequence[AlertReceiver] = ()) -> None:
         self.shown: list[Alert] = []
-        self.network = NetworkStatistics()
+        self.network = NetworkAndDeadFilterTracker()
         self._receivers = receivers
         self._n_alerts = 0
         self._nonfinite = NonfiniteLossDetector()

@@ -99,7 +99,7 @@ class RedundancyExaminer:
 def _compare(samples: np.ndarray, units: np.ndarray) -> dict[str, Any]:
     """Return the twins among units, and those that the others explain."""
     twins = [
-        TwinEvidence(units[group.units].tolist(), group.share, group.scales)
+        TwinEvidence(units[group.units].tolist(), group.min_r_squared, group.scales)
         for group in find_twins(samples)
     ]
     explained = r_squared_from_others(samples)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from revacnn_lightning.diagnostics.findings import (
-    FindingCounter,
+    DeadZeroNonfiniteCounter,
     FindingCounts,
     describe_finding,
 )
-from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.protocol.messages import Snapshot
 
 __all__ = ["LoggableFindings"]
@@ -26,11 +26,13 @@ class LoggableFindings:
     """
 
     def __init__(self) -> None:
-        self._finding_counter = FindingCounter()
+        self._finding_counter = DeadZeroNonfiniteCounter()
         self._counts: dict[str, FindingCounts] = {}  # of the findings so far, by layer
         self._text = NONE_LEFT
 
-    def update(self, batch: Snapshot, network: NetworkStatistics) -> tuple[dict[str, float], str]:
+    def update(
+        self, batch: Snapshot, network: NetworkAndDeadFilterTracker
+    ) -> tuple[dict[str, float], str]:
         """Return metrics by ``layer/kind``, and the findings as text; "" if the text is unchanged.
 
         Args:

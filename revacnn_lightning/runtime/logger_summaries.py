@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.messages import Applied, Message, Snapshot
 from revacnn_lightning.runtime.loggable_findings import LoggableFindings
@@ -38,7 +38,7 @@ class LoggerSummaries:
         self,
         get_loggers: Callable[[], Sequence[Any]],
         get_logging_step: Callable[[], tuple[int, bool]],
-        network: NetworkStatistics,
+        network: NetworkAndDeadFilterTracker,
     ) -> None:
         self._get_loggers = get_loggers
         self._get_logging_step = get_logging_step

@@ -7,8 +7,8 @@ import pytest
 
 from revacnn_lightning.client.cheapest_filters import (
     find_cheapest_filters,
+    loss_changes_or_estimates,
     price_percentile_ranks,
-    ranking_values,
 )
 from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from revacnn_lightning.protocol.prices import FilterPrices
@@ -35,9 +35,9 @@ def prices(estimates: list[float], changes: np.ndarray = UNKNOWN) -> FilterPrice
 def test_measured_changes_count_once_all_are_known():
     estimates = [3, 1, 2, 5, 4, np.nan]
     some, all_known = [0.1, np.nan, 0, 0, 0, np.nan], [0.1, 0.2, 0, -1, 0, np.nan]
-    np.testing.assert_array_equal(ranking_values(prices(estimates, some)), estimates)
+    np.testing.assert_array_equal(loss_changes_or_estimates(prices(estimates, some)), estimates)
     np.testing.assert_array_equal(
-        ranking_values(prices(estimates, all_known)), np.float32(all_known)
+        loss_changes_or_estimates(prices(estimates, all_known)), np.float32(all_known)
     )
 
 

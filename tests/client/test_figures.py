@@ -38,7 +38,7 @@ def test_colors_are_those_of_the_viewer():
 @pytest.mark.parametrize("shape", [(2, 3, 3), (2, 5, 5, 3)])
 def test_a_layer_shows_an_image_and_two_bars_per_filter(shape: tuple[int, ...]):
     images = np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
-    figure = layer_figure.draw_layer_figure(detail("a", images), Batch(snapshot(7), structure()))
+    figure = layer_figure.draw_layer_filters(detail("a", images), Batch(snapshot(7), structure()))
     assert len(elements(figure, "image")) == 2
     texts = [one.text for one in elements(figure, "text")]
     assert texts[:2] == ["a", "Conv2d 3 → 2, 3×3"]
@@ -49,7 +49,7 @@ def test_a_layer_shows_an_image_and_two_bars_per_filter(shape: tuple[int, ...]):
 
 def test_a_layer_without_images_or_statistics_still_has_a_figure():
     bare = structure(0, layer("a", 0, 1, 2))
-    figure = layer_figure.draw_layer_figure(detail("gone", np.zeros(0)), Batch(snapshot(7), bare))
+    figure = layer_figure.draw_layer_filters(detail("gone", np.zeros(0)), Batch(snapshot(7), bare))
     assert elements(figure, "image") == []
     values = np.full((2, 3), np.nan, np.float32)
     unknown = snapshot(7)
@@ -57,7 +57,7 @@ def test_a_layer_without_images_or_statistics_still_has_a_figure():
                                 | {"values": values}), bare)  # fmt: skip
     assert (
         "nan"
-        not in layer_figure.draw_layer_figure(detail("a", np.full((3, 2, 2), np.nan)), batch).svg
+        not in layer_figure.draw_layer_filters(detail("a", np.full((3, 2, 2), np.nan)), batch).svg
     )
 
 
@@ -80,7 +80,7 @@ def test_names_are_escaped():
     batch = Batch(snapshot(0), network)
     for figure in (
         network_figure.draw_network_figure(batch),
-        layer_figure.draw_layer_figure(detail(evil, np.ones((3, 2, 2))), batch),
+        layer_figure.draw_layer_filters(detail(evil, np.ones((3, 2, 2))), batch),
     ):
         assert "<script" not in figure._repr_html_()
         assert evil in [one.text for one in elements(figure, "text")]

@@ -162,7 +162,7 @@ def test_a_layer_of_alexnet_is_short(tmp_path: Path):
         "prices": advice_results.summarize_prices(Prices(message, network, None), 100),
         "verdicts": advice_results.summarize_verdicts([verdict] * 30, 20),
         "classes": class_results.summarize_class_lens(lens, 20),
-        "answers": class_results.summarize_class_answers(
+        "answers": class_results.summarize_filter_responses_to_class(
             ClassAnswers("run", 0, 9, 3, np.float32(values), 9.0, names, 1000), network, 100
         ),
         "confusion": class_results.summarize_confusion(

@@ -10,9 +10,9 @@ from sklearn.metrics import silhouette_score
 
 from revacnn_lightning.diagnostics.clusters import (
     _silhouette_of,
-    effective_rank,
     hopkins,
     measure_clusters,
+    relative_effective_rank,
 )
 from revacnn_lightning.diagnostics.degenerate import normalize_rows
 
@@ -40,9 +40,9 @@ def test_the_silhouette_is_that_of_scikit_learn():
 
 
 def test_the_effective_rank_counts_directions():
-    np.testing.assert_allclose(effective_rank(np.eye(6)), 1)
-    np.testing.assert_allclose(effective_rank(np.tile(np.eye(2), (3, 1))), 1)
-    np.testing.assert_allclose(effective_rank(np.tile([[1.0, 0, 0]], (6, 1))), 1 / 3)
+    np.testing.assert_allclose(relative_effective_rank(np.eye(6)), 1)
+    np.testing.assert_allclose(relative_effective_rank(np.tile(np.eye(2), (3, 1))), 1)
+    np.testing.assert_allclose(relative_effective_rank(np.tile([[1.0, 0, 0]], (6, 1))), 1 / 3)
 
 
 def test_equal_filters_are_clustered_and_few_ones_are_not_judged():

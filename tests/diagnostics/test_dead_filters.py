@@ -5,15 +5,15 @@ import numpy as np
 from revacnn_lightning.diagnostics.dead_filters import (
     DEAD_BATCHES,
     MIN_RECORDED,
-    DeadFilters,
+    DeadFilterTracker,
     find_dead_filters,
 )
 
 ALIVE, SILENT, UNMEASURED = 1.0, 0.0, np.nan
 
 
-def after(*batches: list[float]) -> DeadFilters:
-    dead = DeadFilters(len(batches[0]))
+def after(*batches: list[float]) -> DeadFilterTracker:
+    dead = DeadFilterTracker(len(batches[0]))
     for step, activation in enumerate(batches, 7):
         dead.add(step, np.array(activation, np.float32))
     return dead
@@ -47,7 +47,7 @@ def test_filters_keep_their_count_through_an_edit_and_new_ones_begin():
 
 def test_of_a_sample_of_the_batches_all_must_be_silent():
     """A slow viewer skips batches, and the history of a run is a sample of them."""
-    dead = DeadFilters(2)
+    dead = DeadFilterTracker(2)
     for step, activation in ((0, [SILENT, SILENT]), (9, [SILENT, ALIVE]), (18, [SILENT, SILENT])):
         dead.add(step, np.array(activation))
     assert not dead.mask().any()
@@ -58,7 +58,7 @@ def test_of_a_sample_of_the_batches_all_must_be_silent():
 
 
 def test_two_silent_batches_far_apart_prove_nothing():
-    dead = DeadFilters(1)
+    dead = DeadFilterTracker(1)
     for step in (0, 500):
         dead.add(step, np.array([SILENT]))
     assert MIN_RECORDED > 2
@@ -68,7 +68,7 @@ def test_two_silent_batches_far_apart_prove_nothing():
 def test_a_recording_says_what_was_tracked():
     random = np.random.default_rng(0)
     rows = (random.random((60, 200)) > np.linspace(0.5, 1, 200)).astype(np.float32)
-    dead, steps = DeadFilters(200), np.arange(60)
+    dead, steps = DeadFilterTracker(200), np.arange(60)
     for end, row in enumerate(rows, 1):
         dead.add(end - 1, row)
         np.testing.assert_array_equal(find_dead_filters(steps[:end], rows[:end]), dead.mask())

@@ -17,7 +17,7 @@ def test_a_multiple_of_another_unit_is_its_twin_and_the_stronger_one_comes_first
     samples = activations()
     samples[:, 4] = 2 * samples[:, 1] + 0.01 * RANDOM.standard_normal(400)
     (twins,) = find_twins(samples)
-    assert (twins.units, twins.share > 0.99) == ([4, 1], True)
+    assert (twins.units, twins.min_r_squared > 0.99) == ([4, 1], True)
     np.testing.assert_allclose(twins.scales, [1, 0.5], rtol=0.02)
 
 
@@ -29,8 +29,8 @@ def test_any_two_of_a_group_are_twins():
     assert groups
     for group in groups:
         pairs = np.corrcoef(samples[:, group.units].T)
-        np.testing.assert_allclose(pairs.min() ** 2, group.share)
-        assert group.share >= TWIN
+        np.testing.assert_allclose(pairs.min() ** 2, group.min_r_squared)
+        assert group.min_r_squared >= TWIN
     assert max(len(group.units) for group in groups) < 6
 
 

@@ -6,7 +6,7 @@ import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from revacnn_lightning.page_server.allowed_hosts import AllowedHosts
-from revacnn_lightning.page_server.gate import HasForeignHostOrOrigin, IsFramed, NeedsSignIn
+from revacnn_lightning.page_server.gate import HasForeignHostOrOrigin, IsAllowedInFrame, NeedsSignIn
 from tests.viewer.processes import TOKEN, access_cookie
 
 HOST = "localhost:5006"
@@ -55,10 +55,10 @@ def test_an_address_with_a_token_gets_rid_of_it_first():
     ],
 )
 def test_in_a_frame_the_page_needs_the_token_in_its_address(uri: str, is_open: bool):
-    framed = IsFramed("/viewer").match(request(uri, Sec_Fetch_Dest="iframe", Cookie=COOKIE))
+    framed = IsAllowedInFrame("/viewer").match(request(uri, Sec_Fetch_Dest="iframe", Cookie=COOKIE))
     assert (framed is not None) == is_open
 
 
 def test_outside_of_frames_the_token_is_exchanged_as_always():
     document = request(f"/viewer?{TOKEN.query}", Sec_Fetch_Dest="document")
-    assert IsFramed("/viewer").match(document) is None
+    assert IsAllowedInFrame("/viewer").match(document) is None

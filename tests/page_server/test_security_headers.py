@@ -6,9 +6,9 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from revacnn_lightning.page_server.security_headers import (
     NONCE,
+    add_nonce_to_scripts,
     content_security_policy,
     security_headers_transform,
-    with_nonce,
 )
 
 
@@ -44,7 +44,7 @@ def test_only_an_address_with_a_token_may_be_framed():
 
 def test_only_script_elements_at_the_start_of_a_line_are_marked():
     scripts = '<script src="a.js"></script>\n  <script>\nconst a = "x<script>"\n</script><scripts>'
-    marked = with_nonce(scripts)
+    marked = add_nonce_to_scripts(scripts)
     assert marked.count(NONCE) == 2
     assert f'<script nonce="{NONCE}" src="a.js">' in marked
     assert 'const a = "x<script>"' in marked

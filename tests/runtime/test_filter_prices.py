@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from revacnn_lightning import EditRefusedError, RemoveFilters
-from revacnn_lightning.client.cheapest_filters import ranking_values
+from revacnn_lightning.client.cheapest_filters import loss_changes_or_estimates
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.protocol.requests import InspectPrices
 from revacnn_lightning.runtime import filter_prices
@@ -141,7 +141,7 @@ def test_filters_that_cannot_be_removed_kept_the_prices_incomplete(run, monkeypa
     message, _ = run.train_batch()
     assert message.refused == [5]
     assert np.isnan(message.changes[5])
-    np.testing.assert_array_equal(ranking_values(message), message.changes)
+    np.testing.assert_array_equal(loss_changes_or_estimates(message), message.changes)
 
 
 def test_a_filter_that_does_not_exist_is_refused(run):

@@ -6,15 +6,15 @@ import numpy as np
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
-from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.runtime.loggable_findings import LoggableFindings
 from tests.recording.messages import snapshot, structure
 
 
-def network() -> NetworkStatistics:
+def network() -> NetworkAndDeadFilterTracker:
     """Two layers, of two and three filters."""
-    tracked = NetworkStatistics()
+    tracked = NetworkAndDeadFilterTracker()
     tracked.update_structure(structure())
     return tracked
 

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from revacnn_lightning import AddFilters, ReVACNN
-from revacnn_lightning.history.network_statistics import NetworkStatistics
+from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.runtime.logger_summaries import LoggerSummaries
 from tests.client.simulated_run import snapshot, structure
 from tests.small import At, TwoConvs, fit
@@ -75,7 +75,7 @@ def test_merged_batches_are_logged_at_the_last_step_of_them_that_is_due():
 
 def test_batches_that_arrive_later_as_from_a_gpu_were_not_logged_at_every_step():
     steps = iter((step, True) for step in range(3))
-    network = NetworkStatistics()
+    network = NetworkAndDeadFilterTracker()
     network.update_structure(structure())
     logger = KeepingLogger()
     summaries = LoggerSummaries(lambda: [logger], lambda: next(steps), network)

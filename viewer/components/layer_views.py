@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from bokeh.core.properties import without_property_validation
 
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind
+from revacnn_lightning.diagnostics.degenerate import ComparisonExclusion
 from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
 
 from ..embedding.placement import grid_positions
@@ -233,14 +233,14 @@ def _rows_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _positions(layout: Projection | None, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions, float32 (n, 2), and the `DegenerateKind` of filters, uint8 (n,).
+    """Return the positions of filters, float32 (n, 2), and each `ComparisonExclusion`, uint8 (n,).
 
     Without a layout, filters stand in a grid. Filters that the layout lacks have NaN positions.
     """
     if layout is None:
         return grid_positions(len(ids)).astype(np.float32), np.zeros(len(ids), np.uint8)
     positions = np.full((len(ids), 2), np.nan, np.float32)
-    degenerate = np.full(len(ids), DegenerateKind.NONE, np.uint8)
+    degenerate = np.full(len(ids), ComparisonExclusion.NONE, np.uint8)
     row_of = {int(id_): row for row, id_ in enumerate(layout.ids)}
     for i, id_ in enumerate(ids.tolist()):
         if id_ in row_of:

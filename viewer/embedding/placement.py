@@ -61,7 +61,7 @@ def place_degenerate_filters(kinds: Array) -> Array:
     """Return positions (n, 2) of degenerate filters in a row, with gaps between their kinds.
 
     Args:
-        kinds: `DegenerateKind` of each filter, uint8 (n,).
+        kinds: `ComparisonExclusion` of each filter, uint8 (n,).
     """
     order = np.argsort(kinds, kind="stable")
     n_kinds_before = np.searchsorted(np.unique(kinds), kinds[order])

@@ -12,8 +12,8 @@ import numpy as np
 from msgspec import Struct
 
 from revacnn_lightning.diagnostics.degenerate import (
-    DegenerateKind,
-    classify_degenerate_filters,
+    ComparisonExclusion,
+    find_zero_nonfinite_identical,
     normalize_rows,
 )
 from revacnn_lightning.diagnostics.near_duplicates import group_near_duplicates
@@ -41,7 +41,7 @@ class Projection(Struct, frozen=True):
         ids: permanent ids of the filters, int64 (n,).
         positions: float32 (n, 2), in [-1, 1]²; degenerate filters are in a row below, at
             `placement.DEGENERATE_ROW_Y`.
-        degenerate: `DegenerateKind` of each filter, uint8 (n,).
+        degenerate: `ComparisonExclusion` of each filter, uint8 (n,).
         same_as: id of the filter that an identical one equals, otherwise -1, int64 (n,).
         duplicate_group: index of the group of near duplicates (`group_near_duplicates`), -1 if in
             none or not computed, int64 (n,).
@@ -100,8 +100,8 @@ def mean_direction_change(features_before: Array, features_now: Array) -> float:
 def project(job: ProjectionJob) -> Projection:
     """Return the projection of the features of a job."""
     ids = np.asarray(job.ids, np.int64)
-    degenerate, twin = classify_degenerate_filters(job.features)
-    regular = np.flatnonzero(degenerate == DegenerateKind.NONE)
+    degenerate, twin = find_zero_nonfinite_identical(job.features)
+    regular = np.flatnonzero(degenerate == ComparisonExclusion.NONE)
     positions = np.zeros((len(ids), 2), np.float32)
     embedding = np.full((len(ids), 2), np.nan)
     view_square = (0.0, 0.0, 0.0)
@@ -113,7 +113,7 @@ def project(job: ProjectionJob) -> Projection:
         positions[regular] = resolve_overlaps(
             (embedding[regular] - view_square[:2]) / view_square[2]
         )
-    is_degenerate = degenerate != DegenerateKind.NONE
+    is_degenerate = degenerate != ComparisonExclusion.NONE
     positions[is_degenerate] = place_degenerate_filters(degenerate[is_degenerate])
     same_as = np.where(twin >= 0, ids[twin], -1)
     groups = group_near_duplicates(job.features) if job.find_duplicates else np.full(len(ids), -1)

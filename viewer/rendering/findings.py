@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Struct
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind
+from revacnn_lightning.diagnostics.degenerate import ComparisonExclusion
 from revacnn_lightning.diagnostics.findings import FindingKind, describe_finding
 
 from ..embedding.projection import Projection
@@ -84,13 +84,13 @@ def _find_dead(ids: np.ndarray, dead: list[int]) -> Finding | None:
 
 
 def _find_zero(projection: Projection | None, ids: np.ndarray) -> Finding | None:
-    group = _degenerate(projection, DegenerateKind.ZERO, ids)
+    group = _degenerate(projection, ComparisonExclusion.ZERO, ids)
     advice = "All coefficients of these filters are zero: reinitialize or remove them."
     return _finding("zero", advice, group)
 
 
 def _find_nonfinite(projection: Projection | None, ids: np.ndarray) -> Finding | None:
-    group = _degenerate(projection, DegenerateKind.NONFINITE, ids)
+    group = _degenerate(projection, ComparisonExclusion.NONFINITE, ids)
     advice = "The coefficients contain NaN or infinity: reinitialize these filters."
     return _finding("nonfinite", advice, group)
 
@@ -109,7 +109,9 @@ def _finding(kind: FindingKind, advice: str, group: list[int]) -> Finding | None
     return Finding(kind, text, advice, [group]) if group else None
 
 
-def _degenerate(projection: Projection | None, kind: DegenerateKind, ids: np.ndarray) -> list[int]:
+def _degenerate(
+    projection: Projection | None, kind: ComparisonExclusion, ids: np.ndarray
+) -> list[int]:
     """Return those of the layer's ids that the projection has found to be of a kind."""
     if projection is None:
         return []

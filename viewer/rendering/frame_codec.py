@@ -56,7 +56,7 @@ class SpritePart(PagePart):
     """A part with images of filters.
 
     ``data`` contains strings, and arrays with one row per filter: ``ids`` float64 (n,);
-    ``positions`` float32 (n, 2), NaN if hidden; ``degenerate`` uint8 (n,), `DegenerateKind`;
+    ``positions`` float32 (n, 2), NaN if hidden; ``degenerate`` uint8 (n,), `ComparisonExclusion`;
     ``amplitude`` float32 (n,), of the gradient, 0 to 1; ``values`` float32 (n, 2), gradient and
     activation; ``indices`` int32 (n,).
     """

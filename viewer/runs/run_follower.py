@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from revacnn_lightning.client.run_messages import RunMessages
+from revacnn_lightning.client.run_messages import NonblockingRunClient
 from revacnn_lightning.errors import ConnectionFileError, ProtocolError, RecordingError
 from revacnn_lightning.protocol.access_messages import Access
 from revacnn_lightning.protocol.connection_file import Connection
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 UNREACHABLE_SECONDS = 1.0  # without a connection, before it is said: most are back sooner
 EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `health` is read ten times per frame
 
-OpenRun = Callable[[Connection], RunMessages | Replay]
+OpenRun = Callable[[Connection], NonblockingRunClient | Replay]
 
 
 class RunFollower:
@@ -79,7 +79,7 @@ class RunFollower:
         self,
         connection: Connection | None = None,
         layer_details: LayerDetails | None = None,
-        open_run: OpenRun = RunMessages,
+        open_run: OpenRun = NonblockingRunClient,
         earlier: RunState | None = None,
     ) -> None:
         self.connection = connection
@@ -99,7 +99,7 @@ class RunFollower:
         self.on_request_sent: Callable[[], None] = _do_nothing
         self.on_close: Callable[[], None] = _do_nothing
         self._open_run = open_run
-        self._run: RunMessages | Replay | None = None
+        self._run: NonblockingRunClient | Replay | None = None
         self._history_requests = 0  # one, and one more for each interruption
         self._is_gone, self._exit_checked_at = False, float("-inf")
         if connection is not None:
@@ -282,7 +282,7 @@ class RunFollower:
         return f"{format_time_of_day(time.time() - silence)}{batch}"
 
 
-def _first_reply(run: RunMessages, *, is_unreachable: bool) -> str:
+def _first_reply(run: NonblockingRunClient, *, is_unreachable: bool) -> str:
     """Return what the first reply of a run is waiting for."""
     if run.refusal:
         return f"the run refuses this viewer: {run.refusal}"

@@ -8,7 +8,7 @@ import time
 import numpy as np
 from msgspec.structs import replace
 
-from revacnn_lightning.diagnostics.dead_filters import DeadFilters, find_dead_filters
+from revacnn_lightning.diagnostics.dead_filters import DeadFilterTracker, find_dead_filters
 from revacnn_lightning.history.network_verdicts import FrozenEvidence, NetworkVerdicts
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
@@ -86,7 +86,7 @@ class RunState:
         self.edit_effects = EditEffects()
         self._n_statuses = 0
         self._is_observed = np.zeros(0, bool)  # (filters,)
-        self._dead_filters = DeadFilters()
+        self._dead_filters = DeadFilterTracker()
         self.network_verdicts = NetworkVerdicts()
         self._dead_mask: np.ndarray | None = None  # computed on demand
         self._added_at = np.zeros(0)  # monotonic time per filter; 0: present when we attached
@@ -148,7 +148,7 @@ class RunState:
         return self.histories.filters.rows[:, column + int(self.offsets[layer]) + index]
 
     def dead_mask(self) -> np.ndarray:
-        """Return which filters are dead, as `DeadFilters` defines it, bool (filters,)."""
+        """Return which filters are dead, as `DeadFilterTracker` defines it, bool (filters,)."""
         if self._dead_mask is None:
             self._dead_mask = self._dead_filters.mask() & self._is_observed
         return self._dead_mask

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind
-from revacnn_lightning.page_server.security_headers import NONCE, with_nonce
+from revacnn_lightning.diagnostics.degenerate import ComparisonExclusion
+from revacnn_lightning.page_server.security_headers import NONCE, add_nonce_to_scripts
 
 from ..layout import NodeState
 from ..rendering.bokeh_scripts import needed_bokeh_scripts
@@ -32,7 +32,7 @@ def page_config() -> dict[str, Any]:
     return {
         "palettes": {name: asdict(palette) for name, palette in PALETTES.items()},
         "node_states": _numbers(NodeState),
-        "degenerate_kinds": _numbers(DegenerateKind),
+        "degenerate_kinds": _numbers(ComparisonExclusion),
         "dead_batches": DEAD_BATCHES,
     }
 
@@ -59,7 +59,7 @@ def page_template_variables() -> dict[str, Any]:
         "chart_functions": CHART_FUNCTIONS.read_text(encoding="utf-8"),
         "needed_scripts": needed_bokeh_scripts,
         "nonce": NONCE,
-        "with_nonce": with_nonce,
+        "add_nonce_to_scripts": add_nonce_to_scripts,
         "config": _script_json(page_config()),
         "modules": _script_json({"version": version[:16], "files": names}),
         "script": bundle_modules(STATIC, "main.js"),

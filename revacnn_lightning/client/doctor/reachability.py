@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from revacnn_lightning import __version__
 from revacnn_lightning.client.doctor.finding import Finding
-from revacnn_lightning.client.run_messages import RunMessages
+from revacnn_lightning.client.run_messages import NonblockingRunClient
 from revacnn_lightning.errors import ConnectionFileError
 from revacnn_lightning.protocol.connection_file import Connection
 
@@ -30,7 +30,7 @@ def check_run(connection: Connection) -> Iterator[Finding]:
             return
     yield Finding(name, "ok", f"{' and '.join(connection.addresses())} accept connections")
     try:
-        run = RunMessages(connection)
+        run = NonblockingRunClient(connection)
     except ConnectionFileError as error:
         yield Finding(name, "problem", str(error))
         return
@@ -65,7 +65,7 @@ def _how_to_reach(connection: Connection) -> str:
     return f"keep this command running here: {connection.ssh_command()}"
 
 
-def _check_replies(name: str, run: RunMessages) -> Iterator[Finding]:
+def _check_replies(name: str, run: NonblockingRunClient) -> Iterator[Finding]:
     _wait_for_reply(run)
     if run.is_key_refused():
         text = f"it does not admit the key {run.access.key!r}: revoked, expired or of another run"
@@ -89,7 +89,7 @@ def _check_replies(name: str, run: RunMessages) -> Iterator[Finding]:
         yield Finding(name, "problem", text, advice)
 
 
-def _wait_for_reply(run: RunMessages) -> None:
+def _wait_for_reply(run: NonblockingRunClient) -> None:
     deadline = time.monotonic() + REPLY_SECONDS
     while run.status is None and not run.refusal and not run.is_key_refused():
         if time.monotonic() > deadline:

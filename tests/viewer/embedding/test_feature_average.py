@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from revacnn_lightning.diagnostics.degenerate import (
-    DegenerateKind,
-    classify_degenerate_filters,
+    ComparisonExclusion,
+    find_zero_nonfinite_identical,
     normalize_rows,
 )
 from viewer.embedding.feature_average import WINDOW, FilterFeatureMovingAverage
@@ -81,9 +81,9 @@ def test_filter_with_one_zero_row_is_not_dead() -> None:
     zero = features(1)
     zero[2] = 0
 
-    kinds, _ = classify_degenerate_filters(average_of([features(0), zero]))
+    kinds, _ = find_zero_nonfinite_identical(average_of([features(0), zero]))
 
-    assert kinds[2] == DegenerateKind.NONE
+    assert kinds[2] == ComparisonExclusion.NONE
 
 
 @pytest.mark.parametrize("n_before", [0, 1, WINDOW])
@@ -93,9 +93,9 @@ def test_filter_with_zeros_for_the_whole_window_is_dead(n_before: int) -> None:
     for seed in range(n_before):
         average.add_and_average(IDS, features(seed))
     for _ in range(WINDOW):
-        kinds, _ = classify_degenerate_filters(average.add_and_average(IDS, zero))
+        kinds, _ = find_zero_nonfinite_identical(average.add_and_average(IDS, zero))
 
-    assert kinds[2] == DegenerateKind.ZERO
+    assert kinds[2] == ComparisonExclusion.ZERO
 
 
 def test_nonfinite_rows_are_passed_through_and_not_averaged() -> None:
@@ -103,8 +103,8 @@ def test_nonfinite_rows_are_passed_through_and_not_averaged() -> None:
     broken[3, 0], broken[4, 1] = np.nan, np.inf
     average.add_and_average(IDS, features(0))
 
-    kinds, _ = classify_degenerate_filters(average.add_and_average(IDS, broken))
-    later, _ = classify_degenerate_filters(average.add_and_average(IDS, features(2)))
+    kinds, _ = find_zero_nonfinite_identical(average.add_and_average(IDS, broken))
+    later, _ = find_zero_nonfinite_identical(average.add_and_average(IDS, features(2)))
 
     assert list(np.flatnonzero(kinds)) == [3, 4]
     assert not later.any()

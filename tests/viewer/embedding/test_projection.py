@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from msgspec.structs import replace
 from sklearn.manifold import trustworthiness
 
-from revacnn_lightning.diagnostics.degenerate import DegenerateKind, normalize_rows
+from revacnn_lightning.diagnostics.degenerate import ComparisonExclusion, normalize_rows
 from viewer.embedding.placement import DEGENERATE_ROW_Y
 from viewer.embedding.projection import (
     METHODS,
@@ -63,8 +63,8 @@ def displacement(before: Projection, after: Projection) -> float:
 def check_well_formed(projection: Projection, n: int) -> None:
     assert projection.positions.shape == (n, 2)
     assert np.isfinite(projection.positions).all()
-    inside = projection.positions[projection.degenerate == DegenerateKind.NONE]
-    row = projection.positions[projection.degenerate != DegenerateKind.NONE]
+    inside = projection.positions[projection.degenerate == ComparisonExclusion.NONE]
+    row = projection.positions[projection.degenerate != ComparisonExclusion.NONE]
     assert (np.abs(inside) <= 1.0).all()
     assert np.allclose(row[:, 1], DEGENERATE_ROW_Y)
     assert (np.abs(row[:, 0]) <= 1.0 + 1e-6).all()
@@ -230,8 +230,8 @@ def test_all_filters_equal(method: Method) -> None:
     projection = project_first(np.ones((64, 16)), method)
 
     check_well_formed(projection, 64)
-    assert (projection.degenerate[1:] == DegenerateKind.IDENTICAL).all()
-    assert projection.degenerate[0] == DegenerateKind.NONE
+    assert (projection.degenerate[1:] == ComparisonExclusion.IDENTICAL).all()
+    assert projection.degenerate[0] == ComparisonExclusion.NONE
     assert (projection.same_as[1:] == 0).all()
 
 
@@ -240,7 +240,7 @@ def test_all_filters_zero(method: Method) -> None:
     projection = project_first(np.zeros((64, 16)), method)
 
     check_well_formed(projection, 64)
-    assert (projection.degenerate == DegenerateKind.ZERO).all()
+    assert (projection.degenerate == ComparisonExclusion.ZERO).all()
 
 
 @every_method
@@ -252,7 +252,9 @@ def test_40_of_64_equal(method: Method, value: float) -> None:
     projection = project_first(features, method)
 
     check_well_formed(projection, 64)
-    assert (projection.degenerate[10:50] != DegenerateKind.NONE).sum() == (39 if value == 1 else 40)
+    assert (projection.degenerate[10:50] != ComparisonExclusion.NONE).sum() == (
+        39 if value == 1 else 40
+    )
     assert not projection.degenerate[:10].any()
     check_well_formed(project_next(features, projection, features), 64)
 
@@ -266,7 +268,7 @@ def test_filter_that_is_no_longer_dead_is_projected(method: Method) -> None:
 
     after = project_next(features, projection, dead)
 
-    assert projection.degenerate[7] == DegenerateKind.ZERO
+    assert projection.degenerate[7] == ComparisonExclusion.ZERO
     assert not after.degenerate.any()
     check_well_formed(after, 32)
 
@@ -280,7 +282,7 @@ def test_features_with_one_dimension(method: Method) -> None:
     one_dimensional = project_first(one, method)
     check_well_formed(one_dimensional, 32)
     assert (
-        one_dimensional.degenerate == DegenerateKind.NONE
+        one_dimensional.degenerate == ComparisonExclusion.NONE
     ).sum() == 2  # two directions: plus and minus
     check_well_formed(project_first(two, method), 32)
 

@@ -126,7 +126,7 @@ export class ThumbnailView {
   }
 
   /**
-   * Return why filter i has no place among the others: a number of `DegenerateKind`.
+   * Return why filter i has no place among the others: a number of `ComparisonExclusion`.
    * @param {number} i
    */
   degenerateKind(i) {
