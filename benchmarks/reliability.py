@@ -215,7 +215,7 @@ def measure_resume(report: Report, *, is_quick: bool) -> None:
                 killed = selection.follower.run_id
                 os.kill(training.pid, signal.SIGKILL)
                 training.wait()
-                noticed = wait_for(lambda: selection.follower.health().kind == "gone", "its end")
+                noticed = wait_for(lambda: selection.follower.run_status().kind == "gone", "end")
             finally:
                 training.kill()
         with closing(registry), subprocess.Popen(command) as training:

@@ -150,7 +150,7 @@ def test_enter_and_escape_in_the_search_acted_on_the_network_as_well(
     page.keyboard.press("Escape")
     page.wait_for_selector("#staging", state="hidden")  # commands arrive in their order
     assert any("discard" in text for text in sent)
-    assert not any("toggle_layer" in text for text in sent)
+    assert not any("toggle_layer_expanded" in text for text in sent)
 
 
 def test_what_did_nothing_says_why(address: str, open_page: Any) -> None:

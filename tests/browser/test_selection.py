@@ -185,7 +185,12 @@ def test_staged_changes_hid_nodes_of_the_network(address: str, open_page: Any) -
         "revacnn.sendCommand('select_largest_gradient_filter', {layer: 1, first: 5, last: 5})"
     )
     page.wait_for_function("revacnn.parts.selection.index == 5")
-    for change in ("stage_remove", "stage_freeze", "stage_reinitialize", "stage_split"):
+    for change in (
+        "toggle_staged_removal",
+        "stage_freeze_or_unfreeze",
+        "toggle_staged_reinitialization",
+        "stage_split",
+    ):
         page.evaluate("(change) => revacnn.sendCommand(change)", change)
     page.wait_for_function("document.querySelectorAll('#staging .row').length > 2")
     for width, height in ((1680, 960), (1280, 720), (390, 844)):

@@ -24,7 +24,7 @@ test("no key has two meanings", () => {
 })
 
 test("a letter acts on filters, and with Shift on their layer", () => {
-  assert.deepEqual(press("F"), [["send", "stage_freeze_layer"]])
+  assert.deepEqual(press("F"), [["send", "stage_layer_freeze_or_unfreeze"]])
   assert.deepEqual(press("D"), [["send", "stage_remove_layer"]])
   assert.deepEqual(press("i"), [["send", "stage_insert_layer", {option: "residual"}]])
   assert.deepEqual(press("I"), [["send", "stage_insert_layer", {option: "dirac"}]])
@@ -54,8 +54,8 @@ test("arrows move the selection, the page keys by ten filters, and Shift selects
 })
 
 test("Enter toggles the layer, with Shift the stage", () => {
-  assert.deepEqual(press("Enter"), [["send", "toggle_layer"]])
-  assert.deepEqual(press("Enter", true), [["send", "toggle_stage"]])
+  assert.deepEqual(press("Enter"), [["send", "toggle_layer_expanded"]])
+  assert.deepEqual(press("Enter", true), [["send", "toggle_stage_layers_expanded"]])
   assert.deepEqual(press("b"), [["send", "close_block"]])
   assert.deepEqual(press("B", true), [["send", "open_block"]])
 })

@@ -17,7 +17,7 @@ from revacnn_lightning.protocol.requests import (
 )
 from tests.viewer.fake_training import FakeTraining, train_without_viewer
 from viewer.runs.run_follower import RunFollower
-from viewer.runs.run_health import RunHealth
+from viewer.runs.run_health import RunStatus
 from viewer.runs.run_state import RunState
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
@@ -67,8 +67,8 @@ class InProcessFollower(RunFollower):
     def _send(self, body: RequestBody, version: int | None, *, dry_run: bool = False) -> str:
         return self._send_request(body, version, dry_run)
 
-    def health(self) -> RunHealth:
-        return RunHealth(self.kind, self.kind)
+    def run_status(self) -> RunStatus:
+        return RunStatus(self.kind, self.kind)
 
     def _send_request(self, edit: RequestBody, version: int | None, dry_run: bool) -> str:
         self._n_requests += 1

@@ -14,7 +14,7 @@ from ..rendering.formatting import (
     format_share,
     format_short_date_time,
 )
-from ..rendering.plan_costs import format_network_size
+from ..rendering.plan_costs import format_network_size_before_after
 from ..runs.change_order import Change, EditMark, RequestRecord, change_time, newest_first
 from ..tab.tab_state import TabState
 from .alert_rows import alert_row
@@ -166,7 +166,7 @@ def _size_change(record: RequestRecord) -> str:
     plan = record.plan
     if plan is None or plan.parameters_before == plan.parameters_after:
         return ""
-    return format_network_size(plan)
+    return format_network_size_before_after(plan)
 
 
 def _time(change: Change) -> dict[str, str]:

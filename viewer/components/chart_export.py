@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
@@ -31,7 +31,7 @@ class ChartCsvExport:
 
     def __init__(self, tab: TabState, get_charts: Callable[[], Iterable[TimeChart]]) -> None:
         self.tab = tab
-        self.root = self.source = PagePart("chart_table")
+        self.root = self.source = PagePartContent("chart_table")
         self._get_charts = get_charts
         self._sent_request = 0
 

@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.class_lens import ClassLens, Confusion
 from revacnn_lightning.protocol.requests import InspectClasses
 
 from ..rendering.formatting import format_count, format_number
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
@@ -31,7 +31,7 @@ class ClassMatrixPane:
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.root = self.source = PagePart("classes")
+        self.root = self.source = PagePartContent("classes")
         self._shown_key: tuple[Any, ...] = ()
 
     def restyle(self, palette: Palette) -> None:

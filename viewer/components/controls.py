@@ -21,13 +21,13 @@ class ControlsPanel(HtmlPanel):
     part = "controls"
 
     def content(self) -> dict[str, Any]:
-        health, state = self.tab.follower.health(), self.tab.state
+        run_status, state = self.tab.follower.run_status(), self.tab.state
         requested = self.tab.edit_queue.requested_hyperparameter
         status = None if state is None else state.status
-        accepts_requests = not health.is_final and health.kind != "connecting"
+        accepts_requests = not run_status.is_final and run_status.kind != "connecting"
         return {
             "available": status is not None and accepts_requests,
-            "paused": health.kind == "paused",
+            "paused": run_status.kind == "paused",
             "refusal": self.tab.steering_refusal(),
             "recording": "" if status is None else status.recording,
             "groups": []

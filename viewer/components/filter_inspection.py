@@ -10,12 +10,12 @@ from bokeh.core.properties import without_property_validation
 from revacnn_lightning.protocol.inspections import FilterInspection, PreferredImage, TopImage
 
 from ..rendering.formatting import format_number
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.image_names import image_name
 from ..rendering.inspected_inputs import (
     attribution_picture,
-    describe_input_region,
-    describe_receptive_field,
+    describe_input_crop,
+    describe_receptive_field_crop,
     input_picture,
     is_drawn_as_curves,
     quantize_curves,
@@ -37,7 +37,7 @@ class FilterInspectionPane:
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.root = self.source = PagePart("inspection")
+        self.root = self.source = PagePartContent("inspection")
         self._shown_key: tuple[Any, ...] = ()
 
     def restyle(self, palette: Palette) -> None:
@@ -82,7 +82,7 @@ def _top_images(result: FilterInspection) -> dict[str, Any]:
     missing = "" if result.top_images else NO_TOP_IMAGES
     is_signal = _is_signal(result.image_size)
     return {
-        "crop_note": describe_receptive_field(
+        "crop_note": describe_receptive_field_crop(
             result.receptive_field,
             result.receptive_field_depth,
             is_signal=is_signal,
@@ -101,7 +101,7 @@ def _top_image(image: TopImage, step: int) -> dict[str, Any]:
     return {
         "pixels": input_picture(crop) if is_signal else _tile(crop),
         "box": _drawn_box(image.box, crop),
-        "place": describe_input_region(image.box, size, image.volume, is_signal=is_signal),
+        "place": describe_input_crop(image.box, size, image.volume, is_signal=is_signal),
         "response": format_number(image.response),
         "age": "this batch" if age <= 0 else f"{age} batch{'es' if age > 1 else ''} ago",
     }

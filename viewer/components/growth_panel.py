@@ -9,7 +9,7 @@ from revacnn_lightning.protocol.growth import GrowthGains
 from revacnn_lightning.protocol.messages import Structure
 
 from ..rendering.formatting import count_of, format_number
-from ..tab.layer_widths import too_wide_layers
+from ..tab.layer_widths import verdicts_on_wide_layers
 from ..tab.tab_state import TabState
 from .html_panel import HtmlPanel
 
@@ -47,7 +47,7 @@ def _rows(tab: TabState, gains: GrowthGains, structure: Structure) -> list[dict[
 
     ``heat`` is relative to the largest gain.
     """
-    wide = too_wide_layers(tab, structure)
+    wide = verdicts_on_wide_layers(tab, structure)
     known = [
         (structure.layers[index].name not in wide, float(gain), index)
         for index, gain in enumerate(gains.gains)

@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.messages import Snapshot, Status, Structure
 
 from ..rendering.formatting import format_count, format_date_time, format_number, format_time_of_day
 from ..runs.metric_names import TRAINING_LOSSES, metric_sort_key
-from ..runs.run_health import RunHealth
+from ..runs.run_health import RunStatus
 from ..runs.run_state import RunState
 from ..tab.watched_layers import no_layers_reason
 from .html_panel import HtmlPanel
@@ -36,7 +36,7 @@ class Header(HtmlPanel):
 
     def content(self) -> dict[str, Any]:
         selection = self.tab.run_selection
-        health = selection.follower.health()
+        status = selection.follower.run_status()
         state, structure = self.tab.state, self.tab.structure
         if state is None:
             run = "none"
@@ -46,18 +46,18 @@ class Header(HtmlPanel):
         name = _name(selection.follower.connection, structure)
         return {
             "run": run,
-            "kind": health.kind,
-            "status": health.text,
-            "unreachable": health.kind == "unreachable",
+            "kind": status.kind,
+            "status": status.text,
+            "unreachable": status.kind == "unreachable",
             "can_steer": not self.tab.lasting_refusal(),
             "steering_refusal": self.tab.steering_refusal(),
-            "request_refusal": health.refusal,
+            "request_refusal": status.refusal,
             "access": _access(selection.follower.access),
-            "motionless": health.kind not in MOVING_KINDS,
-            "end_notice": _end_notice(health, name or "This run"),
+            "motionless": status.kind not in MOVING_KINDS,
+            "end_notice": _end_notice(status, name or "This run"),
             **_alerts(state, self.tab.dismissed_alerts),
             "watch_refusal": no_layers_reason(self.tab),
-            "network_notice": health.text if run == "connecting" else _missing_layers(structure),
+            "network_notice": status.text if run == "connecting" else _missing_layers(structure),
             "problem": selection.problem,
             "model": structure.model if structure is not None else "",
             "name": name,
@@ -95,16 +95,16 @@ def _labels(runs: Sequence[Connection]) -> list[tuple[Connection, str]]:
     ]
 
 
-def _end_notice(health: RunHealth, name: str) -> str:
+def _end_notice(status: RunStatus, name: str) -> str:
     """Return the notice over the network view of a run that sends nothing; "" if it may."""
-    if health.kind == "recording":
-        return f"{name}: {health.text}. Nothing here can be edited or controlled."
-    if health.has_ended:
-        return f"{name} {health.text}. Showing the last recorded state."
-    if health.kind == "unreachable":
-        return f"{name} is {health.text}. Showing the last received state."
-    if health.kind == "refused":
-        return f"{name} sends nothing: {health.text}. Showing the last received state."
+    if status.kind == "recording":
+        return f"{name}: {status.text}. Nothing here can be edited or controlled."
+    if status.has_ended:
+        return f"{name} {status.text}. Showing the last recorded state."
+    if status.kind == "unreachable":
+        return f"{name} is {status.text}. Showing the last received state."
+    if status.kind == "refused":
+        return f"{name} sends nothing: {status.text}. Showing the last received state."
     return ""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from bokeh.core.properties import without_property_validation
 
 from ..rendering.formatting import format_count, format_number
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.palette import Palette
 from ..runs.histogram_history import HistogramHistory
 from ..tab.tab_state import TabState
@@ -28,7 +28,7 @@ class HistogramPane:
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.root = self.source = PagePart("histograms")
+        self.root = self.source = PagePartContent("histograms")
         self._shown_key: tuple[Any, ...] = ()
 
     def restyle(self, palette: Palette) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
@@ -21,7 +21,7 @@ class HtmlPanel:
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.root = self.source = PagePart(self.part)
+        self.root = self.source = PagePartContent(self.part)
 
     def content(self) -> dict[str, Any]:
         """Return the data to show."""

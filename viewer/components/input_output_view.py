@@ -10,7 +10,7 @@ from revacnn_lightning.protocol.inspections import ImagePass
 
 from ..layout import InputOutputPlacement
 from ..layout.boxes import Box
-from ..rendering.frame_codec import SpritePart
+from ..rendering.frame_codec import FilterImagesPartContent
 from ..rendering.palette import Palette
 from ..tab.shown_input import request_shown_image_pass
 from ..tab.tab_state import TabState
@@ -37,7 +37,7 @@ class InputOutputView:
     def __init__(self, tab: TabState, network: NetworkView) -> None:
         self.tab = tab
         self._network = network
-        self.root = self.source = SpritePart("ends")
+        self.root = self.source = FilterImagesPartContent("ends")
         self._shown: tuple[Any, ...] = ()
         self._drawn: ImagePass | None = None
 

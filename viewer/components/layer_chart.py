@@ -10,7 +10,7 @@ from bokeh.core.properties import without_property_validation
 from bokeh.models import ColumnDataSource, Label, NumeralTickFormatter
 
 from ..rendering.formatting import format_sampling_interval
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.layer_names import shorten_middle, shortest_unique_names
 from ..rendering.palette import FONT, Palette
 from ..runs.run_state import RunState
@@ -46,7 +46,7 @@ class LayerChart(TimeChart):
         self.index = index
         self.name = f"layers_{index}"
         super().__init__(tab, edit_markers, y_axis_type="log")
-        self.source = PagePart(f"curves-{self.name}")
+        self.source = PagePartContent(f"curves-{self.name}")
         self.panels = (self.source,)
         # The page fills these curves; syncable=False keeps it from sending them back.
         columns = ("step", "value", "color", "layer", "width", "dash")

@@ -11,7 +11,7 @@ from bokeh.core.properties import without_property_validation
 from revacnn_lightning.history.time_series import mean_per_segment
 from revacnn_lightning.protocol.messages import LayerInfo
 
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
@@ -30,9 +30,9 @@ class LayerTable:
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.rows = PagePart("layer_table")
+        self.rows = PagePartContent("layer_table")
         self.panels = (self.rows,)  # before the statistics in the frame
-        self.root = self.source = PagePart("layer_statistics")
+        self.root = self.source = PagePartContent("layer_statistics")
         self._shown_rows: tuple[Any, ...] = ()
         self._shown_statistics: tuple[Any, ...] = ()
         self._sent_at = 0.0

@@ -12,10 +12,10 @@ from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
 
 from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection
-from ..rendering.frame_codec import SpritePart
+from ..rendering.frame_codec import FilterImagesPartContent
 from ..rendering.image_names import image_name
 from ..rendering.palette import Palette
-from ..rendering.predictions import describe_prediction
+from ..rendering.predictions import describe_predictions_around_edit
 from ..rendering.thumbnails import build_tiles, image_tile
 from ..runs.layer_details import VIEWS, LayerDetailRecord, is_single_value
 from ..runs.run_state import RunState
@@ -58,7 +58,7 @@ class FilterEmbeddingView:
     def __init__(self, tab: TabState, view: str) -> None:
         self.tab = tab
         self.view = view
-        self.root = self.source = SpritePart(f"view-{view}")
+        self.root = self.source = FilterImagesPartContent(f"view-{view}")
         self._shown_key: tuple[Any, ...] = ()
         self._atlas_key: tuple[Any, ...] = ()
         self._layout: Projection | None = None
@@ -190,7 +190,7 @@ class InputImage:
 
     def __init__(self, tab: TabState) -> None:
         self.tab = tab
-        self.root = self.source = SpritePart("input")
+        self.root = self.source = FilterImagesPartContent("input")
         self._drawn: tuple[LayerDetail | None, str] = (None, "")
 
     def restyle(self, palette: Palette) -> None:
@@ -214,7 +214,7 @@ class InputImage:
             "step": layer.detail.step,
             "waiting": layer.image != index,
             "note": details.image_refusal or ("" if len(tile) else NO_IMAGE),
-            "prediction": describe_prediction(layer.detail),
+            "prediction": describe_predictions_around_edit(layer.detail),
         }
         return True
 

@@ -8,7 +8,7 @@ from typing import Any
 from revacnn_lightning.protocol.inspections import PassedModule
 
 from ..layout.marks import ModuleMark, place_module_marks
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.module_names import short_type
 from ..rendering.palette import Palette
 from ..tab.shown_input import shows_module_marks
@@ -24,7 +24,7 @@ class ModuleMarks:
     def __init__(self, tab: TabState, network: NetworkView) -> None:
         self.tab = tab
         self._network = network
-        self.root = self.source = PagePart("marks")
+        self.root = self.source = PagePartContent("marks")
         self._shown: tuple[Any, ...] = ()
 
     def restyle(self, palette: Palette) -> None:

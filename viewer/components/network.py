@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.messages import Structure
 from ..layout import NetworkLayout, NodeState, compute_layout
 from ..layout.input_output import InputOutputDimensions, InputOutputPlacement, place_input_output
 from ..rendering.formatting import format_selected_filters
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.shown_input import request_shown_image_pass
@@ -55,13 +55,13 @@ class NetworkView:
         self._name_width: tuple[RunState | None, float] = None, 0.0  # of a run, px
         self._input_output_key: tuple[Any, ...] = ()
         self._channels = np.zeros(0, np.float32)  # weight of each channel of the input
-        self.network_layout = PagePart("network_layout")
-        self.nodes = PagePart("nodes")
-        self.paths = PagePart("paths")
-        self.arcs = PagePart("arcs")
-        self.numbers = PagePart("numbers")
-        self.strokes = PagePart("strokes")
-        self.selection = PagePart("selection")
+        self.network_layout = PagePartContent("network_layout")
+        self.nodes = PagePartContent("nodes")
+        self.paths = PagePartContent("paths")
+        self.arcs = PagePartContent("arcs")
+        self.numbers = PagePartContent("numbers")
+        self.strokes = PagePartContent("strokes")
+        self.selection = PagePartContent("selection")
         self._layout_key: tuple[Any, ...] = ()
         self._readers_key: tuple[Any, ...] = ()
         self._readers: tuple[int, ...] = ()
@@ -75,17 +75,17 @@ class NetworkView:
         self._set_empty_layout()
 
     @property
-    def root(self) -> PagePart:
+    def root(self) -> PagePartContent:
         """The part that every page has."""
         return self.network_layout
 
     @property
-    def source(self) -> PagePart:
+    def source(self) -> PagePartContent:
         """The part that says where the nodes are."""
         return self.nodes
 
     @property
-    def panels(self) -> tuple[PagePart, ...]:
+    def panels(self) -> tuple[PagePartContent, ...]:
         """The parts besides `root`."""
         return self.nodes, self.paths, self.arcs, self.numbers, self.strokes, self.selection
 

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 
-from ..rendering.plan_costs import format_network_size, format_network_size_change
+from ..rendering.plan_costs import format_network_size_before_after, format_network_size_change
 from ..rendering.prices import describe_plan_loss_change
 from ..tab.staged_change import StagedChange
 from .html_panel import HtmlPanel
@@ -77,7 +77,7 @@ def _row(change: StagedChange, structure: Structure) -> dict[str, Any]:
         others = _coupled_layers(plan, change.layer)
         row.update(
             plan="planned",
-            detail=_joined(format_network_size(plan), price, effect),
+            detail=_joined(format_network_size_before_after(plan), price, effect),
             coupling=_joined(others, plan.coupling, *plan.notes),
             short=_joined(format_network_size_change(plan), price, changed, others, *plan.notes),
         )
@@ -96,7 +96,7 @@ def _total(plans: Sequence[Planned | Refused | None]) -> str:
     first = planned[0]
     parameters = sum(plan.parameters_after - plan.parameters_before for plan in planned)
     macs = sum(plan.macs_after - plan.macs_before for plan in planned)
-    costs = format_network_size(
+    costs = format_network_size_before_after(
         replace(
             first,
             parameters_after=max(0, first.parameters_before + parameters),

@@ -12,7 +12,7 @@ from revacnn_lightning.diagnostics.verdicts import Remedy, Verdict, VerdictKind
 from revacnn_lightning.protocol.messages import GradientClipping, LayerInfo, Structure
 
 from ..rendering.formatting import format_number
-from ..tab.layer_widths import growth_gains, too_narrow_layers, too_wide_layers
+from ..tab.layer_widths import growth_gains, verdicts_on_narrow_layers, verdicts_on_wide_layers
 from .html_panel import HtmlPanel
 
 __all__ = ["VerdictPanel"]
@@ -103,14 +103,14 @@ class VerdictPanel(HtmlPanel):
 
     def _widths(self, structure: Structure) -> list[Verdict]:
         """Return which layers are too wide or too narrow, while the tab shows prices."""
-        wide = too_wide_layers(self.tab, structure)
+        wide = verdicts_on_wide_layers(self.tab, structure)
         gains = growth_gains(self.tab, structure)
         for layer, gain in zip(structure.layers, gains, strict=True):
             if layer.name in wide and math.isfinite(gain):
                 verdict = wide[layer.name]
                 evidence = f"{verdict.evidence}. {SPARE.format(gain=format_number(float(gain)))}"
                 wide[layer.name] = replace(verdict, evidence=evidence)
-        return [*wide.values(), *too_narrow_layers(self.tab, structure).values()]
+        return [*wide.values(), *verdicts_on_narrow_layers(self.tab, structure).values()]
 
     _key: tuple[str, int, str, int, str, GradientClipping | None] = ("", -1, "", -1, "", None)
     _due_at = 0.0

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-__all__ = ["PagePart", "SpritePart", "encode_frame"]
+__all__ = ["FilterImagesPartContent", "PagePartContent", "encode_frame"]
 
 ALIGNMENT = 8
 # The page's types of arrays. 64-bit integers are converted to float64.
@@ -23,16 +23,16 @@ TYPES = {"f4": "f4", "f8": "f8", "u1": "u1", "i4": "i4", "b1": "u1", "i8": "f8",
 Data = dict[str, Any]
 
 
-class PagePart:
+class PagePartContent:
     """A part of the page. Setting ``data`` sends it with the next frame.
 
     Attributes:
-        part: name of the part.
+        part: the name of the part of the page.
         changed: whether there is anything to send.
     """
 
-    def __init__(self, part: str) -> None:
-        self.part = part
+    def __init__(self, part_name: str) -> None:
+        self.part = part_name
         self._data: Data = {}
         self.changed = True
 
@@ -52,7 +52,7 @@ class PagePart:
         return {"part": self.part, "data": self._data}
 
 
-class SpritePart(PagePart):
+class FilterImagesPartContent(PagePartContent):
     """A part with images of filters.
 
     ``data`` contains strings, and arrays with one row per filter: ``ids`` float64 (n,);
@@ -61,8 +61,8 @@ class SpritePart(PagePart):
     activation; ``indices`` int32 (n,).
     """
 
-    def __init__(self, part: str) -> None:
-        super().__init__(part)
+    def __init__(self, part_name: str) -> None:
+        super().__init__(part_name)
         self._atlas: np.ndarray | None = None
         self._atlas_changed = False
 
@@ -80,7 +80,7 @@ class SpritePart(PagePart):
         return {**super().pop_changes(), **({"atlas": self._atlas} if atlas_changed else {})}
 
 
-def encode_frame(parts: Iterable[PagePart], **header: Any) -> bytes:
+def encode_frame(parts: Iterable[PagePartContent], **header: Any) -> bytes:
     """Return a frame with all changes, and mark them as sent.
 
     Args:

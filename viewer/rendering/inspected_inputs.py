@@ -16,8 +16,8 @@ from .thumbnails import attribution_tile, image_tile
 
 __all__ = [
     "attribution_picture",
-    "describe_input_region",
-    "describe_receptive_field",
+    "describe_input_crop",
+    "describe_receptive_field_crop",
     "input_picture",
     "is_drawn_as_curves",
     "quantize_curves",
@@ -43,19 +43,19 @@ def input_picture(values: np.ndarray) -> np.ndarray:
     return image_tile(values)
 
 
-def quantize_curves(values: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
+def quantize_curves(values: np.ndarray, column_slice: slice = slice(None)) -> np.ndarray:
     """Return curves (channels, n) as levels of their common range, uint8 (channels, l).
 
     Args:
         values: the values of the curves; uint8 values are levels already.
-        columns: the columns to return.
+        column_slice: the columns to return.
     """
     known = np.nan_to_num(np.asarray(values, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(known.min()), float(known.max())
     if values.dtype == np.uint8:
         low, high = 0.0, 255.0
     levels = (known - low) / (high - low) if high > low else np.full_like(known, 0.5)
-    levels = levels[:, columns]
+    levels = levels[:, column_slice]
     if levels.shape[1] > MAX_LENGTH:  # the smallest and the largest value of each block
         blocks = _blocks(levels, -(-levels.shape[1] // (MAX_LENGTH // 2)))
         levels = np.stack([blocks.min(-1), blocks.max(-1)], -1).reshape(len(levels), -1)
@@ -81,7 +81,7 @@ def signal_raster_row_count(values: np.ndarray) -> int | None:
     return len(values) if _is_signal(values) and not is_drawn_as_curves(values) else None
 
 
-def describe_input_region(
+def describe_input_crop(
     box: Sequence[int], size: Sequence[int], volume: VolumeSlice | None, *, is_signal: bool
 ) -> str:
     """Return in words which part of an input is shown.
@@ -103,7 +103,7 @@ def describe_input_region(
     return f"{slices}, {place} of {sizes}"
 
 
-def describe_receptive_field(
+def describe_receptive_field_crop(
     size: tuple[int, int], depth: int, *, is_signal: bool, is_volume: bool
 ) -> str:
     """Return in words what the top images are cropped to."""

@@ -6,10 +6,10 @@ from revacnn_lightning.protocol.messages import PlanSummary
 
 from .formatting import format_count, format_relative_change, format_si
 
-__all__ = ["format_network_size", "format_network_size_change"]
+__all__ = ["format_network_size_before_after", "format_network_size_change"]
 
 
-def format_network_size(plan: PlanSummary) -> str:
+def format_network_size_before_after(plan: PlanSummary) -> str:
     """Return the parameters and multiply-accumulates before and after the edit."""
     figures = (
         ("parameters", plan.parameters_before, plan.parameters_after, format_count),

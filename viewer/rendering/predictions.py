@@ -8,12 +8,12 @@ from revacnn_lightning.protocol.inspections import ClassScore, ImagePrediction, 
 
 from .formatting import format_count
 
-__all__ = ["describe_prediction"]
+__all__ = ["describe_predictions_around_edit"]
 
 NOT_CHOSEN = "Choose a validation image (‹ ›) to see its class and the prediction."
 
 
-def describe_prediction(detail: LayerDetail) -> dict[str, Any]:
+def describe_predictions_around_edit(detail: LayerDetail) -> dict[str, Any]:
     """Return the true class, and the predictions before and after the newest edit and now.
 
     ``note`` says why there is nothing to show.

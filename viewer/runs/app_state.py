@@ -7,12 +7,12 @@ from pathlib import Path
 
 from .recordings import Recordings
 from .registry import RunRegistry
-from .socket_reader import SocketReader
+from .socket_reader import RunMessageReceiver
 
 __all__ = ["parse_options", "run_registry", "start_following_runs", "stop_following_runs"]
 
 _runs: RunRegistry | None = None
-_reader: SocketReader | None = None
+_reader: RunMessageReceiver | None = None
 
 
 def run_registry() -> RunRegistry:
@@ -54,7 +54,7 @@ def start_following_runs(options: argparse.Namespace) -> None:
     recordings = Recordings(options.replay, options.speed) if options.replay else None
     _runs = RunRegistry(options.connect, recordings)
     _runs.start()
-    _reader = SocketReader(_runs)
+    _reader = RunMessageReceiver(_runs)
 
 
 def stop_following_runs() -> None:

@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.requests import InspectClass, InspectClasses
 
 from .run_state import RunState
 
-__all__ = ["ClassRequests"]
+__all__ = ["ClassResponseFetcher"]
 
 REQUEST_SECONDS = 2.0  # the training stops a few seconds after the last request
 VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
@@ -22,7 +22,7 @@ Wanted = InspectClasses | InspectClass
 Send = Callable[[Wanted], str]  # returns the request id
 
 
-class ClassRequests:
+class ClassResponseFetcher:
     """Requests what tabs show of classes, and keeps the newest of it.
 
     Attributes:

@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.requests import InspectEvidence
 
 from .run_state import RunState
 
-__all__ = ["VerdictEvidenceRequests"]
+__all__ = ["VerdictEvidenceFetcher"]
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
 Send = Callable[[InspectEvidence], str]  # returns the request id
 
 
-class VerdictEvidenceRequests:
+class VerdictEvidenceFetcher:
     """Requests evidence while a tab shows verdicts. One per run, shared by all tabs.
 
     What arrives is in `RunState.verdicts`. A run that refuses keeps the verdicts that follow from

@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.requests import InspectFilter
 
 from .run_state import RunState
 
-__all__ = ["FilterInspectionRecord", "FilterInspections"]
+__all__ = ["FilterInspectionFetcher", "FilterInspectionRecord"]
 
 REQUEST_SECONDS = 2.0  # the training stops a few seconds after the last request
 VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
@@ -49,7 +49,7 @@ class FilterInspectionRecord(Struct):
     version: int = -1
 
 
-class FilterInspections:
+class FilterInspectionFetcher:
     """Requests inspections of the visible filters and keeps the results."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.requests import InspectPrices
 
 from .run_state import RunState
 
-__all__ = ["FilterPriceRequests"]
+__all__ = ["FilterPriceFetcher"]
 
 REQUEST_SECONDS = 2.0  # the training stops a few seconds after the last request
 VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
@@ -20,7 +20,7 @@ VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
 Send = Callable[[InspectPrices], str]  # returns the request id
 
 
-class FilterPriceRequests:
+class FilterPriceFetcher:
     """Requests prices while a tab shows them, and keeps the newest ones.
 
     Attributes:

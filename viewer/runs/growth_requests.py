@@ -13,12 +13,12 @@ from revacnn_lightning.protocol.requests import InspectGrowth
 
 from .run_state import RunState
 
-__all__ = ["GrowthGainRequests"]
+__all__ = ["GrowthGainFetcher"]
 
 Send = Callable[[InspectGrowth], str]  # returns the request id
 
 
-class GrowthGainRequests:
+class GrowthGainFetcher:
     """Requests the growth gains once per click, and keeps the newest ones.
 
     Attributes:

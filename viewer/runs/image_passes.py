@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.requests import InspectImage
 
 from .run_state import RunState
 
-__all__ = ["ImagePasses"]
+__all__ = ["ImagePassFetcher"]
 
 REQUEST_SECONDS = 2.0  # the training stops a few seconds after the last request
 VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
@@ -21,7 +21,7 @@ MAX_REQUESTS = 64  # whose replies are pending
 Send = Callable[[InspectImage], str]  # returns the request id
 
 
-class ImagePasses:
+class ImagePassFetcher:
     """Requests passes while a tab shows the network, and keeps the newest one.
 
     Attributes:

@@ -21,7 +21,7 @@ from .histogram_history import LayerHistograms
 from .layer_projections import VIEWS, LayerProjections
 from .run_state import RunState
 
-__all__ = ["VIEWS", "LayerDetailRecord", "LayerDetails", "is_single_value"]
+__all__ = ["VIEWS", "LayerDetailFetcher", "LayerDetailRecord", "is_single_value"]
 
 BATCH_DEPENDENT_VIEWS = VIEWS[1:]  # projected by an average over recent batches
 
@@ -72,11 +72,11 @@ class LayerDetailRecord(Struct):
     histograms: LayerHistograms = field(default_factory=LayerHistograms)
 
 
-class LayerDetails:
+class LayerDetailFetcher:
     """Requests the details of visible layers and has their views projected.
 
     Args:
-        make_worker: creates the projection worker, on first use or on `start`.
+        make_projector: creates the projection worker, on first use or on `start`.
 
     Attributes:
         projections: the projections of the views of all layers.
@@ -84,8 +84,8 @@ class LayerDetails:
         image_refusal: why the image that was selected last cannot be shown; "" if it can.
     """
 
-    def __init__(self, make_worker: Callable[[], EmbeddingWorker] = EmbeddingWorker) -> None:
-        self.projections = LayerProjections(make_worker)
+    def __init__(self, make_projector: Callable[[], EmbeddingWorker] = EmbeddingWorker) -> None:
+        self.projections = LayerProjections(make_projector)
         self._layers: dict[str, LayerDetailRecord] = {}
         self._requests: dict[str, tuple[str, int | None]] = {}  # request id -> layer, image
         self.image: int | None = None

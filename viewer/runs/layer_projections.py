@@ -62,11 +62,11 @@ class LayerProjections:
     """The newest projection of each layer, view and method.
 
     Args:
-        make_worker: creates the worker, on first use or on `start`.
+        make_projector: creates the worker that projects, on first use or on `start`.
     """
 
-    def __init__(self, make_worker: Callable[[], EmbeddingWorker] = EmbeddingWorker) -> None:
-        self._make_worker = make_worker
+    def __init__(self, make_projector: Callable[[], EmbeddingWorker] = EmbeddingWorker) -> None:
+        self._make_projector = make_projector
         self._worker: EmbeddingWorker | None = None
         self._states: dict[Key, _ProjectionState] = {}
         self._computing: dict[Key, tuple[np.ndarray, np.ndarray]] = {}  # features, ids
@@ -74,7 +74,7 @@ class LayerProjections:
     def start(self) -> None:
         """Start the worker, which takes some seconds to warm up."""
         if self._worker is None:
-            self._worker = self._make_worker()
+            self._worker = self._make_projector()
 
     def close(self) -> None:
         """Stop the worker."""

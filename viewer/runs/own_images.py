@@ -12,14 +12,14 @@ from revacnn_lightning.protocol.inspection_requests import PaintImage, Patch, Sh
 from revacnn_lightning.protocol.messages import Message, Refused, Reply
 from revacnn_lightning.protocol.pictures import new_image_index, picture_requests
 
-__all__ = ["OwnImages"]
+__all__ = ["OwnImageSender"]
 
 MAX_REMEMBERED = 256  # painted images, and requests whose replies are pending
 
 Send = Callable[[ShowPicture | PaintImage], str]  # returns the request id
 
 
-class OwnImages:
+class OwnImageSender:
     """Sends the images of one run that tabs make, and knows what is under the paint.
 
     Attributes:

@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.requests import InspectRanks
 
 from .run_state import RunState
 
-__all__ = ["RankStatisticsRequests"]
+__all__ = ["LayerRankStatisticsFetcher"]
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ VISIBLE_SECONDS = 3.0  # tabs mark what they show more often than this
 Send = Callable[[InspectRanks], str]  # returns the request id
 
 
-class RankStatisticsRequests:
+class LayerRankStatisticsFetcher:
     """Requests the values of one layer in each rank. One per run, shared by all tabs.
 
     Attributes:

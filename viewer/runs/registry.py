@@ -13,7 +13,7 @@ from revacnn_lightning.protocol.connection_file import Connection
 from revacnn_lightning.protocol.lineage import find_resuming_run
 from revacnn_lightning.protocol.run_discovery import find_unusable_connection_files, list_runs
 
-from .layer_details import LayerDetails
+from .layer_details import LayerDetailFetcher
 from .recordings import Recordings
 from .run_follower import RunFollower
 from .run_state import RunState
@@ -68,11 +68,11 @@ class RunRegistry:
         self._ended: dict[str, RunState] = {}  # runs without a follower, the oldest first
         self._newest = ""
         self._last_discovery = 0.0
-        self._warm_details: LayerDetails | None = None  # for the next run: warm-up takes seconds
+        self._warm_details: LayerDetailFetcher | None = None  # for the next run: slow to warm up
 
     def start(self) -> None:
         """Start a worker process for the first run."""
-        self._warm_details = LayerDetails()
+        self._warm_details = LayerDetailFetcher()
         self._warm_details.start()
 
     def tick(self) -> None:
@@ -123,7 +123,7 @@ class RunRegistry:
         """
         connection = follower.connection
         resumed = None if connection is None else find_resuming_run(connection, self.live)
-        if resumed is None or not follower.health().refusal:
+        if resumed is None or not follower.run_status().refusal:
             return None
         found = self.find_follower(resumed.run)
         has_replied = found is not None and found.state is not None and found.state.structure
@@ -177,14 +177,14 @@ class RunRegistry:
     def _discover(self) -> None:
         self.live = self._list_live()
         newest = self._followers.get(self._newest)
-        if self.live and (newest is None or newest.health().has_ended):
+        if self.live and (newest is None or newest.run_status().has_ended):
             self._newest = self.live[0].run
             self.find_follower(self._newest)
 
     def _detach_unused(self, now: float) -> None:
         for run, follower in list(self._followers.items()):
             if run != self._newest and now - follower.last_shown > UNUSED_SECONDS:
-                if follower.state is not None and follower.health().has_ended:
+                if follower.state is not None and follower.run_status().has_ended:
                     self._keep_curves(run, follower.state)
                 follower.close()
                 del self._followers[run]

@@ -12,12 +12,12 @@ from revacnn_lightning.protocol.messages import LayerInfo, Structure
 from ..rendering.formatting import format_count
 from .change_order import EditMark, RequestRecord
 
-__all__ = ["describe_lost_progress", "mask_edited_filter_ids", "resume_record"]
+__all__ = ["describe_lost_progress", "mask_ids_of_edited_layers", "resume_record"]
 
 NO_FILTER = -1  # an id that no filter has
 
 
-def mask_edited_filter_ids(earlier_structure: Structure, structure: Structure) -> Structure:
+def mask_ids_of_edited_layers(earlier_structure: Structure, structure: Structure) -> Structure:
     """Return the earlier structure with -1 for the filter ids of layers that differ in the other.
 
     A resumed run numbers the filters of an edited layer from 0 again, so that an id may mean

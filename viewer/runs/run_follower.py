@@ -23,15 +23,15 @@ from revacnn_lightning.protocol.requests import (
 from revacnn_lightning.recording.replay import Replay
 
 from ..rendering.formatting import format_count, format_time_of_day
-from .class_requests import ClassRequests
-from .filter_inspections import FilterInspections
-from .filter_prices import FilterPriceRequests
-from .growth_requests import GrowthGainRequests
-from .image_passes import ImagePasses
-from .layer_details import LayerDetails
-from .own_images import OwnImages
-from .rank_requests import RankStatisticsRequests
-from .run_health import RunHealth
+from .class_requests import ClassResponseFetcher
+from .filter_inspections import FilterInspectionFetcher
+from .filter_prices import FilterPriceFetcher
+from .growth_requests import GrowthGainFetcher
+from .image_passes import ImagePassFetcher
+from .layer_details import LayerDetailFetcher
+from .own_images import OwnImageSender
+from .rank_requests import LayerRankStatisticsFetcher
+from .run_health import RunStatus
 from .run_state import RunState
 from .shown_verdicts import ShownVerdicts
 
@@ -40,13 +40,13 @@ __all__ = ["RunFollower"]
 log = logging.getLogger(__name__)
 
 UNREACHABLE_SECONDS = 1.0  # without a connection, before it is said: most are back sooner
-EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `health` is read ten times per frame
+EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `run_status` is read ten times per frame
 
 OpenRun = Callable[[Connection], NonblockingRunClient | Replay]
 
 
 class RunFollower:
-    """Receives the messages of one run, keeps its state, and sends requests to it.
+    """Keeps the state of one run, and requests what tabs show, as `receive` and `tick` are called.
 
     The state remains available after the run has ended.
 
@@ -78,22 +78,22 @@ class RunFollower:
     def __init__(
         self,
         connection: Connection | None = None,
-        layer_details: LayerDetails | None = None,
+        layer_details: LayerDetailFetcher | None = None,
         open_run: OpenRun = NonblockingRunClient,
         earlier: RunState | None = None,
     ) -> None:
         self.connection = connection
         self.state = None if connection is None else RunState(connection, earlier)
         self.problem = ""
-        self.layer_details = LayerDetails() if layer_details is None else layer_details
-        self.inspections = FilterInspections()
-        self.image_passes = ImagePasses()
-        self.filter_prices = FilterPriceRequests()
-        self.classes = ClassRequests()
+        self.layer_details = LayerDetailFetcher() if layer_details is None else layer_details
+        self.inspections = FilterInspectionFetcher()
+        self.image_passes = ImagePassFetcher()
+        self.filter_prices = FilterPriceFetcher()
+        self.classes = ClassResponseFetcher()
         self.verdicts = ShownVerdicts()
-        self.growth = GrowthGainRequests()
-        self.ranks = RankStatisticsRequests()
-        self.own_images = OwnImages()
+        self.growth = GrowthGainFetcher()
+        self.ranks = LayerRankStatisticsFetcher()
+        self.own_images = OwnImageSender()
         self.last_shown = time.monotonic()
         self.on_messages: Callable[[], None] = _do_nothing
         self.on_request_sent: Callable[[], None] = _do_nothing
@@ -183,40 +183,40 @@ class RunFollower:
         shown = self.layer_details.image
         self.layer_details.show_image(self.own_images.paint(shown, patches, self._send_image))
 
-    def health(self) -> RunHealth:
+    def run_status(self) -> RunStatus:
         """Return what the run is doing, as far as known."""
         run = self._run
         if run is None:
-            return RunHealth("waiting", self.problem or "waiting for a training")
+            return RunStatus("waiting", self.problem or "waiting for a training")
         if isinstance(run, Replay):
-            return RunHealth("recording", run.describe())
+            return RunStatus("recording", run.describe())
         status = run.status
         if status is not None and status.state == "finished":
-            return RunHealth("finished", f"finished at batch {format_count(status.step)}")
+            return RunStatus("finished", f"finished at batch {format_count(status.step)}")
         if status is not None and status.state == "failed":
-            return RunHealth("failed", f"failed: {status.detail}" if status.detail else "failed")
+            return RunStatus("failed", f"failed: {status.detail}" if status.detail else "failed")
         if self._has_exited(run.connection):
             text = f"exited unexpectedly; last message at {self._last_message()}"
             problem = run.ranks.problem() if run.ranks.has_lost_rank else ""
-            return RunHealth("gone", f"{problem}; the run {text}" if problem else text)
+            return RunStatus("gone", f"{problem}; the run {text}" if problem else text)
         if run.is_key_refused():
-            return RunHealth("refused", f"the run does not admit the key {run.access.key!r}")
+            return RunStatus("refused", f"the run does not admit the key {run.access.key!r}")
         is_unreachable = run.seconds_unreachable() > UNREACHABLE_SECONDS
         if run.structure is None:
-            return RunHealth("connecting", _first_reply(run, is_unreachable=is_unreachable))
+            return RunStatus("connecting", _first_reply(run, is_unreachable=is_unreachable))
         if problem := run.ranks.problem():
-            return RunHealth("silent", problem)
+            return RunStatus("silent", problem)
         if is_unreachable:
             text = f"unreachable, reconnecting; last message at {self._last_message()}"
-            return RunHealth("unreachable", text)
+            return RunStatus("unreachable", text)
         if run.is_silent():
             silence = run.seconds_since_last_message()
             text = f"no message for {silence:.0f} s, since {self._last_message()}"
-            return RunHealth("silent", text)
+            return RunStatus("silent", text)
         if status is None:
-            return RunHealth("training", "training")
+            return RunStatus("training", "training")
         text = f"{status.state} · {status.detail}" if status.detail else status.state
-        return RunHealth(status.state, text)
+        return RunStatus(status.state, text)
 
     @property
     def access(self) -> Access | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["RunHealth"]
+__all__ = ["RunStatus"]
 
 
-class RunHealth(Struct, frozen=True):
+class RunStatus(Struct, frozen=True):
     """What a run is doing, as shown in the page's header.
 
     Attributes:

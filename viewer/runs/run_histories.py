@@ -11,14 +11,14 @@ from revacnn_lightning.history.time_series import TimeSeries
 
 from .run_clock import RunClock
 
-__all__ = ["FILTER_STATISTICS", "RunHistories"]
+__all__ = ["FILTER_STATISTICS", "RunHistoryWithFilters"]
 
 FILTER_ROWS = 600
 FILTER_BYTES = 48 * 2**20  # limit of the per-filter history
 FILTER_STATISTICS = ("gradient", "activation")
 
 
-class RunHistories(RunHistory):
+class RunHistoryWithFilters(RunHistory):
     """The history of a run, and that of each filter since the viewer attached.
 
     Attributes:
@@ -43,7 +43,7 @@ class RunHistories(RunHistory):
         self.filters = TimeSeries(len(FILTER_STATISTICS) * n_filters, FILTER_ROWS, FILTER_BYTES)
 
     def continue_from(
-        self, earlier: RunHistories, first_step: int, source_indices: np.ndarray
+        self, earlier: RunHistoryWithFilters, first_step: int, source_indices: np.ndarray
     ) -> None:
         """Continue the histories of the run that this one resumes.
 

@@ -30,8 +30,8 @@ from revacnn_lightning.protocol.messages import (
 from .edit_effects import EditEffects
 from .inherited_edges import inherit_edges
 from .request_log import RequestLog
-from .resumed_run import describe_lost_progress, mask_edited_filter_ids
-from .run_histories import FILTER_STATISTICS, RunHistories
+from .resumed_run import describe_lost_progress, mask_ids_of_edited_layers
+from .run_histories import FILTER_STATISTICS, RunHistoryWithFilters
 
 __all__ = ["RunState"]
 
@@ -80,7 +80,7 @@ class RunState:
         self.snapshot_time = 0.0
         self.offsets = np.zeros(1, np.int64)
         self.latest: dict[str, np.ndarray] = {}
-        self.histories = RunHistories()
+        self.histories = RunHistoryWithFilters()
         self.requests = RequestLog(connection.run)
         self.alerts: list[Alert] = []
         self.edit_effects = EditEffects()
@@ -243,7 +243,7 @@ class RunState:
             return
         last_step = None if earlier.snapshot is None else earlier.snapshot.step
         self.resume_note = describe_lost_progress(last_step, marks, first_step)
-        before = mask_edited_filter_ids(earlier.structure, structure)
+        before = mask_ids_of_edited_layers(earlier.structure, structure)
         source = find_previous_columns(before, structure)
         self.histories.continue_from(earlier.histories, first_step, source)
         self.resumes = earlier.connection.run

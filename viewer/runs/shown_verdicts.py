@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from revacnn_lightning.diagnostics.verdicts import Verdict
 from revacnn_lightning.diagnostics.window_verdicts import Judgment
 
-from .evidence_requests import VISIBLE_SECONDS, Send, VerdictEvidenceRequests
+from .evidence_requests import VISIBLE_SECONDS, Send, VerdictEvidenceFetcher
 from .run_state import RunState
 
 __all__ = ["ShownVerdicts"]
@@ -38,7 +38,7 @@ class ShownVerdicts:
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
-        self.evidence = VerdictEvidenceRequests()
+        self.evidence = VerdictEvidenceFetcher()
         self.problem = ""
         self.revision = 0
         self._executor = executor

@@ -7,7 +7,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from .registry import RunRegistry
 from .run_follower import RunFollower
 
-__all__ = ["SocketReader"]
+__all__ = ["RunMessageReceiver"]
 
 # Messages that arrive within this time are received together. A training of 200 batches per
 # second would otherwise wake the server as often.
@@ -15,11 +15,11 @@ BATCHING_SECONDS = 0.01
 TICK_MS = 100
 
 
-class SocketReader:
+class RunMessageReceiver:
     """Receives the messages of all runs, and ticks the registry. Create it in the loop's thread."""
 
-    def __init__(self, runs: RunRegistry) -> None:
-        self.runs = runs
+    def __init__(self, registry: RunRegistry) -> None:
+        self.registry = registry
         self._loop = IOLoop.current()
         self._readers: dict[RunFollower, _FollowerReader] = {}
         self._ticks = PeriodicCallback(self.tick, TICK_MS)
@@ -27,11 +27,11 @@ class SocketReader:
 
     def tick(self) -> None:
         """Tick the registry, and start reading from new followers."""
-        self.runs.tick()
+        self.registry.tick()
         # Readers of closed followers have already stopped: `RunFollower.on_close`.
         self._readers = {
             follower: self._readers.get(follower) or _FollowerReader(follower, self._loop)
-            for follower in self.runs.followers()
+            for follower in self.registry.followers()
             if follower.file_descriptors()
         }
 

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.automatic_requests import (
 from .command_arguments import CommandArguments
 from .tab_state import TabState
 
-__all__ = ["control_pruning", "prune_to", "set_policy"]
+__all__ = ["control_pruning", "prune_to", "set_verdict_policy"]
 
 MAX_FILTERS = 64  # in one round
 TITLES = {
@@ -48,7 +48,7 @@ def control_pruning(tab: TabState, arguments: CommandArguments) -> None:
             tab.edit_queue.send_control(ControlPruning(action), TITLES[action])
 
 
-def set_policy(tab: TabState, arguments: CommandArguments) -> None:
+def set_verdict_policy(tab: TabState, arguments: CommandArguments) -> None:
     """Set what the run does with its verdicts: nothing, propose remedies, or apply free ones."""
     for policy in get_args(Policy):
         if policy == arguments.option:

@@ -11,14 +11,14 @@ from revacnn_lightning.protocol.requests import RemoveFilters
 from ..runs.run_follower import RunFollower
 from ..runs.run_state import RunState
 
-__all__ = ["CouplingPreview"]
+__all__ = ["FilterRemovalPreviews"]
 
 log = logging.getLogger(__name__)
 
 MAX_PREVIEWS = 256
 
 
-class CouplingPreview:
+class FilterRemovalPreviews:
     """Dry runs of removing single filters, one per structure version and filter."""
 
     def __init__(self) -> None:

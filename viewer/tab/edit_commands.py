@@ -18,7 +18,7 @@ from revacnn_lightning.protocol.requests import (
 
 from ..rendering.formatting import format_count
 from .command_arguments import CommandArguments
-from .least_active import find_least_active
+from .least_active import find_least_active_filter
 from .staged_change import Block, StagedChange
 from .tab_state import TabState
 
@@ -46,7 +46,7 @@ def can_change_width_or_explain(tab: TabState, layer: LayerInfo) -> bool:
     return not tab.edit_queue.error
 
 
-def stage_remove(tab: TabState, _: CommandArguments) -> None:
+def toggle_staged_removal(tab: TabState, _: CommandArguments) -> None:
     """Stage the removal of the selected filters, or discard it if all of it is staged."""
     layer = tab.layer(None)
     if layer is None or not can_change_width_or_explain(tab, layer):
@@ -57,7 +57,7 @@ def stage_remove(tab: TabState, _: CommandArguments) -> None:
             tab.staging.toggle_removal(layer.name, filter_id)
 
 
-def stage_remove_least_active(tab: TabState, arguments: CommandArguments) -> None:
+def stage_remove_least_active_filter(tab: TabState, arguments: CommandArguments) -> None:
     """Discard a staged new filter, or stage the removal of the layer's least active filter."""
     layer, structure, state = tab.layer(arguments.layer), tab.structure, tab.state
     if layer is None or structure is None or state is None:
@@ -65,7 +65,7 @@ def stage_remove_least_active(tab: TabState, arguments: CommandArguments) -> Non
     layer_index = structure.layers.index(layer)
     if can_change_width_or_explain(tab, layer) and not tab.staging.discard_one_added(layer.name):
         staged = tab.staging.removed_ids(layer.name)
-        filter_id = find_least_active(state, layer_index, layer, staged)
+        filter_id = find_least_active_filter(state, layer_index, layer, staged)
         if filter_id is not None:
             tab.staging.toggle_removal(layer.name, filter_id)
         elif staged:
@@ -74,7 +74,7 @@ def stage_remove_least_active(tab: TabState, arguments: CommandArguments) -> Non
             tab.edit_queue.error = f"The activations of {layer.name} are not known yet."
 
 
-def stage_remove_cheapest(tab: TabState, arguments: CommandArguments) -> None:
+def stage_remove_cheapest_in_network(tab: TabState, arguments: CommandArguments) -> None:
     """Stage the removal of the ``count`` cheapest filters of all layers without staged removals."""
     structure, state, prices = tab.structure, tab.state, tab.follower.filter_prices.newest
     if structure is None or state is None or prices is None:
@@ -118,7 +118,7 @@ def stage_remove_layer(tab: TabState, arguments: CommandArguments) -> None:
         tab.staging.remove_layer(arguments.name or (layer.name if layer is not None else ""))
 
 
-def stage_freeze_layer(tab: TabState, arguments: CommandArguments) -> None:
+def stage_layer_freeze_or_unfreeze(tab: TabState, arguments: CommandArguments) -> None:
     """Stage freezing all filters of a layer, or unfreezing them if all of them are frozen."""
     layer = tab.layer(arguments.layer)
     if layer is not None:
@@ -145,14 +145,14 @@ def stage_split(tab: TabState, _: CommandArguments) -> None:
             tab.staging.split(layer.name, filter_id)
 
 
-def stage_merge(tab: TabState, _: CommandArguments) -> None:
+def toggle_staged_merge(tab: TabState, _: CommandArguments) -> None:
     """Stage merging the selected filters into one, or discard it if it is staged."""
     layer, selected = tab.layer(None), tab.selected_ids()
     if layer is not None and can_change_width_or_explain(tab, layer):
-        stage_filter_merge(tab, layer, selected)
+        toggle_staged_merge_of(tab, layer, selected)
 
 
-def stage_filter_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
+def toggle_staged_merge_of(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
     """Stage the merge of filters. Twins are scaled by how strong each one is."""
     if len(ids) < 2:
         tab.edit_queue.error = "Select two or more filters to merge them."
@@ -166,7 +166,7 @@ def stage_filter_merge(tab: TabState, layer: LayerInfo, ids: list[int]) -> None:
     tab.staging.merge(layer.name, ids, scales)
 
 
-def stage_freeze(tab: TabState, _: CommandArguments) -> None:
+def stage_freeze_or_unfreeze(tab: TabState, _: CommandArguments) -> None:
     """Stage freezing the selected filters, or unfreezing them if all of them are frozen."""
     layer = tab.layer(None)
     if layer is not None:
@@ -175,14 +175,14 @@ def stage_freeze(tab: TabState, _: CommandArguments) -> None:
         tab.staging.toggle_change(kind, layer.name, tab.selected_ids())
 
 
-def stage_reinitialize(tab: TabState, _: CommandArguments) -> None:
+def toggle_staged_reinitialization(tab: TabState, _: CommandArguments) -> None:
     """Stage new initial weights for the selected filters, or discard them if staged."""
     layer = tab.layer(None)
     if layer is not None:
         tab.staging.toggle_change("reinitialize", layer.name, tab.selected_ids())
 
 
-def stage_set_filter_to_mean(tab: TabState, arguments: CommandArguments) -> None:
+def stage_filter_as_weighted_mean(tab: TabState, arguments: CommandArguments) -> None:
     """Stage setting the first filter of ``ids`` to the weighted mean of the others."""
     layer, ids = tab.layer(None), arguments.ids
     if layer is None or len(ids) < 2:

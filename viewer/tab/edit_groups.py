@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["EditGroups"]
+__all__ = ["UndoRedoGroup"]
 
 
-class EditGroups:
+class UndoRedoGroup:
     """The newest group of edits of one tab, applied or undone.
 
     A group counts only while the structure has the version that it led to: once anything else has

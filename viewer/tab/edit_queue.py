@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.requests import (
 
 from ..runs.change_order import RequestRecord
 from ..runs.run_state import RunState
-from .edit_groups import EditGroups
+from .edit_groups import UndoRedoGroup
 from .run_selection import RunSelection
 from .staged_change import StagedChange
 from .staged_changes import StagedChanges
@@ -56,7 +56,7 @@ class EditQueue:
         self._queue: list[StagedChange] = []
         self._pending_id = ""  # id of the request whose reply is pending
         self._tried: TryEdits | None = None  # to be sent once its cost is known
-        self._groups = EditGroups()
+        self._groups = UndoRedoGroup()
         self._on_reply: Callable[[int], None] = self._groups.on_applied  # receives the version
         # The newest request of each rate: (optimizer, group, name) -> value, record
         self._rates: dict[tuple[int, int, str], tuple[float, RequestRecord]] = {}
@@ -101,7 +101,7 @@ class EditQueue:
         self.staging.discard()
         self._queue, self._pending_id, self.shown_reply, self._tried = [], "", None, None
         self.is_inserting = False
-        self._groups = EditGroups()
+        self._groups = UndoRedoGroup()
         self._rates, self._clipping = {}, None
 
     # Actions of the page

@@ -6,10 +6,10 @@ from ..layout import layers_in_stage_of
 from .command_arguments import CommandArguments
 from .tab_state import TabState
 
-__all__ = ["close_block", "open_block", "toggle_layer", "toggle_stage"]
+__all__ = ["close_block", "open_block", "toggle_layer_expanded", "toggle_stage_layers_expanded"]
 
 
-def toggle_layer(tab: TabState, arguments: CommandArguments) -> None:
+def toggle_layer_expanded(tab: TabState, arguments: CommandArguments) -> None:
     """Expand a layer to show all its filters, or collapse it. Open its block if that is closed."""
     layer = tab.layer(arguments.layer)
     if layer is None:
@@ -40,7 +40,7 @@ def close_block(tab: TabState, arguments: CommandArguments) -> None:
         tab.edit_queue.error = f"{layer.name} is in no open block."
 
 
-def toggle_stage(tab: TabState, arguments: CommandArguments) -> None:
+def toggle_stage_layers_expanded(tab: TabState, arguments: CommandArguments) -> None:
     """Expand all layers of the layer's stage, or collapse them if all are expanded."""
     layer, structure = tab.layer(arguments.layer), tab.structure
     if layer is not None and structure is not None:

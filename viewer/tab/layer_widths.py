@@ -10,10 +10,10 @@ from revacnn_lightning.protocol.messages import Structure
 
 from .tab_state import TabState
 
-__all__ = ["growth_gains", "too_narrow_layers", "too_wide_layers"]
+__all__ = ["growth_gains", "verdicts_on_narrow_layers", "verdicts_on_wide_layers"]
 
 
-def too_wide_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
+def verdicts_on_wide_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
     """Return the verdicts on layers with too many filters, while the tab shows their prices."""
     prices = tab.follower.filter_prices.newest if tab.shows_prices else None
     if prices is None or prices.version != structure.version:
@@ -37,9 +37,9 @@ def growth_gains(tab: TabState, structure: Structure) -> np.ndarray:
     return np.where(refused, np.nan, newest.gains)
 
 
-def too_narrow_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
+def verdicts_on_narrow_layers(tab: TabState, structure: Structure) -> dict[str, Verdict]:
     """Return the verdicts on layers with too few filters; none of these layers is too wide."""
-    gains, wide = growth_gains(tab, structure), too_wide_layers(tab, structure)
+    gains, wide = growth_gains(tab, structure), verdicts_on_wide_layers(tab, structure)
     n_filters = sum(len(layer.filter_ids) for layer in structure.layers)
     found = [
         judge_narrowness(layer.name, float(gain), gains, n_filters)

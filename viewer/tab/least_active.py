@@ -10,12 +10,12 @@ from revacnn_lightning.protocol.messages import LayerInfo
 
 from ..runs.run_state import RunState
 
-__all__ = ["find_least_active"]
+__all__ = ["find_least_active_filter"]
 
 RECENT_ROWS = 8  # rows of the history whose mean is compared
 
 
-def find_least_active(
+def find_least_active_filter(
     state: RunState, layer_index: int, layer: LayerInfo, excluded_ids: Collection[int]
 ) -> int | None:
     """Return the id of the least active filter of a layer; None if there is none.

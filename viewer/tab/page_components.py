@@ -41,7 +41,7 @@ from ..components.time_chart import TimeChart
 from ..components.timeline import Timeline
 from ..components.trial_panel import TrialPanel
 from ..components.verdict_panel import VerdictPanel
-from ..rendering.frame_codec import PagePart
+from ..rendering.frame_codec import PagePartContent
 from .tab_state import TabState
 
 __all__ = ["PageComponents"]
@@ -127,11 +127,11 @@ class PageComponents:
         """The places of the charts in the page."""
         return [*self.footer.chart_places, *self.statistics.chart_places]
 
-    def frame_parts(self) -> Iterator[PagePart]:
+    def frame_parts(self) -> Iterator[PagePartContent]:
         """Yield what frames consist of."""
         for component in self:
             yield from getattr(component, "panels", ())
-            if isinstance(component.root, PagePart):
+            if isinstance(component.root, PagePartContent):
                 yield component.root
 
     def shown_charts(self) -> list[Chart]:

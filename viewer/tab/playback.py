@@ -16,7 +16,7 @@ MIN_RECORDED = 2  # moments without which there is no past
 
 
 class Playback:
-    """The position of one tab in the history: an index in `RunHistories.moments`.
+    """The position of one tab in the history: an index in `RunHistoryWithFilters.moments`.
 
     Attributes:
         shown_step: the past batch shown; None while the tab is live.

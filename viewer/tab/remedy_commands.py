@@ -29,7 +29,7 @@ def stage_remedy(tab: TabState, arguments: CommandArguments) -> None:
     elif arguments.option == "undo":
         edit.undo(tab, arguments)
     elif arguments.option == "freeze":
-        edit.stage_freeze_layer(tab, arguments)
+        edit.stage_layer_freeze_or_unfreeze(tab, arguments)
     elif arguments.option == "lower_rate":
         factor = float(f"{layer.learning_rate_factor * LOWER_RATE:.6g}")
         tab.staging.scale_rate(layer.name, factor)
@@ -43,7 +43,7 @@ def stage_remedy(tab: TabState, arguments: CommandArguments) -> None:
         for filter_id in ids:
             tab.staging.split(layer.name, filter_id)
     elif arguments.option == "merge" and edit.can_change_width_or_explain(tab, layer):
-        edit.stage_filter_merge(tab, layer, ids)
+        edit.toggle_staged_merge_of(tab, layer, ids)
     elif arguments.option == "remove" and edit.can_change_width_or_explain(tab, layer):
         staged = tab.staging.removed_ids(layer.name)
         for filter_id in (id_ for id_ in ids if id_ not in staged):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from revacnn_lightning.protocol.messages import Structure
 
-from ..runs.resumed_run import mask_edited_filter_ids, resume_record
+from ..runs.resumed_run import mask_ids_of_edited_layers, resume_record
 from ..runs.run_state import RunState
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def adapt_to_resumed_run(tab: TabState, previous_structure: Structure | None) ->
         return
     ids = {
         layer.name: layer.filter_ids
-        for layer in mask_edited_filter_ids(previous_structure, structure).layers
+        for layer in mask_ids_of_edited_layers(previous_structure, structure).layers
     }
     if selection.filter_id not in ids.get(selection.layer, []):
         tab.selection, tab.other_selected_ids = None, []

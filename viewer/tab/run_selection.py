@@ -104,7 +104,7 @@ class RunSelection:
         if (
             self.registry is None
             or not self.follower.run_id
-            or not self.follower.health().has_ended
+            or not self.follower.run_status().has_ended
         ):
             return None
         return next((one for one in self.registry.live if one.run != self.follower.run_id), None)

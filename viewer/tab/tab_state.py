@@ -14,7 +14,7 @@ from ..runs.run_state import RunState
 from .block_folding import BlockFolding
 from .chart_settings import ChartSettings
 from .class_view import ClassViewSettings
-from .coupling_preview import CouplingPreview
+from .coupling_preview import FilterRemovalPreviews
 from .edit_queue import EditQueue
 from .page_link import PageLink
 from .playback import Playback
@@ -83,7 +83,7 @@ class TabState:
         self.class_view = ClassViewSettings()
         self.dismissed_alerts = 0.0
         self.revision = 0
-        self._coupling_preview = CouplingPreview()
+        self._coupling_preview = FilterRemovalPreviews()
         self._position: tuple[FilterReference | None, Structure | None, Place] = (None, None, None)
         self._known_key: tuple[object, ...] = (None, 0)
         self._known_structure: Structure | None = None  # the structure before the last edit
@@ -206,34 +206,34 @@ class TabState:
         if target is None:
             return
         layer = next((one for one in structure.layers if one.name == target.layer), None)
-        if layer is not None and not (self.follower.health().is_final or layer.edit_refusal):
+        if layer is not None and not (self.follower.run_status().is_final or layer.edit_refusal):
             self._coupling_preview.request(self.follower, structure, target.layer, target.filter_id)
 
     # What may be changed
 
     def ended_reason(self) -> str:
         """Return why the run accepts no requests any more; "" if it may."""
-        health = self.follower.health()
-        return health.refusal if health.has_ended else ""
+        run_status = self.follower.run_status()
+        return run_status.refusal if run_status.has_ended else ""
 
     def waiting_reason(self, waiting_text: str) -> str:
         """Return ``waiting_text``, or why the run sends no more batches that it could wait for."""
-        health = self.follower.health()
-        note = "; the run is paused" if health.kind == "paused" else ""
-        return health.refusal or waiting_text + note
+        run_status = self.follower.run_status()
+        note = "; the run is paused" if run_status.kind == "paused" else ""
+        return run_status.refusal or waiting_text + note
 
     def lasting_refusal(self) -> str:
         """Return why this page can no longer steer the run, or never could; "" if it may."""
-        health, access = self.follower.health(), self.follower.access
-        if health.is_final:
-            return health.refusal
+        run_status, access = self.follower.run_status(), self.follower.access
+        if run_status.is_final:
+            return run_status.refusal
         if access is not None and access.role == "observer":
             return f"This page only observes the run: its key {access.key!r} is an observer's."
         return ""
 
     def steering_refusal(self) -> str:
         """Return why this page cannot steer the run now; "" if it can. All controls obey it."""
-        return self.lasting_refusal() or self.follower.health().refusal
+        return self.lasting_refusal() or self.follower.run_status().refusal
 
     def width_refusal(self, layer: LayerInfo) -> str:
         """Return why the layer's width cannot be changed; "" if it can."""

@@ -36,5 +36,5 @@ def tab_title(tab: TabState) -> str:
         value = snapshot.metrics[metric] if metric else snapshot.loss
         facts = [format_number(value)] if value is not None else []
         facts.append(f"epoch {snapshot.epoch + 1}")
-    mark = STATE_MARKS.get(tab.follower.health().kind, OTHER_STATE_MARK)
+    mark = STATE_MARKS.get(tab.follower.run_status().kind, OTHER_STATE_MARK)
     return f"{mark} {' · '.join([*facts, connection.title])}"

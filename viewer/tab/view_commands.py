@@ -129,7 +129,7 @@ def toggle_color_by_price(tab: TabState, _: CommandArguments) -> None:
     tab.shows_prices, tab.class_view.shown = not tab.shows_prices, None
 
 
-def color_by_class(tab: TabState, arguments: CommandArguments) -> None:
+def color_nodes_by_class_response(tab: TabState, arguments: CommandArguments) -> None:
     """Color the nodes by how much they respond to the class ``first``; -1: by their gradient."""
     tab.class_view.shown = arguments.first if arguments.first >= 0 else None
     tab.shows_prices = tab.shows_prices and tab.class_view.shown is None
@@ -177,7 +177,7 @@ def recompute_projections(tab: TabState, _: CommandArguments) -> None:
         tab.follower.layer_details.projections.recompute(tab.selection.layer, tab.method)
 
 
-def step_image(tab: TabState, arguments: CommandArguments) -> None:
+def step_validation_image(tab: TabState, arguments: CommandArguments) -> None:
     """Step through the validation images. The current batch comes before the first image."""
     if tab.selection is not None:
         details = tab.follower.layer_details.request_newest(tab.selection.layer, tab.method)
@@ -205,7 +205,7 @@ def show_picture(tab: TabState, arguments: CommandArguments) -> None:
         tab.follower.show_picture(np.frombuffer(arguments.pixels, np.uint8).reshape(shape))
 
 
-def paint_image(tab: TabState, arguments: CommandArguments) -> None:
+def paint_over_shown_image(tab: TabState, arguments: CommandArguments) -> None:
     """Paint patches over the shown image; without any, show it as it was."""
     tab.follower.paint_image(arguments.patches)
 

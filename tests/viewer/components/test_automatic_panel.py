@@ -56,7 +56,7 @@ def test_a_pruning_is_shown_with_its_progress_also_without_prices(tab: TabState)
             PruneTo(parameters=0.4, filters=64, every=1),
         ),
         ("control_pruning", {"action": "undo"}, ControlPruning("undo")),
-        ("set_policy", {"option": "propose"}, SetPolicy("propose")),
+        ("set_verdict_policy", {"option": "propose"}, SetPolicy("propose")),
     ],
 )
 def test_the_page_sends_what_was_chosen(
@@ -76,7 +76,7 @@ def test_the_page_sends_what_was_chosen(
         ("prune_to", {"value": 1.0, "option": "macs"}),
         ("prune_to", {"value": 0.5, "option": "layers"}),
         ("control_pruning", {"action": "stop"}),
-        ("set_policy", {"option": "everything"}),
+        ("set_verdict_policy", {"option": "everything"}),
     ],
 )
 def test_what_makes_no_sense_is_not_sent(

@@ -121,7 +121,7 @@ def test_nodes_have_the_color_of_their_answer_to_a_class(
     view.update()
     assert panel.content()["shown"] is False
     send_command(tab, "toggle_color_by_price")
-    send_command(tab, "color_by_class", first=1)
+    send_command(tab, "color_nodes_by_class_response", first=1)
     assert not tab.shows_prices
     assert panel.content()["text"] == class_colors.WAITING
     follower.classes.tick(tab.state, sender)
@@ -140,7 +140,7 @@ def test_nodes_have_the_color_of_their_answer_to_a_class(
     assert (tone[0], tone[-1]) == (0, 1)
     colored_by = view.numbers.data["colored_by"]
     assert (colored_by[0], colored_by[-1]) == (-1, 3)  # in the tooltip
-    send_command(tab, "color_by_class", first=-1)
+    send_command(tab, "color_nodes_by_class_response", first=-1)
     view.update()
     assert "tone" not in view.numbers.data
     assert panel.content()["shown"] is False

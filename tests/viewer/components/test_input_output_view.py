@@ -277,7 +277,7 @@ def test_a_picture_is_shown_in_all_views_and_painted_over(shown: Shown) -> None:
     assert facts["paint"]["origin"] == str(picture.index)
 
     patch = {"top": 0, "left": 0, "bottom": 0.5, "right": 0.5, "color": None}
-    send_command(shown.tab, "paint_image", patches=[patch])
+    send_command(shown.tab, "paint_over_shown_image", patches=[patch])
     painted = shown.follower.training.made_images[-1]
     assert painted.source == picture.index
     shown.update()
@@ -285,7 +285,7 @@ def test_a_picture_is_shown_in_all_views_and_painted_over(shown: Shown) -> None:
     assert (facts["origin"], facts["is_painted"]) == (str(picture.index), True)
     assert facts["is_waiting"]
 
-    send_command(shown.tab, "step_image", dx=1)  # the first validation image comes next
+    send_command(shown.tab, "step_validation_image", dx=1)  # the first validation image comes next
     assert shown.follower.layer_details.image == 0
 
 

@@ -177,7 +177,12 @@ def test_changes_of_several_selected_filters(tab: TabState, follower: InProcessF
     assert tab.selected_position() == (1, 5)
     assert LayerPanel(tab).content()["selected"] == [ids[5], ids[7]]
 
-    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
+    for command in (
+        "stage_freeze_or_unfreeze",
+        "toggle_staged_reinitialization",
+        "toggle_staged_merge",
+        "toggle_staged_removal",
+    ):
         send_command(tab, command)
     deliver_replies(tab, follower)
     edits = [change.to_edit(tab.structure) for change in tab.staging.in_send_order()]  # type: ignore[arg-type]
@@ -187,25 +192,30 @@ def test_changes_of_several_selected_filters(tab: TabState, follower: InProcessF
         MergeFilters("conv2", [5, 7]),
         RemoveFilters("conv2", [5, 7]),
     ]
-    for command in ("stage_freeze", "stage_reinitialize", "stage_merge", "stage_remove"):
+    for command in (
+        "stage_freeze_or_unfreeze",
+        "toggle_staged_reinitialization",
+        "toggle_staged_merge",
+        "toggle_staged_removal",
+    ):
         send_command(tab, command)
     assert tab.staging.changes == []
 
 
 def test_single_filter_cannot_be_merged(tab: TabState) -> None:
     assert LayerPanel(tab).content()["disabled"]["merge"]
-    send_command(tab, "stage_merge")
+    send_command(tab, "toggle_staged_merge")
     assert tab.staging.changes == []
 
 
 def test_freeze_button_unfreezes_frozen_filters(tab: TabState, follower: InProcessFollower) -> None:
     send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
-    send_command(tab, "stage_freeze")
+    send_command(tab, "stage_freeze_or_unfreeze")
     send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     assert LayerPanel(tab).content()["freeze_label"] == "Unfreeze"
 
-    send_command(tab, "stage_freeze")
+    send_command(tab, "stage_freeze_or_unfreeze")
     assert tab.staging.changes[0].to_edit(tab.structure) == Unfreeze("conv2", [3])  # type: ignore[arg-type]
 
 
@@ -213,7 +223,7 @@ def test_stage_set_stages_a_weighted_mean(tab: TabState, follower: InProcessFoll
     ids = tab.structure.layers[1].filter_ids  # type: ignore[union-attr]
     send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
     send_command(
-        tab, "stage_set_filter_to_mean", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25]
+        tab, "stage_filter_as_weighted_mean", ids=[ids[3], ids[8], ids[1]], weights=[0.75, 0.25]
     )
     deliver_replies(tab, follower)
 
@@ -222,7 +232,7 @@ def test_stage_set_stages_a_weighted_mean(tab: TabState, follower: InProcessFoll
     assert change.title(tab.structure) == "conv2 · filter 3 to the mean of 8, 1"  # type: ignore[arg-type]
 
     send_command(
-        tab, "stage_set_filter_to_mean", ids=[ids[3], ids[9]], weights=[1.0]
+        tab, "stage_filter_as_weighted_mean", ids=[ids[3], ids[9]], weights=[1.0]
     )  # replaces the first
     assert len(tab.staging.changes) == 1
 
@@ -240,7 +250,7 @@ def test_stage_set_ignores_invalid_arguments(
     tab: TabState, ids: list[int], weights: list[float]
 ) -> None:
     send_command(tab, "select_largest_gradient_filter", layer=1, first=3, last=3)
-    send_command(tab, "stage_set_filter_to_mean", ids=ids, weights=weights)
+    send_command(tab, "stage_filter_as_weighted_mean", ids=ids, weights=weights)
 
     assert tab.staging.changes == []
 

@@ -240,10 +240,10 @@ def test_input_image_is_shown_in_the_maps_pane(world: World, tab: TabState) -> N
     assert image.root.atlas.shape == (1, 64, 64, 3)
     assert image.root.data["title"] == "Input · first image of the batch"
 
-    send_command(tab, "step_image", dx=1)
+    send_command(tab, "step_validation_image", dx=1)
     world.tick(0.1)
     assert world.sent[-1].image_index == 0
-    send_command(tab, "step_image", dx=1)
+    send_command(tab, "step_validation_image", dx=1)
     send_command(tab, "show_batch_image")
     world.tick(0.1)
     assert world.sent[-1].image_index is None
@@ -256,7 +256,7 @@ def test_a_training_without_validation_images_loaded_the_next_one_forever(
     image = InputImage(tab)
     send_command(tab, "set_pane", option="maps")
     image.update()
-    send_command(tab, "step_image", dx=1)
+    send_command(tab, "step_validation_image", dx=1)
     world.tick(0.1)
     assert world.sent[-1].image_index == 0
     world.deliver(Refused(f"w{len(world.sent)}", "this training has no validation images", 0))

@@ -108,7 +108,7 @@ def test_staged_and_coupled_filters_are_marked(
     tab.update()
     view = NetworkView(tab)
     tab.select(0, 5)
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     follower.deliver()
     tab.update()
     view.update()

@@ -109,7 +109,7 @@ def test_staging_bar_shows_costs_and_coupling(
     tab = TabState(follower, PageLink())
     tab.update()
     bar = StagingBar(tab)
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     bar.update()
     assert bar.source.data["rows"][0]["plan"] == "pending"
     follower.deliver()
@@ -136,7 +136,7 @@ def test_staging_bar_says_what_happens_to_the_output(
     deliver_replies(tab, follower)
     assert bar.content()["total"].endswith("output unchanged")
     send_command(tab, "select_largest_gradient_filter", layer=2, first=0, last=0)
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     deliver_replies(tab, follower)
     assert bar.content()["total"].endswith("1 of 3 may change the output")
 
@@ -176,7 +176,7 @@ def test_a_change_of_the_output_that_is_to_be_confirmed_is_said_once(tab: TabSta
 
 def test_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower) -> None:
     follower.training.convs[0].refused = "it is special"  # the viewer does not know it yet
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     follower.deliver()
     tab.update()
     bar = StagingBar(tab)
@@ -188,7 +188,7 @@ def test_refused_plan_disables_apply(tab: TabState, follower: InProcessFollower)
 def test_nothing_can_be_applied_while_the_training_is_unreachable(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     follower.deliver()
     tab.update()
     assert StagingBar(tab).content()["can_apply"]
@@ -221,7 +221,7 @@ def test_controls_looked_as_if_a_training_received_them_that_does_not(
     changes.update()
     assert changes.source.data["undo_disabled"] == ""
     follower.kind = kind
-    reason = follower.health().refusal
+    reason = follower.run_status().refusal
     assert reason
     assert changes.update() is True
     assert changes.source.data["undo_disabled"] == changes.source.data["redo_disabled"] == reason
@@ -240,7 +240,7 @@ def test_a_page_whose_key_is_refused_says_so_and_offers_nothing(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     """The page of a revoked key looked as if it could steer, and its requests reached nobody."""
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     follower.kind = "refused"
     tab.update()
     assert tab.staging.changes == []

@@ -84,7 +84,7 @@ def test_the_page_waited_for_batches_that_do_not_come(
     follower.kind = kind
     assert said in ColorByPricePanel(tab).content()["text"]
     assert said in GrowthGainPanel(tab).content()["text"]
-    send_command(tab, "color_by_class", first=1)
+    send_command(tab, "color_nodes_by_class_response", first=1)
     assert said in ColorByClassPanel(tab).content()["text"]
 
 
@@ -111,6 +111,6 @@ def test_the_cheapest_filters_are_staged_for_removal(
     send_command(tab, "toggle_color_by_price")
     receive_prices(tab, follower)
     assert tab.structure is not None
-    send_command(tab, "stage_remove_cheapest", count=3)
+    send_command(tab, "stage_remove_cheapest_in_network", count=3)
     last = tab.structure.layers[-1]
     assert sorted(tab.staging.removed_ids(last.name)) == sorted(last.filter_ids[-3:])

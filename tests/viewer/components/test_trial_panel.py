@@ -35,7 +35,7 @@ def show(tab: TabState, trial: TrialState) -> dict[str, Any]:
 
 
 def test_the_cost_is_said_before(tab: TabState, follower: InProcessFollower) -> None:
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     bar = StagingBar(tab)
     assert not bar.content()["can_try"]
     assert "has not replied" in bar.content()["try_hint"]
@@ -54,7 +54,7 @@ def test_the_cost_is_said_before(tab: TabState, follower: InProcessFollower) -> 
 
 
 def test_all_staged_changes_are_tried_together(tab: TabState, follower: InProcessFollower) -> None:
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     send_command(tab, "stage_add", layer=1)
     deliver(tab, follower)
     send_command(tab, "try_staged")
@@ -71,7 +71,7 @@ def test_all_staged_changes_are_tried_together(tab: TabState, follower: InProces
 
 
 def test_a_trial_that_had_begun_was_called_done(tab: TabState, follower: InProcessFollower) -> None:
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     deliver(tab, follower)
     send_command(tab, "try_staged")
     deliver(tab, follower)
@@ -92,7 +92,7 @@ def test_a_trial_was_lost_if_its_cost_was_not_known_yet(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     """Try was pressed right after another number of batches was typed."""
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     deliver(tab, follower)
     send_command(tab, "set_trial_batches", batches=6)
     tab.update()  # requests the new cost
@@ -108,7 +108,7 @@ def test_a_trial_was_lost_if_its_cost_was_not_known_yet(
 def test_a_trial_waits_for_its_own_cost_and_not_after_another_change(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     deliver(tab, follower)
     send_command(tab, "set_trial_batches", batches=6)
     send_command(tab, "try_staged")
@@ -133,7 +133,7 @@ def test_the_page_sends_the_decision(
 def test_nothing_is_applied_while_a_trial_is_under_way(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     deliver(tab, follower)
     show(tab, RECORDING)
     shown = StagingBar(tab).content()

@@ -27,7 +27,7 @@ from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.staging_bar import StagingBar
 from viewer.components.verdict_panel import VerdictPanel
 from viewer.runs import evidence_requests
-from viewer.runs.evidence_requests import VerdictEvidenceRequests
+from viewer.runs.evidence_requests import VerdictEvidenceFetcher
 from viewer.runs.shown_verdicts import ShownVerdicts
 from viewer.tab.tab_state import TabState
 
@@ -285,7 +285,7 @@ def test_evidence_is_requested_only_while_the_verdicts_are_shown(
 ) -> None:
     clock, sent = [100.0], []
     monkeypatch.setattr(evidence_requests.time, "monotonic", lambda: clock[0])
-    requests = VerdictEvidenceRequests()
+    requests = VerdictEvidenceFetcher()
     requests.tick(tab.state, sent.append)
     assert sent == []
     requests.keep_requesting(tab.structure.layers[0].name)

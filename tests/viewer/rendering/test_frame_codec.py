@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from viewer.rendering.frame_codec import PagePart, SpritePart, encode_frame
+from viewer.rendering.frame_codec import FilterImagesPartContent, PagePartContent, encode_frame
 
 
 def decode_frame(frame: bytes) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def decode_frame(frame: bytes) -> dict[str, Any]:
     return head
 
 
-def make_part(part: str, **data: Any) -> PagePart:
-    page_part = PagePart(part)
+def make_part(part: str, **data: Any) -> PagePartContent:
+    page_part = PagePartContent(part)
     page_part.data = data
     return page_part
 
@@ -85,7 +85,7 @@ def test_only_changed_parts_are_sent() -> None:
 
 
 def test_atlas_is_sent_only_when_set() -> None:
-    view = SpritePart("view")
+    view = FilterImagesPartContent("view")
     view.atlas = np.full((2, 1, 1), 9, np.uint8)
     view.data = {"status": ""}
     assert decode_frame(encode_frame([view]))["parts"][0]["atlas"].tolist() == [[[9]], [[9]]]

@@ -9,8 +9,8 @@ from viewer.rendering.inspected_inputs import (
     MAX_CURVES,
     MAX_LENGTH,
     attribution_picture,
-    describe_input_region,
-    describe_receptive_field,
+    describe_input_crop,
+    describe_receptive_field_crop,
     input_picture,
     is_drawn_as_curves,
     quantize_curves,
@@ -53,16 +53,18 @@ def test_a_part_of_a_curve_has_the_levels_of_the_whole_and_levels_stay_as_they_a
 
 def test_places_are_described_in_words() -> None:
     volume = VolumeSlice(5, 16, 3, 8)
-    assert describe_input_region((0, 4, 1, 9), (1, 40), None, is_signal=True) == "values 4–8 of 40"
-    assert describe_input_region((1, 2, 4, 6), (9, 8), None, is_signal=False) == (
+    assert describe_input_crop((0, 4, 1, 9), (1, 40), None, is_signal=True) == "values 4–8 of 40"
+    assert describe_input_crop((1, 2, 4, 6), (9, 8), None, is_signal=False) == (
         "rows 1–3, columns 2–5 of 9×8 pixels"
     )
-    assert describe_input_region((1, 2, 4, 6), (9, 8), volume, is_signal=False) == (
+    assert describe_input_crop((1, 2, 4, 6), (9, 8), volume, is_signal=False) == (
         "slice 5 of slices 3–7, rows 1–3, columns 2–5 of 16×9×8 pixels"
     )
 
     def field(size: tuple[int, int], **kind: bool) -> str:
-        return describe_receptive_field(size, 3, **{"is_signal": False, "is_volume": False, **kind})
+        return describe_receptive_field_crop(
+            size, 3, **{"is_signal": False, "is_volume": False, **kind}
+        )
 
     assert field((0, 0)) == "not cropped"
     assert field((5, 7)) == "cropped to the 5×7 receptive field"

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.inspections import ClassScore, ImagePrediction, LayerDetail
 from tests.viewer.fake_detail import FakeDetails
-from viewer.rendering.predictions import NOT_CHOSEN, describe_prediction
+from viewer.rendering.predictions import NOT_CHOSEN, describe_predictions_around_edit
 
 
 def detail(image: int | None = 3) -> LayerDetail:
@@ -17,7 +17,7 @@ def predicted(step: int, index: int, probability: float) -> ImagePrediction:
 
 
 def test_a_batch_image_has_no_prediction_but_the_way_to_one() -> None:
-    assert describe_prediction(detail(image=None)) == {"note": NOT_CHOSEN}
+    assert describe_predictions_around_edit(detail(image=None)) == {"note": NOT_CHOSEN}
 
 
 def test_the_prediction_before_and_after_the_edit_is_marked_right_or_wrong() -> None:
@@ -27,7 +27,7 @@ def test_the_prediction_before_and_after_the_edit_is_marked_right_or_wrong() -> 
         before_edit=predicted(80, 1, 0.8),
         after_edit=predicted(80, 0, 0.7),
     )
-    shown = describe_prediction(edited)
+    shown = describe_predictions_around_edit(edited)
     assert shown["truth"] == "class 1"
     assert [(m["label"], m["name"], m["correct"]) for m in shown["moments"]] == [
         ("before edit", "class 1", True),
@@ -39,7 +39,7 @@ def test_the_prediction_before_and_after_the_edit_is_marked_right_or_wrong() -> 
 
 
 def test_without_an_edit_or_a_truth_only_the_present_prediction_is_shown() -> None:
-    shown = describe_prediction(
+    shown = describe_predictions_around_edit(
         replace(detail(), prediction=replace(predicted(9, 0, 0.6), truth=None))
     )
     (now,) = shown["moments"]
@@ -49,4 +49,4 @@ def test_without_an_edit_or_a_truth_only_the_present_prediction_is_shown() -> No
 def test_an_output_that_is_no_class_says_so() -> None:
     note = "The model returns a tensor of shape 1×3×8×8, not one score per class."
     regression = replace(detail(), prediction=ImagePrediction(9, 0, note=note))
-    assert describe_prediction(regression) == {"note": note}
+    assert describe_predictions_around_edit(regression) == {"note": note}

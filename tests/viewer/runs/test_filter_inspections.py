@@ -10,7 +10,7 @@ from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import InspectFilter, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_inspection import fake_inspection
-from viewer.runs.filter_inspections import FilterInspections
+from viewer.runs.filter_inspections import FilterInspectionFetcher
 
 
 class World:
@@ -18,7 +18,7 @@ class World:
 
     def __init__(self, follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch) -> None:
         self.follower = follower
-        self.inspections = FilterInspections()
+        self.inspections = FilterInspectionFetcher()
         self.sent: list[tuple[InspectFilter, int]] = []
         self.now = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)

@@ -10,7 +10,7 @@ from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import InspectImage
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_pass import fake_pass
-from viewer.runs.image_passes import ImagePasses
+from viewer.runs.image_passes import ImagePassFetcher
 
 
 class World:
@@ -18,7 +18,7 @@ class World:
 
     def __init__(self, follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch) -> None:
         self.follower = follower
-        self.passes = ImagePasses()
+        self.passes = ImagePassFetcher()
         self.sent: list[InspectImage] = []
         self.now = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)

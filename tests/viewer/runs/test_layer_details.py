@@ -15,7 +15,7 @@ from tests.viewer.conftest import InProcessFollower
 from viewer.embedding.projection import Projection, ProjectionJob, mean_direction_change, project
 from viewer.embedding.worker import ProjectionFailure
 from viewer.runs import layer_projections
-from viewer.runs.layer_details import VIEWS, LayerDetails
+from viewer.runs.layer_details import VIEWS, LayerDetailFetcher
 
 LONG = 40.0  # seconds, after which small changes are worth a layout, too
 
@@ -57,7 +57,7 @@ class World:
     def __init__(self, follower: InProcessFollower, monkeypatch: pytest.MonkeyPatch) -> None:
         self.follower = follower
         self.worker = SynchronousWorker()
-        self.layers = LayerDetails(lambda: self.worker)  # type: ignore[arg-type, return-value]
+        self.layers = LayerDetailFetcher(lambda: self.worker)  # type: ignore[arg-type, return-value]
         self.sent: list[InspectLayer] = []
         self.now = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)

@@ -7,14 +7,14 @@ import numpy as np
 from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.inspection_requests import PaintImage, Patch, ShowPicture
 from revacnn_lightning.protocol.messages import Done, Refused
-from viewer.runs.own_images import OwnImages
+from viewer.runs.own_images import OwnImageSender
 
 PATCH = Patch(0, 0, 0.5, 0.5)
 
 
 class World:
     def __init__(self) -> None:
-        self.own = OwnImages()
+        self.own = OwnImageSender()
         self.sent: list[ShowPicture | PaintImage] = []
 
     def send(self, request: ShowPicture | PaintImage) -> str:
@@ -73,7 +73,7 @@ def test_an_unreachable_training_is_said() -> None:
     def send(request: object) -> str:
         raise ProtocolError("no training is attached")
 
-    own = OwnImages()
+    own = OwnImageSender()
     assert own.send_picture(np.zeros((4, 4, 3), np.uint8), send) is None
     assert own.paint(2, [PATCH], send) == 2
     assert own.refused == "no training is attached"

@@ -71,9 +71,9 @@ def test_a_recording_is_shown_like_a_run_that_has_ended(
     [mark] = state.requests.edit_marks
     assert (mark.step, mark.title) == (200, state.requests.edit_marks[0].title)
     assert mark.title
-    health = tab.follower.health()
-    assert (health.kind, health.text) == ("recording", "recording run.mcap")
-    assert health.has_ended
+    run_status = tab.follower.run_status()
+    assert (run_status.kind, run_status.text) == ("recording", "recording run.mcap")
+    assert run_status.has_ended
     registry.close()
 
 

@@ -12,7 +12,7 @@ from revacnn_lightning.protocol.requests import AddFilters
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.fake_training import FakeTraining
 from viewer.runs.change_order import EditMark
-from viewer.runs.resumed_run import describe_lost_progress, mask_edited_filter_ids
+from viewer.runs.resumed_run import describe_lost_progress, mask_ids_of_edited_layers
 from viewer.runs.run_state import RunState
 
 CHECKPOINT = 6  # batches before it
@@ -92,6 +92,6 @@ def test_layers_of_other_ids_are_unknown() -> None:
     before = FakeTraining("digits").structure()
     layers = list(before.layers)
     layers[1] = replace(layers[1], filter_ids=[0, 2])
-    kept = mask_edited_filter_ids(before, replace(before, layers=layers))
+    kept = mask_ids_of_edited_layers(before, replace(before, layers=layers))
     assert kept.layers[0] == before.layers[0]
     assert set(kept.layers[1].filter_ids) == {-1}

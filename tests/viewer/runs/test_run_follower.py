@@ -55,8 +55,8 @@ def tick(selection: RunSelection) -> RunFollower:
 
 
 def wait_for_health(selection: RunSelection, kind: str) -> None:
-    what = f"{kind}, not {selection.follower.health()}"
-    wait_for(lambda: tick(selection).health().kind == kind, what=what)
+    what = f"{kind}, not {selection.follower.run_status()}"
+    wait_for(lambda: tick(selection).run_status().kind == kind, what=what)
 
 
 def wait_for_snapshots(selection: RunSelection, n_filters: int = 0) -> None:
@@ -72,16 +72,16 @@ def wait_for_snapshots(selection: RunSelection, n_filters: int = 0) -> None:
 def test_follower_waits_attaches_and_reports_the_end(
     selection: RunSelection, runtime: Path
 ) -> None:
-    assert tick(selection).health().kind == "waiting"
+    assert tick(selection).run_status().kind == "waiting"
     assert "No training" in selection.problem
     with training(runtime, "--net", "digits", "--end-after", "2"):
         wait_for_snapshots(selection)
-        assert selection.follower.health().kind == "training"
+        assert selection.follower.run_status().kind == "training"
         wait_for_health(selection, "finished")
     state = tick(selection).state
     assert state is not None
     assert state.n_filters == 40  # the last state remains
-    assert "finished at batch" in selection.follower.health().text
+    assert "finished at batch" in selection.follower.run_status().text
     assert [one.run for one in selection.available_runs()] == [selection.follower.run_id]
 
 
@@ -98,7 +98,7 @@ def test_killed_run_remains_and_the_next_is_offered(
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         wait_for_health(selection, "gone")
-    text = selection.follower.health().text
+    text = selection.follower.run_status().text
     expected = r"exited unexpectedly; last message at \d\d:\d\d:\d\d at batch \d+"
     assert re.fullmatch(expected, text)
     assert selection.next_run() is None
@@ -246,11 +246,11 @@ def test_silent_run(
         wait_for_snapshots(selection)
         os.kill(process.pid, signal.SIGSTOP)
         wait_for_health(selection, "silent")
-        text = selection.follower.health().text
+        text = selection.follower.run_status().text
         assert re.search(r"since \d\d:\d\d:\d\d at batch \d+$", text)
-        assert selection.follower.health().refusal == ""  # it may only be slow
+        assert selection.follower.run_status().refusal == ""  # it may only be slow
         wait_for_health(selection, "unreachable")
-        text = selection.follower.health().refusal
+        text = selection.follower.run_status().refusal
         assert re.search(r"last message at \d\d:\d\d:\d\d at batch \d+\.$", text)
         os.kill(process.pid, signal.SIGCONT)
         wait_for_health(selection, "training")
@@ -324,7 +324,7 @@ def test_a_run_that_refuses_the_key_is_not_said_to_be_unreachable(
         def wait_for_kind(kind: str) -> None:
             def has_kind() -> bool:
                 follower.receive()
-                return follower.health().kind == kind
+                return follower.run_status().kind == kind
 
             wait_for(has_kind, what=kind)
 
@@ -333,7 +333,7 @@ def test_a_run_that_refuses_the_key_is_not_said_to_be_unreachable(
             owner.revoke("ann")
             wait_for_kind("refused")
             refusal = "The training receives no changes now: the run does not admit the key 'ann'."
-            assert follower.health().refusal == refusal
+            assert follower.run_status().refusal == refusal
         finally:
             follower.close()
             keyed.close()

@@ -13,7 +13,7 @@ from tests.viewer.processes import training
 from viewer.runs import registry as runs_module
 from viewer.runs.registry import RunRegistry
 from viewer.runs.run_follower import RunFollower
-from viewer.runs.socket_reader import SocketReader
+from viewer.runs.socket_reader import RunMessageReceiver
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def _attach(runs: RunRegistry) -> CountingFollower:
 def test_snapshots_are_received_on_arrival_without_polling(runtime: Path) -> None:
     async def receive() -> tuple[int, int]:
         runs = RunRegistry()
-        reader = SocketReader(runs)
+        reader = RunMessageReceiver(runs)
         follower = await _attach(runs)
         reader._ticks.stop()
         assert follower.state is not None
@@ -77,7 +77,7 @@ def test_snapshots_are_received_on_arrival_without_polling(runtime: Path) -> Non
 def test_closed_follower_is_not_read(runtime: Path) -> None:
     async def detach() -> None:
         runs = RunRegistry()
-        reader = SocketReader(runs)
+        reader = RunMessageReceiver(runs)
         follower = await _attach(runs)
         follower.close()
         n_before = follower.n_receives

@@ -59,10 +59,10 @@ def test_blocks_open_and_close_around_the_selected_layer(tab: TabState) -> None:
 def test_enter_opens_the_block_before_it_expands_a_layer(tab: TabState) -> None:
     layer = tab.layer_names().index("layer2.1.conv2")
     send_command(tab, "select_largest_gradient_filter", layer=layer, first=0, last=0)
-    send_command(tab, "toggle_layer")
+    send_command(tab, "toggle_layer_expanded")
     assert "layer2.1" not in tab.folding.closed
     assert not tab.expanded_layers
-    send_command(tab, "toggle_layer")
+    send_command(tab, "toggle_layer_expanded")
     assert tab.expanded_layers == {"layer2.1.conv2"}
 
 

@@ -59,8 +59,12 @@ def test_an_invalid_number_of_batches_is_not_sent(
     [
         ("apply_staged", {}, "Nothing is staged."),
         ("try_staged", {}, "Nothing is staged."),
-        ("stage_merge", {}, "Select two or more filters"),
-        ("stage_remove_cheapest", {"count": 3}, "prices of the filters have not arrived"),
+        ("toggle_staged_merge", {}, "Select two or more filters"),
+        (
+            "stage_remove_cheapest_in_network",
+            {"count": 3},
+            "prices of the filters have not arrived",
+        ),
         ("stage_remedy", {"layer": 0, "ids": [9999], "option": "reinitialize"}, "no longer exist"),
         ("close_block", {}, "in no open block"),
         ("open_block", {}, "in no closed block"),

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from viewer.tab.edit_groups import EditGroups
+from viewer.tab.edit_groups import UndoRedoGroup
 
 
-def applied(*versions: int) -> EditGroups:
-    groups = EditGroups()
+def applied(*versions: int) -> UndoRedoGroup:
+    groups = UndoRedoGroup()
     groups.begin()
     for version in versions:
         groups.on_applied(version)

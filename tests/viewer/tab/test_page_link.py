@@ -34,8 +34,8 @@ def test_the_document_defines_the_model_for_the_browser() -> None:
 
 
 def test_a_command_is_decoded() -> None:
-    text = json.dumps({"serial": 3, "name": "toggle_layer", "args": {"layer": 1}})
-    assert decode_command(text) == PageCommand("toggle_layer", {"layer": 1}, 3)
+    text = json.dumps({"serial": 3, "name": "toggle_layer_expanded", "args": {"layer": 1}})
+    assert decode_command(text) == PageCommand("toggle_layer_expanded", {"layer": 1}, 3)
     assert decode_command('{"name": "undo", "serial": 4, "more": 1}') == PageCommand("undo", {}, 4)
 
 

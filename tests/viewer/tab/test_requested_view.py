@@ -45,7 +45,7 @@ def test_the_address_names_a_filter_by_the_id_that_edits_keep(
     send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
     address = address_parameters(tab)
     send_command(tab, "select_largest_gradient_filter", layer=1, first=0, last=0)
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
     assert open_tab(follower, parse(address)).selected_position() == (1, 5)

@@ -82,7 +82,7 @@ def test_filters_that_are_not_neighbors_could_not_be_merged_by_keyboard(
     send_command(at_5, "move_primary", dy=1)
     send_command(at_5, "move_primary", dy=1)
     assert selected(at_5) == [11, 9, 5]
-    send_command(at_5, "stage_merge")
+    send_command(at_5, "toggle_staged_merge")
     deliver_replies(at_5, follower)
     (change,) = at_5.staging.changes
     assert change.kind == "merge"

@@ -93,7 +93,7 @@ def test_staging_requests_a_plan_and_apply_sends_the_edit(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     assert follower.requests[-1].body == RemoveFilters("conv2", [6])
     assert all(request.dry_run for request in follower.requests)
     deliver_replies(tab, follower)
@@ -115,7 +115,7 @@ def test_changes_are_sent_one_at_a_time_with_the_current_version(
 ) -> None:
     send_command(tab, "stage_add", layer=1)
     send_command(tab, "select_largest_gradient_filter", layer=1, first=6, last=6)
-    send_command(tab, "stage_remove")
+    send_command(tab, "toggle_staged_removal")
     send_command(tab, "stage_add", layer=2)
     deliver_replies(tab, follower)
     send_command(tab, "apply_staged")
@@ -132,7 +132,7 @@ def test_changes_are_sent_one_at_a_time_with_the_current_version(
 def test_refused_plan_prevents_apply(tab: TabState, follower: InProcessFollower) -> None:
     for index in range(8):
         send_command(tab, "select_largest_gradient_filter", layer=0, first=index, last=index)
-        send_command(tab, "stage_remove")
+        send_command(tab, "toggle_staged_removal")
     deliver_replies(tab, follower)
     plan = tab.staging.changes[0].plan
     assert isinstance(plan, Refused)
@@ -150,8 +150,8 @@ def test_stage_remove_least_active_stages_distinct_filters(
     order = np.argsort(
         follower.state.histories.filters.rows[:, start : start + 16].mean(axis=0), kind="stable"
     )
-    send_command(tab, "stage_remove_least_active", layer=1)
-    send_command(tab, "stage_remove_least_active", layer=1)
+    send_command(tab, "stage_remove_least_active_filter", layer=1)
+    send_command(tab, "stage_remove_least_active_filter", layer=1)
     staged = tab.staging.removed_ids("conv2")
     assert staged == [structure(tab).layers[1].filter_ids[i] for i in order[:2]]
 
@@ -165,7 +165,12 @@ def test_nothing_is_staged_for_a_layer_that_refuses_edits(
     follower.state.receive(follower.training.structure())
     tab.update()
     send_command(tab, "select_largest_gradient_filter", layer=1, first=0, last=0)
-    for command in ("stage_add", "stage_remove_least_active", "stage_remove", "stage_split"):
+    for command in (
+        "stage_add",
+        "stage_remove_least_active_filter",
+        "toggle_staged_removal",
+        "stage_split",
+    ):
         tab.edit_queue.error = ""
         send_command(tab, command, layer=1)
         assert tab.edit_queue.error == "because", command  # it had no effect, silently
@@ -179,10 +184,10 @@ def test_nothing_is_staged_after_the_run_has_ended(
     send_command(tab, "stage_add", layer=1)
     for command in ("remove", "split", "freeze", "reinitialize"):
         send_command(tab, f"stage_{command}")
-    send_command(tab, "stage_set_filter_to_mean", ids=[0, 1], weights=[1.0])
+    send_command(tab, "stage_filter_as_weighted_mean", ids=[0, 1], weights=[1.0])
     send_command(tab, "stage_insert_layer", layer=1, option="residual")
     send_command(tab, "stage_remove_layer", layer=1)
-    send_command(tab, "stage_freeze_layer", layer=1)
+    send_command(tab, "stage_layer_freeze_or_unfreeze", layer=1)
     send_command(tab, "stage_layer_rate", layer=1, value=0.1)
     assert tab.staging.changes == []
     for command in (
@@ -250,17 +255,17 @@ def test_toggle_stage_expands_and_collapses_all_its_layers(
 ) -> None:
     tab = TabState(make_follower("resnet18"), PageLink())
     tab.update()
-    send_command(tab, "toggle_layer", layer=6)
-    send_command(tab, "toggle_stage", layer=6)
+    send_command(tab, "toggle_layer_expanded", layer=6)
+    send_command(tab, "toggle_stage_layers_expanded", layer=6)
     assert len(tab.expanded_layers) == 5
     assert all(name.startswith("layer2.") for name in tab.expanded_layers)
-    send_command(tab, "toggle_stage", layer=7)
+    send_command(tab, "toggle_stage_layers_expanded", layer=7)
     assert not tab.expanded_layers
 
 
 def test_another_run_resets_the_tab(tab: TabState, follower: InProcessFollower) -> None:
     send_command(tab, "stage_add", layer=1)
-    send_command(tab, "toggle_layer", layer=1)
+    send_command(tab, "toggle_layer_expanded", layer=1)
     other = InProcessFollower(type(follower.training)("alexnet"))
     other.attach()
     follower.state = other.state
@@ -407,7 +412,7 @@ def test_an_observer_steers_nothing_and_reads_why(
     assert tab.staging.changes == []  # what was staged before the run said so
     n_requests = len(follower.requests)
     for name, args in (
-        ("stage_remove", {"layer": 0, "index": 0}),
+        ("toggle_staged_removal", {"layer": 0, "index": 0}),
         ("undo", {}),
         ("control_run", {"action": "pause"}),
         ("set_hyperparameter", {"optimizer": 0, "group": 0, "name": "lr", "value": 0.1}),

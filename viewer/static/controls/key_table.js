@@ -106,7 +106,7 @@ function networkKeys({send, focusSearch, zoomBy, showWholeNetwork, toggleLayerTa
     {keys: ["PageUp"], run: moveFilter(-FAST), isFree: true},
     {keys: ["PageDown"], run: moveFilter(FAST), isFree: true, label: "PgUp PgDn", description: "move by ten filters"},
     ...severalKeys({send}),
-    {keys: ["Enter"], run: ({shiftKey}) => send(shiftKey ? "toggle_stage" : "toggle_layer"), isFree: true,
+    {keys: ["Enter"], run: ({shiftKey}) => send(shiftKey ? "toggle_stage_layers_expanded" : "toggle_layer_expanded"), isFree: true,
      label: "Enter", description: "open the block, expand the layer into its filters, or collapse it"},
     {keys: [], label: "⇧ Enter", description: "expand or collapse the whole stage"},
     {keys: ["b"], run: () => send("close_block"), label: "B", description: "close the block around the selected layer"},
@@ -135,9 +135,9 @@ function severalKeys({send}) {
 /** @type {(actions: KeyActions) => KeyBinding[]} */
 function filterKeys({send, click, setToMean}) {
   return [
-    {keys: ["Delete", "Backspace"], run: () => send("stage_remove"), label: "Del", description: "stage their removal, or discard it"},
+    {keys: ["Delete", "Backspace"], run: () => send("toggle_staged_removal"), label: "Del", description: "stage their removal, or discard it"},
     {keys: ["+", "Insert"], run: () => send("stage_add"), label: "+", description: "stage a new filter for the layer"},
-    {keys: ["-"], run: () => send("stage_remove_least_active"), label: "−", description: "stage the removal of the least active filter"},
+    {keys: ["-"], run: () => send("stage_remove_least_active_filter"), label: "−", description: "stage the removal of the least active filter"},
     {keys: ["s"], run: () => click("split"), label: "S", description: "split"},
     {keys: ["f"], run: () => click("freeze"), label: "F", description: "freeze, unfreeze"},
     {keys: ["m"], run: () => click("merge"), label: "M", description: "merge"},
@@ -153,7 +153,7 @@ function layerKeys({send, openLayerMenu, openStageMenu}) {
     {keys: ["O"], run: openStageMenu, label: "⇧ O", description: "menu of the block that the layer is in"},
     {keys: ["i"], run: () => send("stage_insert_layer", {option: "residual"}), label: "I", description: "insert a residual block after it"},
     {keys: ["I"], run: () => send("stage_insert_layer", {option: "dirac"}), label: "⇧ I", description: "insert a convolution after it"},
-    {keys: ["F"], run: () => send("stage_freeze_layer"), label: "⇧ F", description: "freeze, unfreeze the layer"},
+    {keys: ["F"], run: () => send("stage_layer_freeze_or_unfreeze"), label: "⇧ F", description: "freeze, unfreeze the layer"},
     {keys: ["D"], run: () => send("stage_remove_layer"), label: "⇧ D", description: "remove the layer"},
   ]
 }

@@ -9,7 +9,8 @@ import {drawFacts} from "./facts.js"
 
 export function startSelectionPanel() {
   subscribe("selection_panel", drawSelection)
-  for (const id of ["add", "split", "remove"]) onEnabledClick(byId(id), () => sendCommand(`stage_${id}`))
+  const commands = {add: "stage_add", split: "stage_split", remove: "toggle_staged_removal"}
+  for (const [id, command] of Object.entries(commands)) onEnabledClick(byId(id), () => sendCommand(command))
   for (const button of buttonsWith("sort")) {
     button.addEventListener("click", () => sendCommand("set_filter_bar_statistic", {option: button.dataset.sort}))
   }

@@ -117,7 +117,7 @@ function drawNames({classes = []}) {
 
 /** @param {{index: number, name: string}} class_ */
 function nameButton({index, name}) {
-  const onclick = () => sendCommand("color_by_class", {first: index === latest("class_colors")?.chosen ? -1 : index})
+  const onclick = () => sendCommand("color_nodes_by_class_response", {first: index === latest("class_colors")?.chosen ? -1 : index})
   return createElement("button", {onclick}, name)
 }
 

@@ -75,7 +75,7 @@ export function moveSelection(id, extend) {
 /** Stage setting the filter that was selected last to the mean of the other selected ones. */
 export function setPrimaryToMean() {
   const ids = filterSelection.selected
-  if (ids.length > 1) sendCommand("stage_set_filter_to_mean", {ids, weights: ids.slice(1).map(() => 1 / (ids.length - 1))})
+  if (ids.length > 1) sendCommand("stage_filter_as_weighted_mean", {ids, weights: ids.slice(1).map(() => 1 / (ids.length - 1))})
   else showNotice("Select several filters: the one selected last becomes the mean of the others")
 }
 

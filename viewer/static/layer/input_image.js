@@ -16,7 +16,7 @@ export function startInputImage() {
     const step = button.dataset.image
     button.addEventListener("click", () => {
       if (step === "batch") sendCommand("show_batch_image")
-      else sendCommand("step_image", {dx: Number(step)})
+      else sendCommand("step_validation_image", {dx: Number(step)})
     })
   }
 }

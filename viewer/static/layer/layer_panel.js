@@ -133,7 +133,10 @@ function startButtons() {
     })
   }
   byId("recompute-layout").addEventListener("click", () => sendCommand("recompute_projections"))
-  for (const id of ["freeze", "merge", "reinitialize"]) onEnabledClick(byId(id), () => sendCommand(`stage_${id}`))
+  const commands = {
+    freeze: "stage_freeze_or_unfreeze", merge: "toggle_staged_merge", reinitialize: "toggle_staged_reinitialization",
+  }
+  for (const [id, command] of Object.entries(commands)) onEnabledClick(byId(id), () => sendCommand(command))
 }
 
 function startEnlarging() {

@@ -158,7 +158,7 @@ export class ThumbnailPointer {
     if (neighbors.length === 0) return
     const id = view.ids[drag.row]
     selectFilters([id])
-    sendCommand("stage_set_filter_to_mean", {
+    sendCommand("stage_filter_as_weighted_mean", {
       ids: [id, ...neighbors.map(({index}) => view.ids[index])],
       weights: neighbors.map(({weight}) => weight),
     })

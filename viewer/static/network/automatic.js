@@ -19,7 +19,7 @@ export function startAutomaticEdits() {
   onEnabledClick(byId("pruning-end"), () => control("end"))
   onEnabledClick(byId("pruning-undo"), () => control("undo"))
   const policy = /** @type {HTMLSelectElement} */ (byId("policy"))
-  onChoice(policy, (option) => sendCommand("set_policy", {option}))
+  onChoice(policy, (option) => sendCommand("set_verdict_policy", {option}))
   subscribe("automatic", (data) => {
     byId("automatic").hidden = !data.shown
     byId("pruning").hidden = isBusy()

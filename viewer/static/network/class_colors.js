@@ -7,8 +7,8 @@ import {drawColorLegend} from "./color_name.js"
 
 export function startClassColors() {
   const toggle = byId("class-colors"), choice = /** @type {HTMLSelectElement} */ (byId("class-choice"))
-  toggle.addEventListener("click", () => sendCommand("color_by_class", {first: latest("class_colors")?.shown ? -1 : Number(choice.value || 0)}))
-  onChoice(choice, (value) => sendCommand("color_by_class", {first: Number(value)}))
+  toggle.addEventListener("click", () => sendCommand("color_nodes_by_class_response", {first: latest("class_colors")?.shown ? -1 : Number(choice.value || 0)}))
+  onChoice(choice, (value) => sendCommand("color_nodes_by_class_response", {first: Number(value)}))
   subscribe("class_colors", ({shown, chosen, classes, text}) => {
     toggle.setAttribute("aria-pressed", String(shown))
     byId("of-class").hidden = !shown

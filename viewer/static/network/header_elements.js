@@ -20,7 +20,7 @@ function editButton(layer, kind) {
     "aria-label": layer.refused ? `${action}: not possible, ${layer.refused}` : action,
     "aria-disabled": String(Boolean(layer.refused)),
     onclick: () => {
-      if (!layer.refused) sendCommand(isLess ? "stage_remove_least_active" : "stage_add", {layer: layer.index})
+      if (!layer.refused) sendCommand(isLess ? "stage_remove_least_active_filter" : "stage_add", {layer: layer.index})
     },
   }, isLess ? "−" : "+")
 }
@@ -62,7 +62,7 @@ export function createLayerHeader(layer, density) {
   const title = createElement("b", {
     title: `${layer.name} · ${countOf(layer.filters, "filter")}${rate} · double-click to expand or collapse`,
     onclick: () => sendCommand("select_largest_gradient_filter", {layer: layer.index, first: -1, last: -1}),
-    ondblclick: () => sendCommand("toggle_layer", {layer: layer.index}),
+    ondblclick: () => sendCommand("toggle_layer_expanded", {layer: layer.index}),
     oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
       event.preventDefault()
       openLayerMenu(layer, event.currentTarget)
@@ -109,7 +109,7 @@ function closeButton(stage) {
 export function createStageFrame(stage) {
   const title = createElement("b", {
     title: `${stage.path} · double-click to expand or collapse all its layers`,
-    ondblclick: () => sendCommand("toggle_stage", {layer: stage.layer}),
+    ondblclick: () => sendCommand("toggle_stage_layers_expanded", {layer: stage.layer}),
     oncontextmenu: (/** @type {MouseEvent & {currentTarget: Element}} */ event) => {
       event.preventDefault()
       openStageMenu(stage, event.currentTarget)

@@ -185,7 +185,7 @@ function sendSoon() {
 
 function send() {
   timer = undefined
-  sendCommand("paint_image", {patches: tiles.patches()})
+  sendCommand("paint_over_shown_image", {patches: tiles.patches()})
 }
 
 /** @param {KeyboardEvent} event */

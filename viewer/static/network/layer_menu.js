@@ -44,9 +44,9 @@ export function startLayerMenu() {
  */
 export function openLayerMenu(layer, anchor) {
   open(anchor, layer.name,
-    item("Expand or collapse", "Enter", () => sendCommand("toggle_layer", {layer: layer.index})),
+    item("Expand or collapse", "Enter", () => sendCommand("toggle_layer_expanded", {layer: layer.index})),
     addRow(layer),
-    steeringItem(layer.frozen ? "Unfreeze the layer" : "Freeze the layer", "⇧ F", "stage_freeze_layer", {layer: layer.index}),
+    steeringItem(layer.frozen ? "Unfreeze the layer" : "Freeze the layer", "⇧ F", "stage_layer_freeze_or_unfreeze", {layer: layer.index}),
     rateRow(layer),
     ...insertItems(layer, " after it"),
     steeringItem("Remove the layer", "⇧ D", "stage_remove_layer", {layer: layer.index}, "danger"))
@@ -69,7 +69,7 @@ export function openInsertMenu(layer, anchor) {
  */
 export function openStageMenu(stage, anchor) {
   open(anchor, stage.path,
-    item("Expand or collapse", "⇧ Enter", () => sendCommand("toggle_stage", {layer: stage.layer})),
+    item("Expand or collapse", "⇧ Enter", () => sendCommand("toggle_stage_layers_expanded", {layer: stage.layer})),
     ...stage.block ? [item("Close the block", "B", () => sendCommand("close_block", {name: stage.block}))] : [],
     ...removalItems(stage))
 }

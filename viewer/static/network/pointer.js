@@ -211,7 +211,7 @@ export class NetworkPointer {
   #onDoubleClick(event) {
     const node = this.#nodeUnder(event)
     const block = node < 0 ? blockAt(this.viewport.toLayout(...this.#position(event))) : undefined
-    if (node >= 0) sendCommand("toggle_layer", {layer: filtersOfNode(node).layer})
+    if (node >= 0) sendCommand("toggle_layer_expanded", {layer: filtersOfNode(node).layer})
     else if (block != null) sendCommand("open_block", {name: block.path})
   }
 

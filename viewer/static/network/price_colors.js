@@ -10,7 +10,7 @@ export function startPriceColors() {
   const toggle = byId("price-colors"), stage = byId("stage-cheapest")
   const count = /** @type {HTMLInputElement} */ (byId("cheapest-count"))
   toggle.addEventListener("click", () => sendCommand("toggle_color_by_price"))
-  onEnabledClick(stage, () => sendCommand("stage_remove_cheapest", {count: parseCount(count.value)}))
+  onEnabledClick(stage, () => sendCommand("stage_remove_cheapest_in_network", {count: parseCount(count.value)}))
   subscribe("prices", ({shown, text, refusal}) => {
     toggle.setAttribute("aria-pressed", String(shown))
     drawColorLegend()
