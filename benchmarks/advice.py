@@ -55,7 +55,10 @@ from benchmarks.report import Report, argument_parser, progress
 from revacnn_lightning import EditRefusedError, RemoveFilters
 from revacnn_lightning.protocol.prices import RemovalPrice
 from revacnn_lightning.runtime.loss_replay import LossReplay
-from revacnn_lightning.runtime.price_estimates import RecentFilterPrices, add_up_coupled_prices
+from revacnn_lightning.runtime.price_estimates import (
+    RecentFilterPrices,
+    combine_prices_of_coupled_filters,
+)
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
@@ -206,7 +209,9 @@ def measure_prices(moment: TrainingMoment, held_out: Batch) -> MeasuredPrices:
     layers, widths = list(moment.recorded["price"]), []
     widths = [len(moment.recorded["price"][layer]) for layer in layers]
     own = np.concatenate([moment.recorded["price"][layer] for layer in layers])
-    live = _by_layer(add_up_coupled_prices(own, layers, widths, groups, model), layers, widths)
+    live = _by_layer(
+        combine_prices_of_coupled_filters(own, layers, widths, groups, model), layers, widths
+    )
     fresh = copy_with_fresh_norms(model, moment.batches)
     base, fresh_base = eval_loss(model, held_out), eval_loss(fresh, held_out)
     prices = MeasuredPrices()

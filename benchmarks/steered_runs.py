@@ -47,7 +47,10 @@ from benchmarks.advice_networks import NETWORKS
 from benchmarks.report import Report, argument_parser, progress
 from revacnn_lightning import EditRefusedError, RemoveFilters
 from revacnn_lightning.protocol.prices import RemovalPrice
-from revacnn_lightning.runtime.price_estimates import RecentFilterPrices, add_up_coupled_prices
+from revacnn_lightning.runtime.price_estimates import (
+    RecentFilterPrices,
+    combine_prices_of_coupled_filters,
+)
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
@@ -146,7 +149,7 @@ class SteeredRun:
     def _choose(self, probe: ForwardProbe, *, is_random: bool) -> RemoveFilters:
         """Choose one to four filters of a layer that has enough of them."""
         groups = self.editor.channel_groups(probe)
-        prices = add_up_coupled_prices(
+        prices = combine_prices_of_coupled_filters(
             self.window.root_mean_square(), self.layers, self.widths, groups, self.model
         )
         by_layer = np.split(prices, np.cumsum(self.widths)[:-1])

@@ -27,17 +27,17 @@ from revacnn_lightning.runtime.fresh_copies import FreshCopyMixin
 from revacnn_lightning.runtime.how_to_attach import how_to_attach
 from revacnn_lightning.runtime.hyperparameters import learning_rates
 from revacnn_lightning.runtime.inspection_collectors import InspectionSources
-from revacnn_lightning.runtime.ranks.processes import TrainingProcesses
+from revacnn_lightning.runtime.ranks.processes import FitProcessCoordinator
 from revacnn_lightning.runtime.ranks.started_processes import (
     add_edits_to_state_dict,
     adopt_edits_when_loaded,
-    was_started_by_lightning,
+    was_started_by_multiprocessing,
 )
 from revacnn_lightning.runtime.ranks.training_refusals import (
     are_parameters_split,
-    backward_refusal,
     edit_refusal,
-    forward_refusal,
+    extra_backward_refusal,
+    extra_forward_refusal,
 )
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_continuation import RunContinuation
@@ -50,7 +50,7 @@ from revacnn_lightning.runtime.trainer_adapter import (
     data_class_names,
     loads_checkpoint_after_start,
     loss_scale,
-    other_callbacks,
+    other_callbacks_as_copy_holders,
     progress_of,
     record_next_step,
     scalar_metrics,
@@ -251,7 +251,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         self._is_disabled = False
         self._undo_after_failure: UndoOnlySession | None = None
         self._continuation = RunContinuation(keep_history=self._options.keep_history)
-        self._processes: TrainingProcesses | None = None  # of the training, during a fit
+        self._processes: FitProcessCoordinator | None = None  # of the training, during a fit
         self._edit_refusal = ""
         self._is_split = False  # whether each process has a part of the parameters only
         self._clipping: TrainerClipping | None = None  # of the last fit
@@ -369,7 +369,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         if hooks is not None and hooks.trainer is trainer:
             hooks.remove()
         if trainer is self._monitored:
-            if was_started_by_lightning(trainer):
+            if was_started_by_multiprocessing(trainer):
                 add_edits_to_state_dict(
                     pl_module
                 )  # not earlier: checkpoints have the edits already
@@ -388,7 +388,7 @@ class ReVACNN(FreshCopyMixin, Callback):
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start listening, and log how to attach."""
         self._close()
-        processes = self._processes = TrainingProcesses(trainer)
+        processes = self._processes = FitProcessCoordinator(trainer)
         journal = find_journal(pl_module)
         if journal is None and is_marked_edited(pl_module):
             log.warning(
@@ -400,7 +400,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         self._editor = self._options.make_editor(
             pl_module,
             lambda: trainer.optimizers,  # training may replace them
-            functools.partial(other_callbacks, trainer),
+            functools.partial(other_callbacks_as_copy_holders, trainer),
             journal,
             is_split=self._is_split,
         )
@@ -420,7 +420,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             self._options,
             functools.partial(_forward_context, trainer),
             lambda: data_class_names(trainer),
-            forward_refusal(trainer, pl_module),
+            extra_forward_refusal(trainer, pl_module),
             is_split=self._is_split,
         )
         if trainer.is_global_zero:
@@ -428,7 +428,7 @@ class ReVACNN(FreshCopyMixin, Callback):
             self._open_session(session, processes, pl_module)
 
     def _open_session(
-        self, session: Session, processes: TrainingProcesses, pl_module: LightningModule
+        self, session: Session, processes: FitProcessCoordinator, pl_module: LightningModule
     ) -> None:
         """Connect the session with the parts of the training, and log how to attach."""
         self._session = session
@@ -456,7 +456,7 @@ class ReVACNN(FreshCopyMixin, Callback):
     ) -> Session:
         options = self._options
         names = options.names_of_classes
-        refusal = backward_refusal(trainer, pl_module)
+        refusal = extra_backward_refusal(trainer, pl_module)
         validation = validation_data(trainer, options.images, names)
         lineage, history = self._continuation.begin(pl_module)
         diagnostics = DiagnosticObservers(

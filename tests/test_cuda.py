@@ -235,7 +235,7 @@ def test_pictures_and_preferred_images_are_made_where_the_model_is():
     from revacnn_lightning.protocol.requests import PaintImage, Patch
     from revacnn_lightning.runtime.batch import TrainingBatch
     from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
-    from revacnn_lightning.runtime.input_images import InputImages
+    from revacnn_lightning.runtime.input_images import DataAndViewerImages
     from revacnn_lightning.telemetry.inspection.attribution import trace_activation
     from revacnn_lightning.telemetry.inspection.image_ascent import (
         ImageAscent,
@@ -243,7 +243,7 @@ def test_pictures_and_preferred_images_are_made_where_the_model_is():
     )
 
     pixels = images_on("cuda")
-    images = InputImages(
+    images = DataAndViewerImages(
         get_image=lambda index: pixels[index],
         get_batch=lambda: TrainingBatch(get_images=lambda: pixels),
     )

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from benchmarks.distributed.networks import forward_batch
 from revacnn_lightning import ReVACNN
 from revacnn_lightning.runtime.ranks.data_parallel_rewrapper import DataParallelRewrapper
-from revacnn_lightning.runtime.ranks.processes import TrainingProcesses
+from revacnn_lightning.runtime.ranks.processes import FitProcessCoordinator
 
 __all__ = [
     "EditingCallback",
@@ -63,8 +63,8 @@ class EditingCallback(pl.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         for kind, name in (
-            (TrainingProcesses, "begin_batch"),
-            (TrainingProcesses, "resume_all_ranks"),
+            (FitProcessCoordinator, "begin_batch"),
+            (FitProcessCoordinator, "resume_all_ranks"),
         ):
             time_method(kind, name, self.costs)
         time_method(DataParallelRewrapper, "update", self.wraps)

@@ -19,10 +19,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import SteeringError
-from revacnn_lightning.runtime.trainer_adapter import loads_checkpoint_after_start, other_callbacks
+from revacnn_lightning.runtime.trainer_adapter import (
+    loads_checkpoint_after_start,
+    other_callbacks_as_copy_holders,
+)
 from revacnn_lightning.steering.checkpoint import (
     add_edits,
-    adopt_journal,
+    adopt_journal_of_loaded_weights,
     adopt_structure,
     find_edit_state,
     inserted_layer_names,
@@ -104,7 +107,7 @@ class CheckpointHooks:
         if loads_checkpoint_after_start(self.trainer):
             self._adopt_late(checkpoint)
         elif not self._has_started:  # later, a file cannot change what is trained
-            holders = other_callbacks(self.trainer)
+            holders = other_callbacks_as_copy_holders(self.trainer)
             optimizers = unwrapped_optimizers(self.trainer.optimizers)
             adopt_structure(self._module, checkpoint, optimizers, holders, self._copies)
             self._loaded = find_edit_state(checkpoint)
@@ -117,7 +120,7 @@ class CheckpointHooks:
         if self._has_loaded:  # a file cannot change what is trained
             return
         try:
-            adopt_journal(self._module, checkpoint)
+            adopt_journal_of_loaded_weights(self._module, checkpoint)
         except SteeringError as error:  # the training itself has what it needs
             log.warning("The edits of the checkpoint are not adopted: %s", error)
 
@@ -141,7 +144,7 @@ class CheckpointHooks:
         state, self._loaded = self._loaded, None
         if state is None:
             return
-        saved, inserted = saved_parameter_names(state, optimizers), inserted_layer_names(state)
+        saved, inserted = saved_parameter_names(state, len(optimizers)), inserted_layer_names(state)
         for optimizer, groups in zip(optimizers, saved, strict=False):
             self._order_when_loaded(optimizer, groups, inserted)
         restore_entry_ages(self._module, optimizers, state)

@@ -25,7 +25,7 @@ from revacnn_lightning.runtime.gradient_clipping import (
 from revacnn_lightning.runtime.hyperparameters import set_hyperparameter_revertibly
 from revacnn_lightning.runtime.override_detector import OverrideDetector
 from revacnn_lightning.runtime.pause import Pause
-from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank
+from revacnn_lightning.runtime.ranks.all_ranks import AllRanks, SingleRank
 
 __all__ = ["RunController", "TrainingControls", "set_revertibly"]
 
@@ -74,11 +74,11 @@ class RunController:
         overrides: detects that training overrides a hyperparameter that was set.
     """
 
-    def __init__(self, run: str, controls: TrainingControls, ranks: Ranks | None = None) -> None:
+    def __init__(self, run: str, controls: TrainingControls, ranks: AllRanks | None = None) -> None:
         self.overrides = OverrideDetector(lambda: controls.optimizers, lambda: controls.schedulers)
         self._run = run
         self._controls = controls
-        self._ranks: Ranks = SingleRank() if ranks is None else ranks
+        self._ranks: AllRanks = SingleRank() if ranks is None else ranks
         self._pause = Pause()
 
     def must_wait(self, epoch: int = 0) -> bool:

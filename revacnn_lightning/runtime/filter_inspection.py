@@ -17,18 +17,18 @@ from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, input_refusal
 from revacnn_lightning.runtime.image_predictions import Forward
-from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.input_images import DataAndViewerImages
 from revacnn_lightning.runtime.inspected_input import (
     box_edges,
     encode_crop,
     encode_inspected_input,
-    encode_response_map,
+    encode_signal_response_map,
     encode_top_image,
-    input_size,
-    volume_slice,
+    input_height_and_width,
+    volume_slice_at_depth,
     whole_image_box,
 )
-from revacnn_lightning.runtime.preferred_images import PreferredImages
+from revacnn_lightning.runtime.preferred_images import PreferredImageSynthesizer
 from revacnn_lightning.runtime.time_share import RecentTimeShare
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
@@ -80,15 +80,15 @@ class FilterInspectionCollector:
         self,
         recorder: Recorder,
         model: nn.Module,
-        images: InputImages,
+        images: DataAndViewerImages,
         forward: Forward | None,
         refusal: str = "",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._recorder = recorder
         self._images = images
-        self._attributor = ImageAttributor(model, forward, refusal)
-        self._preferred = PreferredImages(recorder, model, forward, self._attributor, clock)
+        attributor = self._attributor = ImageAttributor(model, forward, refusal)
+        self._preferred = PreferredImageSynthesizer(recorder, model, forward, attributor, clock)
         self._clock = clock
         self._inspected: dict[FilterKey, _InspectedFilter] = {}
         self._host_copy: HostCopy[None] = HostCopy()
@@ -248,7 +248,7 @@ class FilterInspectionCollector:
         box = None if found is None else found.box
         guided = None if found is None else found.guided_backpropagation
         response_map = None if found is None else found.response_map
-        volume = volume_slice(() if image is None else image.shape, box, depth)
+        volume = volume_slice_at_depth(() if image is None else image.shape, box, depth)
         field = self._attributor.receptive_fields(layer, image)
         ranked = inspected.top_images.ranked(context.step)
         preferred, preferred_refusal = self._preferred.describe(key, depth)
@@ -266,12 +266,12 @@ class FilterInspectionCollector:
             receptive_field=(0, 0) if field is None else field.max_size,
             response=None if found is None else found.response,
             box=(0, 0, 0, 0) if box is None else box_edges(box),
-            image_size=input_size(image),
+            image_size=input_height_and_width(image),
             image_index=inspected.image_index,
             attribution_refusal=result if isinstance(result, str) else result.refusal,
             preferred=preferred,
             preferred_refusal=preferred_refusal,
-            response_map=encode_response_map(image, response_map),
+            response_map=encode_signal_response_map(image, response_map),
             volume=volume,
             receptive_field_depth=1 if field is None else field.max_depth,
             depth=depth,

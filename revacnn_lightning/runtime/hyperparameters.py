@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import ParameterGroup
 from revacnn_lightning.protocol.requests import SetHyperparameter
-from revacnn_lightning.runtime.schedule_trial import find_rate_attributes
+from revacnn_lightning.runtime.schedule_trial import find_custom_scheduler_rate_attributes
 from revacnn_lightning.runtime.schedulers import (
     computes_rates_like_torch,
-    scale_group_rates,
     scale_scheduler_rates,
+    scale_scheduler_rates_in_group,
     schedulers_of,
     torch_rate_attributes,
     why_not_scalable_per_group,
@@ -127,7 +127,7 @@ def _rescale_schedules(
     group = optimizer.param_groups[request.group]
     if not schedulers:
         if before > 0:
-            scale_group_rates(group, request.value / before)
+            scale_scheduler_rates_in_group(group, request.value / before)
         return
     name = type(schedulers[0]).__name__
     if request.value == 0 or before == 0:
@@ -138,7 +138,7 @@ def _rescale_schedules(
         )
     factor = request.value / before
     attributes = [_rates_in(each, optimizer, request.group, factor) for each in schedulers]
-    scale_group_rates(group, factor)
+    scale_scheduler_rates_in_group(group, factor)
     for scheduler, names in zip(schedulers, attributes, strict=True):
         scale_scheduler_rates(scheduler, request.group, factor, names)
 
@@ -150,7 +150,7 @@ def _rates_in(scheduler: Any, optimizer: Optimizer, index: int, factor: float) -
         EditRefusedError: there are none with which the rates of this group are scaled.
     """
     if not computes_rates_like_torch(scheduler):
-        return find_rate_attributes(scheduler, optimizer, index, factor)
+        return find_custom_scheduler_rate_attributes(scheduler, optimizer, index, factor)
     reason = why_not_scalable_per_group(scheduler, len(optimizer.param_groups))
     if reason:
         raise EditRefusedError(f"{reason}; set its rates in the training's code")

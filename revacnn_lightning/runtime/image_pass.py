@@ -20,7 +20,7 @@ from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_input import channel_l1_norms, encode_batch_input
 from revacnn_lightning.runtime.batch_nesting import leaves
 from revacnn_lightning.runtime.image_predictions import Forward, LabelAndClassNames
-from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.input_images import DataAndViewerImages
 from revacnn_lightning.runtime.layer_details import EMPTY
 from revacnn_lightning.runtime.output_summary import OutputSummarizer, OutputSummary
 from revacnn_lightning.runtime.step_images import (
@@ -75,7 +75,7 @@ class ImagePassCollector:
         self,
         recorder: Recorder,
         model: nn.Module,
-        images: InputImages,
+        images: DataAndViewerImages,
         forward: Forward | None,
         class_names: Sequence[str] = (),
         clock: Callable[[], float] = time.perf_counter,
@@ -183,7 +183,9 @@ class ImagePassCollector:
             return summary
         self._is_new_flow = self._is_new_flow or self._flow is None
         self._flow = images.flow
-        generated = None if images.generated is None else encode_batch_input(images.generated)
+        generated = (
+            None if images.generated_image is None else encode_batch_input(images.generated_image)
+        )
         prediction = ImagePrediction(step, version, note=SEVERAL_NETWORKS)
         return OutputSummary(prediction, generated=generated)
 

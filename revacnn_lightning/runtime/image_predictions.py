@@ -13,7 +13,13 @@ from revacnn_lightning.protocol.inspections import ClassScore, ImagePrediction
 from revacnn_lightning.runtime.image_class import class_probabilities, top_classes
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
-__all__ = ["Forward", "GetTruth", "ImagePredictions", "LabelAndClassNames", "get_unknown_label"]
+__all__ = [
+    "Forward",
+    "GetTruth",
+    "LabelAndClassNames",
+    "PredictionsBeforeAndAfterEdit",
+    "get_no_truth",
+]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +37,7 @@ class LabelAndClassNames:
 GetTruth = Callable[[int], LabelAndClassNames]  # of a validation image
 
 
-def get_unknown_label(index: int) -> LabelAndClassNames:
+def get_no_truth(index: int) -> LabelAndClassNames:
     """Return an unknown class: the `GetTruth` of a training without validation data."""
     return LabelAndClassNames()
 
@@ -44,13 +50,13 @@ class _Scores(NamedTuple):
     note: str = ""
 
 
-class ImagePredictions:
-    """The predictions for one image, which all viewers share.
+class PredictionsBeforeAndAfterEdit:
+    """The predictions for the image that all viewers share, before and after the newest edit.
 
     Args:
         model: the network.
         forward: runs the model on a batch of one image; None if no image can be chosen.
-        is_active: returns whether a viewer shows the image.
+        is_image_shown: returns whether a viewer shows the image.
 
     Attributes:
         before_edit, after_edit: the predictions directly before and after the newest edit since
@@ -58,11 +64,11 @@ class ImagePredictions:
     """
 
     def __init__(
-        self, model: nn.Module, forward: Forward | None, is_active: Callable[[], bool]
+        self, model: nn.Module, forward: Forward | None, is_image_shown: Callable[[], bool]
     ) -> None:
         self._model = model
         self._forward = forward
-        self._is_active = is_active
+        self._is_active = is_image_shown
         self._image: Tensor | None = None
         self._truth = LabelAndClassNames()
         self._scores: _Scores | None = None

@@ -20,11 +20,11 @@ from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.image_predictions import (
     GetTruth,
     LabelAndClassNames,
-    get_unknown_label,
+    get_no_truth,
 )
 from revacnn_lightning.runtime.picture_fitting import Preprocessing, fit_picture, preprocess_color
 
-__all__ = ["GetImage", "InputImages", "raise_no_validation_images"]
+__all__ = ["DataAndViewerImages", "GetImage", "raise_no_validation_images"]
 
 KEPT = 8  # images that were made, on the host
 RANGE_IMAGES = 64  # of a batch, whose values those of a picture are fitted to
@@ -62,7 +62,7 @@ class _Made:
     note: str = ""  # how the picture was prepared
 
 
-class InputImages:
+class DataAndViewerImages:
     """Returns images by their index: those of the validation data, and those that viewers make.
 
     Images that viewers make have a negative index.
@@ -79,7 +79,7 @@ class InputImages:
     def __init__(
         self,
         get_image: GetImage = raise_no_validation_images,
-        get_truth: GetTruth = get_unknown_label,
+        get_truth: GetTruth = get_no_truth,
         get_batch: Callable[[], TrainingBatch] = TrainingBatch,
         find_preprocessing: Callable[[], Preprocessing | None] = lambda: None,
     ) -> None:

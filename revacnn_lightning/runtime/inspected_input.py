@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.protocol.inspections import TopImage, VolumeSlice
-from revacnn_lightning.runtime.layer_details import EMPTY, encode_image
+from revacnn_lightning.runtime.layer_details import EMPTY, encode_image_as_float16
 from revacnn_lightning.telemetry.inspection.downsampling import downsample_signal
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.inspection.map_images import slice_index
@@ -20,10 +20,10 @@ __all__ = [
     "box_edges",
     "encode_crop",
     "encode_inspected_input",
-    "encode_response_map",
+    "encode_signal_response_map",
     "encode_top_image",
-    "input_size",
-    "volume_slice",
+    "input_height_and_width",
+    "volume_slice_at_depth",
     "whole_image_box",
 ]
 
@@ -34,11 +34,11 @@ Edges = tuple[int, int, int, int]
 
 
 def box_edges(box: PixelBox) -> Edges:
-    """Return the box_edges of a box: top, left, bottom and right."""
+    """Return the edges of a box: top, left, bottom and right."""
     return box.top, box.left, box.bottom, box.right
 
 
-def input_size(image: Tensor | None) -> tuple[int, int]:
+def input_height_and_width(image: Tensor | None) -> tuple[int, int]:
     """Return the height and width of an input; the height of a signal is 1."""
     if image is None:
         return (0, 0)
@@ -60,8 +60,8 @@ def encode_inspected_input(image: Tensor | None, volume: VolumeSlice | None) -> 
         length = max(2, MAX_VALUES // max(1, len(image)))
         return normalized_half(downsample_signal(image.detach().float(), length)[:, None])
     if image.dim() == 4 and volume is not None:
-        return encode_image(image[:, volume.index])
-    return encode_image(image)
+        return encode_image_as_float16(image[:, volume.index])
+    return encode_image_as_float16(image)
 
 
 def encode_crop(values: Tensor | None, depth: float) -> np.ndarray:
@@ -71,7 +71,7 @@ def encode_crop(values: Tensor | None, depth: float) -> np.ndarray:
     return normalized_half(values)[:, slice_index(values.shape[1], depth)]
 
 
-def encode_response_map(image: Tensor | None, response_map: Tensor | None) -> np.ndarray:
+def encode_signal_response_map(image: Tensor | None, response_map: Tensor | None) -> np.ndarray:
     """Return a filter's map (1, L) of a signal as messages hold it, (l,); (0,) for others."""
     if image is None or image.dim() != 2 or response_map is None or len(response_map) != 1:
         return EMPTY
@@ -90,7 +90,9 @@ def encode_top_image(found: RankedImage, depth: float) -> TopImage:
     )
 
 
-def volume_slice(shape: Sequence[int], box: PixelBox | None, depth: float) -> VolumeSlice | None:
+def volume_slice_at_depth(
+    shape: Sequence[int], box: PixelBox | None, depth: float
+) -> VolumeSlice | None:
     """Return which slice of a volume of this shape is sent; None if it is no volume."""
     if len(shape) != 4:
         return None

@@ -28,13 +28,17 @@ from revacnn_lightning.runtime.filter_inspection import FilterInspectionCollecto
 from revacnn_lightning.runtime.filter_prices import FilterPriceCollector
 from revacnn_lightning.runtime.growth_gains import GrowthGainCollector
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
-from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, get_unknown_label
-from revacnn_lightning.runtime.input_images import GetImage, InputImages, raise_no_validation_images
+from revacnn_lightning.runtime.image_predictions import Forward, GetTruth, get_no_truth
+from revacnn_lightning.runtime.input_images import (
+    DataAndViewerImages,
+    GetImage,
+    raise_no_validation_images,
+)
 from revacnn_lightning.runtime.layer_details import LayerDetailCollector
 from revacnn_lightning.runtime.layer_evidence import make_evidence_collector
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.picture_fitting import Preprocessing
-from revacnn_lightning.runtime.rank_comparison import RankComparison
+from revacnn_lightning.runtime.rank_comparison import RankValuesCollector
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.runtime.step_images import FindImageFlow, find_no_image_flow
 from revacnn_lightning.runtime.training_step_observer import TrainingStepObserver
@@ -65,7 +69,7 @@ class InspectionSources:
     """
 
     get_image: GetImage = raise_no_validation_images
-    get_truth: GetTruth = get_unknown_label
+    get_truth: GetTruth = get_no_truth
     class_names: Sequence[str] = ()
     find_preprocessing: Callable[[], Preprocessing | None] = find_no_preprocessing
     forward: Forward | None = None
@@ -123,11 +127,11 @@ class InspectionCollectors:
         get_optimizers: Callable[[], Sequence[Optimizer]],
         sources: InspectionSources,
         replay: LossReplay,
-        comparison: RankComparison,
+        comparison: RankValuesCollector,
         get_batch: Callable[[], TrainingBatch],
     ) -> None:
         forward, names = sources.forward, sources.class_names
-        images = InputImages(
+        images = DataAndViewerImages(
             sources.get_image, sources.get_truth, get_batch, sources.find_preprocessing
         )
         self.prices = LossChangeMeasurer(editor, replay)

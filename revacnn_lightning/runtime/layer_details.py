@@ -17,10 +17,10 @@ from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.image_predictions import (
     Forward,
-    ImagePredictions,
     LabelAndClassNames,
+    PredictionsBeforeAndAfterEdit,
 )
-from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.input_images import DataAndViewerImages
 from revacnn_lightning.telemetry import DetailSample, Recorder
 from revacnn_lightning.telemetry.inspection.filter_images import filter_images
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
@@ -28,7 +28,7 @@ from revacnn_lightning.telemetry.inspection.histograms import ValueHistogram
 from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, slice_index
 from revacnn_lightning.telemetry.unit_layers import kernel_size
 
-__all__ = ["EMPTY", "LayerDetailCollector", "encode_image"]
+__all__ = ["EMPTY", "LayerDetailCollector", "encode_image_as_float16"]
 
 EMPTY = np.zeros(0, np.float16)
 FEATURE_GRID = 8  # maps are averaged to at most 8x8 values, the features of an activation
@@ -54,10 +54,12 @@ class LayerDetailCollector:
         self,
         recorder: Recorder,
         model: nn.Module,
-        images: InputImages,
+        images: DataAndViewerImages,
         forward: Forward | None,
     ) -> None:
-        self.predictions = ImagePredictions(model, forward, lambda: bool(recorder.details.layers))
+        self.predictions = PredictionsBeforeAndAfterEdit(
+            model, forward, lambda: bool(recorder.details.layers)
+        )
         self._recorder = recorder
         self._model = model
         self._images = images
@@ -160,7 +162,7 @@ class LayerDetailCollector:
     ) -> list[LayerDetail]:
         modules = dict(self._model.named_modules())
         shown = context.batch.get_input() if image is None else image
-        encoded = EMPTY if shown is None else encode_image(shown)
+        encoded = EMPTY if shown is None else encode_image_as_float16(shown)
         return [
             self._build_message(sample, modules[sample.layer], context, encoded)
             for sample in samples
@@ -243,7 +245,7 @@ def _map_view(maps: np.ndarray | None) -> FilterView:
     return FilterView(pooled.flatten(1).half().numpy(), maps)
 
 
-def encode_image(image: Tensor) -> np.ndarray:
+def encode_image_as_float16(image: Tensor) -> np.ndarray:
     """Return an input (channels, H, W) as messages hold it: float16, downsampled if it is large.
 
     A signal (channels, L) is an image with one row per channel, a row of numbers (n,) is one with

@@ -12,13 +12,13 @@ from revacnn_lightning.diagnostics.findings import (
 from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.protocol.messages import Snapshot
 
-__all__ = ["LoggableFindings"]
+__all__ = ["FindingLogConverter"]
 
 NORM = "weight_norm"
 NONE_LEFT = "no dead, zero or non-finite filters"
 
 
-class LoggableFindings:
+class FindingLogConverter:
     """Converts the findings at a batch to metrics and text for the loggers.
 
     A finding is logged as the number of filters it affects, and as 0 once it is gone. Layers

@@ -11,14 +11,14 @@ from revacnn_lightning.history.network_verdicts import NetworkVerdicts
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.messages import Message, Snapshot, Structure
 
-__all__ = ["LoggableVerdicts"]
+__all__ = ["VerdictLogConverter"]
 
 # Not trained yet is what every network is at first, and silent filters are logged as findings.
 UNLOGGED: tuple[VerdictKind, ...] = ("untrained", "dead")
 NONE_LEFT = "no verdicts"
 
 
-class LoggableVerdicts:
+class VerdictLogConverter:
     """Converts the verdicts on a run to metrics and text for the loggers.
 
     A verdict is logged as the number of filters that it concerns, or as 1 if it concerns a layer as

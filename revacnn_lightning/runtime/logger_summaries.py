@@ -10,8 +10,8 @@ from typing import Any
 from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.protocol.alerts import Alert
 from revacnn_lightning.protocol.messages import Applied, Message, Snapshot
-from revacnn_lightning.runtime.loggable_findings import LoggableFindings
-from revacnn_lightning.runtime.loggable_verdicts import LoggableVerdicts
+from revacnn_lightning.runtime.loggable_findings import FindingLogConverter
+from revacnn_lightning.runtime.loggable_verdicts import VerdictLogConverter
 
 __all__ = ["LoggerSummaries"]
 
@@ -48,8 +48,8 @@ class LoggerSummaries:
         self._logged_step = -1
         self._logging_step = 0
         self._n_edits = self._n_alerts = 0
-        self._findings = LoggableFindings()
-        self._verdicts = LoggableVerdicts()
+        self._findings = FindingLogConverter()
+        self._verdicts = VerdictLogConverter()
 
     def needs_batch(self, step: int) -> bool:
         """Return whether the batch is to be logged: the first one of a logging step that is due."""

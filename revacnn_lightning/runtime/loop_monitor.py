@@ -40,7 +40,7 @@ from revacnn_lightning.steering.edited_models import find_journal
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
-__all__ = ["LoopControls", "LoopMonitor"]
+__all__ = ["GuardedLoopSession", "LoopControls"]
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class LoopControls:
         return str(path)
 
 
-class LoopMonitor:
+class GuardedLoopSession:
     """Monitors one loop from `open` to `close`. An error in it never interrupts the loop.
 
     Args:

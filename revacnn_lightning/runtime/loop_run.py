@@ -13,7 +13,7 @@ from torch import Tensor
 
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.runtime.batch import Progress
-from revacnn_lightning.runtime.loop_monitor import LoopControls, LoopMonitor
+from revacnn_lightning.runtime.loop_monitor import GuardedLoopSession, LoopControls
 from revacnn_lightning.runtime.loop_state import LoopState
 from revacnn_lightning.runtime.metric_reader import is_scalar
 from revacnn_lightning.runtime.request_queue import PendingRequest
@@ -42,9 +42,9 @@ class LoopSettings:
 
 
 class LoopRun:
-    """A training loop that viewers see, edit and control, inside a ``with`` statement.
+    """What `monitor` returns: a loop that viewers see, edit and control, in a ``with`` statement.
 
-    `monitor` makes it. An error in this package never interrupts the loop: monitoring stops, and
+    An error in this package never interrupts the loop: monitoring stops, and
     the log says why.
 
     Attributes:
@@ -65,7 +65,7 @@ class LoopRun:
         self._loss: Tensor | float | None = None
         self._metrics: dict[str, Tensor | float] = {}
         controls = LoopControls(state, Path(settings.directory), self._describe, self._stop)
-        self._monitor = LoopMonitor(state, options, controls, settings.validation)
+        self._monitor = GuardedLoopSession(state, options, controls, settings.validation)
         self._phase = "new"
 
     # ------------------------------------------------------------------ life cycle

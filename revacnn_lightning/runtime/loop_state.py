@@ -150,7 +150,7 @@ class LoopState:
             return
         inserted = inserted_layer_names(edits)
         for optimizer, groups in zip(
-            optimizers, saved_parameter_names(edits, optimizers), strict=False
+            optimizers, saved_parameter_names(edits, len(optimizers)), strict=False
         ):
             restore_param_groups(optimizer, self.model, groups, inserted)
         restore_entry_ages(self.model, optimizers, edits)

@@ -15,12 +15,12 @@ from revacnn_lightning.protocol.inspections import PreferredImage
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, input_refusal
 from revacnn_lightning.runtime.image_predictions import Forward
-from revacnn_lightning.runtime.inspected_input import box_edges, encode_crop, volume_slice
+from revacnn_lightning.runtime.inspected_input import box_edges, encode_crop, volume_slice_at_depth
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import device_of, filter_rows
 from revacnn_lightning.telemetry.inspection.image_ascent import ImageAscent, PixelStatistics
 
-__all__ = ["PreferredImages"]
+__all__ = ["PreferredImageSynthesizer"]
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class _Search:
     due_at: float = -math.inf
 
 
-class PreferredImages:
-    """Searches the preferred images of filters within a share of the training time.
+class PreferredImageSynthesizer:
+    """Computes images that filters respond to most, within a share of the training time.
 
     Args:
         recorder: knows the weights, and what everything may cost.
@@ -123,7 +123,7 @@ class PreferredImages:
             response,
             ascent.steps,
             TOTAL_STEPS,
-            volume_slice(ascent.shape, ascent.box, depth),
+            volume_slice_at_depth(ascent.shape, ascent.box, depth),
         )
         return found, ""
 

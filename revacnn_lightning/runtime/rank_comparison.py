@@ -14,14 +14,14 @@ from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.ranks.rank_statistics import PendingReduction, RankStatistics
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["RankComparison"]
+__all__ = ["RankValuesCollector"]
 
 SELECTION_SECONDS = 10.0  # how long a selection lasts unless it is renewed
 SECONDS_BETWEEN = 1.0  # between two comparisons, each of which reads all weights
 
 
-class RankComparison:
-    """Requests the values of a layer from each rank, and makes messages of them.
+class RankValuesCollector:
+    """Collects `RankValues`: the values of the layer that a viewer requests, from each rank.
 
     Args:
         statistics: the statistics of all ranks; None if there is only one rank.

@@ -43,10 +43,10 @@ from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.controls import RunController
 from revacnn_lightning.runtime.directed_initializer import DirectedInitializer
-from revacnn_lightning.runtime.image_predictions import ImagePredictions
+from revacnn_lightning.runtime.image_predictions import PredictionsBeforeAndAfterEdit
 from revacnn_lightning.runtime.plan_budget import PlanTimeBudget
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer, has_measurable_loss_change
-from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.status import StructureAndStatusPublisher
 from revacnn_lightning.runtime.trial.edit_trial import EditTrial
 from revacnn_lightning.runtime.trial.trial_handler import TrialHandler
 from revacnn_lightning.steering import Editor, EditPlan
@@ -87,10 +87,10 @@ class RequestHandler:
         self,
         editor: Editor,
         recorder: Recorder,
-        status: StatusPublisher,
+        status: StructureAndStatusPublisher,
         controller: RunController,
         collectors: Mapping[type, Collector],
-        predictions: ImagePredictions | None = None,
+        predictions: PredictionsBeforeAndAfterEdit | None = None,
         history: HistoryRecorder | None = None,
         recordings: RunRecordings | None = None,
         prices: LossChangeMeasurer | None = None,

@@ -10,7 +10,7 @@ from revacnn_lightning.runtime.alert_delivery import AlertDelivery, AlertTarget
 from revacnn_lightning.runtime.alert_monitor import AlertMonitor, AlertReceiver
 from revacnn_lightning.runtime.logger_summaries import LoggerSummaries
 from revacnn_lightning.runtime.message_observers import MessageObserver
-from revacnn_lightning.runtime.trainer_adapter import next_logging_step
+from revacnn_lightning.runtime.trainer_adapter import next_logging_step_and_is_due
 
 __all__ = ["DiagnosticObservers"]
 
@@ -37,7 +37,9 @@ class DiagnosticObservers:
         self.observers: list[MessageObserver] = []
         if trainer is not None:
             summaries = LoggerSummaries(
-                lambda: trainer.loggers, lambda: next_logging_step(trainer), self.alerts.network
+                lambda: trainer.loggers,
+                lambda: next_logging_step_and_is_due(trainer),
+                self.alerts.network,
             )
             self.observers.append(summaries)
             receivers.append(summaries.receive_alert)

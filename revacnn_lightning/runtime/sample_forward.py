@@ -22,7 +22,7 @@ from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_i
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples, is_batch_empty
 from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_refusal
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
-from revacnn_lightning.runtime.step_images import StepImageFlow, trace_image_flow
+from revacnn_lightning.runtime.step_images import StepImageFlow, trace_layers_reading_images
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
 from revacnn_lightning.steering.tracing.forward_probe import (
@@ -35,7 +35,7 @@ from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 __all__ = [
     "FORWARD_HINT",
     "SAMPLES",
-    "SampleForwards",
+    "SampleProbeFactory",
     "UserForward",
     "accepts_images",
 ]
@@ -55,7 +55,7 @@ USER_HINT = (
 )
 
 
-class SampleForwards:
+class SampleProbeFactory:
     """Makes probes, whose forwards run a module on samples as its training step does.
 
     Args:
@@ -225,7 +225,7 @@ class SampleForwards:
             raise EditRefusedError(f"{self._why_unknown()}. {FORWARD_HINT}")
         return self._probe(steps, samples, FORWARD_HINT)
 
-    def trace_image_flow(
+    def trace_layers_reading_images(
         self, layers: Mapping[str, nn.Module], shape: Sequence[int]
     ) -> StepImageFlow | None:
         """Replay the recorded step, and return who reads images of this shape in it, if known.
@@ -236,7 +236,7 @@ class SampleForwards:
         if step is None or not step.runs_modules:
             return None
         with self._make_context():
-            return trace_image_flow(step, self._module, layers, shape)
+            return trace_layers_reading_images(step, self._module, layers, shape)
 
     def _why_unknown(self) -> str:
         if self._step_failure:

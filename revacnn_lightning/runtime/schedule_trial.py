@@ -23,13 +23,13 @@ from torch.optim import Optimizer
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.schedulers import (
     computes_rates_like_torch,
-    scale_group_rates,
     scale_scheduler_rates,
+    scale_scheduler_rates_in_group,
     schedulers_of,
     torch_rate_attributes,
 )
 
-__all__ = ["find_rate_attributes"]
+__all__ = ["find_custom_scheduler_rate_attributes"]
 
 TRIAL_STEPS = 1000
 MAX_NAMES = 4  # up to this many attributes, every combination of them is tried
@@ -41,15 +41,15 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.d
 Rates = list[list[float]]  # [step][group]
 
 
-def find_rate_attributes(
-    scheduler: Any, optimizer: Optimizer, index: int, factor: float
+def find_custom_scheduler_rate_attributes(
+    scheduler: Any, optimizer: Optimizer, group_index: int, factor: float
 ) -> list[str]:
-    """Return the attributes to scale so that all later rates of group ``index`` are scaled.
+    """Return the attributes to scale so that all later rates of group ``group_index`` are scaled.
 
     Args:
         scheduler: a scheduler of a class that torch does not define.
         optimizer: the optimizer whose rates the scheduler sets.
-        index: the index of the parameter group.
+        group_index: the index of the parameter group.
         factor: the factor that is to scale the rates.
 
     Raises:
@@ -61,14 +61,14 @@ def find_rate_attributes(
     for names in _combinations(scheduler, len(optimizer.param_groups)):
 
         def scale(copied: Any, groups: list[dict[str, Any]], names: list[str] = names) -> None:
-            group = groups[index]
+            group = groups[group_index]
             group["lr"] = group["lr"] * factor
-            scale_group_rates(group, factor)
-            scale_scheduler_rates(copied, index, factor, names)
+            scale_scheduler_rates_in_group(group, factor)
+            scale_scheduler_rates(copied, group_index, factor, names)
             for each in _nested_of_torch(copied):
-                scale_scheduler_rates(each, index, factor, torch_rate_attributes(each))
+                scale_scheduler_rates(each, group_index, factor, torch_rate_attributes(each))
 
-        if _is_scaled(plain, _rates(scheduler, optimizer, scale, name), index, factor):
+        if _is_scaled(plain, _rates(scheduler, optimizer, scale, name), group_index, factor):
             return names
     raise EditRefusedError(
         f"the schedule {name} of this training computes rates that do not follow a new rate in "

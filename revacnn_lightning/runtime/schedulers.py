@@ -20,8 +20,8 @@ __all__ = [
     "computes_rates_like_torch",
     "find_schedulers",
     "last_rates",
-    "scale_group_rates",
     "scale_scheduler_rates",
+    "scale_scheduler_rates_in_group",
     "schedulers_of",
     "torch_rate_attributes",
     "why_not_scalable_per_group",
@@ -91,7 +91,7 @@ def why_not_scalable_per_group(scheduler: Any, groups: int) -> str:
     )
 
 
-def scale_group_rates(group: dict[str, Any], factor: float) -> None:
+def scale_scheduler_rates_in_group(group: dict[str, Any], factor: float) -> None:
     """Scale the rates that schedulers keep in a parameter group."""
     for name in SCHEDULED_RATES:
         rate = group.get(name)

@@ -64,10 +64,10 @@ from revacnn_lightning.runtime.message_observers import MessageObserver, Message
 from revacnn_lightning.runtime.pause import leads_to_pause
 from revacnn_lightning.runtime.provably_dead_filters import ProvablyDeadFilters
 from revacnn_lightning.runtime.pruning import Pruning
-from revacnn_lightning.runtime.rank_comparison import RankComparison
+from revacnn_lightning.runtime.rank_comparison import RankValuesCollector
 from revacnn_lightning.runtime.rank_merger import make_snapshot_merger
 from revacnn_lightning.runtime.ranks.all_ranks import (
-    Ranks,
+    AllRanks,
     SingleRank,
     StopReasons,
     changes_all_ranks,
@@ -77,7 +77,7 @@ from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
-from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.status import StructureAndStatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicyExecutor
 from revacnn_lightning.runtime.trial.edit_trial import EditTrial
 from revacnn_lightning.runtime.trial.trial_loop import RepeatableLoop
@@ -139,7 +139,7 @@ class Session:
         observers: Sequence[MessageObserver] = (),
         replay: LossReplay | None = None,
         snapshot_interval: float = 0.0,
-        ranks: Ranks | None = None,
+        ranks: AllRanks | None = None,
         trial_loop: RepeatableLoop | None = None,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
@@ -156,8 +156,8 @@ class Session:
         self._editor = editor
         self._controls = controls
         self._history = history
-        self._ranks: Ranks = SingleRank() if ranks is None else ranks
-        comparison = RankComparison(self._ranks.statistics, recorder)
+        self._ranks: AllRanks = SingleRank() if ranks is None else ranks
+        comparison = RankValuesCollector(self._ranks.statistics, recorder)
         self._batches = BatchPublisher(
             self.run, recorder, self._publish, self._update_structure, history,
             make_snapshot_merger(
@@ -223,8 +223,8 @@ class Session:
         steering = AutomaticSteering(pruning, policy, lambda: self._status.repeat_heartbeat())
         return steering, policy
 
-    def _make_status(self, model: nn.Module) -> StatusPublisher:
-        return StatusPublisher(
+    def _make_status(self, model: nn.Module) -> StructureAndStatusPublisher:
+        return StructureAndStatusPublisher(
             self.run,
             model,
             self._editor,

@@ -1,4 +1,7 @@
-"""What training steps show of a network that no process can run by itself: see `SampleForwards`."""
+"""What training steps show of a network that no process can run by itself.
+
+See `SampleProbeFactory` for other networks.
+"""
 
 from __future__ import annotations
 

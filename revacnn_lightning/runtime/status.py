@@ -26,10 +26,10 @@ from revacnn_lightning.runtime.structure import TracedTopology, build_structure
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["StatusPublisher"]
+__all__ = ["StructureAndStatusPublisher"]
 
 
-class StatusPublisher:
+class StructureAndStatusPublisher:
     """Publishes the structure on every change, and the state of the run at least once a second.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.telemetry.inspection.module_flow import INPUT, FlowResult, ModuleFlow
 
-__all__ = ["FindImageFlow", "StepImageFlow", "find_no_image_flow", "trace_image_flow"]
+__all__ = ["FindImageFlow", "StepImageFlow", "find_no_image_flow", "trace_layers_reading_images"]
 
 
 class StepImageFlow(NamedTuple):
@@ -23,12 +23,12 @@ class StepImageFlow(NamedTuple):
 
     Attributes:
         flow: which layers read the images of the batch.
-        generated: the last image (channels, H, W) that the networks compute and read again; None
-            if there is none.
+        generated_image: the last image (channels, H, W) that the networks compute and read again;
+            None if there is none.
     """
 
     flow: FlowResult
-    generated: Tensor | None
+    generated_image: Tensor | None
 
 
 # (layers by name, shape of an image) -> what is shown; None if no layer reads such images
@@ -42,7 +42,7 @@ def find_no_image_flow(
     return None
 
 
-def trace_image_flow(
+def trace_layers_reading_images(
     step: RecordedStep, model: nn.Module, layers: Mapping[str, nn.Module], shape: Sequence[int]
 ) -> StepImageFlow | None:
     """Replay a step, and return which layers read its images of this shape.

@@ -26,8 +26,8 @@ __all__ = [
     "data_class_names",
     "loads_checkpoint_after_start",
     "loss_scale",
-    "next_logging_step",
-    "other_callbacks",
+    "next_logging_step_and_is_due",
+    "other_callbacks_as_copy_holders",
     "progress_of",
     "record_next_step",
     "scalar_metrics",
@@ -121,7 +121,7 @@ def _first(loaders: Any) -> Any:
     return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
 
 
-def next_logging_step(trainer: Any) -> tuple[int, bool]:
+def next_logging_step_and_is_due(trainer: Any) -> tuple[int, bool]:
     """Return the step at which Lightning logs the next batch, and whether it logs that batch."""
     step = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
     interval = trainer.log_every_n_steps
@@ -148,7 +148,7 @@ def record_next_step(trainer: Any, recording: AbstractContextManager[AddResult])
     attributes["training_step"] = recorded_step
 
 
-def other_callbacks(trainer: Any) -> list[CopyHolder]:
+def other_callbacks_as_copy_holders(trainer: Any) -> list[CopyHolder]:
     """Return the other callbacks: they may hold copies of the model, or optimizers."""
     return [
         CopyHolder(

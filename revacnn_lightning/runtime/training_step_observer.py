@@ -15,7 +15,7 @@ from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.nested import tensors_in
 from revacnn_lightning.runtime.run_options import RunOptions
-from revacnn_lightning.runtime.sample_forward import SampleForwards
+from revacnn_lightning.runtime.sample_forward import SampleProbeFactory
 from revacnn_lightning.runtime.split_forwards import SplitParametersObserver
 from revacnn_lightning.runtime.step_images import FindImageFlow, find_no_image_flow
 from revacnn_lightning.runtime.step_recording import AddResult
@@ -58,21 +58,20 @@ class TrainingStepObserver:
         self._editor = editor
         self._get_class_names = get_class_names
         self._prepare = prepare
-        self._batch_reader = BatchReader(options.images)
-        self._samples: SampleForwards | SplitParametersObserver
+        forward, images = options.forward, options.images
+        self._batch_reader = BatchReader(images)
+        self._samples: SampleProbeFactory | SplitParametersObserver
         self.find_image_flow: FindImageFlow = find_no_image_flow
         if is_split:
             self._samples = SplitParametersObserver(model)
         else:
-            samples = SampleForwards(model, make_context, options.forward, options.images, refusal)
-            self._samples, self.find_image_flow = samples, samples.trace_image_flow
+            samples = SampleProbeFactory(model, make_context, forward, images, refusal)
+            self._samples, self.find_image_flow = samples, samples.trace_layers_reading_images
         self._batch: Any = None  # of this step
-        self.replay = LossReplay(model, make_context, options.images, refusal)
+        self.replay = LossReplay(model, make_context, images, refusal)
         self.forward: Forward | None = None
         if not refusal:
-            self.forward = make_image_forward(
-                model, lambda: prepare(self._batch), options.forward, options.images
-            )
+            self.forward = make_image_forward(model, lambda: prepare(self._batch), forward, images)
 
     def begin_batch(
         self,

@@ -12,7 +12,7 @@ from revacnn_lightning.errors import EditRefusedError, RevacnnError
 from revacnn_lightning.protocol.messages import Applied, Planned, Refused, Reply, Request
 from revacnn_lightning.protocol.requests import Edit, Redo, RequestBody, Undo
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.ranks.all_ranks import Ranks, SingleRank, StopReasons
+from revacnn_lightning.runtime.ranks.all_ranks import AllRanks, SingleRank, StopReasons
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.steering import Editor
 
@@ -32,10 +32,10 @@ class UndoOnlySession:
         ranks: all ranks of the training; None if this process is the only one.
     """
 
-    def __init__(self, editor: Editor, reason: str, ranks: Ranks | None = None) -> None:
+    def __init__(self, editor: Editor, reason: str, ranks: AllRanks | None = None) -> None:
         self._editor = editor
         self._reason = reason
-        self._ranks: Ranks = SingleRank() if ranks is None else ranks
+        self._ranks: AllRanks = SingleRank() if ranks is None else ranks
         self._queue = RequestQueue()
 
     @property

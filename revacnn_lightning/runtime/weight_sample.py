@@ -34,16 +34,16 @@ class WeightSample:
         shape: the shape of the weight.
         places: index of each coefficient in the flattened weight, (n,).
         values: what they were, float32 (n,).
-        rate: the share of a filter's coefficients that the sample holds.
-        new: for each dimension of the weight, which of its entries are new and not yet in the
-            sample, bool; () if none is.
+        sampled_share: the share of a filter's coefficients that the sample holds.
+        new_entries: for each dimension of the weight, which of its entries are new and not yet in
+            the sample, bool; () if none is.
     """
 
     shape: tuple[int, ...]
     places: np.ndarray
     values: np.ndarray
-    rate: float
-    new: tuple[np.ndarray, ...] = ()
+    sampled_share: float
+    new_entries: tuple[np.ndarray, ...] = ()
 
     @classmethod
     def of(cls, weight: Tensor, conv: UnitLayer) -> WeightSample:
@@ -81,7 +81,7 @@ class WeightSample:
             tensor_name: the name of the layer's weight in it.
         """
         shape, indices = list(self.shape), list(np.unravel_index(self.places, self.shape))
-        new = [each.copy() for each in self.new] or [np.zeros(size, bool) for size in shape]
+        new = [each.copy() for each in self.new_entries] or [np.zeros(size, bool) for size in shape]
         for value in plan.values:
             if value.tensor == tensor_name and value.action in ("fresh", "zero"):
                 new[value.dim][value.indices] = True
@@ -97,7 +97,7 @@ class WeightSample:
         places = np.ravel_multi_index([index[kept] for index in indices], shape)
         pending = tuple(new) if any(mask.any() for mask in new) else ()
         return WeightSample(
-            tuple(shape), _compact(places, shape), self.values[kept], self.rate, pending
+            tuple(shape), _compact(places, shape), self.values[kept], self.sampled_share, pending
         )
 
     def with_new_entries(self, weight: Tensor, conv: UnitLayer) -> WeightSample:
@@ -106,20 +106,20 @@ class WeightSample:
         Of a filter that reads more than before, fewer of the old coefficients are kept, so that
         the sample remains even.
         """
-        if not self.new or tuple(weight.shape) != self.shape:
+        if not self.new_entries or tuple(weight.shape) != self.shape:
             return self
         fresh, generator = WeightSample.of(weight, conv), np.random.default_rng(0)
-        rate = min(self.rate, fresh.rate)
-        kept = generator.random(len(self.places)) < rate / self.rate
+        rate = min(self.sampled_share, fresh.sampled_share)
+        kept = generator.random(len(self.places)) < rate / self.sampled_share
         known = np.unique(_filters_of(self.places[kept], self.shape, conv))
-        added = generator.random(len(fresh.places)) < rate / fresh.rate
+        added = generator.random(len(fresh.places)) < rate / fresh.sampled_share
         added |= ~np.isin(_filters_of(fresh.places, self.shape, conv), known)
-        added &= _is_in_any(self.new, np.unravel_index(fresh.places, self.shape))
+        added &= _is_in_any(self.new_entries, np.unravel_index(fresh.places, self.shape))
         return replace(
             fresh,
             places=np.concatenate([self.places[kept], fresh.places[added]]),
             values=np.concatenate([self.values[kept], fresh.values[added]]),
-            rate=rate,
+            sampled_share=rate,
         )
 
 

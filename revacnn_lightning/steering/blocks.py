@@ -13,14 +13,14 @@ from revacnn_lightning.telemetry.conv import stored_tensor
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 __all__ = [
-    "CropOrPadConv2d",
     "DiracBlock",
     "IdentityLinear",
+    "InputCropOrPadConv2d",
     "LinearResidualBlock",
     "ResidualBlock",
     "RunChildOnOutput",
     "make_block",
-    "make_replacement",
+    "make_removed_layer_replacement",
     "padding_for_1x1",
 ]
 
@@ -124,7 +124,7 @@ class RunChildOnOutput:
         return getattr(module, self.child)(output)
 
 
-class CropOrPadConv2d(nn.Conv2d):
+class InputCropOrPadConv2d(nn.Conv2d):
     """A conv that first pads its input on four sides; negative ``input_padding`` crops it."""
 
     input_padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, right, top, bottom, as in F.pad
@@ -133,7 +133,7 @@ class CropOrPadConv2d(nn.Conv2d):
         return super().forward(F.pad(input, self.input_padding))
 
 
-def make_replacement(module: nn.Module, kind: str) -> nn.Module:
+def make_removed_layer_replacement(module: nn.Module, kind: str) -> nn.Module:
     """Return a new module to replace a removed layer: ``"identity"``, or ``"conv"`` for a Conv2d.
 
     The replacement of a conv is a 1x1 conv with the same stride and groups. It reads the pixels
@@ -144,7 +144,7 @@ def make_replacement(module: nn.Module, kind: str) -> nn.Module:
         return nn.Identity()
     assert isinstance(module, nn.Conv2d)
     input_padding = padding_for_1x1(module)
-    conv = CropOrPadConv2d(
+    conv = InputCropOrPadConv2d(
         module.in_channels, module.out_channels, 1, stride=module.stride,  # type: ignore[arg-type]
         groups=module.groups, bias=has_tensor(module, "bias"),
     )  # fmt: skip

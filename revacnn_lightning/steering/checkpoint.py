@@ -27,7 +27,7 @@ from revacnn_lightning.steering.journal import Journal, change_structure
 __all__ = [
     "STATE_KEY",
     "add_edits",
-    "adopt_journal",
+    "adopt_journal_of_loaded_weights",
     "adopt_structure",
     "find_edit_state",
     "inserted_layer_names",
@@ -146,7 +146,7 @@ def _adopt(
     edited_models.remember_edits(model, target)
 
 
-def adopt_journal(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+def adopt_journal_of_loaded_weights(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     """Adopt the journal of a checkpoint whose weights the model already has.
 
     Strategies that split the parameters load the weights first. So the edits must have changed no
@@ -263,19 +263,17 @@ def restore_entry_ages(
     entry_ages.restore_ages_from_data(model, optimizers, state.get("ages", []))
 
 
-def saved_parameter_names(
-    state: Mapping[str, Any], optimizers: Sequence[Optimizer]
-) -> list[list[list[str]]]:
+def saved_parameter_names(state: Mapping[str, Any], optimizer_count: int) -> list[list[list[str]]]:
     """Return the names of the parameters of all groups in a saved state: one list per optimizer.
 
     Raises:
-        SteeringError: they are not so many optimizers; it is not an error that none was saved.
+        SteeringError: there were not as many optimizers; it is not an error that none was saved.
     """
     saved: list[list[list[str]]] = state["parameters"]
-    if saved and len(saved) != len(optimizers):
+    if saved and len(saved) != optimizer_count:
         raise SteeringError(
             f"the checkpoint was written with {len(saved)} optimizers, but there are "
-            f"{len(optimizers)}; configure the same ones"
+            f"{optimizer_count}; configure the same ones"
         )
     return saved
 

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from revacnn_lightning.steering.blocks import CropOrPadConv2d
+from revacnn_lightning.steering.blocks import InputCropOrPadConv2d
 from revacnn_lightning.steering.edit_mark import is_marked_edited, update_edit_mark
 from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
@@ -83,7 +83,7 @@ def has_structure_of_journal(model: nn.Module, journal: Journal) -> bool:
             layers = {
                 each: kind for each, kind in layers.items() if not f"{each}.".startswith(f"{name}.")
             }
-            kinds = {"identity": nn.Identity, "conv": CropOrPadConv2d}
+            kinds = {"identity": nn.Identity, "conv": InputCropOrPadConv2d}
             layers[name] = kinds.get(layer.kind, nn.Module)
     try:
         return all(

@@ -27,7 +27,7 @@ from revacnn_lightning.runtime.filter_inspection import (
     OVERHEAD,
     FilterInspectionCollector,
 )
-from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.input_images import DataAndViewerImages
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
 from tests.manual_clock import ManualClock
@@ -52,7 +52,7 @@ class InspectedRun:
         self.clock = ManualClock(seconds_per_reading=1e-6)
         self.recorder = Recorder(self.model)
         self.recorder.attach()
-        images = InputImages(self.validation_image)
+        images = DataAndViewerImages(self.validation_image)
         options = {"forward": self.model, "images": images, **options}
         self.collector = FilterInspectionCollector(
             self.recorder, self.model, clock=self.clock, **options

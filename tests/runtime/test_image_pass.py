@@ -24,8 +24,8 @@ from revacnn_lightning.protocol.requests import InspectImage
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.batch_classes import NO_CLASSES, PIXELS, BatchClasses
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
-from revacnn_lightning.runtime.image_predictions import LabelAndClassNames, get_unknown_label
-from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.image_predictions import LabelAndClassNames, get_no_truth
+from revacnn_lightning.runtime.input_images import DataAndViewerImages
 from revacnn_lightning.telemetry import Recorder
 from tests.runtime.live_run import collect_until, train_with
 
@@ -50,7 +50,7 @@ class World:
         self.model = Net() if model is None else model
         self.now = 100.0
         recorder = Recorder(self.model)
-        self.images = InputImages(self.image, options.pop("get_truth", get_unknown_label))
+        self.images = DataAndViewerImages(self.image, options.pop("get_truth", get_no_truth))
         options = {"forward": self.model, "images": self.images, **options}
         self.collector = ImagePassCollector(recorder, self.model, clock=lambda: self.now, **options)
         self.input: Tensor | None = torch.randn(3, 6, 6)

@@ -5,11 +5,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from revacnn_lightning.runtime.image_predictions import ImagePredictions, LabelAndClassNames
+from revacnn_lightning.runtime.image_predictions import (
+    LabelAndClassNames,
+    PredictionsBeforeAndAfterEdit,
+)
 
 
-def predictions_of(model: nn.Module, *, is_active: bool = True) -> ImagePredictions:
-    predictions = ImagePredictions(model, model, lambda: is_active)
+def predictions_of(
+    model: nn.Module, *, is_image_shown: bool = True
+) -> PredictionsBeforeAndAfterEdit:
+    predictions = PredictionsBeforeAndAfterEdit(model, model, lambda: is_image_shown)
     predictions.choose_image(torch.ones(3, 4, 4), LabelAndClassNames(1, ("cat", "dog")))
     return predictions
 
@@ -34,7 +39,7 @@ def test_a_prediction_is_that_of_the_model_in_evaluation() -> None:
 
 
 def test_nothing_is_predicted_while_no_viewer_shows_an_image() -> None:
-    assert predictions_of(classifier(), is_active=False).predict(0, 0) is None
+    assert predictions_of(classifier(), is_image_shown=False).predict(0, 0) is None
     predictions = predictions_of(classifier())
     predictions.choose_image(None, LabelAndClassNames())
     assert predictions.predict(0, 0) is None

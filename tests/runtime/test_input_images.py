@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.inspection_requests import PaintImage, ShowPictu
 from revacnn_lightning.protocol.pictures import picture_requests
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
-from revacnn_lightning.runtime.input_images import KEPT, InputImages
+from revacnn_lightning.runtime.input_images import KEPT, DataAndViewerImages
 
 RED = np.full((6, 6, 3), (255, 0, 0), np.uint8)
 
@@ -30,7 +30,9 @@ class World:
         self.batch = TrainingBatch(
             get_images=lambda: images, get_input=lambda: images[0], get_truth=lambda: truth
         )
-        self.images = InputImages(self.validation_image, get_batch=lambda: self.batch, **options)
+        self.images = DataAndViewerImages(
+            self.validation_image, get_batch=lambda: self.batch, **options
+        )
 
     def validation_image(self, index: int) -> Tensor:
         return torch.full((3, 6, 6), float(index))

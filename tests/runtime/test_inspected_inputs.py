@@ -14,8 +14,8 @@ from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.inspected_input import (
     encode_crop,
     encode_inspected_input,
-    encode_response_map,
-    input_size,
+    encode_signal_response_map,
+    input_height_and_width,
 )
 from revacnn_lightning.telemetry.inspection.attribution import attribute, trace_activation
 from tests.runtime.test_filter_inspection import InspectedRun
@@ -172,8 +172,8 @@ def test_a_long_signal_is_sent_shortened_with_its_extremes() -> None:
     assert sent.shape[:2] == (1, 1)
     assert sent.shape[2] <= 2**16
     assert (sent.max(), sent.min()) == (1.0, -0.5)
-    assert encode_response_map(signal, torch.rand(1, 9999)).shape[0] <= 2048
-    assert input_size(signal) == (1, 300_000)
+    assert encode_signal_response_map(signal, torch.rand(1, 9999)).shape[0] <= 2048
+    assert input_height_and_width(signal) == (1, 300_000)
 
 
 def test_an_input_without_a_response_shows_its_middle_slice() -> None:

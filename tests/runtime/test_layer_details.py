@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from revacnn_lightning import AddFilters, ControlRun, EditRefusedError, RemoveFilters, Run
 from revacnn_lightning.protocol.inspections import ImagePrediction, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer
-from revacnn_lightning.runtime.layer_details import encode_image
+from revacnn_lightning.runtime.layer_details import encode_image_as_float16
 from tests.runtime.live_run import collect_until, train_with
 from tests.small import TwoConvs, batches
 
@@ -59,14 +59,14 @@ def test_a_detail_holds_images_features_and_the_input_image(tmp_path):
 )
 def test_a_long_and_thin_input_ended_the_monitoring(shape, sent):
     """A signal of a few channels was scaled to zero rows."""
-    image = encode_image(torch.randn(shape))
+    image = encode_image_as_float16(torch.randn(shape))
     assert image.shape == sent
     assert image.size == 0 or np.abs(image).max() == pytest.approx(1, rel=1e-3)
 
 
 def test_a_long_signal_keeps_its_oscillation_and_its_channels():
     wave = torch.sin(torch.arange(1024) * 0.7)
-    image = encode_image(torch.stack([wave, torch.zeros(1024)]))
+    image = encode_image_as_float16(torch.stack([wave, torch.zeros(1024)]))
     assert np.abs(image[0, 0]).mean() > 0.5
     assert not image[0, 1].any()
 

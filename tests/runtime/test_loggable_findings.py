@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
 from revacnn_lightning.history.network_statistics import NetworkAndDeadFilterTracker
 from revacnn_lightning.protocol.messages import Snapshot
-from revacnn_lightning.runtime.loggable_findings import LoggableFindings
+from revacnn_lightning.runtime.loggable_findings import FindingLogConverter
 from tests.recording.messages import snapshot, structure
 
 
@@ -25,11 +25,11 @@ def batch(step: int, *norms: float) -> Snapshot:
 
 
 def test_layers_without_findings_are_not_logged():
-    assert LoggableFindings().update(batch(0, 1, 1, 1, 1, 1), network()) == ({}, "")
+    assert FindingLogConverter().update(batch(0, 1, 1, 1, 1, 1), network()) == ({}, "")
 
 
 def test_a_finding_is_logged_as_its_count_and_as_zero_once_it_is_gone():
-    findings, tracked = LoggableFindings(), network()
+    findings, tracked = FindingLogConverter(), network()
     figures, text = findings.update(batch(0, 0, 0, 1, 1, 1), tracked)
     assert (figures, text) == ({"conv0/zero": 2.0}, "conv0: 2 all zero")
     assert findings.update(batch(1, 0, 0, 1, 1, 1), tracked) == ({"conv0/zero": 2.0}, "")
@@ -41,13 +41,13 @@ def test_a_finding_is_logged_as_its_count_and_as_zero_once_it_is_gone():
 
 
 def test_a_batch_without_the_statistic_changes_nothing():
-    findings, tracked = LoggableFindings(), network()
+    findings, tracked = FindingLogConverter(), network()
     findings.update(batch(0, 0, 1, 1, 1, 1), tracked)
     assert findings.update(snapshot(1), tracked) == ({"conv0/zero": 1.0}, "")
 
 
 def test_dead_filters_are_a_finding():
-    findings, tracked = LoggableFindings(), network()
+    findings, tracked = FindingLogConverter(), network()
     for step in range(DEAD_BATCHES + 5):
         silent = batch(step, 1, 1, 1, 1, 1)
         silent.values[1, 3] = 0
@@ -56,7 +56,7 @@ def test_dead_filters_are_a_finding():
 
 
 def test_findings_of_a_removed_layer_are_forgotten():
-    findings, tracked = LoggableFindings(), network()
+    findings, tracked = FindingLogConverter(), network()
     findings.update(batch(0, 0, 1, 1, 1, 1), tracked)
     tracked.update_structure(replace(structure(1), layers=structure().layers[1:], edges=[]))
     last = replace(batch(1, 1, 1, 1, 1, 1), version=1)

@@ -7,7 +7,7 @@ import numpy as np
 from revacnn_lightning.diagnostics.verdicts import MIN_BATCHES
 from revacnn_lightning.protocol.evidence import LayerEvidence
 from revacnn_lightning.protocol.messages import LayerInfo, Snapshot, Structure
-from revacnn_lightning.runtime.loggable_verdicts import LoggableVerdicts
+from revacnn_lightning.runtime.loggable_verdicts import VerdictLogConverter
 
 NAMES = ["activation", "gradient", "update_ratio"]
 
@@ -18,7 +18,7 @@ def snapshot(step: int, ratio: float) -> Snapshot:
 
 
 def test_verdicts_are_logged_and_fall_to_zero() -> None:
-    logged = LoggableVerdicts()
+    logged = VerdictLogConverter()
     layer = LayerInfo("a", "Conv2d", 1, 4, (3, 3), (1, 1), 1, [0, 1, 2, 3])
     logged.receive(Structure("run", 0, 0, "Net", [layer]))
     for step in range(5, 5 + MIN_BATCHES):  # attached late: the movement is unknown

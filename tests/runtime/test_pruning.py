@@ -18,7 +18,7 @@ from revacnn_lightning.runtime.pruning import NONE_LEFT, REACHED, UNDONE, WAITIN
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_queue import PendingRequest
-from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.status import StructureAndStatusPublisher
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
@@ -43,7 +43,7 @@ class PrunedRun:
         self.replay = LossReplay(self.model, refusal="" if has_loss else "there is no loss")
         prices = LossChangeMeasurer(self.editor, self.replay)
         self.ranking = FilterPriceCollector(self.recorder, self.editor, prices, self.replay)
-        self.status = StatusPublisher(
+        self.status = StructureAndStatusPublisher(
             "run", self.model, self.editor, self.recorder,
             get_optimizers=list, publish=lambda _: None,
         )  # fmt: skip

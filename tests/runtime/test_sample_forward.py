@@ -9,7 +9,7 @@ from torch import nn
 
 from revacnn_lightning import AddFilters, EditRefusedError, RemoveFilters, Undo
 from revacnn_lightning.runtime.recorded_step import RecordedStep
-from revacnn_lightning.runtime.sample_forward import SampleForwards
+from revacnn_lightning.runtime.sample_forward import SampleProbeFactory
 from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
@@ -47,8 +47,8 @@ class TakesTheBatch(Base):
         return self(batch).sum()
 
 
-def forwards_of(module: Base, batch=BATCH, *, record: bool = True, **options) -> SampleForwards:
-    forwards = SampleForwards(module, **options)
+def forwards_of(module: Base, batch=BATCH, *, record: bool = True, **options) -> SampleProbeFactory:
+    forwards = SampleProbeFactory(module, **options)
     if record:
         forwards.record(batch, 0, lambda: module.training_step(batch, 0))
         forwards.finish_recording()
@@ -237,7 +237,7 @@ def test_an_error_of_the_recorder_does_not_reach_training(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(step_recorder, "take_first_samples", fail)
     module = Base()
-    forwards = SampleForwards(module)
+    forwards = SampleProbeFactory(module)
     output = forwards.record(BATCH, 0, lambda: module.training_step(BATCH, 0))
     assert torch.isfinite(output["loss"])
     assert forwards.is_ready

@@ -1,4 +1,4 @@
-"""`StatusPublisher`: what is published of the structure and the state, and when."""
+"""`StructureAndStatusPublisher`: what is published of the structure and the state, and when."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from revacnn_lightning import AddFilters, Status, Structure
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.runtime import heartbeat
-from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.status import StructureAndStatusPublisher
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.telemetry import Recorder
 
@@ -26,7 +26,7 @@ class SmallRun:
         self.recorder = Recorder(self.model)
         self.recorder.attach()
         self.published: list[Message] = []
-        self.status = StatusPublisher(
+        self.status = StructureAndStatusPublisher(
             "run",
             self.model,
             self.editor,

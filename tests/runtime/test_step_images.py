@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from revacnn_lightning.protocol.requests import InspectImage
 from revacnn_lightning.runtime.batch import BatchContext, Progress, TrainingBatch
 from revacnn_lightning.runtime.image_pass import ImagePassCollector
-from revacnn_lightning.runtime.input_images import InputImages
+from revacnn_lightning.runtime.input_images import DataAndViewerImages
 from revacnn_lightning.runtime.recorded_step import RecordedStep
-from revacnn_lightning.runtime.step_images import StepImageFlow, trace_image_flow
+from revacnn_lightning.runtime.step_images import StepImageFlow, trace_layers_reading_images
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from tests.runtime.test_step_recorder import record
@@ -57,7 +57,7 @@ def concatenated(model: Gan) -> Tensor:
 def seen(model: nn.Module, step: RecordedStep, names: list[str]) -> StepImageFlow | None:
     layers = {name: model.get_submodule(name) for name in names}
     with side_effect_free(model, training=False):
-        return trace_image_flow(step, model, layers, IMAGES.shape[1:])
+        return trace_layers_reading_images(step, model, layers, IMAGES.shape[1:])
 
 
 LAYERS = ["generator.0", "generator.2", "discriminator.0", "discriminator.3"]
@@ -74,8 +74,8 @@ def test_a_discriminator_reads_the_images_of_the_batch_and_those_of_the_generato
     assert found.flow.output_sources == {"discriminator.3"}
     passed = [(one.name, one.sources) for one in found.flow.passed]
     assert len(passed) == len(set(passed))
-    assert found.generated is not None
-    torch.testing.assert_close(found.generated, model.generator(NOISE)[0])
+    assert found.generated_image is not None
+    torch.testing.assert_close(found.generated_image, model.generator(NOISE)[0])
 
 
 def test_a_step_of_one_network_generates_no_image() -> None:
@@ -83,7 +83,7 @@ def test_a_step_of_one_network_generates_no_image() -> None:
     found = seen(model, record(model, lambda: model(IMAGES).square().mean()), ["0", "2"])
     assert found is not None
     assert found.flow.readers == ["0"]
-    assert found.generated is None
+    assert found.generated_image is None
 
 
 def test_where_no_layer_reads_images_nothing_is_shown() -> None:
@@ -94,10 +94,10 @@ def test_where_no_layer_reads_images_nothing_is_shown() -> None:
 def test_a_module_that_does_not_run_on_images_showed_no_reader_of_the_batch() -> None:
     model = Gan()
     step = record(model, lambda: one_after_the_other(model))
-    images = InputImages()
+    images = DataAndViewerImages()
     collector = ImagePassCollector(
         Recorder(model), model, images, model,
-        find_image_flow=lambda layers, shape: trace_image_flow(step, model, layers, shape),
+        find_image_flow=lambda *shown: trace_layers_reading_images(step, model, *shown),
     )  # fmt: skip
     collector.select(InspectImage())
     batch = TrainingBatch(Progress(3), get_input=lambda: IMAGES[0])

@@ -117,7 +117,7 @@ def test_filters_are_frozen_that_the_loaded_checkpoint_has_frozen(model: Any, me
     checkpoint.add_edits(saved, model)
     fresh: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     fully_shard(fresh, mesh=mesh)
-    checkpoint.adopt_journal(fresh, saved)
+    checkpoint.adopt_journal_of_loaded_weights(fresh, saved)
     optimizer = torch.optim.SGD(fresh.parameters(), lr=0.1)
     resumed = ShardedFreezeAndRateEditor(
         fresh, [optimizer], journal=edited_models.find_journal(fresh)
@@ -132,7 +132,7 @@ def test_filters_are_frozen_that_the_loaded_checkpoint_has_frozen(model: Any, me
     resumed.apply(requests.Undo(1), PROBE)
     assert resumed.frozen_filters("0") == []
     # A checkpoint of the unedited run, which the callback has saved, freezes nothing.
-    checkpoint.adopt_journal(fresh, {"callbacks": {"ReVACNN": {}}})
+    checkpoint.adopt_journal_of_loaded_weights(fresh, {"callbacks": {"ReVACNN": {}}})
     assert edited_models.find_journal(fresh) == Journal()
 
 
@@ -143,7 +143,7 @@ def test_edits_of_the_structure_are_not_adopted_after_the_weights(model: nn.Modu
     saved: dict[str, Any] = {}
     checkpoint.add_edits(saved, whole)
     with pytest.raises(SteeringError, match="have changed the structure"):
-        checkpoint.adopt_journal(model, saved)
+        checkpoint.adopt_journal_of_loaded_weights(model, saved)
     assert edited_models.find_journal(model) is None
 
 

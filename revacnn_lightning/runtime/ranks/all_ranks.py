@@ -16,7 +16,7 @@ from revacnn_lightning.protocol.requests import (
 )
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 
-__all__ = ["Ranks", "SingleRank", "StopReasons", "changes_all_ranks"]
+__all__ = ["AllRanks", "SingleRank", "StopReasons", "changes_all_ranks"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StopReasons:
     statistics: tuple[str, ...] = ()
 
 
-class Ranks(Protocol):
+class AllRanks(Protocol):
     """All ranks of a training. Each batch is `begin_batch` ... `resume_all_ranks`.
 
     Attributes:

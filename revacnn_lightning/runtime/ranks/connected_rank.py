@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.ranks.agreement import DecisionBroadcast, RankAction
+from revacnn_lightning.runtime.ranks.agreement import ActionBeforeBatch, DecisionBroadcast
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideProcessGroup
 
-__all__ = ["ConnectedRank"]
+__all__ = ["RankWithProcessGroup"]
 
 log = logging.getLogger(__name__)
 
 
-class ConnectedRank:
+class RankWithProcessGroup:
     """One rank, its process group, and the exchanges in it. It is the editor's `Peers`.
 
     Args:
@@ -59,7 +59,7 @@ class ConnectedRank:
             )
             log.warning("%s", self.refusal)
 
-    def _arrive(self, agreement: DecisionBroadcast) -> RankAction | None:
+    def _arrive(self, agreement: DecisionBroadcast) -> ActionBeforeBatch | None:
         """Return what all ranks do before this batch, and do what is shared about statistics."""
         action = agreement.begin_batch()
         if action is not None and self.statistics is not None:

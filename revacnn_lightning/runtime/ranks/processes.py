@@ -27,14 +27,14 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.execution.peers import checksum_and_nonfinite_count
 from revacnn_lightning.telemetry import Recorder
 
-__all__ = ["TrainingProcesses"]
+__all__ = ["FitProcessCoordinator"]
 
 log = logging.getLogger(__name__)
 
 LOSS_SECONDS = 0.5  # after an exception, until the end of another rank is known
 
 
-class TrainingProcesses:
+class FitProcessCoordinator:
     """Coordinates the processes of one fit: this one only, or rank 0 and the workers.
 
     Creating it is a collective of all processes: the callback must be in each.

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol.requests import SettingCommand
-from revacnn_lightning.runtime.ranks.agreement import RankAction
+from revacnn_lightning.runtime.ranks.agreement import ActionBeforeBatch
 from revacnn_lightning.runtime.ranks.all_ranks import StopReasons
-from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
+from revacnn_lightning.runtime.ranks.connected_rank import RankWithProcessGroup
 from revacnn_lightning.runtime.ranks.instructions import (
     ApplySetting,
     Instruction,
@@ -35,8 +35,8 @@ WAIT_SECONDS = 1.0
 TROUBLE_SECONDS = 0.5  # after an exchange has failed, until the reason has arrived
 
 
-class RankZero(ConnectedRank):
-    """Rank 0 of a training: it decides before each batch what all ranks do. It is the `Ranks`.
+class RankZero(RankWithProcessGroup):
+    """Rank 0 of a training: it decides before each batch what all ranks do. It is the `AllRanks`.
 
     Args:
         size: the number of ranks.
@@ -73,8 +73,8 @@ class RankZero(ConnectedRank):
                 self._lose(error)
                 return
             self._has_arrived = action is not None
-            self.is_stopped = action == RankAction.STOP
-            self._are_prepared |= action == RankAction.PREPARE
+            self.is_stopped = action == ActionBeforeBatch.STOP
+            self._are_prepared |= action == ActionBeforeBatch.PREPARE
 
     def wait(self) -> None:
         try:
@@ -107,19 +107,21 @@ class RankZero(ConnectedRank):
                 agreement.expedite_next()
         if self._has_arrived and agreement is not None:
             action = (
-                RankAction.STOP if reasons.is_wanted or reasons.is_pausing else RankAction.NOTHING
+                ActionBeforeBatch.STOP
+                if reasons.is_wanted or reasons.is_pausing
+                else ActionBeforeBatch.NOTHING
             )
             if reasons.is_edit and not self._are_prepared:
-                action = RankAction.PREPARE
+                action = ActionBeforeBatch.PREPARE
             instruction = None
             if self.statistics is not None:
-                is_stopping = action == RankAction.STOP
+                is_stopping = action == ActionBeforeBatch.STOP
                 instruction = self.statistics.next_instruction(
                     reasons.statistics, is_stopping=is_stopping
                 )
             agreement.start(
                 action,
-                is_urgent=action != RankAction.NOTHING,
+                is_urgent=action != ActionBeforeBatch.NOTHING,
                 is_idle=not reasons.statistics,
                 instruction=instruction,
             )
@@ -129,7 +131,7 @@ class RankZero(ConnectedRank):
             self._instruct(Proceed(is_last=True))
             self._agreement, self.is_stopped = None, False
         elif self._has_arrived and self._agreement is not None:
-            self._agreement.start(RankAction.STOP, is_urgent=True)
+            self._agreement.start(ActionBeforeBatch.STOP, is_urgent=True)
 
     def _lose(self, error: LostRankError) -> None:
         super()._lose(self._explain(error))

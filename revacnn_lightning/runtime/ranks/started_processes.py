@@ -20,28 +20,28 @@ from revacnn_lightning.steering.edited_models import find_journal
 __all__ = [
     "add_edits_to_state_dict",
     "adopt_edits_when_loaded",
-    "adopts_loaded_edits",
-    "was_started_by_lightning",
+    "has_adopt_edits_hook",
+    "was_started_by_multiprocessing",
 ]
 
 KEY = "revacnn_edits"  # among the weights
 MARK = "adopts_edits_of_ReVACNN"  # an attribute, which a pickled network keeps
 
 
-def was_started_by_lightning(trainer: Any) -> bool:
-    """Return whether Lightning has started this process for the training of another one."""
+def was_started_by_multiprocessing(trainer: Any) -> bool:
+    """Return whether a multiprocessing launcher of Lightning has started this process."""
     launcher = getattr(getattr(trainer, "strategy", None), "launcher", None)
     return type(launcher).__name__ == "_MultiProcessingLauncher"
 
 
-def adopts_loaded_edits(module: nn.Module) -> bool:
-    """Return whether a network adopts the edits that its weights carry."""
+def has_adopt_edits_hook(module: nn.Module) -> bool:
+    """Return whether a network has the hook of `adopt_edits_when_loaded`."""
     return hasattr(module, MARK)
 
 
 def adopt_edits_when_loaded(module: nn.Module) -> None:
     """Let a network adopt the edits that its weights carry, whenever weights are loaded."""
-    if not adopts_loaded_edits(module):
+    if not has_adopt_edits_hook(module):
         module.register_load_state_dict_pre_hook(_adopt)
         vars(module)[MARK] = True
 

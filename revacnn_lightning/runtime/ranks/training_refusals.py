@@ -7,13 +7,19 @@ from typing import Any
 from torch import nn
 
 from revacnn_lightning.runtime.ranks.started_processes import (
-    adopts_loaded_edits,
-    was_started_by_lightning,
+    has_adopt_edits_hook,
+    was_started_by_multiprocessing,
 )
 from revacnn_lightning.telemetry.inspection.norm_sync import unsupported_norm_class_name
 from revacnn_lightning.telemetry.split_tensors import has_split_parameters
 
-__all__ = ["SPLIT", "are_parameters_split", "backward_refusal", "edit_refusal", "forward_refusal"]
+__all__ = [
+    "SPLIT",
+    "are_parameters_split",
+    "edit_refusal",
+    "extra_backward_refusal",
+    "extra_forward_refusal",
+]
 
 # FSDP2 gathers parameters by hooks of its own, which another forward in between would confuse.
 SPLIT = (
@@ -38,7 +44,7 @@ def edit_refusal(trainer: Any, module: nn.Module) -> str:
             f"{freezing}train with a strategy that keeps the whole network in each process, such "
             "as 'ddp'"
         )
-    if was_started_by_lightning(trainer) and not adopts_loaded_edits(module):
+    if was_started_by_multiprocessing(trainer) and not has_adopt_edits_hook(module):
         return (
             "the process that has started this one cannot load an edited network when the training "
             "ends; call prepare(model) of the callback before trainer.fit, or train with "
@@ -90,7 +96,7 @@ def _optimizer_refusal(trainer: Any) -> str:
     return ""
 
 
-def forward_refusal(trainer: Any, module: nn.Module) -> str:
+def extra_forward_refusal(trainer: Any, module: nn.Module) -> str:
     """Return why this process must not run a forward of its own between two batches; "" if it may.
 
     With split parameters, or batch norms that others have synchronized, it would wait for the
@@ -99,10 +105,10 @@ def forward_refusal(trainer: Any, module: nn.Module) -> str:
     is_replicated = type(trainer.strategy).__name__ == "DDPStrategy"
     if is_replicated and not unsupported_norm_class_name(module):
         return ""
-    return backward_refusal(trainer, module)
+    return extra_backward_refusal(trainer, module)
 
 
-def backward_refusal(trainer: Any, module: nn.Module) -> str:
+def extra_backward_refusal(trainer: Any, module: nn.Module) -> str:
     """Return why this process must not run a backward between two batches; "" if it may."""
     if trainer.world_size > 1:
         count = trainer.world_size

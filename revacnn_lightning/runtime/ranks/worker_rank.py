@@ -8,8 +8,8 @@ from collections.abc import Callable
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.controls import TrainingControls, set_revertibly
-from revacnn_lightning.runtime.ranks.agreement import RankAction
-from revacnn_lightning.runtime.ranks.connected_rank import ConnectedRank
+from revacnn_lightning.runtime.ranks.agreement import ActionBeforeBatch
+from revacnn_lightning.runtime.ranks.connected_rank import RankWithProcessGroup
 from revacnn_lightning.runtime.ranks.instructions import (
     ApplySetting,
     Instruction,
@@ -29,7 +29,7 @@ __all__ = ["WorkerRank"]
 log = logging.getLogger(__name__)
 
 
-class WorkerRank(ConnectedRank):
+class WorkerRank(RankWithProcessGroup):
     """Executes what `RankZero` instructs. It is the editor's `Peers`.
 
     Args:
@@ -69,11 +69,11 @@ class WorkerRank(ConnectedRank):
             action = self._arrive(self._agreement)
             if action is None:
                 return
-            self._is_preparing |= action in (RankAction.PREPARE, RankAction.STOP)
-            if action == RankAction.STOP:
+            self._is_preparing |= action in (ActionBeforeBatch.PREPARE, ActionBeforeBatch.STOP)
+            if action == ActionBeforeBatch.STOP:
                 self._execute_instructions(make_batch())
             if self._agreement is not None:
-                self._agreement.start(RankAction.NOTHING)
+                self._agreement.start(ActionBeforeBatch.NOTHING)
         except LostRankError as error:
             self._lose(error)
 

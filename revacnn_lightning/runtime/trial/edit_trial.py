@@ -53,7 +53,8 @@ class EditTrial:
         recorder: records its statistics.
         loop: trains the network; None if its steps cannot be repeated.
         on_change: is called when `state` has changed.
-        get_rate: returns how many batches are trained per second; 0 if that is unknown.
+        get_batches_per_second: returns how many batches are trained per second; 0 if
+            that is unknown.
         must_end: is called after each step of a trial; returns whether to discard it.
         clock: returns seconds.
 
@@ -68,7 +69,7 @@ class EditTrial:
         recorder: Recorder,
         loop: RepeatableLoop | None,
         on_change: Callable[[], None],
-        get_rate: Callable[[], float] = lambda: 0.0,
+        get_batches_per_second: Callable[[], float] = lambda: 0.0,
         must_end: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -77,7 +78,7 @@ class EditTrial:
         self._recorder = recorder
         self._loop = loop
         self._on_change = on_change
-        self._get_rate = get_rate
+        self._get_batches_per_second = get_batches_per_second
         self._must_end = must_end
         self._clock = clock
         self.state: TrialState | None = None
@@ -126,7 +127,7 @@ class EditTrial:
         self._check_possible(command)
         (optimizer,) = self._editor.all_optimizers
         values = TrainingValues.count_bytes(TrainedTensors(self._model, optimizer, ()))
-        rate = self._get_rate()
+        rate = self._get_batches_per_second()
         seconds = 2 * command.batches / rate if rate > 0 else None
         return TrialCost(
             command.batches, COPIES * values + command.batches * batch.get_nbytes(), seconds

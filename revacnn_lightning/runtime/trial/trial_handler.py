@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.requests import (
 )
 from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.status import StatusPublisher
+from revacnn_lightning.runtime.status import StructureAndStatusPublisher
 from revacnn_lightning.runtime.trial.edit_trial import UNDER_WAY, EditTrial
 from revacnn_lightning.runtime.trial.trial_loop import NO_LOOP
 
@@ -45,7 +45,7 @@ class TrialHandler:
     def __init__(
         self,
         trial: EditTrial | None,
-        status: StatusPublisher,
+        status: StructureAndStatusPublisher,
         automatic: AutomaticSteering | None,
     ) -> None:
         self._trial = trial

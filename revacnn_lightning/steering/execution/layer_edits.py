@@ -14,7 +14,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError
-from revacnn_lightning.steering.blocks import RunChildOnOutput, make_block, make_replacement
+from revacnn_lightning.steering.blocks import (
+    RunChildOnOutput,
+    make_block,
+    make_removed_layer_replacement,
+)
 from revacnn_lightning.steering.execution.initialization import Initializer
 from revacnn_lightning.steering.execution.layer_parameters import (
     add_to_group_of,
@@ -175,7 +179,7 @@ def _replace(
 ) -> tuple[nn.Module, ChangeRecord, nn.Module]:
     """Replace a layer; return the new one, what restores the old one, and the old one."""
     old = model.get_submodule(edit.host)
-    new = _seeded(initializer, lambda: make_replacement(old, edit.kind))
+    new = _seeded(initializer, lambda: make_removed_layer_replacement(old, edit.kind))
     new.train(old.training)
     if edit.kind == "conv":
         _match_placement(new, old)

@@ -11,9 +11,9 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.protocol.messages import OUTPUT_UNCHANGED
 from revacnn_lightning.steering.blocks import (
-    CropOrPadConv2d,
     DiracBlock,
     IdentityLinear,
+    InputCropOrPadConv2d,
     make_block,
 )
 from revacnn_lightning.steering.computed_tensors import has_tensor
@@ -110,7 +110,7 @@ def _replacement_kind(
     if all(given is not None and given == returned for given, returned in shapes):
         return "identity"
     if isinstance(module, nn.Conv2d):
-        if type(module) is CropOrPadConv2d or (
+        if type(module) is InputCropOrPadConv2d or (
             module.kernel_size == (1, 1) and module.padding in ((0, 0), "valid", "same")
         ):
             raise EditRefusedError(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from revacnn_lightning.runtime.ranks.processes import TrainingProcesses
+from revacnn_lightning.runtime.ranks.processes import FitProcessCoordinator
 
 
 class Group:
@@ -26,12 +26,12 @@ def test_a_rank_that_fails_before_the_first_batch_leaves_the_group(monkeypatch: 
     """Else rank 0 would wait for it in the first exchange."""
     group = Group()
 
-    def connect(self: TrainingProcesses) -> str:
+    def connect(self: FitProcessCoordinator) -> str:
         self._group = group  # type: ignore[assignment]
         return ""
 
-    monkeypatch.setattr(TrainingProcesses, "_connect", connect)
-    processes = TrainingProcesses(SimpleNamespace(world_size=2, is_global_zero=False))
+    monkeypatch.setattr(FitProcessCoordinator, "_connect", connect)
+    processes = FitProcessCoordinator(SimpleNamespace(world_size=2, is_global_zero=False))
     assert not group.is_closed
     processes.report_error("KeyError: 'conv1'")
     assert group.is_closed

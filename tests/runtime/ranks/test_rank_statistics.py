@@ -12,7 +12,7 @@ from torch import Tensor
 
 from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.snapshot import Snapshot
-from revacnn_lightning.runtime.rank_comparison import RankComparison
+from revacnn_lightning.runtime.rank_comparison import RankValuesCollector
 from revacnn_lightning.runtime.rank_merger import RankSnapshotMerger
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 from revacnn_lightning.runtime.ranks.sharing import (
@@ -189,7 +189,7 @@ def test_which_rank_differs_is_known_on_demand(ranks: list[RankStatistics]):
     class Recorder:
         layers = ("a", "b")
 
-    comparison = RankComparison(ranks[0], Recorder(), lambda: 0.0)  # type: ignore[arg-type]
+    comparison = RankValuesCollector(ranks[0], Recorder(), lambda: 0.0)  # type: ignore[arg-type]
     ranks[0].wanted_layer = "b"
     for rank, facts in zip(ranks, [(5, 0), (6, 3)], strict=True):
         rank.get_facts = lambda facts=facts: facts
@@ -215,7 +215,7 @@ def test_the_loss_of_no_batch_is_unknown(ranks: list[RankStatistics]):
     class Recorder:
         layers = ("a", "b")
 
-    comparison = RankComparison(ranks[0], Recorder(), lambda: 0.0)  # type: ignore[arg-type]
+    comparison = RankValuesCollector(ranks[0], Recorder(), lambda: 0.0)  # type: ignore[arg-type]
     ranks[0].wanted_layer = "b"
     begin(ranks)
     record(ranks[0], ["a", "b"], [[0, 1, 2], [0, 1, 2]], loss=0.5)

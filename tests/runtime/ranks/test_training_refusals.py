@@ -10,9 +10,9 @@ from torch import nn
 
 from revacnn_lightning.runtime.ranks.training_refusals import (
     SHARDING,
-    backward_refusal,
     edit_refusal,
-    forward_refusal,
+    extra_backward_refusal,
+    extra_forward_refusal,
 )
 from revacnn_lightning.runtime.trainer_adapter import loads_checkpoint_after_start
 
@@ -78,14 +78,14 @@ def test_strategies_are_known_by_the_names_that_lightning_gives_them(name: str):
     training = SimpleNamespace(strategy=strategy, world_size=2, optimizers=[])
     network = nn.Sequential(nn.Conv2d(3, 4, 3))
     assert f"{name} splits the parameters" in edit_refusal(training, network)
-    assert forward_refusal(training, network)
+    assert extra_forward_refusal(training, network)
     assert loads_checkpoint_after_start(training)  # so that a resumed run has its edits
 
 
 def test_a_backward_of_one_process_is_refused():
     network = nn.Linear(2, 2)
-    assert backward_refusal(SimpleNamespace(world_size=1), network) == ""
-    assert "2 processes" in backward_refusal(SimpleNamespace(world_size=2), network)
+    assert extra_backward_refusal(SimpleNamespace(world_size=1), network) == ""
+    assert "2 processes" in extra_backward_refusal(SimpleNamespace(world_size=2), network)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,6 @@ def test_a_backward_of_one_process_is_refused():
 def test_no_forward_waits_for_other_processes(
     strategy: str, count: int, norm: type[nn.Module], is_refused: bool
 ):
-    assert bool(forward_refusal(trainer(strategy, count), nn.Sequential(norm(3)))) == is_refused
+    assert (
+        bool(extra_forward_refusal(trainer(strategy, count), nn.Sequential(norm(3)))) == is_refused
+    )

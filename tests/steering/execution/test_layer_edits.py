@@ -13,7 +13,7 @@ from torch import nn
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal
-from revacnn_lightning.steering.blocks import CropOrPadConv2d, make_replacement
+from revacnn_lightning.steering.blocks import InputCropOrPadConv2d, make_removed_layer_replacement
 from tests.steering import nets
 
 CONVS = [
@@ -121,8 +121,8 @@ def test_inserted_layers_are_restored_from_a_checkpoint() -> None:
     ids=str,
 )
 def test_the_replacement_has_the_same_output_size(conv: nn.Conv2d) -> None:
-    replacement = make_replacement(conv, "conv")
-    assert isinstance(replacement, CropOrPadConv2d)
+    replacement = make_removed_layer_replacement(conv, "conv")
+    assert isinstance(replacement, InputCropOrPadConv2d)
     for height, width in ((32, 32), (33, 40), (47, 31)):
         x = torch.randn(2, conv.in_channels, height, width)
         assert replacement(x).shape == conv(x).shape
