@@ -35,7 +35,7 @@ def open_page(request: Any) -> None:
     document.template_variables.update(
         theme=theme_name,
         hints=str(request.cookies.get("revacnn-hints", "")),
-        access_cookie=page_access.cookie_to_set(request),
+        access_cookie=page_access.cookie_for_page_to_set(request),
         **page_template_variables(),
     )
     registry = run_registry()

@@ -19,7 +19,7 @@ from revacnn_lightning.page_server.bokeh_serve import (
 from revacnn_lightning.page_server.sign_in_page import WRONG_TOKEN, sign_in_page_html
 
 __all__ = [
-    "cookie_to_set",
+    "cookie_for_page_to_set",
     "is_access_granted",
     "let_server_check_access",
     "require_auth_module",
@@ -91,7 +91,7 @@ def is_access_granted(request: Any) -> bool:
     )
 
 
-def cookie_to_set(request: Any) -> str:
+def cookie_for_page_to_set(request: Any) -> str:
     """Return the cookie that the page has to set itself, as "name=value"; "" for none.
 
     An app of ``bokeh serve`` cannot set cookies in its response. Our authentication module does.

@@ -32,14 +32,14 @@ __all__ = [
     "filter_count",
     "group_count",
     "input_count",
+    "is_bchw_output",
     "is_forward_called",
-    "is_map_shape",
     "is_transposed",
     "kernel_size",
     "named_unit_layers",
     "own_parameters",
-    "require_maps",
     "to_maps",
+    "to_maps_or_raise",
 ]
 
 Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -112,14 +112,14 @@ def to_maps(layer: UnitLayer, output: Tensor) -> Tensor | None:
     return output.unsqueeze(2) if positions == 1 else output.flatten(2, 3)
 
 
-def require_maps(layer: UnitLayer, output: Tensor) -> Tensor:
+def to_maps_or_raise(layer: UnitLayer, output: Tensor) -> Tensor:
     """Return `to_maps` of an output that must have the dimensions that the layer returns."""
     maps = to_maps(layer, output)
     assert maps is not None
     return maps
 
 
-def is_map_shape(layer: UnitLayer, output_shape: Sequence[int]) -> bool:
+def is_bchw_output(layer: UnitLayer, output_shape: Sequence[int]) -> bool:
     """Return whether an output of this shape is maps (B, C, H, W) as it is."""
     return len(kernel_size(layer)) == 2 and len(output_shape) == 4
 

@@ -14,7 +14,12 @@ from revacnn_lightning.page_server import bokeh_serve
 from revacnn_lightning.page_server.access_token import AccessToken, cookie_name
 from tests.viewer.processes import TOKEN
 from viewer import page_access
-from viewer.page_access import cookie_to_set, is_access_granted, require_auth_module, show_sign_in
+from viewer.page_access import (
+    cookie_for_page_to_set,
+    is_access_granted,
+    require_auth_module,
+    show_sign_in,
+)
 
 HOST = "localhost:5006"
 
@@ -53,8 +58,10 @@ def test_a_session_needs_the_token_or_its_cookie() -> None:
 
 
 def test_the_page_sets_the_cookie_only_for_a_token() -> None:
-    assert cookie_to_set(request(TOKEN.text)) == f"{cookie_name(HOST)}={TOKEN.cookie_value}"
-    assert cookie_to_set(request()) == ""
+    assert (
+        cookie_for_page_to_set(request(TOKEN.text)) == f"{cookie_name(HOST)}={TOKEN.cookie_value}"
+    )
+    assert cookie_for_page_to_set(request()) == ""
 
 
 @pytest.mark.parametrize(("given", "is_ours"), [(None, True), ("mine.py", False)])
@@ -70,13 +77,15 @@ def test_bokeh_serve_gets_our_module_unless_the_user_has_another(
     finally:
         del settings.auth_module
     assert chosen == (given or str(page_access.AUTH_MODULE))
-    assert (cookie_to_set(request(TOKEN.text)) == "") == is_ours  # ours sets one for http alone
+    assert (
+        cookie_for_page_to_set(request(TOKEN.text)) == ""
+    ) == is_ours  # ours sets one for http alone
 
 
 def test_a_server_that_checks_requests_decides_alone() -> None:
     page_access.let_server_check_access()
     assert is_access_granted(request())
-    assert cookie_to_set(request(TOKEN.text)) == ""
+    assert cookie_for_page_to_set(request(TOKEN.text)) == ""
 
 
 @pytest.mark.parametrize("given", [None, "wrong"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..tab.requested_view import address_parameters
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
-__all__ = ["PageAddress"]
+__all__ = ["UrlParametersSender"]
 
 
-class PageAddress(HtmlPanel):
+class UrlParametersSender(HtmlDataPanel):
     """Sends the parameters of the address that the browser shows for this tab."""
 
     part = "address"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revacnn_lightning.protocol.alerts import Alert, AlertKind
 
-__all__ = ["alert_row"]
+__all__ = ["alert_row_data"]
 
 TITLES: dict[AlertKind, str] = {
     "nonfinite_loss": "Alert: loss not finite",
@@ -16,7 +16,7 @@ TITLES: dict[AlertKind, str] = {
 }
 
 
-def alert_row(alert: Alert) -> dict[str, str]:
+def alert_row_data(alert: Alert) -> dict[str, str]:
     """Return the row of an alert in the list of changes. Its text names the batch."""
     return {
         "title": TITLES[alert.kind],

@@ -9,14 +9,14 @@ from revacnn_lightning.protocol.automatic_state import AutomaticState, PruningSt
 
 from ..rendering.formatting import count_of
 from ..rendering.prices import format_loss_change
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["AutomaticEditsPanel"]
 
 UNITS = {"macs": "MACs", "parameters": "parameters"}
 
 
-class AutomaticEditsPanel(HtmlPanel):
+class AutomaticEditsPanel(HtmlDataPanel):
     """What the run edits by itself: pruning to a budget, and the policy for its own verdicts.
 
     It is shown beside the prices, and to everybody while the run prunes by itself.

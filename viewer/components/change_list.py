@@ -17,18 +17,18 @@ from ..rendering.formatting import (
 from ..rendering.plan_costs import format_network_size_before_after
 from ..runs.change_order import Change, EditMark, RequestRecord, change_time, newest_first
 from ..tab.tab_state import TabState
-from .alert_rows import alert_row
+from .alert_rows import alert_row_data
 from .edit_effect_text import edit_effect_data
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
-__all__ = ["ChangeListPanel", "ReplyPanel"]
+__all__ = ["EditsAndAlertsPanel", "ReplyPanel"]
 
 APPLIED_SECONDS = 10.0  # how long the reply to an applied request is shown
 MAX_RECORDS = 30
 OUTPUT_TOLERANCE = 1e-5  # relative output changes below this are rounding errors
 
 
-class ReplyPanel(HtmlPanel):
+class ReplyPanel(HtmlDataPanel):
     """The outcome of the last request of this tab."""
 
     part = "reply"
@@ -54,7 +54,7 @@ class ReplyPanel(HtmlPanel):
         }
 
 
-class ChangeListPanel(HtmlPanel):
+class EditsAndAlertsPanel(HtmlDataPanel):
     """All requests of this server, edits of the network and alerts, newest first."""
 
     part = "changes"
@@ -94,7 +94,11 @@ class ChangeListPanel(HtmlPanel):
         return {
             "records": [
                 {
-                    **(alert_row(change) if isinstance(change, Alert) else self._record(change)),
+                    **(
+                        alert_row_data(change)
+                        if isinstance(change, Alert)
+                        else self._record(change)
+                    ),
                     **_time(change),
                 }
                 for change in changes[:MAX_RECORDS]

@@ -35,7 +35,7 @@ __all__ = [
     "add_zoom_tools",
     "color_ramp",
     "hover_tool",
-    "make_data_range",
+    "make_unsynced_data_range",
     "moving_average",
     "tooltip_html",
 ]
@@ -58,7 +58,11 @@ class Chart:
         self, tab: TabState, edit_markers: ColumnDataSource | None = None, **options: Any
     ) -> None:
         self.tab = tab
-        ranges = {axis: make_data_range() for axis in ("x_range", "y_range") if axis not in options}
+        ranges = {
+            axis: make_unsynced_data_range()
+            for axis in ("x_range", "y_range")
+            if axis not in options
+        }
         self.root = figure(
             name=self.name,
             title=self.title,
@@ -150,7 +154,7 @@ class Chart:
         self.root.ygrid[0].axis = axis
 
 
-def make_data_range(**options: Any) -> DataRange1d:
+def make_unsynced_data_range(**options: Any) -> DataRange1d:
     """Return a range of an axis that fits the data. Only the page knows where it begins and ends.
 
     With ``syncable=True`` the page would send both ends with each update of a curve: half of all

@@ -9,12 +9,12 @@ from ..runs.metric_names import LOSS, group_by_family
 from ..tab.chart_settings import LAYER_TITLES, MAX_SMOOTHING
 from ..tab.tab_state import TabState
 from .chart import Chart
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["ChartChoicesPanel"]
 
 
-class ChartChoicesPanel(HtmlPanel):
+class ChartChoicesPanel(HtmlDataPanel):
     """The choices of all charts, and the names of those that are made."""
 
     part = "charts"

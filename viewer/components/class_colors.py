@@ -7,7 +7,7 @@ from typing import Any
 from revacnn_lightning.protocol.requests import InspectClass
 
 from ..rendering.formatting import format_number
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["ColorByClassPanel"]
 
@@ -15,7 +15,7 @@ WAITING = "waiting for the next batches"
 MAX_OPTIONS = 1000
 
 
-class ColorByClassPanel(HtmlPanel):
+class ColorByClassPanel(HtmlDataPanel):
     """The switch that colors the nodes by how much each filter responds to a class.
 
     It requests the responses to the class while that is shown.

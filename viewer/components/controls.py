@@ -10,12 +10,12 @@ from revacnn_lightning.protocol.messages import GradientClipping, ParameterGroup
 from revacnn_lightning.protocol.requests import SetGradientClipping
 
 from ..rendering.formatting import format_count, format_number
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["ControlsPanel"]
 
 
-class ControlsPanel(HtmlPanel):
+class ControlsPanel(HtmlDataPanel):
     """The buttons in the header. ``groups`` lists the parameter groups of all optimizers."""
 
     part = "controls"

@@ -11,7 +11,13 @@ from revacnn_lightning.history.time_series import TimeSeries
 from ..runs.metric_names import LOSS, group_by_family, metric_phase
 from ..runs.run_state import RunState
 
-__all__ = ["Curve", "layer_curves", "learning_rate_curves", "metric_curves", "training_loss_curve"]
+__all__ = [
+    "Curve",
+    "distinct_learning_rate_curves",
+    "layer_curves",
+    "metric_family_curves",
+    "training_loss_curve",
+]
 
 MAX_CURVES = 6  # metrics of a family
 MAX_GROUPS = 8  # parameter groups
@@ -30,21 +36,21 @@ def training_loss_curve(state: RunState) -> Curve:
     return _column(state.histories.scalars, 0, "train")
 
 
-def metric_curves(state: RunState, metric: str) -> list[Curve]:
+def metric_family_curves(state: RunState, metric_family: str) -> list[Curve]:
     """Return the curves of a family of metrics; for the loss, that of every batch is first.
 
     A training without a single loss, such as a GAN, logs several: they take its place.
     """
     loss = training_loss_curve(state)
-    has_loss = metric == LOSS and len(loss.steps) > 0
+    has_loss = metric_family == LOSS and len(loss.steps) > 0
     curves = [loss] if has_loss else []
-    for name in _logged_names(state, metric):
+    for name in _logged_names(state, metric_family):
         if not has_loss or metric_phase(name) not in ("", "train"):
             curves.append(_column(state.histories.metrics[name], 0, name))
     return [curve for curve in curves if len(curve.steps)][: MAX_CURVES + has_loss]
 
 
-def learning_rate_curves(state: RunState) -> list[Curve]:
+def distinct_learning_rate_curves(state: RunState) -> list[Curve]:
     """Return one curve per distinct learning rate; groups with equal rates share it."""
     rates = state.histories.learning_rates
     steps, rows = rates.steps.copy(), rates.rows[:, :MAX_GROUPS].astype(float)

@@ -10,19 +10,20 @@ from bokeh.models import Column
 
 from .chart import Chart
 
-__all__ = ["DeferredCharts"]
+__all__ = ["OneByOneChartMaker"]
 
 silence(EMPTY_LAYOUT)  # the places are empty until their charts are made
 
 
-class DeferredCharts:
-    """Charts that are made one by one, each in a place that the page reserves for it.
+class OneByOneChartMaker:
+    """Makes charts one by one, each in a place that the page reserves for it.
 
     Args:
         makers: by the name of each chart, a function that makes it.
 
     Attributes:
-        places: the elements that the template embeds, named after their charts, with ``_place``.
+        chart_places: the elements that the template embeds, named after their charts, with
+            ``_place``.
         charts: the charts made so far.
     """
 

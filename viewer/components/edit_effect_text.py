@@ -12,7 +12,7 @@ from ..rendering.prices import explain_removal_price, format_removal_price
 from ..runs.edit_effects import REPORTS, EditEffect, MeanAndSpread
 from ..runs.metric_names import LOSS, main_metric
 
-__all__ = ["describe_effect", "edit_effect_data", "explain_effect"]
+__all__ = ["describe_measured_effect", "edit_effect_data", "explain_measured_effect"]
 
 PENDING = "…"
 UNKNOWN = "–"
@@ -38,12 +38,12 @@ def edit_effect_data(
         texts.append("not predicted")
         notes.append(f"Not predicted: {predicted.price_note}.")
     if measured is not None:
-        texts.append(describe_effect(measured, metric_family))
-        notes.append(explain_effect(measured))
+        texts.append(describe_measured_effect(measured, metric_family))
+        notes.append(explain_measured_effect(measured))
     return {"effect": " · ".join(texts), "effect_note": " ".join(notes)}
 
 
-def describe_effect(effect: EditEffect, metric_family: str = LOSS) -> str:
+def describe_measured_effect(effect: EditEffect, metric_family: str = LOSS) -> str:
     """Return for example ``loss 0.412 ± 0.031 → 0.398 ± 0.029 · val acc 0.780 → 0.791``.
 
     If several edits share the numbers, it begins with ``3 edits together:``.
@@ -59,8 +59,8 @@ def describe_effect(effect: EditEffect, metric_family: str = LOSS) -> str:
     return f"{effect.n_edits} edits together: {text}" if text and effect.n_edits > 1 else text
 
 
-def explain_effect(effect: EditEffect) -> str:
-    """Return sentences that explain what the numbers of `describe_effect` mean."""
+def explain_measured_effect(effect: EditEffect) -> str:
+    """Return sentences that explain what the numbers of `describe_measured_effect` mean."""
     sentences = [
         f"Mean ± standard deviation over {count_of(effect.batches_before, 'batch')} before the "
         f"edit and {count_of(effect.batches_after, 'batch')} after it."

@@ -12,7 +12,7 @@ from bokeh.models import ColumnDataSource
 from bokeh.plotting import figure
 
 from ..rendering.palette import FONT
-from .chart import make_data_range
+from .chart import make_unsynced_data_range
 from .label_placement import spread_labels
 
 __all__ = ["CurveEnd", "EndLabels"]
@@ -51,7 +51,7 @@ class EndLabels:
         self.source = ColumnDataSource(_columns([], np.zeros(0)))
         self._extent = ColumnDataSource({"x": [], "y": []})  # first and last x of the axis
         extent = plot.scatter("x", "y", source=self._extent, size=1, alpha=0)
-        plot.x_range = make_data_range(renderers=[extent], range_padding=0)
+        plot.x_range = make_unsynced_data_range(renderers=[extent], range_padding=0)
         plot.segment(
             "end", "value", "step", "value", source=self.source, line_color="color",
             line_dash="dotted", line_alpha=LEADER_ALPHA,

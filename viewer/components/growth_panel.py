@@ -11,7 +11,7 @@ from revacnn_lightning.protocol.messages import Structure
 from ..rendering.formatting import count_of, format_number
 from ..tab.layer_widths import verdicts_on_wide_layers
 from ..tab.tab_state import TabState
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["GrowthGainPanel"]
 
@@ -22,7 +22,7 @@ SPARE = (
 )
 
 
-class GrowthGainPanel(HtmlPanel):
+class GrowthGainPanel(HtmlDataPanel):
     """How much one more filter in each layer would lower the loss, as last requested."""
 
     part = "growth"

@@ -16,7 +16,7 @@ from ..runs.metric_names import TRAINING_LOSSES, metric_sort_key
 from ..runs.run_health import RunStatus
 from ..runs.run_state import RunState
 from ..tab.watched_layers import no_layers_reason
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["Header"]
 
@@ -29,7 +29,7 @@ ROLES = {
 MOVING_KINDS = ("training", "validating", "connecting")
 
 
-class Header(HtmlPanel):
+class Header(HtmlDataPanel):
     """The name, the status and the newest figures of the run, at the top of the page."""
 
     part = "header"

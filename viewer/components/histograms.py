@@ -13,7 +13,7 @@ from ..rendering.palette import Palette
 from ..runs.histogram_history import HistogramHistory
 from ..tab.tab_state import TabState
 
-__all__ = ["HistogramPane"]
+__all__ = ["HistogramsOverTimePane"]
 
 WAITING = "Waiting for the training to send this layer"
 NOT_RECORDED = "This layer was not opened before the run ended."
@@ -23,7 +23,7 @@ NO_GRADIENT = (
 PEAK_QUANTILE = 0.95  # of the highest shares: a few sharper peaks are cut off
 
 
-class HistogramPane:
+class HistogramsOverTimePane:
     """The histograms of the selected layer over time, requested only while the pane is open."""
 
     def __init__(self, tab: TabState) -> None:

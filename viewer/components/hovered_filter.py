@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
-__all__ = ["HoveredFilterTooltip"]
+__all__ = ["HoveredFilterStatistics"]
 
 STATISTICS = ("gradient", "activation")
 
 
-class HoveredFilterTooltip(HtmlPanel):
+class HoveredFilterStatistics(HtmlDataPanel):
     """The newest statistics of the filter under the pointer, which its tooltip shows."""
 
     part = "hovered_filter"

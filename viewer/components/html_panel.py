@@ -8,10 +8,10 @@ from ..rendering.frame_codec import PagePartContent
 from ..rendering.palette import Palette
 from ..tab.tab_state import TabState
 
-__all__ = ["HtmlPanel"]
+__all__ = ["HtmlDataPanel"]
 
 
-class HtmlPanel:
+class HtmlDataPanel:
     """Base class: sends the result of ``content()`` to the page whenever it has changed.
 
     The class attribute ``part`` names the part of the page that receives it.

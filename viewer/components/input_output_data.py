@@ -25,10 +25,10 @@ __all__ = [
     "class_probability_rows",
     "describe_input",
     "describe_output",
-    "inner_input_readers",
+    "input_and_generated_images",
     "input_output_dimensions",
+    "input_readers_fed_by_layers",
     "input_signal",
-    "input_tiles",
     "relative_channel_magnitudes",
 ]
 
@@ -69,7 +69,9 @@ def input_output_dimensions(
     )
 
 
-def inner_input_readers(structure: Structure, image_pass: ImagePass | None) -> tuple[int, ...]:
+def input_readers_fed_by_layers(
+    structure: Structure, image_pass: ImagePass | None
+) -> tuple[int, ...]:
     """Return the layers that read the input, if each of them also reads another layer; else ()."""
     if image_pass is None:
         return ()
@@ -143,7 +145,7 @@ def describe_input(image_pass: ImagePass | None, refusal: str, *, is_waiting: bo
         "slice": slice_note,
         "image_note": image_pass.image_note,
         "grid": paintable_tile_grid(image_pass.input_shape),
-        "picture_side": scaled_picture_side(image_pass.input_shape),
+        "picture_side": uploaded_picture_side(image_pass.input_shape),
     }
 
 
@@ -152,14 +154,14 @@ def paintable_tile_grid(input_shape: list[int]) -> list[int]:
     return [min(MAX_TILES, size) for size in input_shape[1:]] if len(input_shape) == 3 else [0, 0]
 
 
-def scaled_picture_side(input_shape: list[int]) -> int:
+def uploaded_picture_side(input_shape: list[int]) -> int:
     """Return the side in pixels to which the page scales a picture of the user's own."""
     if len(input_shape) != 3:
         return 0
     return min(MAX_PICTURE_SIDE, round(PICTURE_SCALE * max(input_shape[1:])))
 
 
-def input_tiles(image_pass: ImagePass) -> np.ndarray:
+def input_and_generated_images(image_pass: ImagePass) -> np.ndarray:
     """Return the input image as a tile, uint8 (n, h, w, 3), then the generated image, if any.
 
     The shape is (0, ...) if the input is no image.

@@ -19,8 +19,8 @@ from .input_output_data import (
     class_probability_rows,
     describe_input,
     describe_output,
+    input_and_generated_images,
     input_signal,
-    input_tiles,
 )
 from .network import NetworkView
 
@@ -57,7 +57,9 @@ class InputOutputView:
         self._shown = key
         if image_pass is not self._drawn or self.root.atlas is None:
             self._drawn = image_pass
-            self.root.atlas = NO_PICTURE if image_pass is None else input_tiles(image_pass)
+            self.root.atlas = (
+                NO_PICTURE if image_pass is None else input_and_generated_images(image_pass)
+            )
         self.root.data = NONE if placement is None else self._content(placement, image_pass)
         return True
 

@@ -15,7 +15,7 @@ from ..rendering.layer_names import shorten_middle, shortest_unique_names
 from ..rendering.palette import FONT, Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import color_ramp, make_data_range
+from .chart import color_ramp, make_unsynced_data_range
 from .curves import Curve, layer_curves
 from .end_labels import FONT_SIZE, CurveEnd, EndLabels
 from .time_chart import TimeChart, mask_nonpositive
@@ -120,8 +120,10 @@ class LayerChart(TimeChart):
         is_log = self.apply_chosen_scale(is_log_by_default=not is_share, values=values)
         if (is_share, is_log) != (self._is_share, was_log):
             self._is_share = is_share
-            share_range = make_data_range(start=0, default_span=2 * MIN_SHARE)
-            self.root.y_range = share_range if is_share and not is_log else make_data_range()
+            share_range = make_unsynced_data_range(start=0, default_span=2 * MIN_SHARE)
+            self.root.y_range = (
+                share_range if is_share and not is_log else make_unsynced_data_range()
+            )
             axis = self.root.yaxis[0]
             axis.formatter = (
                 NumeralTickFormatter(format="0[.]0 %") if is_share else self.tick_formatter()

@@ -13,7 +13,7 @@ from ..embedding.projection import Projection
 from ..rendering.findings import collect_findings
 from ..tab.tab_state import TabState
 from ..tab.watched_layers import no_layers_reason
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 from .selection_panel import NO_SELECTION
 
 __all__ = ["LayerPanel"]
@@ -22,7 +22,7 @@ BUTTONS = ("freeze", "reinitialize", "merge")
 COLORS = 3  # input channels: filters of images with as many are shown in color
 
 
-class LayerPanel(HtmlPanel):
+class LayerPanel(HtmlDataPanel):
     """The state of the panel of the selected layer: its pane, its filters and its buttons."""
 
     part = "layer_panel"

@@ -8,8 +8,8 @@ from bokeh.models import ColumnDataSource, DataRange1d
 from ..rendering.palette import Palette
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
-from .chart import color_ramp, make_data_range
-from .curves import MAX_GROUPS, Curve, learning_rate_curves
+from .chart import color_ramp, make_unsynced_data_range
+from .curves import MAX_GROUPS, Curve, distinct_learning_rate_curves
 from .time_chart import TimeChart, mask_nonpositive
 
 __all__ = ["LearningRateChart"]
@@ -36,7 +36,7 @@ class LearningRateChart(TimeChart):
         self._colors = color_ramp((palette.green, palette.blue), MAX_GROUPS)
 
     def curves(self, state: RunState) -> list[Curve]:
-        return learning_rate_curves(state)
+        return distinct_learning_rate_curves(state)
 
     @without_property_validation
     def update(self) -> bool:
@@ -70,10 +70,10 @@ class LearningRateChart(TimeChart):
 
     def set_log_scale(self, is_log: bool) -> None:
         if is_log != self.is_log:
-            self.root.y_range = make_data_range() if is_log else _range_from_zero()
+            self.root.y_range = make_unsynced_data_range() if is_log else _range_from_zero()
         super().set_log_scale(is_log)
 
 
 def _range_from_zero() -> DataRange1d:
     """Return a range that starts at zero, so that a small decay does not look like a collapse."""
-    return make_data_range(start=0)
+    return make_unsynced_data_range(start=0)

@@ -14,7 +14,7 @@ from ..runs.metric_names import LOSS, metric_phase
 from ..runs.run_state import RunState
 from ..tab.tab_state import TabState
 from .chart import color_ramp
-from .curves import Curve, metric_curves, training_loss_curve
+from .curves import Curve, metric_family_curves, training_loss_curve
 from .end_labels import CurveEnd, EndLabels
 from .time_chart import TimeChart, mask_nonpositive
 
@@ -55,7 +55,7 @@ class MetricChart(TimeChart):
         self._raw_line.glyph.line_color = palette.blue
 
     def curves(self, state: RunState) -> list[Curve]:
-        return metric_curves(state, self.tab.chart_settings.metric)
+        return metric_family_curves(state, self.tab.chart_settings.metric)
 
     @without_property_validation
     def update(self) -> bool:

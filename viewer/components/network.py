@@ -20,13 +20,13 @@ from ..tab.tab_state import TabState
 from . import network_data
 from .input_output_data import (
     class_name_width,
-    inner_input_readers,
     input_output_dimensions,
+    input_readers_fed_by_layers,
     relative_channel_magnitudes,
 )
 from .network_data import normalize_gradients, path_and_arc_thickness
 from .network_headers import network_header_data
-from .node_colors import node_color_key, node_color_values
+from .node_colors import price_or_class_tones, price_or_class_tones_key
 from .shared_results import compute_once
 
 __all__ = ["NetworkView"]
@@ -103,7 +103,7 @@ class NetworkView:
         statistics = self.tab.statistics_key()
         request_shown_image_pass(self.tab)
         passed = self.tab.follower.image_passes.revision
-        tones = node_color_key(self.tab)
+        tones = price_or_class_tones_key(self.tab)
         content = (
             state,
             statistics,
@@ -165,7 +165,7 @@ class NetworkView:
         passed = self.tab.follower.image_passes.newest
         key = state, state.structure_revision, None if passed is None else tuple(passed.readers)
         if key != self._readers_key:
-            self._readers_key, self._readers = key, inner_input_readers(structure, passed)
+            self._readers_key, self._readers = key, input_readers_fed_by_layers(structure, passed)
         return self._readers
 
     def _room_for_names(self, state: RunState) -> float:
@@ -212,12 +212,12 @@ class NetworkView:
         dead = self.tab.playback.dead_mask(state)
         states = network_data.node_states(state, structure, self.tab.staging.changes, starts, dead)
         states[np.isnan(gradient) & (not self.tab.playback.is_live)] = NodeState.ABSENT
-        colors = node_color_key(self.tab)
+        colors = price_or_class_tones_key(self.tab)
         numbers = (self.tab.statistics_key(), state, state.structure_revision, colors)
         if numbers != self._shown_numbers or not np.array_equal(states, self.numbers.data["state"]):
             self._shown_numbers = numbers
             amplitude = self._shared("amplitude", state, lambda: normalize_gradients(gradient))
-            tones = node_color_values(self.tab, starts)
+            tones = price_or_class_tones(self.tab, starts)
             self.numbers.data = {"state": states, "amplitude": amplitude, **tones, **means}
         relative = self._relative_activation(state, layout, means.get("activation"))
         self._show_strokes(layout, self.input_output, relative, states, is_new_layout=is_new_layout)

@@ -11,13 +11,13 @@ from revacnn_lightning.client.cheapest_filters import price_percentile_ranks
 from ..tab.tab_state import TabState
 from .network_data import node_means
 
-__all__ = ["node_color_key", "node_color_values"]
+__all__ = ["price_or_class_tones", "price_or_class_tones_key"]
 
 STRONG_EFFECT = 2.0  # standard deviations, of the strongest color
 
 
-def node_color_key(tab: TabState) -> tuple[Any, ...]:
-    """Return a key that changes whenever `node_color_values` may change."""
+def price_or_class_tones_key(tab: TabState) -> tuple[Any, ...]:
+    """Return a key that changes whenever `price_or_class_tones` may change."""
     follower = tab.follower
     return (
         tab.shows_prices,
@@ -27,7 +27,7 @@ def node_color_key(tab: TabState) -> tuple[Any, ...]:
     )
 
 
-def node_color_values(tab: TabState, first_filters: np.ndarray) -> dict[str, np.ndarray]:
+def price_or_class_tones(tab: TabState, first_filters: np.ndarray) -> dict[str, np.ndarray]:
     """Return the colors of the nodes where they stand for prices or a class, else {}.
 
     ``tone`` is the position in the color scale, 0 to 1, and ``colored_by`` the value that it stands

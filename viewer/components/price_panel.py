@@ -9,14 +9,14 @@ import numpy as np
 from revacnn_lightning.protocol.prices import FilterPrices
 
 from ..rendering.formatting import count_of
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["ColorByPricePanel"]
 
 WAITING = "waiting for the next batches"
 
 
-class ColorByPricePanel(HtmlPanel):
+class ColorByPricePanel(HtmlDataPanel):
     """The switch that colors the nodes by the price of their removal, and how many are known."""
 
     part = "prices"

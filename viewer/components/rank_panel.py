@@ -9,12 +9,12 @@ import numpy as np
 from revacnn_lightning.protocol.rank_messages import RankValues
 
 from ..rendering.formatting import format_count, format_number
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["RankStatisticsPanel"]
 
 
-class RankStatisticsPanel(HtmlPanel):
+class RankStatisticsPanel(HtmlDataPanel):
     """The statistics of the selected layer in each rank of a training with several processes."""
 
     part = "ranks"

@@ -14,7 +14,7 @@ from ..rendering.formatting import (
 )
 from ..tab.tab_state import TabState
 from ..tab.watched_layers import no_layers_reason
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["NO_SELECTION", "SelectionPanel"]
 
@@ -30,7 +30,7 @@ NO_SELECTION = "No filter is selected."
 LAST_FILTER = "The last filter of a layer cannot be removed."
 
 
-class SelectionPanel(HtmlPanel):
+class SelectionPanel(HtmlDataPanel):
     """Facts and statistics of the selected layer and filter, and buttons to edit them."""
 
     part = "selection_panel"

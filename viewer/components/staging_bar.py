@@ -18,7 +18,7 @@ from revacnn_lightning.protocol.messages import (
 from ..rendering.plan_costs import format_network_size_before_after, format_network_size_change
 from ..rendering.prices import describe_plan_loss_change
 from ..tab.staged_change import StagedChange
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 from .trial_panel import edit_refusal_during_trial, trial_cost_data
 
 __all__ = ["StagingBar"]
@@ -26,7 +26,7 @@ __all__ = ["StagingBar"]
 MAX_COUPLED_LAYERS = 4
 
 
-class StagingBar(HtmlPanel):
+class StagingBar(HtmlDataPanel):
     """The staged changes with their plans, and the Apply button."""
 
     part = "staging"

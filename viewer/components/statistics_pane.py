@@ -6,19 +6,19 @@ from bokeh.models import Column, ColumnDataSource
 
 from ..tab.tab_state import TabState
 from .chart import Chart
-from .deferred_charts import DeferredCharts
+from .deferred_charts import OneByOneChartMaker
 from .filter_history import FilterActivationChart, FilterGradientChart
 from .layer_filters import FilterBarChart, FilterScatterChart
 
-__all__ = ["StatisticsPane"]
+__all__ = ["SelectionChartsPane"]
 
 
-class StatisticsPane:
+class SelectionChartsPane:
     """The four charts of the selected layer and filter, made when the pane is first opened."""
 
     def __init__(self, tab: TabState, edit_markers: ColumnDataSource) -> None:
         self._tab = tab
-        self._places = DeferredCharts(
+        self._chart_maker = OneByOneChartMaker(
             {
                 FilterBarChart.name: lambda: FilterBarChart(tab),
                 FilterScatterChart.name: lambda: FilterScatterChart(tab),
@@ -30,17 +30,17 @@ class StatisticsPane:
     @property
     def chart_places(self) -> list[Column]:
         """What the template embeds; each receives one chart."""
-        return self._places.chart_places
+        return self._chart_maker.chart_places
 
     @property
     def charts(self) -> list[Chart]:
         """The charts made so far."""
-        return self._places.charts
+        return self._chart_maker.charts
 
     def make_shown_charts(self) -> list[Chart]:
         """Return the charts if the pane is open, and make them if they are needed for once."""
         if self._tab.pane != "statistics":
             return []
-        while self._places.make_next() is not None:
+        while self._chart_maker.make_next() is not None:
             pass
         return self.charts

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..rendering.formatting import format_count
 from ..runs.run_state import RunState
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
 __all__ = ["Timeline"]
 
@@ -17,7 +17,7 @@ MAX_EDIT_TICKS = 64
 LAYER_MEANS_ONLY = "Only layer means are known of that time."
 
 
-class Timeline(HtmlPanel):
+class Timeline(HtmlDataPanel):
     """The slider over the recorded batches, which shows earlier states of the run."""
 
     part = "timeline"

@@ -14,15 +14,15 @@ from ..rendering.trials import (
 )
 from ..tab.edit_queue import EditQueue
 from ..tab.tab_state import TabState
-from .html_panel import HtmlPanel
+from .html_panel import HtmlDataPanel
 
-__all__ = ["TrialPanel", "edit_refusal_during_trial", "trial_cost_data"]
+__all__ = ["CurrentTrialPanel", "edit_refusal_during_trial", "trial_cost_data"]
 
 UNPLANNED = "The training has not replied yet what the changes do."
 PURPOSE = "Train the edited and the unedited network on the same next batches, and decide then"
 
 
-class TrialPanel(HtmlPanel):
+class CurrentTrialPanel(HtmlDataPanel):
     """The trial of edits that is under way or has failed, as every tab of the run shows it."""
 
     part = "trial"

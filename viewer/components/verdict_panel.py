@@ -13,9 +13,10 @@ from revacnn_lightning.protocol.messages import GradientClipping, LayerInfo, Str
 
 from ..rendering.formatting import format_number
 from ..tab.layer_widths import growth_gains, verdicts_on_narrow_layers, verdicts_on_wide_layers
-from .html_panel import HtmlPanel
+from ..tab.tab_state import TabState
+from .html_panel import HtmlDataPanel
 
-__all__ = ["VerdictPanel"]
+__all__ = ["KnownVerdictsPanel"]
 
 MAX_ROWS = 100  # the page shows a few of them, and the others on demand
 REFRESH_SECONDS = 2.0  # of what follows from prices
@@ -67,10 +68,17 @@ ADVICE: dict[Remedy, str] = {
 }
 
 
-class VerdictPanel(HtmlPanel):
+class KnownVerdictsPanel(HtmlDataPanel):
     """Lists the verdicts that are known."""
 
     part = "verdicts"
+
+    def __init__(self, tab: TabState) -> None:
+        super().__init__(tab)
+        # What the shown rows depend on.
+        self._key: tuple[str, int, str, int, str, GradientClipping | None]
+        self._key = ("", -1, "", -1, "", None)
+        self._due_at = 0.0
 
     def content(self) -> dict[str, Any]:
         state, structure = self.tab.state, self.tab.structure
@@ -111,9 +119,6 @@ class VerdictPanel(HtmlPanel):
                 evidence = f"{verdict.evidence}. {SPARE.format(gain=format_number(float(gain)))}"
                 wide[layer.name] = replace(verdict, evidence=evidence)
         return [*wide.values(), *verdicts_on_narrow_layers(self.tab, structure).values()]
-
-    _key: tuple[str, int, str, int, str, GradientClipping | None] = ("", -1, "", -1, "", None)
-    _due_at = 0.0
 
 
 def _badges(verdicts: Sequence[Verdict], structure: Structure) -> list[dict[str, Any]]:

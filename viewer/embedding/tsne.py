@@ -49,7 +49,7 @@ def tsne(data: Array, seed: int) -> Array:
     return _optimize(data, jitter(principal_components(data), seed), iterations, seed)
 
 
-def tsne_warm_start(data: Array, previous: Array, change: float, seed: int) -> Array:
+def tsne_warm_start(data: Array, previous: Array, data_change: float, seed: int) -> Array:
     """Return the embedding (n, 2) of ``data`` (n, d), started from ``previous`` (n, 2).
 
     The more the data has changed, the more the previous embedding constrains the new one, and
@@ -57,14 +57,14 @@ def tsne_warm_start(data: Array, previous: Array, change: float, seed: int) -> A
     an embedding that starts from the principal components; the more trustworthy one is kept.
 
     Args:
-        change: how far the data have changed since ``previous``.
+        data_change: how far the data have changed since ``previous``.
     """
-    must_restart = change > RESTART_CHANGE
+    must_restart = data_change > RESTART_CHANGE
     if must_restart:
         continued, min_improvement = _optimize(data, previous, ITERATIONS_RESTART, seed), 1.0
     else:
-        continued, min_improvement = _continue(data, previous, change, seed), MIN_IMPROVEMENT
-    if change > (COMPARE_CHANGE_SMALL if len(data) <= SMALL_LAYER else COMPARE_CHANGE):
+        continued, min_improvement = _continue(data, previous, data_change, seed), MIN_IMPROVEMENT
+    if data_change > (COMPARE_CHANGE_SMALL if len(data) <= SMALL_LAYER else COMPARE_CHANGE):
         restarted = _optimize(data, principal_components(data), ITERATIONS_RESTART, seed)
         needed = min_improvement * _trustworthiness(data, continued)
         if _trustworthiness(data, restarted) > needed:
@@ -83,11 +83,11 @@ def _optimize(data: Array, initial: Array, iterations: tuple[int, int], seed: in
     return np.array(embedding.optimize(late, momentum=0.8), np.float64)
 
 
-def _continue(data: Array, last: Array, change: float, seed: int) -> Array:
+def _continue(data: Array, last: Array, data_change: float, seed: int) -> Array:
     """Return the embedding ``previous`` (n, 2) after some more iterations."""
     embedding = _create_embedding(data, last, seed)
-    iterations = min(MAX_ITERATIONS, int(MIN_ITERATIONS + ITERATIONS_PER_CHANGE * change))
-    rate = len(data) * min(1.0, MIN_RATE + RATE_PER_CHANGE * change)
+    iterations = min(MAX_ITERATIONS, int(MIN_ITERATIONS + ITERATIONS_PER_CHANGE * data_change))
+    rate = len(data) * min(1.0, MIN_RATE + RATE_PER_CHANGE * data_change)
     return np.array(embedding.optimize(iterations, learning_rate=rate, momentum=0.8), np.float64)
 
 

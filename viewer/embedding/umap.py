@@ -34,13 +34,13 @@ def umap(data: Array, seed: int) -> Array:
     return _fit(data, initial, seed, n_epochs=EPOCHS)
 
 
-def umap_warm_start(data: Array, previous: Array, change: float, seed: int) -> Array:
+def umap_warm_start(data: Array, previous: Array, data_change: float, seed: int) -> Array:
     """Return the embedding (n, 2) of ``data`` (n, d), started from ``previous`` (n, 2).
 
     Args:
-        change: how far the data have changed since ``previous``.
+        data_change: how far the data have changed since ``previous``.
     """
-    rate = min(MAX_RATE, MIN_RATE + RATE_PER_CHANGE * change)
+    rate = min(MAX_RATE, MIN_RATE + RATE_PER_CHANGE * data_change)
     points = _fit(
         data, scale_to_square(previous), seed, n_epochs=EPOCHS_WARM_START, learning_rate=rate
     )

@@ -18,7 +18,7 @@ from .columns import (
     SLOT_SHARE,
     Column,
     bar_column,
-    common_dot_pitch,
+    common_pitch_of_single_columns,
     dot_column,
     fit_dot_pitch,
 )
@@ -103,7 +103,9 @@ class _Sizes:
         """Return the columns and the box of each unit, centered on x = 0."""
         placed = {i: lane for i, lane in lanes.items() if not isinstance(i, PathLane)}
         single = [i for i in placed if not self.units[i].is_block]
-        largest_pitch = common_dot_pitch([(self.filters[i], placed[i].height) for i in single])
+        largest_pitch = common_pitch_of_single_columns(
+            [(self.filters[i], placed[i].height) for i in single]
+        )
         widest = max((self.filters[i] for i in single), default=1)
         most = max(self.filters, default=1)
         n_folded = sum(len(unit.layers) for unit in self.units if unit.is_block)

@@ -15,7 +15,7 @@ __all__ = [
     "Column",
     "NodeState",
     "bar_column",
-    "common_dot_pitch",
+    "common_pitch_of_single_columns",
     "dot_column",
     "fit_dot_pitch",
 ]
@@ -121,7 +121,7 @@ def fit_dot_pitch(
     return 0.0
 
 
-def common_dot_pitch(counts_and_heights: list[tuple[int, float]]) -> float:
+def common_pitch_of_single_columns(counts_and_heights: list[tuple[int, float]]) -> float:
     """Return the pitch at which all layers that fit a single column of dots are one, px.
 
     Args:

@@ -13,7 +13,7 @@ __all__ = [
     "MIN_PATH_WIDTH",
     "NODE_OVERLAP",
     "PathStarts",
-    "fan_out_paths",
+    "fan_out_path_starts",
     "path_starts_of_column",
 ]
 
@@ -60,7 +60,7 @@ def path_starts_of_column(column: Column, max_paths: int, first_node: int) -> Pa
     return PathStarts(x, column.y[middle], width, first_node + first, first_node + last)
 
 
-def fan_out_paths(starts: PathStarts, reader_column: Column) -> PathStarts:
+def fan_out_path_starts(starts: PathStarts, reader_column: Column) -> PathStarts:
     """Return several paths for each path of a layer with few rows, to spread over the reader."""
     n = len(starts)
     copies = min(FAN, reader_column.rows) // n

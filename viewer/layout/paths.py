@@ -16,7 +16,7 @@ from .path_starts import (
     MIN_PATH_WIDTH,
     NODE_OVERLAP,
     PathStarts,
-    fan_out_paths,
+    fan_out_path_starts,
     path_starts_of_column,
 )
 from .topology import Edge
@@ -119,7 +119,7 @@ class _Router:
         """Add the paths of an edge."""
         starts = self._leave(edge, self._count(edge))
         if not any(self.units[i].is_block for i in edge):
-            starts = fan_out_paths(starts, self.columns[self.units[edge[1]].first])
+            starts = fan_out_path_starts(starts, self.columns[self.units[edge[1]].first])
         x, y = self._arrive(edge, len(starts))
         self._add(edge, starts, x, y)
 

@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator
 from bokeh.models import Column
 
 from ..components import Component
-from ..components.address import PageAddress
+from ..components.address import UrlParametersSender
 from ..components.automatic_panel import AutomaticEditsPanel
-from ..components.change_list import ChangeListPanel, ReplyPanel
+from ..components.change_list import EditsAndAlertsPanel, ReplyPanel
 from ..components.chart import Chart
 from ..components.chart_choices import ChartChoicesPanel
 from ..components.chart_export import ChartCsvExport
 from ..components.class_colors import ColorByClassPanel
 from ..components.class_pane import ClassMatrixPane
 from ..components.controls import ControlsPanel
-from ..components.deferred_charts import DeferredCharts
+from ..components.deferred_charts import OneByOneChartMaker
 from ..components.edit_markers import EditMarkers
 from ..components.filter_inspection import FilterInspectionPane
 from ..components.growth_panel import GrowthGainPanel
 from ..components.header import Header
-from ..components.histograms import HistogramPane
-from ..components.hovered_filter import HoveredFilterTooltip
+from ..components.histograms import HistogramsOverTimePane
+from ..components.hovered_filter import HoveredFilterStatistics
 from ..components.input_output_view import InputOutputView
 from ..components.layer_chart import LayerChart
 from ..components.layer_panel import LayerPanel
@@ -36,34 +36,34 @@ from ..components.price_panel import ColorByPricePanel
 from ..components.rank_panel import RankStatisticsPanel
 from ..components.selection_panel import SelectionPanel
 from ..components.staging_bar import StagingBar
-from ..components.statistics_pane import StatisticsPane
+from ..components.statistics_pane import SelectionChartsPane
 from ..components.time_chart import TimeChart
 from ..components.timeline import Timeline
-from ..components.trial_panel import TrialPanel
-from ..components.verdict_panel import VerdictPanel
+from ..components.trial_panel import CurrentTrialPanel
+from ..components.verdict_panel import KnownVerdictsPanel
 from ..rendering.frame_codec import PagePartContent
 from .tab_state import TabState
 
 __all__ = ["PageComponents"]
 
 HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
-    PageAddress,
+    UrlParametersSender,
     Header,
     ControlsPanel,
     SelectionPanel,
     LayerPanel,
-    HoveredFilterTooltip,
+    HoveredFilterStatistics,
     StagingBar,
-    TrialPanel,
+    CurrentTrialPanel,
     ReplyPanel,
-    ChangeListPanel,
+    EditsAndAlertsPanel,
     Timeline,
     ColorByPricePanel,
     ColorByClassPanel,
     AutomaticEditsPanel,
     GrowthGainPanel,
     RankStatisticsPanel,
-    VerdictPanel,
+    KnownVerdictsPanel,
 )
 
 
@@ -92,11 +92,11 @@ class PageComponents:
             InputImage(tab),
             *make_embedding_views(tab),
             FilterInspectionPane(tab),
-            HistogramPane(tab),
+            HistogramsOverTimePane(tab),
             ClassMatrixPane(tab),
             LayerTable(tab),
         ]
-        self.footer = DeferredCharts(
+        self.footer = OneByOneChartMaker(
             {
                 "loss": lambda: MetricChart(tab, markers.source),
                 "learning_rate": lambda: LearningRateChart(tab, markers.source),
@@ -104,7 +104,7 @@ class PageComponents:
                 "layers_1": lambda: LayerChart(tab, markers.source, 1),
             }
         )
-        self.statistics = StatisticsPane(tab, markers.source)
+        self.statistics = SelectionChartsPane(tab, markers.source)
         self.panels += [
             ChartChoicesPanel(tab, self._charts),
             ChartCsvExport(tab, self._time_charts),

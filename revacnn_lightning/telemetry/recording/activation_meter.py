@@ -18,7 +18,7 @@ from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.sampling_schedule import CLASSES, TOP_IMAGES
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
-from revacnn_lightning.telemetry.unit_layers import require_maps, to_maps
+from revacnn_lightning.telemetry.unit_layers import to_maps, to_maps_or_raise
 
 __all__ = ["ActivationMeter"]
 
@@ -138,7 +138,7 @@ class ActivationMeter:
         def on_gradient(gradient: Tensor) -> None:
             self._batch.prepare_sums(layer)
             start = self._stopwatch.now()
-            maps = require_maps(layer.conv, gradient.detach())
+            maps = to_maps_or_raise(layer.conv, gradient.detach())
             sums.add_gradient(maps, magnitude, per_image)
             self._stopwatch.add("map gradients", start)
 
@@ -161,7 +161,7 @@ class ActivationMeter:
             if maps._version != version:
                 sums.is_overwritten = True
                 return
-            gradients = require_maps(layer.conv, gradient.detach())
+            gradients = to_maps_or_raise(layer.conv, gradient.detach())
             sums.image_products.append(sum_products_per_image(maps, gradients))
             self._stopwatch.add("map gradients", start)
 

@@ -38,7 +38,7 @@ from revacnn_lightning.telemetry.recording.slot_reductions import (
     is_overhead_bound,
 )
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.unit_layers import is_map_shape, require_maps
+from revacnn_lightning.telemetry.unit_layers import is_bchw_output, to_maps_or_raise
 
 __all__ = [
     "MapReducer",
@@ -92,8 +92,8 @@ class MapReducer:
         self.sums = layer.map_sums
         assert self.sums.output_shape is not None
         self.shape, self.output_shape = self.sums.shape, self.sums.output_shape
-        is_map = is_map_shape(layer.conv, self.output_shape)
-        self.to_maps = None if is_map else functools.partial(require_maps, layer.conv)
+        is_map = is_bchw_output(layer.conv, self.output_shape)
+        self.to_maps = None if is_map else functools.partial(to_maps_or_raise, layer.conv)
         self.counts_positive = "firing" in sampled
         self.is_never_negative = "activation" in sampled and is_never_negative(layer.source)
         slots = self.sums.slots

@@ -8,7 +8,7 @@ from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.alerts import Alert
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
-from viewer.components.change_list import ChangeListPanel
+from viewer.components.change_list import EditsAndAlertsPanel
 from viewer.runs.change_order import EditMark, RequestRecord, newest_first
 from viewer.tab.tab_state import TabState
 
@@ -23,7 +23,7 @@ def receive(follower: InProcessFollower, *alerts: Alert) -> None:
 
 
 def test_alerts_were_missing_among_the_changes(tab: TabState, follower: InProcessFollower) -> None:
-    panel = ChangeListPanel(tab)
+    panel = EditsAndAlertsPanel(tab)
     panel.update()
     receive(follower, alert(7))
     assert panel.update() is True
@@ -39,7 +39,7 @@ def test_alerts_that_the_status_no_longer_holds_stay_in_the_list(
 ) -> None:
     receive(follower, alert(7), alert(9))
     receive(follower, alert(9), alert(11))
-    texts = [record["text"] for record in ChangeListPanel(tab).content()["records"]]
+    texts = [record["text"] for record in EditsAndAlertsPanel(tab).content()["records"]]
     assert texts == [f"The loss is nan at batch {step}." for step in (11, 9, 7)]
 
 
@@ -51,7 +51,7 @@ def test_an_alert_after_an_edit_comes_before_it(tab: TabState, follower: InProce
     assert follower.state is not None
     [edit] = follower.state.requests.records.values()
     receive(follower, alert(edit.step - 1), alert(edit.step))
-    records = ChangeListPanel(tab).content()["records"]
+    records = EditsAndAlertsPanel(tab).content()["records"]
     assert [record["state"] for record in records] == ["alert", "applied", "alert"]
 
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.hovered_filter import HoveredFilterTooltip
+from viewer.components.hovered_filter import HoveredFilterStatistics
 from viewer.tab.tab_state import TabState
 
 
 def test_the_numbers_under_the_pointer_stayed_those_of_the_first_batch(
     tab: TabState, follower: InProcessFollower
 ) -> None:
-    part = HoveredFilterTooltip(tab)
+    part = HoveredFilterStatistics(tab)
     part.update()
     assert part.source.data == {}
     send_command(tab, "hover_filter", layer=1, first=3)
@@ -28,7 +28,7 @@ def test_a_past_batch_has_the_numbers_of_that_batch(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     follower.train(10)
-    part = HoveredFilterTooltip(tab)
+    part = HoveredFilterStatistics(tab)
     send_command(tab, "hover_filter", layer=1, first=3)
     send_command(tab, "show_moment", row=2)
     part.update()

@@ -21,7 +21,7 @@ from viewer.components.input_output_data import (
     class_name_width,
     paintable_tile_grid,
     relative_channel_magnitudes,
-    scaled_picture_side,
+    uploaded_picture_side,
 )
 from viewer.components.input_output_view import InputOutputView
 from viewer.components.module_marks import ModuleMarks
@@ -309,8 +309,8 @@ def test_a_picture_of_another_size_than_it_says_is_ignored(
 def test_large_images_are_painted_in_tiles_and_small_ones_in_pixels() -> None:
     assert paintable_tile_grid([3, 224, 8]) == [16, 8]
     assert paintable_tile_grid([10]) == [0, 0]
-    assert scaled_picture_side([3, 32, 20]) == 48
-    assert scaled_picture_side([3, 512, 512]) == 320
+    assert uploaded_picture_side([3, 32, 20]) == 48
+    assert uploaded_picture_side([3, 512, 512]) == 320
 
 
 def test_an_input_that_no_first_layer_reads_stands_before_its_readers(shown: Shown) -> None:

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.messages import ParameterGroup, Planned, PlanSum
 from revacnn_lightning.protocol.requests import SetGradientClipping
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import deliver_replies, send_command
-from viewer.components.change_list import ChangeListPanel, ReplyPanel
+from viewer.components.change_list import EditsAndAlertsPanel, ReplyPanel
 from viewer.components.controls import ControlsPanel
 from viewer.components.header import Header
 from viewer.components.layer_panel import LayerPanel
@@ -28,7 +28,7 @@ from viewer.runs.run_follower import RunFollower
 from viewer.tab.page_link import PageLink
 from viewer.tab.tab_state import TabState
 
-PANELS = [Header, SelectionPanel, StagingBar, ReplyPanel, ChangeListPanel]
+PANELS = [Header, SelectionPanel, StagingBar, ReplyPanel, EditsAndAlertsPanel]
 
 
 @pytest.mark.parametrize("component", [NetworkView, *PANELS])
@@ -217,7 +217,7 @@ def test_controls_looked_as_if_a_training_received_them_that_does_not(
     deliver_replies(tab, follower)
     send_command(tab, "apply_staged")
     deliver_replies(tab, follower)
-    changes = ChangeListPanel(tab)
+    changes = EditsAndAlertsPanel(tab)
     changes.update()
     assert changes.source.data["undo_disabled"] == ""
     follower.kind = kind
@@ -256,7 +256,7 @@ def test_a_page_whose_key_is_refused_says_so_and_offers_nothing(
 
 
 def test_reply_is_shown_and_recorded(tab: TabState, follower: InProcessFollower) -> None:
-    reply, changes = ReplyPanel(tab), ChangeListPanel(tab)
+    reply, changes = ReplyPanel(tab), EditsAndAlertsPanel(tab)
     send_command(tab, "stage_add")
     follower.deliver()
     tab.update()
@@ -362,7 +362,7 @@ def test_gradient_clipping_is_shown_and_set(tab: TabState, follower: InProcessFo
     assert follower.requests[-1].body == SetGradientClipping(0.5, "value")
     deliver_replies(tab, follower)
     assert shown() == ("value 0.5", "")
-    (record, *_) = ChangeListPanel(tab).content()["records"]
+    (record, *_) = EditsAndAlertsPanel(tab).content()["records"]
     assert record["title"] == "Set the gradient clipping to value 0.5"
     send_command(tab, "set_gradient_clipping", value=0, option="norm")
     deliver_replies(tab, follower)
@@ -428,7 +428,7 @@ def test_undo_and_redo_say_why_they_are_disabled(
     tab: TabState, follower: InProcessFollower
 ) -> None:
     def disabled() -> tuple[str, str]:
-        content = ChangeListPanel(tab).content()
+        content = EditsAndAlertsPanel(tab).content()
         return content["undo_disabled"], content["redo_disabled"]
 
     assert disabled() == ("There is no edit to undo.", "No edit was undone since the last one.")
@@ -464,7 +464,7 @@ def test_an_observer_reads_why_buttons_are_disabled(
 ) -> None:
     assert ControlsPanel(tab).content()["refusal"] == ""
     follower.access = Access("ann", "observer")
-    controls, changes = ControlsPanel(tab).content(), ChangeListPanel(tab).content()
+    controls, changes = ControlsPanel(tab).content(), EditsAndAlertsPanel(tab).content()
     assert controls["available"]
     reason = "This page only observes the run: its key 'ann' is an observer's."
     assert controls["refusal"] == changes["undo_disabled"] == changes["redo_disabled"] == reason
@@ -479,7 +479,7 @@ def test_the_rows_of_changes_had_no_visible_time(
     for name, (moment, step) in moments.items():
         outcome = RequestOutcome("run", name, name, "done", moment, step=step, key="ann")
         follower.state.receive(outcome)
-    new, old, unknown = ChangeListPanel(tab).content()["records"]
+    new, old, unknown = EditsAndAlertsPanel(tab).content()["records"]
     assert new["time"] == time.strftime("%H:%M:%S", time.localtime(now))
     assert new["moment"].endswith(new["time"])
     then = time.localtime(now - 40 * 86_400)
@@ -497,7 +497,7 @@ def test_the_list_of_changes_says_who_made_those_of_others(
     )  # fmt: skip
     assert follower.state is not None
     follower.state.receive(outcome)
-    [record] = ChangeListPanel(tab).content()["records"]
+    [record] = EditsAndAlertsPanel(tab).content()["records"]
     assert (record["title"], record["state"]) == ("Stop the training", "refused")
     assert record["text"] == "refused · the key only observes"
     assert record["who"] == "by ann on gpu01"

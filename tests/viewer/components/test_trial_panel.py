@@ -11,9 +11,9 @@ from revacnn_lightning.protocol.requests import DiscardTrial, KeepTrial, RemoveF
 from revacnn_lightning.protocol.trial_state import TrialState
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
-from viewer.components.change_list import ChangeListPanel, ReplyPanel
+from viewer.components.change_list import EditsAndAlertsPanel, ReplyPanel
 from viewer.components.staging_bar import StagingBar
-from viewer.components.trial_panel import TrialPanel
+from viewer.components.trial_panel import CurrentTrialPanel
 from viewer.tab.tab_state import TabState
 
 RECORDING = TrialState("recording", "r", ["Remove conv2 · filter 3"], 7, 20, done=4)
@@ -31,7 +31,7 @@ def show(tab: TabState, trial: TrialState) -> dict[str, Any]:
     assert tab.state is not None
     assert tab.state.status is not None
     tab.state.status = replace(tab.state.status, trial=trial)
-    return TrialPanel(tab).content()
+    return CurrentTrialPanel(tab).content()
 
 
 def test_the_cost_is_said_before(tab: TabState, follower: InProcessFollower) -> None:
@@ -64,7 +64,7 @@ def test_all_staged_changes_are_tried_together(tab: TabState, follower: InProces
     assert (len(body.edits), body.batches, follower.requests[-1].dry_run) == (2, 20, False)
     assert not StagingBar(tab).content()["rows"]
     deliver(tab, follower)
-    shown = TrialPanel(tab).content()
+    shown = CurrentTrialPanel(tab).content()
     assert shown["stage"] == "undecided"
     assert shown["text"].startswith("Loss −0.0120 (95 % interval −0.0201 to −0.00390)")
     assert len(shown["losses"]) == len(shown["edited_losses"]) == 20
@@ -76,7 +76,7 @@ def test_a_trial_that_had_begun_was_called_done(tab: TabState, follower: InProce
     send_command(tab, "try_staged")
     deliver(tab, follower)
     assert ReplyPanel(tab).content() == {}  # the trial has a bar of its own
-    [record] = ChangeListPanel(tab).content()["records"]
+    [record] = EditsAndAlertsPanel(tab).content()["records"]
     assert record["title"].startswith("Trial on 20 batches: Remove ")
     assert record["state"] == "done"
     assert record["text"] == "started on the next 20 batches"
