@@ -57,7 +57,7 @@ TELEMETRY = (
     class_lens.ClassAnswers,
     class_lens.Confusion,
     access_messages.RequestOutcome,
-    rank_messages.RankStates,
+    rank_messages.TroubledRanks,
     rank_messages.RankValues,
 )
 LIMITS = (
@@ -74,8 +74,14 @@ LIMITS = (
         forwarder_main.MAX_CONNECTIONS,
         "connections to each TCP port, and for local requests",
     ),
-    (forwarder.TCP.limits[1][0], "bytes of requests per second of a client by TCP; others wait"),
-    (forwarder.LOCAL.limits[0][0], "bytes of requests per second of a local client; others wait"),
+    (
+        forwarder.TCP.rates_and_bursts[1][0],
+        "bytes of requests per second of a client by TCP; others wait",
+    ),
+    (
+        forwarder.LOCAL.rates_and_bursts[0][0],
+        "bytes of requests per second of a local client; others wait",
+    ),
     (run_sockets.STATE_COST, "requests that `send_state` counts as"),
     (run_sockets.REPLY_QUEUE, "replies that wait for a client; more are dropped"),
     (run_sockets.SEND_QUEUE, "telemetry messages that wait for a client; more are dropped"),

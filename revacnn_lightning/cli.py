@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed at the exit
         return 1
     except RevacnnError as error:
-        from revacnn_lightning.protocol.plain_text import to_plain_text
+        from revacnn_lightning.protocol.plain_text import escape_control_characters
 
         # An error may contain what a connection file says.
-        lines = "\n".join(map(to_plain_text, str(error).split("\n")))
+        lines = "\n".join(map(escape_control_characters, str(error).split("\n")))
         print(f"revacnn: {lines}", file=sys.stderr)
         return 1
 
@@ -221,11 +221,11 @@ def _run_in_foreground(command: list[str]) -> tuple[int, bool]:
 def _runs(options: argparse.Namespace) -> int:
     from revacnn_lightning.protocol import run_discovery
     from revacnn_lightning.protocol.connection_file import runtime_dir
-    from revacnn_lightning.protocol.plain_text import to_plain_text
+    from revacnn_lightning.protocol.plain_text import escape_control_characters
 
     runs, unusable = run_discovery.list_runs(), run_discovery.find_unusable_connection_files()
     for reason in unusable.values():
-        print(to_plain_text(f"Not usable: {reason}"))
+        print(escape_control_characters(f"Not usable: {reason}"))
     if not runs and not unusable:
         print(f"No training is running (no live connection file in {runtime_dir()}).")
     for run in runs:
@@ -234,7 +234,7 @@ def _runs(options: argparse.Namespace) -> int:
         line = f"{run.run}  {names}  since {started}  pid {run.pid} on {run.hostname}"
         if not run_discovery.is_reachable(run):
             line += "  (nobody listens at its sockets)"
-        print(to_plain_text(line))
+        print(escape_control_characters(line))
     return 0
 
 

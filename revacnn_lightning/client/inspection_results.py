@@ -11,8 +11,8 @@ from revacnn_lightning.client.tool_results import round_array_for_json, round_fo
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.inspections import (
     ClassScore,
+    FilterFeaturesAndImages,
     FilterInspection,
-    FilterView,
     Histogram,
     ImagePass,
     ImagePrediction,
@@ -65,7 +65,7 @@ def _most_active(maps: np.ndarray, width: int) -> list[int]:
     return order
 
 
-def _views(found: LayerDetail) -> dict[str, FilterView]:
+def _views(found: LayerDetail) -> dict[str, FilterFeaturesAndImages]:
     """Return the views of the filters that were sent."""
     views = {
         "coefficients": found.coefficients,

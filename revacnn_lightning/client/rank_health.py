@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from revacnn_lightning.protocol.rank_messages import RankState, RankStates
+from revacnn_lightning.protocol.rank_messages import TroubledRank, TroubledRanks
 
 __all__ = ["RankHealth"]
 
@@ -22,7 +22,7 @@ class RankHealth:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._states: RankStates | None = None
+        self._states: TroubledRanks | None = None
         self._received = 0.0
 
     @property
@@ -36,7 +36,7 @@ class RankHealth:
         states = [] if self._states is None else self._states.ranks
         return any(state.problem in ("failed", "ended") for state in states)
 
-    def receive(self, states: RankStates) -> None:
+    def receive(self, states: TroubledRanks) -> None:
         """Replace the known states by newly published ones."""
         self._states, self._received = states, self._clock()
 
@@ -51,7 +51,7 @@ class RankHealth:
         return "; ".join(_describe(state, states.size) for state in states.ranks)
 
 
-def _describe(state: RankState, size: int) -> str:
+def _describe(state: TroubledRank, size: int) -> str:
     name = f"rank {state.rank} of {size}"
     if state.problem == "silent":
         return f"{name} has sent nothing for {state.seconds:.0f} s"

@@ -25,7 +25,7 @@ from revacnn_lightning.protocol.messages import (
     Status,
     Structure,
 )
-from revacnn_lightning.protocol.rank_messages import RankStates
+from revacnn_lightning.protocol.rank_messages import TroubledRanks
 from revacnn_lightning.protocol.requests import ControlRun, RequestBody
 from revacnn_lightning.protocol.sockets import Requester, Subscriber
 from revacnn_lightning.protocol.validation import validate_request
@@ -232,7 +232,7 @@ class NonblockingRunClient:
         elif isinstance(message, Snapshot):
             self.snapshot = message
             self._request_missing_structure(message.version)
-        elif isinstance(message, RankStates):
+        elif isinstance(message, TroubledRanks):
             self.ranks.receive(message)
 
     def _update_structure(self, structure: Structure) -> None:

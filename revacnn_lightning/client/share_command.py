@@ -71,7 +71,7 @@ def _execute(options: argparse.Namespace) -> int:
 
 def _share(run: Run, options: argparse.Namespace) -> None:
     from revacnn_lightning.client import key_files
-    from revacnn_lightning.protocol.plain_text import to_plain_text
+    from revacnn_lightning.protocol.plain_text import escape_control_characters
 
     role: Literal["operator", "observer"] = "operator" if options.operator else "observer"
     connection = run.share(role, name=options.name, seconds=options.expires)
@@ -84,7 +84,7 @@ def _share(run: Run, options: argparse.Namespace) -> None:
         raise
     may = "edit and control" if role == "operator" else "observe, not change,"
     until = _until(connection.key_expires)
-    title = to_plain_text(connection.title)
+    title = escape_control_characters(connection.title)
     print(f"{path}: the key {name!r} may {may} {title} {until}.")
     print("Hand it over in private: whoever has the file has the key.")
     print(f"Use it:       revacnn view --connect {path}")
@@ -98,10 +98,10 @@ def _share(run: Run, options: argparse.Namespace) -> None:
 
 
 def _line(key: KeyInfo) -> str:
-    from revacnn_lightning.protocol.plain_text import to_plain_text
+    from revacnn_lightning.protocol.plain_text import escape_control_characters
 
     state = _until(key.expires) if key.state == "valid" else key.state
-    return to_plain_text(f"{key.role:8}  {key.name}  {state}")
+    return escape_control_characters(f"{key.role:8}  {key.name}  {state}")
 
 
 def _until(expires: float | None) -> str:

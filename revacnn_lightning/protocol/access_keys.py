@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.plain_text import to_plain_text
+from revacnn_lightning.protocol.plain_text import escape_control_characters
 
 __all__ = ["AUTOMATIC", "OWNER", "SCRIPT", "AccessKey", "KeyRing", "Role", "check_key_name"]
 
@@ -135,7 +135,8 @@ def check_key_name(name: str) -> None:
         EditRefusedError: the name is too long, has other characters, or belongs to the training.
     """
     if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name) or name == SCRIPT.name:
+        shown = escape_control_characters(name[:MAX_NAME_LENGTH])
         raise EditRefusedError(
-            f"{to_plain_text(name[:MAX_NAME_LENGTH])!r} is not a name of a key: use up to "
+            f"{shown!r} is not a name of a key: use up to "
             f"{MAX_NAME_LENGTH} letters, digits, spaces and . _ @ -"
         )

@@ -27,7 +27,7 @@ from revacnn_lightning.protocol.messages import PROTOCOL_VERSION
 from revacnn_lightning.protocol.processes import (
     boot_id_of,
     has_process_exited,
-    is_process_stopped,
+    is_process_suspended,
     machine_id,
     process_start,
 )
@@ -114,7 +114,9 @@ class Connection(Struct, frozen=True):
 
     def is_suspended(self) -> bool:
         """Return True if the process of the run is on this machine and is stopped, as by Ctrl-Z."""
-        return self.is_local() and self.pid > 0 and is_process_stopped(self.pid, self.process_start)
+        return (
+            self.is_local() and self.pid > 0 and is_process_suspended(self.pid, self.process_start)
+        )
 
     def _precedes_boot(self) -> bool:
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0

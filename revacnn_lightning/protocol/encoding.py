@@ -36,7 +36,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
 )
 from revacnn_lightning.protocol.prices import FilterPrices
-from revacnn_lightning.protocol.rank_messages import RankStates, RankValues
+from revacnn_lightning.protocol.rank_messages import RankValues, TroubledRanks
 
 __all__ = [
     "DECODING_ERRORS",
@@ -87,7 +87,7 @@ _TYPES: dict[bytes, Any] = {
     b"access": Access,
     b"key_list": KeyList,
     b"request_outcome": RequestOutcome,
-    b"rank_states": RankStates,
+    b"rank_states": TroubledRanks,
     b"rank_values": RankValues,
 }
 _TOPIC_OF = {cls: topic for topic, cls in _TYPES.items()}

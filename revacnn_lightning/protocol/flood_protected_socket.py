@@ -19,14 +19,14 @@ from revacnn_lightning.protocol.senders import (
     describe_address,
 )
 
-__all__ = ["FloodProtectedSocket"]
+__all__ = ["FloodDisconnectingSocket"]
 
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0
 
 
-class FloodProtectedSocket(BaseSocket):
+class FloodDisconnectingSocket(BaseSocket):
     """A socket that disconnects its clients after a flood, and keeps away the key that flooded it.
 
     Closing also frees what libzmq keeps of their messages. All clients connect again by themselves,

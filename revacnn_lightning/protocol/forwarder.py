@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from revacnn_lightning.protocol import forked_sockets, forwarder_main
 
-__all__ = ["LOCAL", "TCP", "RateLimitingForwarder", "Route"]
+__all__ = ["LOCAL", "TCP", "RateLimitingForwarder", "TransportLimits"]
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +37,22 @@ CLOSE_SECONDS = 3.0
 RESTART_SECONDS = 1.0
 
 
-class Route(NamedTuple):
-    """How clients reach a run: what to call it, and what one of them may send to each socket.
+class TransportLimits(NamedTuple):
+    """How much a client may send over TCP, or over Unix sockets, to each socket of a run.
 
-    ``limits`` are bytes per second, and bytes at a time. libzmq keeps a message of any number of
+    ``title`` is what to call this way to the run. ``rates_and_bursts`` are the bytes per second and
+    the bytes at a time, for one socket after the other. libzmq keeps a message of any number of
     frames until it is complete; this limits how fast it may grow.
     """
 
     title: str
-    limits: tuple[tuple[int, int], ...]
+    rates_and_bursts: tuple[tuple[int, int], ...]
 
 
-TCP = Route("its TCP port", ((1_024, 16_384), (16_384, 131_072)))  # telemetry, requests
+TCP = TransportLimits("its TCP port", ((1_024, 16_384), (16_384, 131_072)))  # telemetry, requests
 # Requests only: telemetry is direct, because a busy machine would delay one process more, and drop
 # messages. A picture of 320×320 takes 0.3 MB.
-LOCAL = Route("its Unix socket", ((32_768, 524_288),))
+LOCAL = TransportLimits("its Unix socket", ((32_768, 524_288),))
 
 
 class RateLimitingForwarder:
@@ -65,8 +66,8 @@ class RateLimitingForwarder:
         addresses: the addresses to listen on, ``ipc://path`` or ``tcp://host:port``. Port 0 picks a
             free port.
         targets: the endpoints of the Unix sockets of the training behind them.
-        route: what a client may send.
-        titles: receives the title of the route, by the pid of each process that is started.
+        limits: what a client may send.
+        titles: receives the title of the limits, by the pid of each process that is started.
 
     Attributes:
         endpoints: the endpoints of the addresses, for clients.
@@ -79,7 +80,7 @@ class RateLimitingForwarder:
         self,
         addresses: Sequence[str],
         targets: Sequence[str],
-        route: Route,
+        limits: TransportLimits,
         titles: dict[int, str],
     ) -> None:
         with contextlib.ExitStack() as stack:
@@ -90,7 +91,7 @@ class RateLimitingForwarder:
                 stack.callback(forked_sockets.unregister_endpoint, endpoint)
             self._woken, self._waker = map(stack.enter_context, socket.socketpair())
             self._sockets = stack.pop_all()
-        self._targets, self._route, self._titles = targets, route, titles
+        self._targets, self._limits, self._titles = targets, limits, titles
         self._owner = os.getpid()
         self._lock = threading.Lock()  # of the two below
         self._is_closed = False
@@ -152,7 +153,7 @@ class RateLimitingForwarder:
             except OSError as error:
                 log.warning("No viewer can attach: cannot start %s: %s", sys.executable, error)
                 return None
-            self._titles[self._process.pid] = self._route.title
+            self._titles[self._process.pid] = self._limits.title
             return self._process
 
     def _settings(self) -> list[dict[str, object]]:
@@ -160,11 +161,11 @@ class RateLimitingForwarder:
             {
                 "descriptor": listener.fileno(),
                 "path": target.removeprefix("ipc://"),
-                "rate": rate,
-                "burst": burst,
+                "bytes_per_second": rate,
+                "burst_bytes": burst,
             }
             for listener, target, (rate, burst) in zip(
-                self._listeners, self._targets, self._route.limits, strict=True
+                self._listeners, self._targets, self._limits.rates_and_bursts, strict=True
             )
         ]
 

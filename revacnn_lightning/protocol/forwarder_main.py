@@ -47,34 +47,35 @@ class HostileClientError(Exception):
 
 
 class Throttle:
-    """Delays what exceeds ``rate`` bytes per second on average, and ``burst`` bytes at a time."""
+    """Delays what exceeds a number of bytes per second on average, and of bytes at a time."""
 
-    def __init__(self, rate: float, burst: float) -> None:
-        self.rate, self.burst = rate, burst
-        self._bytes, self._time = burst, time.monotonic()
+    def __init__(self, bytes_per_second: float, burst_bytes: float) -> None:
+        self.bytes_per_second, self.burst_bytes = bytes_per_second, burst_bytes
+        self._bytes, self._time = burst_bytes, time.monotonic()
 
     async def wait(self, byte_count: int) -> None:
         """Wait until so many more bytes are allowed."""
         now = time.monotonic()
-        self._bytes = min(self.burst, self._bytes + (now - self._time) * self.rate)
+        refilled = self._bytes + (now - self._time) * self.bytes_per_second
+        self._bytes = min(self.burst_bytes, refilled)
         self._bytes -= byte_count
         self._time = now
         if self._bytes < 0:
-            await asyncio.sleep(-self._bytes / self.rate)
+            await asyncio.sleep(-self._bytes / self.bytes_per_second)
 
 
-class ForwardedSocket:
-    """One socket that viewers connect to, and its connections, which are forwarded to the run.
+class ConnectionForwarder:
+    """Forwards the connections of viewers to one socket of the run, and limits what they send.
 
     Args:
-        path: the path of the Unix socket of the training.
-        rate: how many bytes per second a client may send.
-        burst: how many bytes a client may send at a time.
+        run_socket_path: the path of the Unix socket of the training.
+        bytes_per_second: how many bytes per second a client may send.
+        burst_bytes: how many bytes a client may send at a time.
     """
 
-    def __init__(self, path: str, rate: float, burst: float) -> None:
-        self.path = path
-        self.rate, self.burst = rate, burst
+    def __init__(self, run_socket_path: str, bytes_per_second: float, burst_bytes: float) -> None:
+        self.run_socket_path = run_socket_path
+        self.bytes_per_second, self.burst_bytes = bytes_per_second, burst_bytes
         self._greeting = b""
         self._greeting_lock = asyncio.Lock()
         # Connections by what they have shown so far, oldest first.
@@ -89,7 +90,7 @@ class ForwardedSocket:
         """Return the greeting that begins each connection of the run, to send it in its place."""
         async with self._greeting_lock:
             if not self._greeting:
-                reader, writer = await asyncio.open_unix_connection(self.path)
+                reader, writer = await asyncio.open_unix_connection(self.run_socket_path)
                 try:
                     writer.write(b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + MECHANISM + bytes(32))
                     self._greeting = await reader.readexactly(GREETING_BYTES)
@@ -143,7 +144,7 @@ class ForwardedSocket:
     async def _connect_to_run(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         await asyncio.wait_for(self._places.acquire(), HANDSHAKE_SECONDS)
         try:
-            return await asyncio.open_unix_connection(self.path, limit=CHUNK_BYTES)
+            return await asyncio.open_unix_connection(self.run_socket_path, limit=CHUNK_BYTES)
         except BaseException:  # also if this task is cancelled
             self._places.release()
             raise
@@ -187,7 +188,7 @@ class ForwardedSocket:
     async def _copy_to_run(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        throttle = Throttle(self.rate, self.burst)
+        throttle = Throttle(self.bytes_per_second, self.burst_bytes)
         while data := await reader.read(CHUNK_BYTES):
             await throttle.wait(len(data))
             writer.write(data)
@@ -225,13 +226,13 @@ async def run_forwarder(parent_pid: int, port_settings: list[dict[str, Any]]) ->
     Args:
         parent_pid: the process of the training.
         port_settings: one dictionary per port: its listening ``descriptor``, the ``path`` of the
-            Unix socket behind it, and the ``rate`` and ``burst`` of each client.
+            Unix socket behind it, and the ``bytes_per_second`` and ``burst_bytes`` of each client.
     """
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     ports, servers = [], []
     for one in port_settings:
-        port = ForwardedSocket(one["path"], one["rate"], one["burst"])
+        port = ConnectionForwarder(one["path"], one["bytes_per_second"], one["burst_bytes"])
         listener = socket.socket(fileno=one["descriptor"])
         servers.append(await asyncio.start_server(port.serve, sock=listener, limit=CHUNK_BYTES))
         ports.append(port)

@@ -14,14 +14,14 @@ from revacnn_lightning.protocol.requests import KernelSlice
 
 __all__ = [
     "ClassScore",
+    "FilterFeaturesAndImages",
     "FilterInspection",
-    "FilterView",
+    "FilterlessModule",
     "Histogram",
     "ImagePass",
     "ImagePrediction",
     "Inspected",
     "LayerDetail",
-    "PassedModule",
     "PreferredImage",
     "TopImage",
     "VolumeSlice",
@@ -65,8 +65,8 @@ class ImagePrediction(Struct, frozen=True):
     note: str = ""
 
 
-class FilterView(Struct, frozen=True):
-    """One view of the C filters of a layer.
+class FilterFeaturesAndImages(Struct, frozen=True):
+    """Feature vectors and thumbnails of all C filters of a layer, for one view of it.
 
     ``features`` (C, d), d <= 64, is a fixed random projection, used for embeddings. ``images``
     (C, h, w), or (C, h, w, 3) for three input channels, is used for thumbnails and is not
@@ -85,10 +85,10 @@ class LayerDetail(Struct, frozen=True, tag="layer_detail"):
     version: int
     step: int
     layer: str
-    coefficients: FilterView
-    gradients: FilterView
-    activations: FilterView
-    activation_gradients: FilterView
+    coefficients: FilterFeaturesAndImages
+    gradients: FilterFeaturesAndImages
+    activations: FilterFeaturesAndImages
+    activation_gradients: FilterFeaturesAndImages
     image: np.ndarray  # the input image, (channels, H, W)
     image_index: int | None = None  # as requested; None: first image of the batch
     # What the images of the coefficients and of the gradients show.
@@ -201,7 +201,7 @@ class FilterInspection(Struct, frozen=True, tag="filter_inspection"):
     depth: float = 0.5  # as requested
 
 
-class PassedModule(Struct, frozen=True):
+class FilterlessModule(Struct, frozen=True):
     """A module without filters that an input passes: pooling, normalization, attention, linear.
 
     ``after`` is the layer whose output it receives; of several, the last one; "" is the input.
@@ -254,7 +254,7 @@ class ImagePass(Struct, frozen=True, tag="image_pass"):
     output_shapes: list[list[int]] = field(default_factory=list)
     readers: list[str] = field(default_factory=list)
     output_layers: list[str] = field(default_factory=list)
-    modules: list[PassedModule] | None = None
+    modules: list[FilterlessModule] | None = None
     generated: np.ndarray | None = None
     class_map_shape: list[int] = field(default_factory=list)
 

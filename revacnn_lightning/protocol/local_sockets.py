@@ -17,7 +17,7 @@ __all__ = [
     "SocketDirectory",
     "do_sockets_exist",
     "has_listener",
-    "remove_leftovers",
+    "remove_socket_directory",
 ]
 
 HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX") and os.name == "posix"
@@ -78,7 +78,7 @@ def has_listener(endpoint: str) -> bool:
     return True
 
 
-def remove_leftovers(endpoint: str) -> None:
+def remove_socket_directory(endpoint: str) -> None:
     """Remove the socket directory of a run that was killed, given one of its endpoints."""
     directory = Path(endpoint.removeprefix("ipc://")).parent
     if endpoint.startswith("ipc://") and directory.name.startswith(PREFIX):

@@ -17,7 +17,7 @@ from revacnn_lightning.protocol.gradient_clipping import GradientClipping
 from revacnn_lightning.protocol.inspections import Inspected
 from revacnn_lightning.protocol.message_html import applied_edit_html
 from revacnn_lightning.protocol.plans import FilterChange, PlanSummary
-from revacnn_lightning.protocol.rank_messages import RankStates
+from revacnn_lightning.protocol.rank_messages import TroubledRanks
 from revacnn_lightning.protocol.requests import RequestBody
 from revacnn_lightning.protocol.snapshot import Snapshot
 from revacnn_lightning.protocol.trial_state import TrialState
@@ -257,5 +257,5 @@ class History(Struct, frozen=True, tag="history"):
 
 
 Reply = Planned | Applied | Done | Refused | History | KeyList
-Telemetry = Structure | Snapshot | Inspected | Status | RequestOutcome | RankStates
+Telemetry = Structure | Snapshot | Inspected | Status | RequestOutcome | TroubledRanks
 Message = Telemetry | Access | Request | Reply

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["to_plain_text"]
+__all__ = ["escape_control_characters"]
 
 
-def to_plain_text(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     r"""Return text on one line, with control characters shown as escapes such as ``\n``.
 
     A terminal executes escape sequences, a line break ends a comment in a script, and characters

@@ -24,7 +24,7 @@ class RemovalPrice(Struct, frozen=True):
 
 
 class FilterPrices(Struct, frozen=True, tag="filter_prices"):
-    """The price of each of N filters of structure ``version``: the layers side by side.
+    """The prices of all N filters of the network, structure ``version``: the layers side by side.
 
     ``estimates`` rank them by the statistic ``price`` of the last recorded batches, with coupled
     filters added up; they are in the unit of the loss, but no prediction of it. ``changes`` and

@@ -6,7 +6,13 @@ import functools
 import os
 from pathlib import Path
 
-__all__ = ["boot_id_of", "has_process_exited", "is_process_stopped", "machine_id", "process_start"]
+__all__ = [
+    "boot_id_of",
+    "has_process_exited",
+    "is_process_suspended",
+    "machine_id",
+    "process_start",
+]
 
 
 @functools.cache
@@ -54,8 +60,8 @@ def has_process_exited(pid: int, start: int = 0) -> bool:
     return is_zombie or (start > 0 and start_now > 0 and start != start_now)
 
 
-def is_process_stopped(pid: int, start: int = 0) -> bool:
-    """Return whether a process of this machine is stopped, by Ctrl-Z, a signal or a debugger.
+def is_process_suspended(pid: int, start: int = 0) -> bool:
+    """Return whether a process of this machine is suspended, by Ctrl-Z, a signal or a debugger.
 
     Args:
         pid: the id of the process.

@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct, field
 
-__all__ = ["RankProblem", "RankState", "RankStates", "RankValues"]
+__all__ = ["RankProblem", "RankValues", "TroubledRank", "TroubledRanks"]
 
 RankProblem = Literal["silent", "behind", "failed", "ended"]
 
 
-class RankState(Struct, frozen=True):
+class TroubledRank(Struct, frozen=True):
     """A rank that does not train as the others do.
 
     ``silent``: no heartbeat has arrived for ``seconds``, so the process is stopped or out of reach.
@@ -26,7 +26,7 @@ class RankState(Struct, frozen=True):
     detail: str = ""
 
 
-class RankStates(Struct, frozen=True, tag="rank_states"):
+class TroubledRanks(Struct, frozen=True, tag="rank_states"):
     """Which ranks of a training are in trouble. Published on every change and each second.
 
     It comes from a thread of its own: a rank that stops makes the others wait in a collective.
@@ -35,7 +35,7 @@ class RankStates(Struct, frozen=True, tag="rank_states"):
 
     run: str
     size: int
-    ranks: list[RankState] = field(default_factory=list)  # that are in trouble, the first one first
+    ranks: list[TroubledRank] = field(default_factory=list)  # in trouble, the first one first
 
 
 class RankValues(Struct, frozen=True, tag="rank_values"):

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from revacnn_lightning.protocol.plain_text import to_plain_text
+from revacnn_lightning.protocol.plain_text import escape_control_characters
 
 __all__ = ["ClientBuckets", "RateLimitedLog", "TokenBucket"]
 
@@ -111,7 +111,7 @@ class RateLimitedLog:
         if not self._clients.try_take(client) or not self._all.try_take():
             self._omitted += 1
             return
-        text = to_plain_text(message % arguments)
+        text = escape_control_characters(message % arguments)
         if self._omitted:
             text += f" ({self._omitted} more warnings about viewers were omitted)"
             self._omitted = 0

@@ -125,7 +125,7 @@ def _remove(path: Path, run: Connection) -> None:
         return
     path.unlink(missing_ok=True)
     for endpoint in endpoints:
-        local_sockets.remove_leftovers(endpoint)
+        local_sockets.remove_socket_directory(endpoint)
 
 
 def _connection_files() -> list[Path]:

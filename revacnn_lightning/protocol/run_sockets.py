@@ -29,7 +29,7 @@ from revacnn_lightning.protocol.encoding import (
     encode,
     request_id,
 )
-from revacnn_lightning.protocol.flood_protected_socket import FloodProtectedSocket
+from revacnn_lightning.protocol.flood_protected_socket import FloodDisconnectingSocket
 from revacnn_lightning.protocol.messages import Message, Refused, Request
 from revacnn_lightning.protocol.rate_limit import ClientBuckets, RateLimitedLog, TokenBucket
 from revacnn_lightning.protocol.requests import ControlRun
@@ -74,7 +74,7 @@ SUBSCRIPTION_RATE, SUBSCRIPTION_BURST = 20.0, 256.0
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 
 
-class Publisher(FloodProtectedSocket):
+class Publisher(FloodDisconnectingSocket):
     """Sends telemetry to all subscribers. A slow subscriber loses messages.
 
     Args:
@@ -164,7 +164,7 @@ class Publisher(FloodProtectedSocket):
         super()._disconnect_all(seconds)
 
 
-class RequestServer(FloodProtectedSocket):
+class RequestServer(FloodDisconnectingSocket):
     """Receives requests, and replies to their clients.
 
     Args:

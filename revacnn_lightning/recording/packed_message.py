@@ -12,7 +12,7 @@ from revacnn_lightning.errors import ProtocolError
 from revacnn_lightning.protocol.encoding import DECODING_ERRORS, decode
 from revacnn_lightning.protocol.messages import Message
 
-__all__ = ["PackedMessage", "pack", "unpack"]
+__all__ = ["PackedMessage", "pack_frames", "unpack_message"]
 
 
 class PackedMessage(NamedTuple):
@@ -29,14 +29,14 @@ class PackedMessage(NamedTuple):
     data: bytes
 
 
-def pack(frames: Sequence[Any], time: int) -> PackedMessage:
+def pack_frames(frames: Sequence[Any], time: int) -> PackedMessage:
     """Return a copy of the frames of a message; see `encoding.encode`."""
     topic, header, *buffers = frames
     parts = [topic, header, *(_as_bytes(buffer) for buffer in buffers)]
     return PackedMessage(topic.decode(), time, msgspec.msgpack.encode(parts))
 
 
-def unpack(data: bytes) -> Message | None:
+def unpack_message(data: bytes) -> Message | None:
     """Return the message in the data; None if this version does not know its topic.
 
     Raises:

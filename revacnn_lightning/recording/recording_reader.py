@@ -9,7 +9,7 @@ from pathlib import Path
 from revacnn_lightning.errors import ProtocolError, RecordingError
 from revacnn_lightning.protocol.messages import PROTOCOL_VERSION, Message
 from revacnn_lightning.recording.chunk_index import Chunk, find_chunks, read_chunk
-from revacnn_lightning.recording.packed_message import PackedMessage, unpack
+from revacnn_lightning.recording.packed_message import PackedMessage, unpack_message
 from revacnn_lightning.recording.recording_file import require_mcap
 
 __all__ = ["RecordingReader"]
@@ -100,7 +100,7 @@ class RecordingReader:
     def unpack(self, packed: PackedMessage) -> Message | None:
         """Return the message; None if it is malformed or of an unknown kind."""
         try:
-            return unpack(packed.data)
+            return unpack_message(packed.data)
         except ProtocolError as error:
             log.warning("Ignored a message of %s: %s", self.path, error)
             return None

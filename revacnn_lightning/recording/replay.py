@@ -34,7 +34,7 @@ from revacnn_lightning.recording.chunk_index import Chunk
 from revacnn_lightning.recording.packed_message import PackedMessage
 from revacnn_lightning.recording.recording_reader import RecordingReader
 
-__all__ = ["Replay", "replay_connection"]
+__all__ = ["ReplayedMessages", "replay_connection"]
 
 POLL_SECONDS = 0.03  # spent on reading in each poll, so that the page stays responsive
 MAX_MESSAGES_PER_POLL = 300
@@ -56,7 +56,7 @@ RANKS = "the values of {} in each rank"  # the key of what each rank has recorde
 EVIDENCE = "the evidence on {}"  # the key of what was found on examining a layer
 
 
-class Replay:
+class ReplayedMessages:
     """Replays the messages of a recording.
 
     Of a long recording, a part of the batches is read, evenly over the whole run. It ends with the

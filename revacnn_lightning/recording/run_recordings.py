@@ -14,7 +14,7 @@ from revacnn_lightning.errors import EditRefusedError, MissingPackageError
 from revacnn_lightning.protocol.encoding import encode
 from revacnn_lightning.protocol.messages import Message, Snapshot
 from revacnn_lightning.recording.batch_ring import BatchRing
-from revacnn_lightning.recording.packed_message import pack
+from revacnn_lightning.recording.packed_message import pack_frames
 from revacnn_lightning.recording.recording_file import is_file_name
 from revacnn_lightning.recording.recording_writer import RecordingWriter
 
@@ -134,7 +134,7 @@ class RunRecordings:
     def _start(self, path: Path) -> Path:
         self._writer = RecordingWriter(path, self._about)
         for message in self._get_state():
-            self._writer.add(pack(encode(message), time.time_ns()))
+            self._writer.add(pack_frames(encode(message), time.time_ns()))
         log.info("Recording to %s", self._writer.path)
         return self._writer.path
 
@@ -153,7 +153,7 @@ class RunRecordings:
             self._step = message.step
         if self._writer is None and self._ring is None:
             return
-        packed = pack(frames, time.time_ns())
+        packed = pack_frames(frames, time.time_ns())
         if self._writer is not None:
             self._writer.add(packed)
         if self._ring is not None:

@@ -22,7 +22,7 @@ from revacnn_lightning.runtime.batch_nesting import (
     leaves,
 )
 
-__all__ = ["Images", "ImagesOfBatch", "find_image", "find_images", "find_input"]
+__all__ = ["Images", "ImagesOfBatch", "find_image", "find_image_or_other_input", "find_images"]
 
 # (B, channels, H, W), or (channels, H, W) each; the same of signals (channels, L) or of volumes
 Images = Tensor | Sequence[Tensor]
@@ -133,7 +133,7 @@ def find_image(sample: Any) -> Tensor | None:
     return next((tensor for _, _, tensor in found if tensor.ndim == 3), None)
 
 
-def find_input(sample: Any) -> Tensor | None:
+def find_image_or_other_input(sample: Any) -> Tensor | None:
     """Return the input of one sample of a dataset: its image if it has one.
 
     Else it is the first floating-point tensor: a signal (channels, length), a volume (channels,

@@ -12,7 +12,7 @@ from revacnn_lightning.runtime.batch_images import Images
 from revacnn_lightning.runtime.batch_nesting import leaves
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 
-__all__ = ["channel_l1_norms", "encode_batch_input", "first_input"]
+__all__ = ["channel_l1_norms", "encode_downsampled_input", "first_input"]
 
 MAX_SIDE = 96  # pixels of an image; larger ones are downsampled
 MAX_LENGTH = 512  # values of a signal; longer ones are downsampled
@@ -43,7 +43,7 @@ def channel_l1_norms(values: Tensor) -> list[float]:
     return [float(each) for each in rows.flatten(1).sum(1).cpu()] if values.ndim > 1 else []
 
 
-def encode_batch_input(values: Tensor) -> np.ndarray:
+def encode_downsampled_input(values: Tensor) -> np.ndarray:
     """Return an input as messages hold it: downsampled, float16 of magnitude at most 1.
 
     Args:

@@ -71,13 +71,13 @@ class CheckpointHooks:
     def installed_on(cls, module: nn.Module) -> CheckpointHooks | None:
         """Return the `CheckpointHooks` that are installed on a module; None if there are none."""
         hook = vars(module).get(LOAD)
-        return hook.hooks if isinstance(hook, WrappedHook) else None
+        return hook.hooks if isinstance(hook, CheckpointHookWrapper) else None
 
     def install(self) -> None:
         """Wrap the hooks of the module. Does nothing if they are wrapped already."""
         if self.installed_on(self._module) is None:
             for name, call in ((LOAD, self._load), (SAVE, self._save)):
-                vars(self._module)[name] = WrappedHook(self, self._module, name, call)
+                vars(self._module)[name] = CheckpointHookWrapper(self, self._module, name, call)
 
     def remove(self) -> None:
         """Give the module its own hooks back."""
@@ -85,7 +85,7 @@ class CheckpointHooks:
         self.remove_copied_attributes()
         for name in (LOAD, SAVE):
             hook = vars(self._module).get(name)
-            if isinstance(hook, WrappedHook) and hook.hooks is self:
+            if isinstance(hook, CheckpointHookWrapper) and hook.hooks is self:
                 hook.unwrap()
 
     def note_copied_attribute(self, copied: nn.Module, name: str) -> None:
@@ -165,7 +165,7 @@ class CheckpointHooks:
         self._handles.clear()
 
 
-class WrappedHook:
+class CheckpointHookWrapper:
     """A hook on a module's instance. A copy or a pickle of the module gets its own hook instead."""
 
     def __init__(

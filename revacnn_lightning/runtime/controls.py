@@ -27,10 +27,10 @@ from revacnn_lightning.runtime.override_detector import OverrideDetector
 from revacnn_lightning.runtime.pause import Pause
 from revacnn_lightning.runtime.ranks.all_ranks import AllRanks, SingleRank
 
-__all__ = ["RunController", "TrainingControls", "set_revertibly"]
+__all__ = ["ControllableTraining", "RunController", "set_revertibly"]
 
 
-class TrainingControls(Protocol):
+class ControllableTraining(Protocol):
     """What a training loop must offer so that viewers can control it."""
 
     @property
@@ -50,7 +50,7 @@ class TrainingControls(Protocol):
 
 
 def set_revertibly(
-    command: SettingCommand, controls: TrainingControls
+    command: SettingCommand, controls: ControllableTraining
 ) -> tuple[str, Callable[[], object]]:
     """Set a value of a training; return what was done, in words, and what sets the one before.
 
@@ -74,7 +74,9 @@ class RunController:
         overrides: detects that training overrides a hyperparameter that was set.
     """
 
-    def __init__(self, run: str, controls: TrainingControls, ranks: AllRanks | None = None) -> None:
+    def __init__(
+        self, run: str, controls: ControllableTraining, ranks: AllRanks | None = None
+    ) -> None:
         self.overrides = OverrideDetector(lambda: controls.optimizers, lambda: controls.schedulers)
         self._run = run
         self._controls = controls

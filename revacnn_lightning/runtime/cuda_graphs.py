@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.module_tree import list_named_modules
 
-__all__ = ["GraphReplayDetector", "graphed_module_refusal"]
+__all__ = ["GraphReplayDetector", "graphed_module_edit_refusal"]
 
 EFFECT = (
     "which would go on with the weights as they are before the edit; train without CUDA graphs, or "
@@ -22,7 +22,7 @@ EFFECT = (
 REPLAYED = f"the training replays a CUDA graph of this network, {EFFECT}"
 
 
-def graphed_module_refusal(model: nn.Module) -> str:
+def graphed_module_edit_refusal(model: nn.Module) -> str:
     """Return why a network with a graphed module cannot be edited; "" if it has none."""
     name = _graphed_module(model)
     if name is None:

@@ -15,7 +15,7 @@ from revacnn_lightning.protocol.inspections import FilterInspection
 from revacnn_lightning.protocol.requests import InspectFilter
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.batch_images import Images
-from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, input_refusal
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, FilterAttributor, input_refusal
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.input_images import DataAndViewerImages
 from revacnn_lightning.runtime.inspected_input import (
@@ -87,7 +87,7 @@ class FilterInspectionCollector:
     ) -> None:
         self._recorder = recorder
         self._images = images
-        attributor = self._attributor = ImageAttributor(model, forward, refusal)
+        attributor = self._attributor = FilterAttributor(model, forward, refusal)
         self._preferred = PreferredImageSynthesizer(recorder, model, forward, attributor, clock)
         self._clock = clock
         self._inspected: dict[FilterKey, _InspectedFilter] = {}

@@ -44,9 +44,9 @@ class FreshCopyMixin:
     def __getstate__(self) -> dict[str, Any]:
         options = self._options
         functions = options.with_functions(
-            picklable_or_replacement(options.forward, refuse_missing_forward),
-            picklable_or_replacement(options.images, refuse_missing_images),
-            picklable_or_replacement(options.alert, refuse_missing_alert),
+            picklable_or_replacement(options.forward, raise_forward_not_pickled),
+            picklable_or_replacement(options.images, raise_images_not_pickled),
+            picklable_or_replacement(options.alert, raise_alert_not_pickled),
         )
         return {**self._settings(), "_options": functions}
 
@@ -90,7 +90,7 @@ def _is_found_by_name(function: types.FunctionType) -> bool:
     return found is function
 
 
-def refuse_missing_forward(module: Any, batch: Any) -> Any:
+def raise_forward_not_pickled(module: Any, batch: Any) -> Any:
     """Refuse to run: stands in for the option ``forward``, which could not be pickled.
 
     Raises:
@@ -99,7 +99,7 @@ def refuse_missing_forward(module: Any, batch: Any) -> Any:
     raise EditRefusedError(NOT_PICKLED.format(argument="forward"))
 
 
-def refuse_missing_images(batch: Any) -> Any:
+def raise_images_not_pickled(batch: Any) -> Any:
     """Refuse to run: stands in for the option ``images``, which could not be pickled.
 
     Raises:
@@ -108,7 +108,7 @@ def refuse_missing_images(batch: Any) -> Any:
     raise EditRefusedError(NOT_PICKLED.format(argument="images"))
 
 
-def refuse_missing_alert(alert: Any) -> None:
+def raise_alert_not_pickled(alert: Any) -> None:
     """Refuse to run: stands in for the option ``alert``, which could not be pickled.
 
     Raises:

@@ -6,13 +6,13 @@ import time
 
 from revacnn_lightning.protocol.messages import TrainingState
 
-__all__ = ["Heartbeat"]
+__all__ = ["HeartbeatSchedule"]
 
 HEARTBEAT_SECONDS = 1.0
 
 
-class Heartbeat:
-    """The last published state of a run, and the time when it was published.
+class HeartbeatSchedule:
+    """Decides when the state of a run is published: when it has changed, and each second.
 
     Attributes:
         state: the last published state.

@@ -19,7 +19,7 @@ from revacnn_lightning.telemetry.inspection.attribution import (
 )
 from revacnn_lightning.telemetry.inspection.receptive_field import ReceptiveFields
 
-__all__ = ["NO_IMAGES", "ImageAttributor", "input_refusal"]
+__all__ = ["NO_IMAGES", "FilterAttributor", "input_refusal"]
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def input_refusal(values: Tensor | None) -> str:
     return "" if values.numel() else "the input is empty"
 
 
-class ImageAttributor:
+class FilterAttributor:
     """Computes what of an input activates a filter, and receptive fields.
 
     Each method may return the reason of a refusal, a str, instead of its result.

@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from revacnn_lightning.protocol.inspections import (
+    FilterlessModule,
     ImagePass,
     ImagePrediction,
-    PassedModule,
 )
 from revacnn_lightning.protocol.requests import InspectImage
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.batch_input import channel_l1_norms, encode_batch_input
+from revacnn_lightning.runtime.batch_input import channel_l1_norms, encode_downsampled_input
 from revacnn_lightning.runtime.batch_nesting import leaves
 from revacnn_lightning.runtime.image_predictions import Forward, LabelAndClassNames
 from revacnn_lightning.runtime.input_images import DataAndViewerImages
@@ -154,7 +154,7 @@ class ImagePassCollector:
             run=context.run,
             version=context.version,
             step=context.step,
-            image=EMPTY if values is None else encode_batch_input(values),
+            image=EMPTY if values is None else encode_downsampled_input(values),
             image_index=self._index,
             input_shape=[] if values is None else list(values.shape),
             channel_sums=[] if values is None else channel_l1_norms(values),
@@ -184,7 +184,9 @@ class ImagePassCollector:
         self._is_new_flow = self._is_new_flow or self._flow is None
         self._flow = images.flow
         generated = (
-            None if images.generated_image is None else encode_batch_input(images.generated_image)
+            None
+            if images.generated_image is None
+            else encode_downsampled_input(images.generated_image)
         )
         prediction = ImagePrediction(step, version, note=SEVERAL_NETWORKS)
         return OutputSummary(prediction, generated=generated)
@@ -237,12 +239,12 @@ class ImagePassCollector:
             return self._truth
         return context.batch.get_truth()
 
-    def _modules(self, flow: FlowResult, version: int) -> list[PassedModule] | None:
+    def _modules(self, flow: FlowResult, version: int) -> list[FilterlessModule] | None:
         if self._known_modules == version and not self._is_new_flow:
             return None
         self._is_new_flow = False
         return [
-            PassedModule(
+            FilterlessModule(
                 one.name,
                 one.module_type,
                 flow.last_called(one.sources),

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.protocol.inspections import FilterView, Histogram, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages, Histogram, LayerDetail
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.image_predictions import (
@@ -228,21 +228,21 @@ def _encode_histogram(histogram: ValueHistogram | None) -> Histogram | None:
 
 def _weight_view(
     features: np.ndarray | None, weight: Tensor | None, images_of: Callable[[Tensor], np.ndarray]
-) -> FilterView:
+) -> FilterFeaturesAndImages:
     """The view of coefficients or of their gradients; features and images may be missing."""
     images = EMPTY if weight is None else images_of(weight.detach())
-    return FilterView(EMPTY if features is None else features, images)
+    return FilterFeaturesAndImages(EMPTY if features is None else features, images)
 
 
-def _map_view(maps: np.ndarray | None) -> FilterView:
+def _map_view(maps: np.ndarray | None) -> FilterFeaturesAndImages:
     """The view of activation maps (C, h, w): the maps are the images, their means the features."""
     if maps is None:
-        return FilterView(EMPTY, EMPTY)
+        return FilterFeaturesAndImages(EMPTY, EMPTY)
     height, width = maps.shape[1:]
     pixels = torch.from_numpy(maps).float()
     grid = (min(FEATURE_GRID, height), min(FEATURE_GRID, width))
     pooled = nn.functional.adaptive_avg_pool2d(pixels, grid)
-    return FilterView(pooled.flatten(1).half().numpy(), maps)
+    return FilterFeaturesAndImages(pooled.flatten(1).half().numpy(), maps)
 
 
 def encode_image_as_float16(image: Tensor) -> np.ndarray:

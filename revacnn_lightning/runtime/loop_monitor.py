@@ -53,7 +53,7 @@ OWN_CLIPPING = "this loop is no Lightning Trainer, so its own code clips the gra
 
 @dataclass
 class LoopControls:
-    """The `controls.TrainingControls` of a training loop that is no Lightning Trainer.
+    """The `controls.ControllableTraining` of a training loop that is no Lightning Trainer.
 
     Attributes:
         state: the objects of the loop.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.protocol.inspections import PreferredImage
 from revacnn_lightning.runtime.batch import BatchContext
-from revacnn_lightning.runtime.image_attribution import NO_IMAGES, ImageAttributor, input_refusal
+from revacnn_lightning.runtime.image_attribution import NO_IMAGES, FilterAttributor, input_refusal
 from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.runtime.inspected_input import box_edges, encode_crop, volume_slice_at_depth
 from revacnn_lightning.telemetry import Recorder
@@ -64,7 +64,7 @@ class PreferredImageSynthesizer:
         recorder: Recorder,
         model: nn.Module,
         forward: Forward | None,
-        attributor: ImageAttributor,
+        attributor: FilterAttributor,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model, self._forward, self._attributor = model, forward, attributor

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from revacnn_lightning.protocol.access_keys import AUTOMATIC, SCRIPT
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.messages import Applied, Done, Refused, Reply, Request
-from revacnn_lightning.protocol.plain_text import to_plain_text
+from revacnn_lightning.protocol.plain_text import escape_control_characters
 from revacnn_lightning.protocol.rate_limit import ClientBuckets
 from revacnn_lightning.protocol.requests import (
     ControlPruning,
@@ -108,7 +108,7 @@ class OutcomeRecorder:
         if self._omitted:
             text += f" ({self._omitted} more refused requests were not logged)"
             self._omitted = 0
-        log.log(level, "%s", to_plain_text(text))
+        log.log(level, "%s", escape_control_characters(text))
 
 
 def _describe_outcome(outcome: RequestOutcome) -> str:
@@ -143,7 +143,7 @@ def _outcome(run: str, key: str, address: str, request: Request, reply: Reply) -
         step=step,
         version=version,
         key=key,
-        host=to_plain_text(request.host),
+        host=escape_control_characters(request.host),
         address=address,
         detail=detail[:MAX_DETAIL],
         price=price,

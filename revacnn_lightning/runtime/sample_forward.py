@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.runtime.batch_images import Images, ImagesOfBatch, find_images
 from revacnn_lightning.runtime.batch_samples import batch_size, first_samples, is_batch_empty
-from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_refusal
+from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_edit_refusal
 from revacnn_lightning.runtime.recorded_step import TRANSFORMED, RecordedStep
 from revacnn_lightning.runtime.step_images import StepImageFlow, trace_layers_reading_images
 from revacnn_lightning.runtime.step_recorder import StepRecorder
@@ -199,7 +199,7 @@ class SampleProbeFactory:
                 "how training_step uses the network is known only after the next batch; train one, "
                 "then repeat the request"
             )
-        graphs = self._replayed_graph or graphed_module_refusal(self._module)
+        graphs = self._replayed_graph or graphed_module_edit_refusal(self._module)
         if graphs:
             raise EditRefusedError(graphs)
         if (self._user_forward is not None or self._step is None) and self.is_batch_empty(batch):

@@ -11,7 +11,7 @@ from revacnn_lightning import __version__
 from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.access_keys import KeyRing
 from revacnn_lightning.protocol.connection_file import Connection
-from revacnn_lightning.protocol.forwarder import LOCAL, TCP, RateLimitingForwarder, Route
+from revacnn_lightning.protocol.forwarder import LOCAL, TCP, RateLimitingForwarder, TransportLimits
 from revacnn_lightning.protocol.lineage import Lineage
 from revacnn_lightning.protocol.local_sockets import HAS_UNIX_SOCKETS, SocketDirectory
 from revacnn_lightning.protocol.locked_publisher import LockedPublisher
@@ -118,10 +118,10 @@ class RunServer:
         self._stack.close()
 
     def _forward(
-        self, route: Route, addresses: tuple[str, ...], targets: tuple[str, ...]
+        self, limits: TransportLimits, addresses: tuple[str, ...], targets: tuple[str, ...]
     ) -> tuple[str, ...]:
         """Listen for viewers at addresses, and return the endpoints."""
-        forwarder = RateLimitingForwarder(addresses, targets, route, self._titles)
+        forwarder = RateLimitingForwarder(addresses, targets, limits, self._titles)
         self._forwarders.callback(forwarder.close)
         return forwarder.endpoints
 

@@ -29,7 +29,7 @@ from revacnn_lightning.protocol.messages import (
     Structure,
     TrainingState,
 )
-from revacnn_lightning.protocol.rank_messages import RankState, RankStates
+from revacnn_lightning.protocol.rank_messages import TroubledRank, TroubledRanks
 from revacnn_lightning.protocol.requests import (
     Command,
     ControlRun,
@@ -51,9 +51,8 @@ from revacnn_lightning.runtime.automatic_steering import AutomaticSteering
 from revacnn_lightning.runtime.batch import BatchContext, TrainingBatch
 from revacnn_lightning.runtime.batch_publisher import BatchPublisher, GetMetrics
 from revacnn_lightning.runtime.compilations import CompilationCounter
-from revacnn_lightning.runtime.controls import RunController, TrainingControls
+from revacnn_lightning.runtime.controls import ControllableTraining, RunController
 from revacnn_lightning.runtime.directed_initializer import DirectedInitializer
-from revacnn_lightning.runtime.idle_polling import PollingSchedule
 from revacnn_lightning.runtime.inspection_collectors import (
     InspectionCollectors,
     InspectionSources,
@@ -77,6 +76,7 @@ from revacnn_lightning.runtime.request_handler import RequestHandler
 from revacnn_lightning.runtime.request_outcomes import OutcomeRecorder
 from revacnn_lightning.runtime.request_queue import PendingRequest, RequestQueue
 from revacnn_lightning.runtime.server import Endpoints, RunServer
+from revacnn_lightning.runtime.socket_polling import SocketPollingSchedule
 from revacnn_lightning.runtime.status import StructureAndStatusPublisher
 from revacnn_lightning.runtime.steering_policy import SteeringPolicyExecutor
 from revacnn_lightning.runtime.trial.edit_trial import EditTrial
@@ -128,7 +128,7 @@ class Session:
         model: nn.Module,
         editor: Editor,
         recorder: Recorder,
-        controls: TrainingControls,
+        controls: ControllableTraining,
         endpoints: Endpoints,
         *,
         sources: InspectionSources | None = None,
@@ -169,7 +169,7 @@ class Session:
         self._must_train_first = False  # whether a batch comes before the next pause
         self._is_needed = False  # whether a viewer or an observer wants this batch
         self._next_layer_check = 0.0  # monotonic seconds
-        self._polling = PollingSchedule()
+        self._polling = SocketPollingSchedule()
         self._is_polling = True  # whether the sockets are polled before this batch
         self._controller = RunController(self.run, controls, self._ranks)
         sources = InspectionSources() if sources is None else sources
@@ -590,9 +590,9 @@ class Session:
         if self._history is not None and isinstance(message, Structure):
             self._history.update_structure(message)
 
-    def publish_rank_states(self, size: int, states: list[RankState]) -> None:
+    def publish_rank_states(self, size: int, states: list[TroubledRank]) -> None:
         """Publish which of ``size`` ranks are in trouble. Any thread may call it."""
-        self.server.publisher.publish(RankStates(self.run, size, states))
+        self.server.publisher.publish(TroubledRanks(self.run, size, states))
 
     def _update_structure(self) -> int:
         """Publish the structure if the last batch has changed it; return its version."""

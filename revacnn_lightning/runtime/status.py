@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.messages import (
 )
 from revacnn_lightning.protocol.trial_state import TrialState
 from revacnn_lightning.runtime.batch import make_probe_without_forwards
-from revacnn_lightning.runtime.heartbeat import Heartbeat
+from revacnn_lightning.runtime.heartbeat import HeartbeatSchedule
 from revacnn_lightning.runtime.hyperparameters import describe_parameter_groups
 from revacnn_lightning.runtime.structure import TracedTopology, build_structure
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -88,7 +88,7 @@ class StructureAndStatusPublisher:
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
-        self._heartbeat = Heartbeat()
+        self._heartbeat = HeartbeatSchedule()
         self._detail = ""
         self._groups: list[ParameterGroup] = []
 

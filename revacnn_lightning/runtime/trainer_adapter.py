@@ -36,7 +36,7 @@ __all__ = [
 
 
 class TrainerControls:
-    """The `controls.TrainingControls` of a Trainer.
+    """The `controls.ControllableTraining` of a Trainer.
 
     Attributes:
         clipping: its gradient clipping.

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.batch_images import ImagesOfBatch, find_images, find_input
+from revacnn_lightning.runtime.batch_images import (
+    ImagesOfBatch,
+    find_image_or_other_input,
+    find_images,
+)
 from revacnn_lightning.runtime.image_class import class_names, find_class
 from revacnn_lightning.runtime.image_predictions import LabelAndClassNames
 from revacnn_lightning.runtime.input_images import raise_no_validation_images
@@ -90,7 +94,7 @@ class ValidationData:
             with dataset_state_restored(loader.dataset, device):
                 sample = loader.dataset[index]
                 if self._images is None:
-                    return find_input(sample)
+                    return find_image_or_other_input(sample)
                 found = find_images(loader.collate_fn([sample]), self._images)
                 return next(iter(found or ()), None)
         except EditRefusedError:  # of the user's function of images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from revacnn_lightning.protocol.access_messages import RequestOutcome
-from revacnn_lightning.protocol.plain_text import to_plain_text
+from revacnn_lightning.protocol.plain_text import escape_control_characters
 from revacnn_lightning.steering.journal import Journal
 
 __all__ = ["format_journal", "format_script"]
@@ -20,8 +20,14 @@ def format_journal(journal: Journal) -> str:
     for number, entry in enumerate(journal.entries, 1):
         plan = entry.plan
         growth = plan.parameters_after - plan.parameters_before
-        lines.append(f"{number:4}  {to_plain_text(plan.title)}  ({growth:+d} parameters)")
-        lines += [f"      {to_plain_text(each)}" for each in (plan.coupling, *plan.notes) if each]
+        lines.append(
+            f"{number:4}  {escape_control_characters(plan.title)}  ({growth:+d} parameters)"
+        )
+        lines += [
+            f"      {escape_control_characters(each)}"
+            for each in (plan.coupling, *plan.notes)
+            if each
+        ]
     if journal.requests:
         lines += ["", "Requests", *(_request_line(one) for one in journal.requests)]
     return "\n".join(lines)
@@ -32,7 +38,7 @@ def _request_line(outcome: RequestOutcome) -> str:
     where = f" at batch {outcome.step}" if outcome.step >= 0 else ""
     why = f": {outcome.detail}" if outcome.state == "refused" else ""
     text = f"{moment}  {outcome.state}{where} by {outcome.who}  {outcome.title}{why}"
-    return to_plain_text(text)
+    return escape_control_characters(text)
 
 
 def format_script(journal: Journal) -> str:
@@ -43,7 +49,9 @@ def format_script(journal: Journal) -> str:
         del data[key]
     plans = data.pop("plans")
     # A title is text from a file: it stays in its comment, and in its literal.
-    listed = [f"    # {to_plain_text(plan['title'])}\n    {plan!r},\n" for plan in plans]
+    listed = [
+        f"    # {escape_control_characters(plan['title'])}\n    {plan!r},\n" for plan in plans
+    ]
     return (
         f'"""Repeats {len(plans)} edits on a fresh model; load its weights afterwards."""\n\n'
         "from revacnn_lightning.steering import Journal\n\n"

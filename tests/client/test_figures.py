@@ -13,16 +13,16 @@ import pytest
 from revacnn_lightning import Batch, LayerDetail
 from revacnn_lightning.client import layer_figure, network_figure, svg
 from revacnn_lightning.client.svg import Figure
-from revacnn_lightning.protocol.inspections import FilterView
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages
 from tests.client.simulated_run import layer, snapshot, structure
 from viewer.rendering.palette import FONT, LIGHT
 
-EMPTY = FilterView(np.zeros(0), np.zeros(0))
+EMPTY = FilterFeaturesAndImages(np.zeros(0), np.zeros(0))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def detail(name: str, images: np.ndarray) -> LayerDetail:
-    view = FilterView(np.zeros(0), images)
+    view = FilterFeaturesAndImages(np.zeros(0), images)
     return LayerDetail("run", 0, 7, name, view, EMPTY, EMPTY, EMPTY, np.zeros(0))
 
 

@@ -26,7 +26,7 @@ from revacnn_lightning.protocol import connection_file
 from revacnn_lightning.protocol.access_messages import RequestOutcome
 from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confusion
 from revacnn_lightning.protocol.evidence import LayerEvidence, TwinEvidence
-from revacnn_lightning.protocol.inspections import FilterView, Histogram, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages, Histogram, LayerDetail
 from revacnn_lightning.protocol.messages import (
     Done,
     History,
@@ -136,12 +136,13 @@ def test_arguments_out_of_bounds_are_refused(name: str, arguments: dict[str, Any
 
 def test_a_layer_of_alexnet_is_short(tmp_path: Path):
     """Each result of a layer with 4,096 units fits in the memory of an agent."""
-    nothing, ids = FilterView(np.zeros((WIDTH, 2)), np.zeros(0)), list(range(WIDTH))
+    nothing, ids = FilterFeaturesAndImages(np.zeros((WIDTH, 2)), np.zeros(0)), list(range(WIDTH))
     maps = np.random.default_rng(0).standard_normal((WIDTH, 55, 55)).astype(np.float16)
-    kernels = FilterView(np.zeros((WIDTH, 2)), maps[:, :11, :11])
+    kernels = FilterFeaturesAndImages(np.zeros((WIDTH, 2)), maps[:, :11, :11])
+    activations = FilterFeaturesAndImages(np.zeros((WIDTH, 2)), maps)
     histogram = Histogram(np.ones(64), 0.1)
     detail = LayerDetail(
-        "run", 0, 9, "fc", kernels, nothing, FilterView(np.zeros((WIDTH, 2)), maps), nothing,
+        "run", 0, 9, "fc", kernels, nothing, activations, nothing,
         np.zeros((3, 224, 224)), weight_histogram=histogram,
     )  # fmt: skip
     twins = [TwinEvidence(ids, 1.0, [0.333333] * WIDTH) for _ in range(100)]
@@ -226,9 +227,11 @@ def test_a_trial_is_its_change_and_no_list_of_losses():
 def test_filters_in_numbers_have_the_place_of_their_strongest_response():
     maps = np.zeros((2, 16, 16), np.float32)
     maps[1, 5, 9] = 64
-    view = FilterView(np.zeros((2, 2)), maps)
-    kernels = FilterView(np.zeros((2, 2)), np.arange(18, dtype=np.float32).reshape(2, 3, 3))
-    nothing = FilterView(np.zeros((2, 2)), np.zeros(0))
+    view = FilterFeaturesAndImages(np.zeros((2, 2)), maps)
+    kernels = FilterFeaturesAndImages(
+        np.zeros((2, 2)), np.arange(18, dtype=np.float32).reshape(2, 3, 3)
+    )
+    nothing = FilterFeaturesAndImages(np.zeros((2, 2)), np.zeros(0))
     detail = LayerDetail("run", 0, 9, "a", kernels, nothing, view, nothing, np.zeros((1, 16, 16)))
     first, second = inspection_results.summarize_layer_detail(detail, [])["filters"]
     assert (first["filter"], second["filter"]) == (1, 0)  # the most active one first

@@ -12,7 +12,7 @@ import pytest
 
 from revacnn_lightning import ControlRun, LayerDetail, RequestTimeoutError, RunEndedError
 from revacnn_lightning.client import unread_messages
-from revacnn_lightning.protocol.inspections import FilterView
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages
 from revacnn_lightning.protocol.messages import Applied, Done, PlanSummary, Reply, Request, Status
 from revacnn_lightning.protocol.requests import (
     KeepTrial,
@@ -138,7 +138,7 @@ def test_a_paused_run_has_a_figure_without_statistics(training: SimulatedRun):
 
 def test_a_detail_that_arrives_before_the_reply_is_returned(training: SimulatedRun):
     """The two messages take different ways, and a paused run sends a detail only once."""
-    empty = FilterView(np.zeros(0), np.zeros(0))
+    empty = FilterFeaturesAndImages(np.zeros(0), np.zeros(0))
     detail = LayerDetail("run", 0, 7, "a", empty, empty, empty, empty, np.zeros(0))
 
     def make(request: Request) -> Reply:

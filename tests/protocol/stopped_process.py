@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from revacnn_lightning.protocol.processes import is_process_stopped
+from revacnn_lightning.protocol.processes import is_process_suspended
 from tests.protocol.test_sockets import until
 
 __all__ = ["stopped_process"]
@@ -20,7 +20,7 @@ def stopped_process() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         process.send_signal(signal.SIGSTOP)
-        until(lambda: is_process_stopped(process.pid))
+        until(lambda: is_process_suspended(process.pid))
         yield process
     finally:
         process.kill()

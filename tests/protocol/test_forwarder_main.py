@@ -20,7 +20,7 @@ def test_what_a_client_sends_too_fast_is_delayed(monkeypatch: pytest.MonkeyPatch
         delays.append(seconds)
 
     monkeypatch.setattr(forwarder_main.time, "monotonic", lambda: 100.0)
-    throttle = Throttle(rate=1000.0, burst=500.0)
+    throttle = Throttle(bytes_per_second=1000.0, burst_bytes=500.0)
     monkeypatch.setattr(forwarder_main.asyncio, "sleep", sleep)
 
     def send(n: int) -> None:
@@ -37,7 +37,7 @@ def test_what_a_client_sends_too_fast_is_delayed(monkeypatch: pytest.MonkeyPatch
 
 def test_of_the_connections_without_the_key_the_oldest_gives_way():
     async def fill() -> list[bool]:
-        port = forwarder_main.ForwardedSocket("path", rate=1.0, burst=1.0)
+        port = forwarder_main.ConnectionForwarder("path", bytes_per_second=1.0, burst_bytes=1.0)
         tasks = [asyncio.ensure_future(asyncio.sleep(60)) for _ in range(20)]
         for task in tasks[:3]:
             port.proven[task] = None  # type: ignore[index]
@@ -55,7 +55,7 @@ def test_of_the_connections_without_the_key_the_oldest_gives_way():
 
 def test_viewers_with_the_key_never_give_way():
     async def fill() -> None:
-        port = forwarder_main.ForwardedSocket("path", rate=1.0, burst=1.0)
+        port = forwarder_main.ConnectionForwarder("path", bytes_per_second=1.0, burst_bytes=1.0)
         tasks = [asyncio.ensure_future(asyncio.sleep(60)) for _ in range(17)]
         for task in tasks[:16]:
             port.proven[task] = None  # type: ignore[index]
@@ -72,7 +72,7 @@ def test_a_viewer_that_has_vanished_does_not_keep_its_place():
     """Sixteen laptops that had left the network kept all others out until the end of the run."""
 
     async def options_of_a_connection() -> tuple[int, bool]:
-        port = forwarder_main.ForwardedSocket("/nowhere", rate=1.0, burst=1.0)
+        port = forwarder_main.ConnectionForwarder("/nowhere", bytes_per_second=1.0, burst_bytes=1.0)
         found: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -108,7 +108,7 @@ def test_connections_that_the_run_has_not_closed_yet_count(tmp_path: Path):
 
         path = str(tmp_path / "run")
         run = await asyncio.start_unix_server(close_when_idle, path)
-        port = forwarder_main.ForwardedSocket(path, rate=1.0, burst=1.0)
+        port = forwarder_main.ConnectionForwarder(path, bytes_per_second=1.0, burst_bytes=1.0)
         open_ones = [await port._connect_to_run() for _ in range(forwarder_main.MAX_CONNECTIONS)]
         endings = [asyncio.ensure_future(port._end(*each)) for each in open_ones]
         await asyncio.sleep(0)  # all of them have begun

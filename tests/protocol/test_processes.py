@@ -13,7 +13,7 @@ import pytest
 from revacnn_lightning.protocol.processes import (
     boot_id_of,
     has_process_exited,
-    is_process_stopped,
+    is_process_suspended,
     machine_id,
     process_start,
 )
@@ -53,8 +53,8 @@ def test_the_machine_is_known():
 def test_a_stopped_process_is_stopped_until_it_continues():
     with stopped_process() as process:
         start = process_start(process.pid)
-        assert is_process_stopped(process.pid, start)
-        assert not is_process_stopped(process.pid, start - 1)  # of an earlier process
+        assert is_process_suspended(process.pid, start)
+        assert not is_process_suspended(process.pid, start - 1)  # of an earlier process
         process.send_signal(signal.SIGCONT)
-        until(lambda: not is_process_stopped(process.pid))
-    assert not is_process_stopped(os.getpid())
+        until(lambda: not is_process_suspended(process.pid))
+    assert not is_process_suspended(os.getpid())

@@ -9,7 +9,7 @@ import numpy as np
 
 from revacnn_lightning.protocol.encoding import encode
 from revacnn_lightning.protocol.messages import LayerInfo, Message, Snapshot, Status, Structure
-from revacnn_lightning.recording.packed_message import PackedMessage, pack
+from revacnn_lightning.recording.packed_message import PackedMessage, pack_frames
 from revacnn_lightning.recording.recording_file import RecordingFile, create_unique_file
 from revacnn_lightning.recording.recording_reader import RecordingReader
 
@@ -42,7 +42,7 @@ def status(step: int = 0, state: str = "training") -> Status:
 
 
 def packed(message: Message, time: int = 0) -> PackedMessage:
-    return pack(encode(message), time)
+    return pack_frames(encode(message), time)
 
 
 def run_messages(batches: int) -> list[PackedMessage]:

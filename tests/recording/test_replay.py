@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from revacnn_lightning import ControlRun, LayerDetail
-from revacnn_lightning.protocol.inspections import FilterView
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages
 from revacnn_lightning.protocol.messages import Message, Refused, Snapshot
 from revacnn_lightning.protocol.requests import InspectLayer
 from revacnn_lightning.recording import replay as module
 from revacnn_lightning.recording.packed_message import PackedMessage
-from revacnn_lightning.recording.replay import Replay, replay_connection
+from revacnn_lightning.recording.replay import ReplayedMessages, replay_connection
 from tests.recording.messages import (
     SECOND,
     packed,
@@ -27,15 +27,15 @@ from tests.recording.messages import (
     write,
 )
 
-Open = Callable[..., Replay]
+Open = Callable[..., ReplayedMessages]
 
 
 @pytest.fixture
 def replay() -> Iterator[Open]:
-    opened: list[Replay] = []
+    opened: list[ReplayedMessages] = []
 
-    def open_(path: Path, speed: float | None = None) -> Replay:
-        opened.append(Replay(replay_connection(path), path, speed))
+    def open_(path: Path, speed: float | None = None) -> ReplayedMessages:
+        opened.append(ReplayedMessages(replay_connection(path), path, speed))
         return opened[-1]
 
     yield open_
@@ -43,7 +43,7 @@ def replay() -> Iterator[Open]:
         one.close()
 
 
-def poll_all(played: Replay) -> list[Message]:
+def poll_all(played: ReplayedMessages) -> list[Message]:
     messages: list[Message] = []
     while new := played.poll():
         messages += new
@@ -99,7 +99,7 @@ def test_the_last_recorded_detail_of_a_layer_is_shown_once_per_request(
 
 def layer_detail(step: int) -> LayerDetail:
     empty = np.zeros((2, 0), np.float16)
-    view = FilterView(empty, empty)
+    view = FilterFeaturesAndImages(empty, empty)
     return LayerDetail("run-1", 0, step, "conv0", view, view, view, view, empty)
 
 

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.batch_images import find_image, find_images, find_input
+from revacnn_lightning.runtime.batch_images import (
+    find_image,
+    find_image_or_other_input,
+    find_images,
+)
 
 IMAGES = torch.rand(5, 3, 8, 8)
 MASKS = torch.ones(5, 1, 8, 8)
@@ -88,15 +92,15 @@ def test_the_image_of_a_sample(make_sample):
 def test_a_signal_a_volume_and_a_row_of_numbers_could_not_be_chosen(shape):
     """Only the images of the validation data could, though the page shows all inputs."""
     values = torch.rand(shape)
-    assert find_input((values, 1)) is values
-    assert find_input({"index": torch.arange(20), "values": values}) is values
-    assert find_input((torch.arange(20), 1)) is None
+    assert find_image_or_other_input((values, 1)) is values
+    assert find_image_or_other_input({"index": torch.arange(20), "values": values}) is values
+    assert find_image_or_other_input((torch.arange(20), 1)) is None
 
 
 def test_the_image_or_signal_of_a_sample_comes_before_its_rows_of_numbers():
     row, signal, image = torch.rand(6), torch.rand(2, 9), torch.rand(3, 8, 8)
-    assert find_input((row, signal)) is signal
-    assert find_input((row, signal, image)) is image
+    assert find_image_or_other_input((row, signal)) is signal
+    assert find_image_or_other_input((row, signal, image)) is image
 
 
 def test_a_sample_of_bytes_has_an_image():

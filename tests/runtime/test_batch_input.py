@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from revacnn_lightning.runtime.batch_images import find_images
-from revacnn_lightning.runtime.batch_input import channel_l1_norms, encode_batch_input, first_input
+from revacnn_lightning.runtime.batch_input import (
+    channel_l1_norms,
+    encode_downsampled_input,
+    first_input,
+)
 
 
 def input_of(batch: Any) -> Tensor | None:
@@ -23,7 +27,7 @@ def test_images_of_any_number_of_channels_are_inputs(channels: int) -> None:
     found = input_of([images, torch.arange(3)])
     assert found is not None
     assert torch.equal(found, images[0])
-    assert encode_batch_input(found).shape == (channels, 5, 7)
+    assert encode_downsampled_input(found).shape == (channels, 5, 7)
     sums = channel_l1_norms(found)
     assert sums == pytest.approx(images[0].abs().sum((1, 2)).tolist(), rel=1e-6)
 
@@ -42,7 +46,7 @@ def test_images_of_any_number_of_channels_are_inputs(channels: int) -> None:
 def test_an_input_is_sent_small(shape: tuple[int, ...], encoded: tuple[int, ...]) -> None:
     found = input_of((torch.randn(shape), torch.zeros(2, dtype=torch.long)))
     assert found is not None
-    sent = encode_batch_input(found)
+    sent = encode_downsampled_input(found)
     assert sent.shape == encoded
     assert sent.dtype == np.float16
     assert np.abs(sent).max() <= 1
@@ -51,7 +55,7 @@ def test_an_input_is_sent_small(shape: tuple[int, ...], encoded: tuple[int, ...]
 def test_a_volume_shows_its_middle_slice() -> None:
     volume = torch.zeros(1, 5, 2, 2)
     volume[0, 2] = 3.0
-    assert encode_batch_input(volume).tolist() == [[[1, 1], [1, 1]]]
+    assert encode_downsampled_input(volume).tolist() == [[[1, 1], [1, 1]]]
 
 
 @pytest.mark.parametrize(

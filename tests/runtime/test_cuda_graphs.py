@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning import AddFilters, EditRefusedError, Freeze, monitor
 from revacnn_lightning.runtime import cuda_graphs
-from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_refusal
+from revacnn_lightning.runtime.cuda_graphs import GraphReplayDetector, graphed_module_edit_refusal
 
 
 def make_graphed_callables(module: nn.Module) -> None:
@@ -28,9 +28,9 @@ def make_graphed_callables(module: nn.Module) -> None:
 
 def test_a_graphed_module_is_named() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    assert graphed_module_refusal(net) == ""
+    assert graphed_module_edit_refusal(net) == ""
     make_graphed_callables(net[0])
-    assert graphed_module_refusal(net).startswith("0 replays a CUDA graph")
+    assert graphed_module_edit_refusal(net).startswith("0 replays a CUDA graph")
 
 
 def test_torch_names_the_forward_of_a_graphed_module_so() -> None:

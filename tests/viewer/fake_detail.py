@@ -7,7 +7,7 @@ from numpy.fft import irfft2, rfft2
 
 from revacnn_lightning.protocol.inspections import (
     ClassScore,
-    FilterView,
+    FilterFeaturesAndImages,
     Histogram,
     ImagePrediction,
     LayerDetail,
@@ -85,14 +85,16 @@ class FakeDetails:
         at = np.linspace(0, size - 1, MAP).astype(int)
         return np.maximum(responses[:, at][:, :, at], 0)
 
-    def _view(self, images: np.ndarray) -> FilterView:
+    def _view(self, images: np.ndarray) -> FilterFeaturesAndImages:
         rows = images.reshape(len(images), -1)
         if rows.shape[1] not in self.projections:
             random = np.random.default_rng(rows.shape[1])
             self.projections[rows.shape[1]] = random.normal(size=(rows.shape[1], FEATURES))
         features = rows @ self.projections[rows.shape[1]] / np.sqrt(FEATURES)
         largest = np.abs(features).max() or 1.0
-        return FilterView((features / largest).astype(np.float16), images.astype(np.float32))
+        return FilterFeaturesAndImages(
+            (features / largest).astype(np.float16), images.astype(np.float32)
+        )
 
 
 def fake_histogram(values: np.ndarray, step: int) -> Histogram:

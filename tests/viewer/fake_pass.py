@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from revacnn_lightning.protocol.inspections import (
     ClassScore,
+    FilterlessModule,
     ImagePass,
     ImagePrediction,
-    PassedModule,
 )
 from tests.viewer.fake_detail import IMAGE, fake_photo
 
@@ -68,16 +68,16 @@ def _score(index: int, probabilities: np.ndarray) -> ClassScore:
     return ClassScore(int(index), float(probabilities[index]), name)
 
 
-def fake_modules(layers: list[tuple[str, int]], classes: int = 10) -> list[PassedModule]:
+def fake_modules(layers: list[tuple[str, int]], classes: int = 10) -> list[FilterlessModule]:
     """Return a batch norm and a ReLU behind each layer, and a classifier."""
     found, side = [], IMAGE
     for i, (name, width) in enumerate(layers, 1):
         shape = [width, side, side]
-        found.append(PassedModule(f"bn{i}", "BatchNorm2d", name, shape, shape))
-        found.append(PassedModule(f"relu{i}", "ReLU", name, shape, shape))
+        found.append(FilterlessModule(f"bn{i}", "BatchNorm2d", name, shape, shape))
+        found.append(FilterlessModule(f"relu{i}", "ReLU", name, shape, shape))
     name, width = layers[-1]
     found.append(
-        PassedModule("pool", "AdaptiveAvgPool2d", name, [width, side, side], [width, 1, 1])
+        FilterlessModule("pool", "AdaptiveAvgPool2d", name, [width, side, side], [width, 1, 1])
     )
-    found.append(PassedModule("linear", "Linear", name, [width], [classes]))
+    found.append(FilterlessModule("linear", "Linear", name, [width], [classes]))
     return found

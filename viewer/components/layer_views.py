@@ -8,7 +8,7 @@ import numpy as np
 from bokeh.core.properties import without_property_validation
 
 from revacnn_lightning.diagnostics.degenerate import ComparisonExclusion
-from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages, LayerDetail
 
 from ..embedding.placement import grid_positions
 from ..embedding.projection import Projection
@@ -219,8 +219,8 @@ class InputImage:
         return True
 
 
-def _view(detail: LayerDetail, name: str) -> FilterView:
-    view: FilterView = getattr(detail, name)
+def _view(detail: LayerDetail, name: str) -> FilterFeaturesAndImages:
+    view: FilterFeaturesAndImages = getattr(detail, name)
     return view
 
 
@@ -267,7 +267,11 @@ def _map_sums(images: np.ndarray) -> np.ndarray:
 
 
 def _status(
-    layout: Projection | None, view: FilterView, missing: str, failure: str, is_recomputing: bool
+    layout: Projection | None,
+    view: FilterFeaturesAndImages,
+    missing: str,
+    failure: str,
+    is_recomputing: bool,
 ) -> str:
     if not len(view.images) and not len(view.features):
         return missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from revacnn_lightning.protocol.inspections import PassedModule
+from revacnn_lightning.protocol.inspections import FilterlessModule
 
 from ..layout.marks import ModuleMark, place_module_marks
 from ..rendering.frame_codec import PagePartContent
@@ -44,7 +44,7 @@ class ModuleMarks:
         }
         return True
 
-    def _rows(self, modules: Sequence[PassedModule]) -> list[dict[str, Any]]:
+    def _rows(self, modules: Sequence[FilterlessModule]) -> list[dict[str, Any]]:
         structure, layout, input_output = (
             self.tab.structure,
             self._network.layout,
@@ -58,7 +58,7 @@ class ModuleMarks:
         ]
 
 
-def _row(mark: ModuleMark, modules: Sequence[PassedModule]) -> dict[str, Any]:
+def _row(mark: ModuleMark, modules: Sequence[FilterlessModule]) -> dict[str, Any]:
     some = [modules[i] for i in mark.modules]
     label = short_type(some[0].module_type) if len(some) == 1 else f"{len(some)} modules"
     return {

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from revacnn_lightning.protocol.inspections import PassedModule
+from revacnn_lightning.protocol.inspections import FilterlessModule
 from revacnn_lightning.protocol.messages import Structure
 
 from .input_output import InputOutputPlacement
@@ -45,7 +45,7 @@ def place_module_marks(
     structure: Structure,
     layout: NetworkLayout,
     input_output: InputOutputPlacement,
-    modules: Sequence[PassedModule],
+    modules: Sequence[FilterlessModule],
 ) -> list[ModuleMark]:
     """Return the marks of the modules between the layers. Those inside a closed block have none."""
     index = {layer.name: i for i, layer in enumerate(structure.layers)}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.inspections import ImagePass, PassedModule
+from revacnn_lightning.protocol.inspections import FilterlessModule, ImagePass
 from revacnn_lightning.protocol.messages import Message, Refused
 from revacnn_lightning.protocol.requests import InspectImage
 
@@ -33,7 +33,7 @@ class ImagePassFetcher:
 
     def __init__(self) -> None:
         self.newest: ImagePass | None = None
-        self.modules: list[PassedModule] = []
+        self.modules: list[FilterlessModule] = []
         self.modules_version = -1
         self.revision = 0
         self.refused = ""

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from revacnn_lightning.diagnostics.color import find_single_color_filters
 from revacnn_lightning.errors import ProtocolError
-from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages, LayerDetail
 from revacnn_lightning.protocol.messages import Message, Refused
 from revacnn_lightning.protocol.requests import InspectLayer, KernelSlice
 
@@ -255,12 +255,12 @@ def _receive_refusal(layer: LayerDetailRecord, image: int | None, reason: str) -
     return False
 
 
-def _view(detail: LayerDetail, name: str) -> FilterView:
-    view: FilterView = getattr(detail, name)
+def _view(detail: LayerDetail, name: str) -> FilterFeaturesAndImages:
+    view: FilterFeaturesAndImages = getattr(detail, name)
     return view
 
 
-def is_single_value(view: FilterView, view_name: str) -> bool:
+def is_single_value(view: FilterFeaturesAndImages, view_name: str) -> bool:
     """Return whether a map is a single value, as of linear layers: no layout arranges those."""
     return view_name in ("activations", "activation_gradients") and view.images.shape[1:] == (1, 1)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.connection_file import Connection
-from revacnn_lightning.recording.replay import Replay, replay_connection
+from revacnn_lightning.recording.replay import ReplayedMessages, replay_connection
 
 __all__ = ["Recordings"]
 
@@ -43,10 +43,10 @@ class Recordings:
             self.connections.append(connection)
         self.problem = " ".join(problems)
 
-    def open(self, connection: Connection) -> Replay:
+    def open(self, connection: Connection) -> ReplayedMessages:
         """Open the recording of a connection.
 
         Raises:
             RecordingError: it can no longer be read.
         """
-        return Replay(connection, self._paths[connection.run], self._speed)
+        return ReplayedMessages(connection, self._paths[connection.run], self._speed)

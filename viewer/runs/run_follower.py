@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.requests import (
     SendHistory,
     ShowPicture,
 )
-from revacnn_lightning.recording.replay import Replay
+from revacnn_lightning.recording.replay import ReplayedMessages
 
 from ..rendering.formatting import format_count, format_time_of_day
 from .class_requests import ClassResponseFetcher
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 UNREACHABLE_SECONDS = 1.0  # without a connection, before it is said: most are back sooner
 EXIT_CHECK_SECONDS = 0.2  # between checks of the process: `run_status` is read ten times per frame
 
-OpenRun = Callable[[Connection], NonblockingRunClient | Replay]
+OpenRun = Callable[[Connection], NonblockingRunClient | ReplayedMessages]
 
 
 class RunFollower:
@@ -99,7 +99,7 @@ class RunFollower:
         self.on_request_sent: Callable[[], None] = _do_nothing
         self.on_close: Callable[[], None] = _do_nothing
         self._open_run = open_run
-        self._run: NonblockingRunClient | Replay | None = None
+        self._run: NonblockingRunClient | ReplayedMessages | None = None
         self._history_requests = 0  # one, and one more for each interruption
         self._is_gone, self._exit_checked_at = False, float("-inf")
         if connection is not None:
@@ -188,7 +188,7 @@ class RunFollower:
         run = self._run
         if run is None:
             return RunStatus("waiting", self.problem or "waiting for a training")
-        if isinstance(run, Replay):
+        if isinstance(run, ReplayedMessages):
             return RunStatus("recording", run.describe())
         status = run.status
         if status is not None and status.state == "finished":

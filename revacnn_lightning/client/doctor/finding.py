@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from revacnn_lightning.protocol.plain_text import to_plain_text
+from revacnn_lightning.protocol.plain_text import escape_control_characters
 
 __all__ = ["Finding", "format_findings", "has_problem", "to_json"]
 
@@ -44,14 +44,16 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 def format_findings(findings: Sequence[Finding]) -> str:
     """Return one line for each finding and one for each advice, and a summary."""
-    checks = [to_plain_text(finding.check) for finding in findings]  # which may name a run
+    checks = [
+        escape_control_characters(finding.check) for finding in findings
+    ]  # which may name a run
     width = max(map(len, checks), default=0)
     lines = []
     for check, finding in zip(checks, findings, strict=True):
-        text = to_plain_text(finding.text)
+        text = escape_control_characters(finding.text)
         lines.append(f"{MARKS[finding.status]} {check:{width}}  {text}")
         if finding.advice:
-            lines.append(f"  {'':{width}}  → {to_plain_text(finding.advice)}")
+            lines.append(f"  {'':{width}}  → {escape_control_characters(finding.advice)}")
     n = sum(finding.status == "problem" for finding in findings)
     count = f"{n} problem{'s' if n > 1 else ''} found." if n else "No problem found."
     return "\n".join([*lines, "", count])

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import distributed as dist
 
-from revacnn_lightning.protocol.rank_messages import RankState
+from revacnn_lightning.protocol.rank_messages import TroubledRank
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.controls import TrainingControls
+from revacnn_lightning.runtime.controls import ControllableTraining
 from revacnn_lightning.runtime.ranks.all_ranks import SingleRank, StopReasons
 from revacnn_lightning.runtime.ranks.data_parallel_rewrapper import DataParallelRewrapper
 from revacnn_lightning.runtime.ranks.rank_heartbeats import (
@@ -106,7 +106,7 @@ class FitProcessCoordinator:
         except OSError:
             log.warning("This rank cannot send heartbeats to rank 0", exc_info=True)
 
-    def publish_states(self, publish: Callable[[int, list[RankState]], None]) -> None:
+    def publish_states(self, publish: Callable[[int, list[TroubledRank]], None]) -> None:
         """Let a thread call ``publish(number of ranks, ranks in trouble)`` in rank 0."""
         if self._receiver is not None:
             size = self._trainer.world_size
@@ -132,7 +132,7 @@ class FitProcessCoordinator:
         return self._worker is not None and self._worker.needs_probe
 
     def start(
-        self, editor: Editor, controls: TrainingControls, make_recorder: Callable[[], Recorder]
+        self, editor: Editor, controls: ControllableTraining, make_recorder: Callable[[], Recorder]
     ) -> None:
         """Edit with ``editor``, control with ``controls`` and record in this process."""
         self._model = DataParallelRewrapper(self._trainer, editor.version)

@@ -23,7 +23,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from revacnn_lightning.protocol.rank_messages import RankState
+from revacnn_lightning.protocol.rank_messages import TroubledRank
 from revacnn_lightning.runtime.ranks.rank_watch import HEARTBEAT_SECONDS, RankWatch
 
 __all__ = ["HeartbeatAddress", "HeartbeatReceiver", "HeartbeatSender"]
@@ -72,7 +72,7 @@ class HeartbeatReceiver:
     def __init__(self, watch: RankWatch, get_step: Callable[[], int], *, is_local: bool) -> None:
         self._watch = watch
         self._get_step = get_step
-        self.publish: Callable[[list[RankState]], None] | None = None
+        self.publish: Callable[[list[TroubledRank]], None] | None = None
         self._listener = socket.create_server((LOOPBACK if is_local else EVERYWHERE, 0))
         self._listener.setblocking(False)
         port = self._listener.getsockname()[1]

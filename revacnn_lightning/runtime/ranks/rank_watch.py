@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from revacnn_lightning.protocol.rank_messages import RankProblem, RankState
+from revacnn_lightning.protocol.rank_messages import RankProblem, TroubledRank
 
 __all__ = ["HEARTBEAT_SECONDS", "RankWatch"]
 
@@ -90,7 +90,7 @@ class RankWatch:
         one = self._ranks[rank]
         return f"rank {rank} failed: {one.detail}" if one.detail else f"rank {rank} has ended"
 
-    def states(self, step: int) -> list[RankState]:
+    def states(self, step: int) -> list[TroubledRank]:
         """Return the ranks in trouble, those that were lost first.
 
         Args:
@@ -107,12 +107,12 @@ class RankWatch:
             silence = now - one.last_heartbeat
             lag = 0.0 if one.behind_since is None else now - one.behind_since
             if silence > SILENT_SECONDS:
-                found.append(RankState(rank, "silent", silence))
+                found.append(TroubledRank(rank, "silent", silence))
             elif lag > BEHIND_SECONDS:
-                found.append(RankState(rank, "behind", lag))
+                found.append(TroubledRank(rank, "behind", lag))
         return found
 
-    def _lost_state(self, rank: int) -> RankState:
+    def _lost_state(self, rank: int) -> TroubledRank:
         one = self._ranks[rank]
         assert one.problem is not None
-        return RankState(rank, one.problem, 0.0, one.detail)
+        return TroubledRank(rank, one.problem, 0.0, one.detail)

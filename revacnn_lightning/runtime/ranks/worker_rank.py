@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.runtime.batch import TrainingBatch
-from revacnn_lightning.runtime.controls import TrainingControls, set_revertibly
+from revacnn_lightning.runtime.controls import ControllableTraining, set_revertibly
 from revacnn_lightning.runtime.ranks.agreement import ActionBeforeBatch
 from revacnn_lightning.runtime.ranks.connected_rank import RankWithProcessGroup
 from revacnn_lightning.runtime.ranks.instructions import (
@@ -44,7 +44,7 @@ class WorkerRank(RankWithProcessGroup):
         self,
         group: SideProcessGroup,
         editor: Editor,
-        controls: TrainingControls,
+        controls: ControllableTraining,
         recorder: Recorder,
         report_error: Callable[[str], None],
     ) -> None:

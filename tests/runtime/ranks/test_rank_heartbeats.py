@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from revacnn_lightning.protocol.rank_messages import RankState
+from revacnn_lightning.protocol.rank_messages import TroubledRank
 from revacnn_lightning.runtime.ranks.rank_heartbeats import HeartbeatReceiver, HeartbeatSender
 from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
 
@@ -20,10 +20,10 @@ class Published:
     """What the thread of rank 0 publishes."""
 
     def __init__(self) -> None:
-        self.states: list[RankState] = []
+        self.states: list[TroubledRank] = []
         self.changed = threading.Condition()
 
-    def __call__(self, states: list[RankState]) -> None:
+    def __call__(self, states: list[TroubledRank]) -> None:
         with self.changed:
             self.states = states
             self.changed.notify_all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from revacnn_lightning.client.rank_health import RankHealth
-from revacnn_lightning.protocol.rank_messages import RankState, RankStates
+from revacnn_lightning.protocol.rank_messages import TroubledRank, TroubledRanks
 from revacnn_lightning.runtime.ranks.rank_watch import RankWatch
 
 
@@ -84,12 +84,14 @@ def test_a_rank_that_has_finished_is_in_no_trouble(watch: RankWatch, clock: Cloc
 def test_a_client_names_the_rank(clock: Clock):
     health = RankHealth(clock)
     assert (health.problem(), health.world_size) == ("", 1)
-    health.receive(RankStates("run", 4, [RankState(3, "silent", 2.0), RankState(1, "behind", 3.0)]))
+    health.receive(
+        TroubledRanks("run", 4, [TroubledRank(3, "silent", 2.0), TroubledRank(1, "behind", 3.0)])
+    )
     assert health.problem() == (
         "rank 3 of 4 has sent nothing for 2 s; "
         "rank 1 of 4 has not begun the batch of the others for 3 s"
     )
-    health.receive(RankStates("run", 4))
+    health.receive(TroubledRanks("run", 4))
     assert health.problem() == ""
     clock.now += 2.6
     assert health.problem() == "rank 0 of 4 has sent nothing for 3 s"
@@ -97,7 +99,7 @@ def test_a_client_names_the_rank(clock: Clock):
 
 def test_a_client_names_a_lost_rank_when_the_others_end_too(clock: Clock):
     health = RankHealth(clock)
-    health.receive(RankStates("run", 2, [RankState(1, "ended")]))
+    health.receive(TroubledRanks("run", 2, [TroubledRank(1, "ended")]))
     clock.now += 60  # Lightning has ended rank 0
     assert health.has_lost_rank
     assert health.problem() == "rank 1 of 2 has ended"

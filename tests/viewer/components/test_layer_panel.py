@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from revacnn_lightning.diagnostics.dead_filters import DEAD_BATCHES
-from revacnn_lightning.protocol.inspections import FilterView
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages
 from revacnn_lightning.protocol.requests import (
     Freeze,
     MergeFilters,
@@ -33,7 +33,9 @@ def test_findings_list_their_filters(
     features = np.random.default_rng(0).normal(size=detail.coefficients.features.shape)
     features[[4, 9, 11]], features[7] = features[2] * 0.5, features[3]
     features[5], features[6] = 0, np.nan
-    world.deliver(replace(detail, coefficients=FilterView(features, detail.coefficients.images)))
+    world.deliver(
+        replace(detail, coefficients=FilterFeaturesAndImages(features, detail.coefficients.images))
+    )
     world.tick()
 
     found = {one["kind"]: one for one in panel.content()["findings"]}
@@ -59,7 +61,9 @@ def test_single_color_filters_are_found(world: World, tab: TabState) -> None:
     images = detail.coefficients.images.copy()
     images[:] = np.random.default_rng(0).normal(size=images.shape)
     images[[1, 6]] = (0.9, -0.2, 0.4)
-    world.deliver(replace(detail, coefficients=FilterView(detail.coefficients.features, images)))
+    world.deliver(
+        replace(detail, coefficients=FilterFeaturesAndImages(detail.coefficients.features, images))
+    )
 
     (finding,) = (
         one for one in LayerPanel(tab).content()["findings"] if one["kind"] == "single_color"
@@ -80,7 +84,9 @@ def test_nodes_findings_list_and_chart_called_different_filters_dead(
     detail = world.detail()
     features = detail.coefficients.features.copy()
     features[5] = 0
-    world.deliver(replace(detail, coefficients=FilterView(features, detail.coefficients.images)))
+    world.deliver(
+        replace(detail, coefficients=FilterFeaturesAndImages(features, detail.coefficients.images))
+    )
     world.tick()
     follower.training.deactivate_filter(ids[8])
     follower.train(DEAD_BATCHES - 1)

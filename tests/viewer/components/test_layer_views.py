@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.inspections import FilterView
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages
 from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import (
     RemoveFilters,
@@ -120,7 +120,7 @@ def test_degenerate_filters_are_set_apart(world: World, tab: TabState) -> None:
     images = detail.coefficients.images.copy()
     features[4], images[4] = 0, 0
     features[9], images[9] = np.nan, np.nan
-    world.deliver(replace(detail, coefficients=FilterView(features, images)))
+    world.deliver(replace(detail, coefficients=FilterFeaturesAndImages(features, images)))
     world.tick()
     view = FilterEmbeddingView(tab, "coefficients")
 
@@ -132,7 +132,7 @@ def test_degenerate_filters_are_set_apart(world: World, tab: TabState) -> None:
 
 
 def test_view_without_data_shows_its_status(world: World, tab: TabState) -> None:
-    nothing = FilterView(np.zeros(0, np.float16), np.zeros(0, np.float16))
+    nothing = FilterFeaturesAndImages(np.zeros(0, np.float16), np.zeros(0, np.float16))
     world.deliver(replace(world.detail(), activation_gradients=nothing))
     world.tick()
     view = FilterEmbeddingView(tab, "activation_gradients")
@@ -145,7 +145,7 @@ def test_view_without_data_shows_its_status(world: World, tab: TabState) -> None
 
 def test_gradients_of_a_chosen_image_were_waited_for(world: World, tab: TabState) -> None:
     """None are computed of it: the view said that there are no data yet."""
-    nothing = FilterView(np.zeros(0, np.float16), np.zeros(0, np.float16))
+    nothing = FilterFeaturesAndImages(np.zeros(0, np.float16), np.zeros(0, np.float16))
     detail = replace(world.detail(), activation_gradients=nothing, image_index=-7)
     world.deliver(replace(detail, activations=nothing))
     views = [FilterEmbeddingView(tab, name) for name in ("activation_gradients", "activations")]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from revacnn_lightning.protocol.inspections import PassedModule
+from revacnn_lightning.protocol.inspections import FilterlessModule
 from tests.viewer.fake_pass import fake_modules
 from tests.viewer.layout.test_input_output import SIZES, layout_of
 from viewer.layout import InputOutputDimensions, place_input_output
 from viewer.layout.marks import ModuleMark, place_module_marks
 
 
-def marks_of(net: str, size: tuple[int, int], modules: list[PassedModule] | None = None):  # type: ignore[no-untyped-def]
+def marks_of(net: str, size: tuple[int, int], modules: list[FilterlessModule] | None = None):  # type: ignore[no-untyped-def]
     structure, layout = layout_of(net, *size)
     ends = place_input_output(
         layout, InputOutputDimensions((8, 8), 3, 10, (0,), (len(structure.layers) - 1,))
@@ -41,13 +41,13 @@ def test_marks_stand_behind_their_layer_and_before_the_next(
 
 
 def test_modules_before_the_first_layer_stand_behind_the_input() -> None:
-    modules = [PassedModule("normalize", "BatchNorm2d", "", [3, 8, 8], [3, 8, 8])]
+    modules = [FilterlessModule("normalize", "BatchNorm2d", "", [3, 8, 8], [3, 8, 8])]
     _, layout, ends, _, (mark,) = marks_of("digits", SIZES[0], modules)
     assert ends.channel_x < mark.x < layout.boxes[0].left
 
 
 def test_modules_without_room_share_a_mark_without_a_label() -> None:
-    modules = [PassedModule(f"m{i}", "ReLU", "conv1", [8], [8]) for i in range(400)]
+    modules = [FilterlessModule(f"m{i}", "ReLU", "conv1", [8], [8]) for i in range(400)]
     _, _, _, _, marks = marks_of("digits", SIZES[2], modules)
     assert 1 <= len(marks) < 20
     assert not any(mark.has_label for mark in marks)
@@ -60,5 +60,5 @@ def test_modules_inside_a_closed_block_and_of_unknown_layers_have_no_mark() -> N
     shown = {modules[i].after for mark in marks for i in mark.modules}
     ends_of_units = {structure.layers[unit.end - 1].name for unit in layout.units}
     assert shown == ends_of_units
-    gone = [PassedModule("relu", "ReLU", "removed", [8], [8])]
+    gone = [FilterlessModule("relu", "ReLU", "removed", [8], [8])]
     assert marks_of("digits", SIZES[0], gone)[-1] == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from revacnn_lightning.protocol.inspections import FilterView, LayerDetail
+from revacnn_lightning.protocol.inspections import FilterFeaturesAndImages, LayerDetail
 from revacnn_lightning.protocol.messages import Refused
 from revacnn_lightning.protocol.requests import InspectLayer, RemoveFilters
 from tests.viewer.conftest import InProcessFollower
@@ -282,7 +282,9 @@ def test_single_values_of_linear_layers_are_not_arranged(world: World) -> None:
     world.layers.request_newest("conv2", "tsne")
     detail = world.detail()
     count = len(detail.coefficients.features)
-    single = FilterView(np.ones((count, 1), np.float16), np.ones((count, 1, 1), np.float16))
+    single = FilterFeaturesAndImages(
+        np.ones((count, 1), np.float16), np.ones((count, 1, 1), np.float16)
+    )
     world.deliver(replace(detail, activations=single, activation_gradients=single))
     known = world.layers.request_newest("conv2", "tsne")
 

@@ -4,7 +4,7 @@ import {byId, createElement} from "../shared/dom.js"
 import {sendCommand, subscribe} from "../shared/link.js"
 import {hideTooltip, showTooltip} from "../shared/tooltip.js"
 
-/** @import {MarkRow, PassedModule} from "../shared/parts.js" */
+/** @import {MarkRow, FilterlessModule} from "../shared/parts.js" */
 /** @import {Viewport} from "./viewport.js" */
 
 const HALF = 4.5 // px: half of the width that the pointer can hit
@@ -49,7 +49,7 @@ function markElement({label, modules}) {
   return element
 }
 
-/** @param {PassedModule} module */
+/** @param {FilterlessModule} module */
 function description({name, type, before, after}) {
   return [
     createElement("b", {}, name || type),

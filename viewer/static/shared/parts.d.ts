@@ -706,7 +706,7 @@ export interface EndsData {
   rows: OutputRow[]
 }
 
-export interface PassedModule {
+export interface FilterlessModule {
   name: string
   type: string
   /** Shape before and after it. */
@@ -720,7 +720,7 @@ export interface MarkRow {
   top: number
   bottom: number
   label: string
-  modules: PassedModule[]
+  modules: FilterlessModule[]
 }
 
 export interface MarksData {

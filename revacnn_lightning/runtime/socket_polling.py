@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["ACTIVE_SECONDS", "IDLE_SECONDS", "PollingSchedule"]
+__all__ = ["ACTIVE_SECONDS", "IDLE_SECONDS", "SocketPollingSchedule"]
 
 IDLE_SECONDS = 0.05  # between two polls; a person who attaches does not notice it
 ACTIVE_SECONDS = 10.0  # after the last sign of a client
 
 
-class PollingSchedule:
+class SocketPollingSchedule:
     """Decides before which batches the sockets are polled.
 
     The code of libzmq is cold between two training steps: to ask two sockets for what has arrived

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from revacnn_lightning.runtime.idle_polling import ACTIVE_SECONDS, IDLE_SECONDS, PollingSchedule
+from revacnn_lightning.runtime.socket_polling import (
+    ACTIVE_SECONDS,
+    IDLE_SECONDS,
+    SocketPollingSchedule,
+)
 
 
 class Clock:
@@ -12,7 +16,7 @@ class Clock:
         return self.now
 
 
-def polls(polling: PollingSchedule, clock: Clock, batches: int) -> int:
+def polls(polling: SocketPollingSchedule, clock: Clock, batches: int) -> int:
     """Return before how many batches the sockets are polled; a batch takes a tenth of the pause."""
     count = 0
     for _ in range(batches):
@@ -23,7 +27,7 @@ def polls(polling: PollingSchedule, clock: Clock, batches: int) -> int:
 
 def test_sockets_were_polled_before_each_batch_although_nobody_was_there() -> None:
     clock = Clock()
-    polling = PollingSchedule(clock)
+    polling = SocketPollingSchedule(clock)
     assert polling.is_due()
     assert polls(polling, clock, 100) in (9, 10, 11)
 
@@ -32,7 +36,7 @@ def test_with_a_client_they_are_polled_before_each_batch_and_for_a_while_after_i
     None
 ):
     clock = Clock()
-    polling = PollingSchedule(clock)
+    polling = SocketPollingSchedule(clock)
     polling.poll_often_for_client()
     assert polls(polling, clock, 100) == 100
     clock.now += ACTIVE_SECONDS
@@ -41,7 +45,7 @@ def test_with_a_client_they_are_polled_before_each_batch_and_for_a_while_after_i
 
 def test_slow_batches_are_polled_before_each_of_them() -> None:
     clock = Clock()
-    polling = PollingSchedule(clock)
+    polling = SocketPollingSchedule(clock)
     for _ in range(5):
         assert polling.is_due()
         clock.now += 2 * IDLE_SECONDS
