@@ -51,6 +51,7 @@ OUT_OF_STEP = 64
 LAST_WIDTH = 3
 RATE = SetHyperparameter(0, 0, "lr", 5e-3)
 CLIPPING = SetGradientClipping(0.01)
+REFUSED_CLIPPING = 29  # batch, or a later one: once the first clipping is in force
 # Requests by the batch before which the first process makes them.
 SCRIPT: dict[int, Any] = {
     2: AddFilters("conv1", 2),
@@ -62,7 +63,7 @@ SCRIPT: dict[int, Any] = {
     22: InsertLayer("conv2"),
     26: RATE,
     28: CLIPPING,
-    29: SetGradientClipping(0.02),  # the second process cannot any more
+    REFUSED_CLIPPING: SetGradientClipping(0.02),  # the second process cannot any more
     30: AddFilters("conv1", 5),  # to FAILING_WIDTH
     35: ControlRun("step", batches=2),
     46: RemoveFilters("conv1", [3]),
@@ -145,6 +146,7 @@ class Script(pl.Callback):
         self.outcomes: list[list[Any]] = []
         self.different: list[int] = []  # batches
         self.version = 0
+        self.clipped_at: int | None = None  # batch before which the gradient was clipped first
         self.edited_at: int | None = None  # batch before which conv1 got its last width
         self.is_out_of_step = False  # the second process
         self.resumption: threading.Timer | None = None
@@ -158,6 +160,8 @@ class Script(pl.Callback):
         """
         if self.resumption is not None and self.resumption.is_alive():
             return False
+        if self.left and min(self.left) == REFUSED_CLIPPING:
+            return self.clipped_at is not None and batch > self.clipped_at
         is_after = bool(self.left) and min(self.left) > OUT_OF_STEP
         if is_after and (self.edited_at is None or batch < self.edited_at + 3):
             return False
@@ -184,6 +188,8 @@ class Script(pl.Callback):
                 self.different.append(batch_idx)
         if self.edited_at is None and pl_module.conv1.out_channels == LAST_WIDTH:
             self.edited_at = batch_idx
+        if self.clipped_at is None and trainer.gradient_clip_val:
+            self.clipped_at = batch_idx
         if trainer.is_global_zero and self.is_due(batch_idx):
             body = self.left.pop(min(self.left))
             if not self.left and self.script == SCRIPT_WITH_ERROR:
