@@ -42,7 +42,7 @@ class _RedoState:
 
 
 class FilterIds:
-    """The ids of every layer's filters, by index, and which of them are frozen.
+    """The ids of every layer's filters, by index, which are frozen, and the layers' rate factors.
 
     Ids count up per layer and are never reused, not even when a layer is removed and another one
     of its name inserted. A layer gets the ids 0, 1, … for its filters when it is first used.
