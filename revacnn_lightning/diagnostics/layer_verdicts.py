@@ -48,16 +48,16 @@ NAN = float("nan")
 class TwinGroup:
     """Filters that are twins of each other, the strongest first.
 
-    ``share`` is the least R² of them, ``scales`` how strong each is relative to the first.
-    ``change`` is the change of the loss if they are merged, with its standard error; NaN if it is
-    unknown.
+    ``min_r_squared`` is the least R² of them, ``scales`` how strong each is relative to the first.
+    ``merge_loss_change`` is the change of the loss if they are merged, ``merge_loss_error`` its
+    standard error; NaN if it is unknown.
     """
 
     filters: Sequence[int]
-    share: float
+    min_r_squared: float
     scales: Sequence[float]
-    change: float = NAN
-    error: float = NAN
+    merge_loss_change: float = NAN
+    merge_loss_error: float = NAN
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,13 @@ def _twins(layer: str, measures: LayerMeasures, n_filters: int) -> list[Verdict]
     for group in measures.twins:
         filters = tuple(group.filters)
         evidence = (
-            f"R² of their activations is at least {group.share:.3f} on {measures.samples} "
+            f"R² of their activations is at least {group.min_r_squared:.3f} on {measures.samples} "
             f"positions; the weakest is {min(group.scales):.2g} times as strong as the strongest"
         )
-        if math.isfinite(group.change):
-            evidence += f"; merged, the loss changes by {group.change:+.2g}"
-            if math.isfinite(group.error):
-                evidence += f" ± {group.error:.1g}"
+        if math.isfinite(group.merge_loss_change):
+            evidence += f"; merged, the loss changes by {group.merge_loss_change:+.2g}"
+            if math.isfinite(group.merge_loss_error):
+                evidence += f" ± {group.merge_loss_error:.1g}"
         worth = 0.9 * (len(filters) - 1) / max(1, n_filters)
         verdicts.append(
             Verdict("twins", layer, evidence, 0.9, filters, remedy="merge", worth=worth)

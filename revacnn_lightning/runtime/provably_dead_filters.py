@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.diagnostics.provably_dead import FilterParameters, find_provably_dead
+from revacnn_lightning.diagnostics.provably_dead import (
+    FilterAndBatchNormParameters,
+    find_provably_dead,
+)
 from revacnn_lightning.errors import RevacnnError
 from revacnn_lightning.protocol.requests import RemoveFilters
 from revacnn_lightning.runtime.batch import make_probe_without_forwards
@@ -107,7 +110,7 @@ class ProvablyDeadFilters:
                 return none, NO_RELU
         return find_provably_dead(self._entries(conv, norm)), ""
 
-    def _entries(self, conv: Any, norm: Any) -> FilterParameters:
+    def _entries(self, conv: Any, norm: Any) -> FilterAndBatchNormParameters:
         model = self._editor.model
         weight = filter_rows(conv.weight.detach(), conv)
         is_zero = (weight == 0).all(1).cpu().numpy()
@@ -119,10 +122,12 @@ class ProvablyDeadFilters:
             parameter = None if module is None else module._parameters.get(name)
             if parameter is not None:
                 still &= self._is_still(conv if name == "weight" else None, module, parameter)
-        entries = FilterParameters(is_zero, _values(conv, "bias", len(weight), 0.0), still)
+        entries = FilterAndBatchNormParameters(
+            is_zero, _values(conv, "bias", len(weight), 0.0), still
+        )
         if norm is None:
             return entries
-        return FilterParameters(
+        return FilterAndBatchNormParameters(
             is_zero, entries.bias, still,
             _values(norm, "weight", len(weight), 1.0),
             _values(norm, "bias", len(weight), 0.0),

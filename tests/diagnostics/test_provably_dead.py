@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revacnn_lightning.diagnostics.provably_dead import FilterParameters, find_provably_dead
+from revacnn_lightning.diagnostics.provably_dead import (
+    FilterAndBatchNormParameters,
+    find_provably_dead,
+)
 
 YES, NO = np.array([True]), np.array([False])
 
 
 def entries(zero=True, bias=0.0, still=True, norm=None):
     values = () if norm is None else tuple(np.array([value]) for value in norm)
-    return FilterParameters(np.array([zero]), np.array([bias]), np.array([still]), *values)
+    return FilterAndBatchNormParameters(
+        np.array([zero]), np.array([bias]), np.array([still]), *values
+    )
 
 
 @pytest.mark.parametrize(
