@@ -189,7 +189,9 @@ class ClassResponseCollector:
                 _sums_of(self._of_layer, layer, maps).add(labels, maps)
             if self._class is not None:
                 is_other = (labels != self._class).long().masked_fill(labels < 0, -1)
-                _sums_of(self._of_class, layer, maps).add(is_other, PooledMaps(maps.activation))
+                _sums_of(self._of_class, layer, maps).add(
+                    is_other, PooledMaps(maps.mean_activations)
+                )
 
     # ---------------------------------------------------------------- messages
 
@@ -255,7 +257,7 @@ class ClassResponseCollector:
 
 def _sums_of(kept: dict[str, ClassSums], layer: str, maps: PooledMaps) -> ClassSums:
     """Return the sums of a layer; new ones if the layer has another width by now."""
-    filters, device = maps.activation.shape[1], maps.activation.device
+    filters, device = maps.mean_activations.shape[1], maps.mean_activations.device
     known = kept.get(layer)
     if known is None or known.filters != filters:
         known = kept[layer] = ClassSums(filters, device)
@@ -264,6 +266,6 @@ def _sums_of(kept: dict[str, ClassSums], layer: str, maps: PooledMaps) -> ClassS
 
 def _why_not(maps: PooledMaps, labels: Tensor) -> str:
     """Return why the maps of a batch cannot be added per class; "" if they can."""
-    if len(maps.activation) != len(labels):
-        return NO_MATCH.format(len(maps.activation), len(labels))
+    if len(maps.mean_activations) != len(labels):
+        return NO_MATCH.format(len(maps.mean_activations), len(labels))
     return TOO_MANY if len(labels) and int(labels.max()) >= MAX_CLASSES else ""

@@ -58,7 +58,7 @@ class ClassSums:
         kept = labels >= 0
         at = labels.clamp_min(0).to(self._counts.device)
         weights = kept.float().to(self._counts.device)
-        for kind, values in enumerate((pooled.activation, pooled.gradient)):
+        for kind, values in enumerate((pooled.mean_activations, pooled.gradient_sums)):
             if values is None:
                 continue
             finite = values.isfinite().all(1)

@@ -34,8 +34,8 @@ from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.attribution import Attribution, load_captum_methods
 from revacnn_lightning.telemetry.inspection.map_images import MIDDLE
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox
-from revacnn_lightning.telemetry.inspection.responses import PeakResponses
-from revacnn_lightning.telemetry.inspection.top_images import MAX_IMAGES, TopImages
+from revacnn_lightning.telemetry.inspection.responses import FilterPeakResponses
+from revacnn_lightning.telemetry.inspection.top_images import MAX_IMAGES, TopRecentImages
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
 
 __all__ = ["FilterInspectionCollector"]
@@ -57,7 +57,7 @@ class _InspectedFilter:
     expires_at: float
     image_index: int | None = None  # of the chosen image; None: first image of the batch
     pinned_image: Tensor | None = None
-    top_images: TopImages = field(default_factory=TopImages)
+    top_images: TopRecentImages = field(default_factory=TopRecentImages)
     note: str = ""  # why there are no top images
     due_at: float = -math.inf
     duration: float = 0.0  # of the last inspection
@@ -288,11 +288,12 @@ def _first_input(context: BatchContext) -> Tensor | None:
     return context.batch.get_input() if context.images is None else context.images[0]
 
 
-def _why_no_top_images(images: Images | None, first: Tensor | None, peaks: PeakResponses) -> str:
+def _why_no_top_images(
+    images: Images | None, first: Tensor | None, peaks: FilterPeakResponses
+) -> str:
     """Say why the images of a batch cannot be ranked by these responses; "" if they can."""
-    note = input_refusal(first)
-    if note or images is None:
-        return note or NO_IMAGES
+    if images is None or input_refusal(first):
+        return input_refusal(first) or NO_IMAGES
     maps = peaks.peaks.shape[1]
     if maps == len(images):
         return ""

@@ -30,7 +30,7 @@ from revacnn_lightning.runtime.step_images import (
 )
 from revacnn_lightning.steering.tracing.forward_probe import eager_code
 from revacnn_lightning.telemetry import Recorder
-from revacnn_lightning.telemetry.inspection.module_flow import FlowResult, ModuleFlow
+from revacnn_lightning.telemetry.inspection.module_flow import ModuleFlow, ModuleFlowResult
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 __all__ = ["ImagePassCollector"]
@@ -94,7 +94,7 @@ class ImagePassCollector:
         self._known_modules = -1  # structure version whose modules the viewer knows
         self._expires_at = self._due_at = -math.inf
         self._next_change = -math.inf  # when a pass of another image may run
-        self._flow: FlowResult | None = None  # of this structure
+        self._flow: ModuleFlowResult | None = None  # of this structure
         self._is_new_flow = False  # not sent yet
         self._shown_paused: tuple[Any, ...] = ()
 
@@ -149,7 +149,7 @@ class ImagePassCollector:
             self._images.remember_shown_input(values, context.batch.get_truth())
         if values is not None:
             summary = self._run(values, context)
-        flow = self._flow or FlowResult()
+        flow = self._flow or ModuleFlowResult()
         return ImagePass(
             run=context.run,
             version=context.version,
@@ -165,8 +165,8 @@ class ImagePassCollector:
             class_names_note=summary.names_note,
             loss=summary.loss,
             output_shapes=summary.shapes,
-            readers=flow.readers,
-            output_layers=[name for name in flow.order if name in flow.output_sources],
+            readers=flow.input_readers,
+            output_layers=[name for name in flow.layer_order if name in flow.output_sources],
             modules=self._modules(flow, context.version),
             generated=summary.generated,
             class_map_shape=list(summary.class_map_shape),
@@ -239,7 +239,7 @@ class ImagePassCollector:
             return self._truth
         return context.batch.get_truth()
 
-    def _modules(self, flow: FlowResult, version: int) -> list[FilterlessModule] | None:
+    def _modules(self, flow: ModuleFlowResult, version: int) -> list[FilterlessModule] | None:
         if self._known_modules == version and not self._is_new_flow:
             return None
         self._is_new_flow = False
@@ -251,6 +251,6 @@ class ImagePassCollector:
                 list(one.input_shape[1:]),
                 list(one.output_shape[1:]),
             )
-            for one in flow.passed
+            for one in flow.non_layer_calls
             if one.sources  # others process neither the input nor what is computed from it
         ]

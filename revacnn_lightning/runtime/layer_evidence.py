@@ -78,7 +78,7 @@ class LayerEvidenceCollector:
         self._samples: list[Tensor] = []
         self._n_batches = 0
         self._unpriced: LayerEvidence | None = None
-        self._recorder.unit_samples.select(None)
+        self._recorder.activation_samples.select(None)
 
     def select(self, request: InspectEvidence) -> None:
         """Examine the layers for the next few seconds.
@@ -143,14 +143,14 @@ class LayerEvidenceCollector:
         self._layer, self._wanted = self._wanted or min(due, key=lambda one: one[0])[1], ""
         widths = dict(zip(self._recorder.layers, self._recorder.widths, strict=True))
         self._units = evenly_spaced_filter_indices(widths[self._layer])
-        self._recorder.unit_samples.select(self._layer, self._units)
+        self._recorder.activation_samples.select(self._layer, self._units)
 
     def _examine(self, context: BatchContext) -> LayerEvidence | None:
         """Add the sample of the batch; return what is found on examining the layer.
 
         None if there are too few samples or too little time yet.
         """
-        sample = self._recorder.unit_samples.pop_sample()
+        sample = self._recorder.activation_samples.pop_sample()
         if sample is not None and len(self._samples) < MAX_BATCHES:
             self._samples.append(sample)
         n_samples = sum(map(len, self._samples))
@@ -163,7 +163,7 @@ class LayerEvidenceCollector:
         found = self._examiner.examine(self._layer, samples, context)
         self._budget.spend(self._clock() - started)
         self._samples, self._n_batches = [], 0
-        self._recorder.unit_samples.select(None)
+        self._recorder.activation_samples.select(None)
         return found
 
 

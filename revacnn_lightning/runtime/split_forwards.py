@@ -14,8 +14,8 @@ from torch import nn
 from revacnn_lightning.runtime.step_recording import AddResult
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.telemetry.inspection.following_norms import (
-    NormsByLayer,
-    observe_norms_by_layer,
+    SingleLayerBatchNorms,
+    observe_single_layer_batch_norms,
 )
 
 __all__ = ["SplitParametersObserver"]
@@ -30,7 +30,7 @@ class SplitParametersObserver:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._norms: NormsByLayer | None = None
+        self._norms: SingleLayerBatchNorms | None = None
         self._version = -1  # structure version of the observed step
 
     @property
@@ -46,10 +46,10 @@ class SplitParametersObserver:
     def recording(self, batch: Any, version: int) -> Iterator[AddResult]:
         """Observe the training step that runs inside."""
 
-        def finish(norms: NormsByLayer) -> None:
+        def finish(norms: SingleLayerBatchNorms) -> None:
             self._norms, self._version = norms, version
 
-        with observe_norms_by_layer(self._module, finish):
+        with observe_single_layer_batch_norms(self._module, finish):
             yield lambda _: None
 
     def finish_recording(self) -> None:

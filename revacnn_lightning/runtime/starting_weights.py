@@ -13,7 +13,7 @@ from revacnn_lightning.steering.journal import Journal
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
-from revacnn_lightning.telemetry.inspection.downsampling import project_features
+from revacnn_lightning.telemetry.inspection.downsampling import project_rows_randomly
 from revacnn_lightning.telemetry.module_tree import list_named_tensors
 from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
@@ -89,7 +89,7 @@ class StartingWeights:
         weight, conv = self._present(layer)
         if weight is None or conv is None:
             return None
-        return project_features(filter_rows(weight.detach(), conv)).cpu().numpy()
+        return project_rows_randomly(filter_rows(weight.detach(), conv)).cpu().numpy()
 
     def relative_change(self, layer: str) -> float:
         """Return ‖w - w₀‖ / ‖w₀‖ of the layer's median filter, 0 or more.

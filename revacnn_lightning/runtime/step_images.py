@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from revacnn_lightning.runtime.recorded_step import RecordedStep
-from revacnn_lightning.telemetry.inspection.module_flow import INPUT, FlowResult, ModuleFlow
+from revacnn_lightning.telemetry.inspection.module_flow import INPUT, ModuleFlow, ModuleFlowResult
 
 __all__ = ["FindImageFlow", "StepImageFlow", "find_no_image_flow", "trace_layers_reading_images"]
 
@@ -27,7 +27,7 @@ class StepImageFlow(NamedTuple):
             None if there is none.
     """
 
-    flow: FlowResult
+    flow: ModuleFlowResult
     generated_image: Tensor | None
 
 
@@ -64,11 +64,12 @@ def trace_layers_reading_images(
         computed = [each for each in found if _is_image(each, shape)]
         generated = [each for each in computed if INPUT not in flow.sources_of(each)]
         result = flow.finish([tensors[index] for index in step.results])
-    if not result.readers:
+    if not result.input_readers:
         return None
     # A network that reads two kinds of images is called twice.
-    passed = list({(one.name, one.sources): one for one in result.passed}.values())
-    return StepImageFlow(replace(result, passed=passed), generated[-1][0] if generated else None)
+    passed = list({(one.name, one.sources): one for one in result.non_layer_calls}.values())
+    result = replace(result, non_layer_calls=passed)
+    return StepImageFlow(result, generated[-1][0] if generated else None)
 
 
 def _is_image(tensor: Tensor, shape: Sequence[int]) -> bool:

@@ -5,7 +5,7 @@ From a request to an edited network, file by file::
     tracing/            which channels must be edited together
       forward_probe.py    real forwards of the model, traced or evaluated without side effects
       forward_cache.py    what the forwards of one edit share
-      reused_outputs.py   ... the outputs of operations; content_numbers.py: which are the same
+      call_output_cache.py   ... the outputs of operations; content_numbers.py: which are the same
       tracer.py           dispatch mode that passes every aten call of a forward to a rule
       rules/              what each operation does to labels (labels.py)
       trace.py            what the rules record (records.py: its parts)

@@ -78,7 +78,7 @@ class ShardedFreezeAndRateEditor(Editor):
         if not isinstance(request, requests.ScaleLearningRate):
             _check_parts(find_layer(self.model, request.layer), request.layer)
         trace = Trace(self.model)  # without a forward
-        trace.norm_after = probe.norms.after
+        trace.norm_after = probe.norms.of_layer
         context = PlanningContext(
             self.model,
             ChannelGroups(trace),

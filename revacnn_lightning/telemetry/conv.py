@@ -25,12 +25,12 @@ from revacnn_lightning.telemetry.unit_layers import (
 
 __all__ = [
     "device_of",
+    "expected_weight_shape",
     "filter_rows",
     "filters_first",
     "parametrization_of",
     "stored_tensor",
     "weight_parameter",
-    "weight_shape",
 ]
 
 
@@ -72,13 +72,13 @@ def weight_parameter(conv: UnitLayer) -> Tensor | None:
 
 def _original_weight(conv: UnitLayer) -> Tensor | None:
     """Return the last parameter of the conv, or of its weight's parametrization, with its shape."""
-    shape = weight_shape(conv)
+    shape = expected_weight_shape(conv)
     holder = parametrization_of(conv) or conv
     originals = [p for p in holder._parameters.values() if p is not None and not is_lazy(p)]
     return next((p for p in reversed(originals) if p.shape == shape), None)
 
 
-def weight_shape(conv: UnitLayer) -> torch.Size:
+def expected_weight_shape(conv: UnitLayer) -> torch.Size:
     """Return the shape that the layer's sizes require of its weight."""
     channels = (filter_count(conv), input_count(conv) // group_count(conv))
     if is_transposed(conv):

@@ -56,14 +56,14 @@ class LayerPairTensors:
     Attributes:
         inputs: the inputs of the first layer, as the module receives them, (B, ...).
         reader: the layer that reads the filters of the first one.
-        size: the size of the reader's input, (H, W); () for a linear layer.
-        gradient: the gradient of the loss with respect to the reader's output, (B, ...).
+        reader_input_size: the size of the reader's input, (H, W); () for a linear layer.
+        reader_output_gradient: ∂L/∂y of the reader's output y, (B, ...).
     """
 
     inputs: Tensor
     reader: UnitLayer
-    size: tuple[int, ...]
-    gradient: Tensor
+    reader_input_size: tuple[int, ...]
+    reader_output_gradient: Tensor
 
 
 def why_no_gain(layer: UnitLayer, reader: UnitLayer) -> str:
@@ -144,7 +144,10 @@ def _multiply(
         maps = _resized(maps.relu() if rectify else maps, layer, reader_tensors)
         v = _outgoing_like(reader_tensors.reader, maps).requires_grad_()
         outgoing.append((reader_tensors, v))
-        total = total + (reader_tensors.gradient * _read(reader_tensors.reader, maps, v)).sum()
+        total = (
+            total
+            + (reader_tensors.reader_output_gradient * _read(reader_tensors.reader, maps, v)).sum()
+        )
     found = torch.autograd.grad(total, [v for _, v in outgoing], create_graph=True)
     by_reader: dict[int, Tensor] = {}
     for (reader_tensors, _), gradient in zip(outgoing, found, strict=True):
@@ -194,8 +197,8 @@ def _resized(maps: Tensor, layer: UnitLayer, reader_tensors: LayerPairTensors) -
         return maps
     pool: Any = POOL[maps.ndim - 2]
     if not isinstance(reader, nn.Linear):
-        same = tuple(maps.shape[2:]) == reader_tensors.size
-        return maps if same else pool(maps, reader_tensors.size)
+        same = tuple(maps.shape[2:]) == reader_tensors.reader_input_size
+        return maps if same else pool(maps, reader_tensors.reader_input_size)
     positions = reader.in_features // filter_count(layer)
     size = list(maps.shape[2:])
     if math.prod(size) != positions:

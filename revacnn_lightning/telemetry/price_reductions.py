@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from revacnn_lightning.telemetry.reductions import BLOCK, pixel_sums
+from revacnn_lightning.telemetry.reductions import BLOCK, sum_per_image_and_channel
 
 __all__ = ["estimate_removal_loss_changes", "sum_products_per_image"]
 
@@ -13,7 +13,7 @@ __all__ = ["estimate_removal_loss_changes", "sum_products_per_image"]
 def sum_products_per_image(maps: Tensor, gradients: Tensor) -> Tensor:
     """Return the sum of a ∂L/∂a over the pixels of each image: twice (B, C, H, W) -> (B, C)."""
     if maps.device.type != "cpu" or maps.numel() <= BLOCK:
-        return pixel_sums(maps * gradients)
+        return sum_per_image_and_channel(maps * gradients)
     step = max(1, BLOCK // (maps.numel() // len(maps)))
     scratch = torch.empty_like(maps[:step])
     sums = maps.new_empty(maps.shape[:2], dtype=torch.float32)

@@ -18,19 +18,19 @@ from torch import Tensor
 __all__ = [
     "FEW",
     "SHORT_RUN",
-    "absolute_sum",
+    "absolute_sum_per_channel",
     "add_to",
     "concatenate",
     "filter_l1_norm",
     "filter_l1_norms",
     "filter_l2_norm",
     "filter_l2_norms",
-    "map_sum",
-    "pixel_sums",
-    "positive_count",
+    "positive_count_per_channel",
     "signal_to_noise",
     "signals_to_noise",
-    "sum_and_positive_count",
+    "sum_and_positive_count_per_channel",
+    "sum_per_channel",
+    "sum_per_image_and_channel",
 ]
 
 # Elements that an elementwise operation writes before they are summed: 512 KB of float32, which
@@ -66,7 +66,7 @@ _INNER_DIMENSIONS = {dims: tuple(range(1, dims)) for dims in range(2, 6)}
 # ---------------------------------------------------------------------- activation maps
 
 
-def map_sum(maps: Tensor, out: Tensor | None = None) -> Tensor:
+def sum_per_channel(maps: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the sum over images and pixels: (B, C, H, W) -> (C,), in ``out`` if it is given."""
     is_short = 1 < maps.shape[2] * maps.shape[3] <= SHORT_RUN and maps.numel() > FEW
     if is_short and maps.device.type == "cpu" and maps.is_contiguous():
@@ -74,42 +74,47 @@ def map_sum(maps: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.sum(maps, (0, 2, 3), dtype=torch.float32, out=out)
 
 
-def absolute_sum(maps: Tensor, out: Tensor | None = None) -> Tensor:
+def absolute_sum_per_channel(maps: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the sum of absolute values over images and pixels: (B, C, H, W) -> (C,)."""
     if maps.device.type != "cpu" or maps.numel() <= FEW:
         return _absolute_sum_in_one_kernel(maps, (0, 2, 3), out)
     total = None
     for block, scratch in _blocks(maps):
         absolute = torch.abs(block, out=scratch)
-        total = map_sum(absolute, out) if total is None else total.add_(map_sum(absolute))
+        part = sum_per_channel(absolute, out if total is None else None)
+        total = part if total is None else total.add_(part)
     if total is None:
         return _zeros(maps) if out is None else out.zero_()
     return total
 
 
-def positive_count(maps: Tensor) -> Tensor:
+def positive_count_per_channel(maps: Tensor) -> Tensor:
     """Return the number of pixels above zero in all images: (B, C, H, W) -> (C,)."""
     total = None
     for block, scratch in _blocks(maps):
-        total = add_to(total, map_sum(torch.gt(block, 0, out=scratch)))
+        total = add_to(total, sum_per_channel(torch.gt(block, 0, out=scratch)))
     return _zeros(maps) if total is None else total
 
 
-def sum_and_positive_count(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
-    """Return (`absolute_sum` or `map_sum`, `positive_count`), reading the maps only once."""
+def sum_and_positive_count_per_channel(maps: Tensor, *, absolute: bool) -> tuple[Tensor, Tensor]:
+    """Return (`absolute_sum_per_channel` or `sum_per_channel`, `positive_count_per_channel`).
+
+    Reads the maps only once.
+    """
     total = count = None
     if maps.numel() <= FEW:
-        return absolute_sum(maps) if absolute else map_sum(maps), positive_count(maps)
+        total = absolute_sum_per_channel(maps) if absolute else sum_per_channel(maps)
+        return total, positive_count_per_channel(maps)
     for block, scratch in _blocks(maps):
         values = torch.abs(block, out=scratch) if absolute else block
-        total = add_to(total, map_sum(values))
-        count = add_to(count, map_sum(torch.gt(block, 0, out=scratch)))
+        total = add_to(total, sum_per_channel(values))
+        count = add_to(count, sum_per_channel(torch.gt(block, 0, out=scratch)))
     if total is None or count is None:
         return _zeros(maps), _zeros(maps)
     return total, count
 
 
-def pixel_sums(maps: Tensor) -> Tensor:
+def sum_per_image_and_channel(maps: Tensor) -> Tensor:
     """Return the sum over the pixels of each image: (B, C, H, W) -> (B, C)."""
     return maps.sum((2, 3), dtype=torch.float32)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "ShardedParameters",
+    "ShardedParameterLookup",
     "class_before_fsdp",
     "find_fsdp_modules",
     "find_tensor_parallel_modules",
@@ -109,7 +109,7 @@ def local_row_range(tensor: Any) -> range | None:
     return local_index_range(tensor, 0) if is_whole else None
 
 
-class ShardedParameters:
+class ShardedParameterLookup:
     """The sharded parameters (DTensors) of a model that FSDP2 splits, which its optimizers update.
 
     FSDP2 puts whole parameters in their places for a forward, and leaves some there after a forward

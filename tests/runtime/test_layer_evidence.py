@@ -102,11 +102,11 @@ def test_nothing_is_sampled_without_a_viewer(make_run):
     run = make_run()
     for _ in range(5):
         assert run.train_batch() == []
-    assert run.recorder.unit_samples.layers == frozenset()
+    assert run.recorder.activation_samples.layers == frozenset()
     assert run.examine("3").step > 4
     run.seconds = layer_evidence.SELECTION_SECONDS
     run.train_batch()
-    assert run.recorder.unit_samples.layers == frozenset()
+    assert run.recorder.activation_samples.layers == frozenset()
     with pytest.raises(EditRefusedError, match="no watched layer"):
         run.collector.select(InspectEvidence("missing"))
 
@@ -116,7 +116,7 @@ def test_all_layers_are_examined_one_after_the_other_and_then_left_alone(make_ru
     run.collector.select(InspectEvidence())
     found = [one.layer for _ in range(150) for one in run.train_batch()]
     assert sorted(found) == ["0", "3"]
-    assert run.recorder.unit_samples.layers == frozenset()
+    assert run.recorder.activation_samples.layers == frozenset()
 
 
 def test_twins_are_found_with_what_their_merge_costs(make_run):

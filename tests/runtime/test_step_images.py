@@ -70,9 +70,9 @@ def test_a_discriminator_reads_the_images_of_the_batch_and_those_of_the_generato
     model = Gan()
     found = seen(model, record(model, lambda: run(model)), LAYERS)
     assert found is not None
-    assert found.flow.readers == ["discriminator.0"]
+    assert found.flow.input_readers == ["discriminator.0"]
     assert found.flow.output_sources == {"discriminator.3"}
-    passed = [(one.name, one.sources) for one in found.flow.passed]
+    passed = [(one.name, one.sources) for one in found.flow.non_layer_calls]
     assert len(passed) == len(set(passed))
     assert found.generated_image is not None
     torch.testing.assert_close(found.generated_image, model.generator(NOISE)[0])
@@ -82,7 +82,7 @@ def test_a_step_of_one_network_generates_no_image() -> None:
     model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.Flatten(), nn.Linear(80, 2))
     found = seen(model, record(model, lambda: model(IMAGES).square().mean()), ["0", "2"])
     assert found is not None
-    assert found.flow.readers == ["0"]
+    assert found.flow.input_readers == ["0"]
     assert found.generated_image is None
 
 

@@ -21,11 +21,11 @@ from revacnn_lightning.errors import EditRefusedError, SteeringError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe, Journal, checkpoint, edited_models
 from revacnn_lightning.steering.split_editor import ShardedFreezeAndRateEditor
-from revacnn_lightning.telemetry.inspection.following_norms import NormsByLayer
+from revacnn_lightning.telemetry.inspection.following_norms import SingleLayerBatchNorms
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.split_tensors import class_before_fsdp, is_distributed
 
-PROBE = ForwardProbe((), norms=NormsByLayer({"0": {"1"}}))
+PROBE = ForwardProbe((), norms=SingleLayerBatchNorms({"0": {"1"}}))
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 # In torch 2.6, the forward of a model that FSDP2 has split fails on the CPU.
@@ -160,7 +160,7 @@ def test_edits_of_the_structure_are_not_adopted_after_the_weights(model: nn.Modu
         (requests.Freeze("0", [1]), ForwardProbe(()), "after the next batch"),
         (
             requests.Freeze("0", [1]),
-            ForwardProbe((), norms=NormsByLayer(failure="a bug")),
+            ForwardProbe((), norms=SingleLayerBatchNorms(failure="a bug")),
             "a bug",
         ),
     ],

@@ -35,18 +35,23 @@ def test_map_reductions_match_double_precision(size, layout, dtype):
     maps = layout(torch.randn(size).to(dtype))
     double = maps.double()
     torch.testing.assert_close(
-        reductions.map_sum(maps).double(), double.sum((0, 2, 3)), rtol=1e-5, atol=1e-2
+        reductions.sum_per_channel(maps).double(), double.sum((0, 2, 3)), rtol=1e-5, atol=1e-2
     )
     torch.testing.assert_close(
-        reductions.absolute_sum(maps).double(), double.abs().sum((0, 2, 3)), rtol=1e-5, atol=1e-2
-    )
-    torch.testing.assert_close(
-        reductions._absolute_sum_in_one_kernel(maps, (0, 2, 3)),
-        reductions.absolute_sum(maps),
+        reductions.absolute_sum_per_channel(maps).double(),
+        double.abs().sum((0, 2, 3)),
         rtol=1e-5,
         atol=1e-2,
     )
-    assert torch.equal(reductions.positive_count(maps), (maps > 0).sum((0, 2, 3)).float())
+    torch.testing.assert_close(
+        reductions._absolute_sum_in_one_kernel(maps, (0, 2, 3)),
+        reductions.absolute_sum_per_channel(maps),
+        rtol=1e-5,
+        atol=1e-2,
+    )
+    assert torch.equal(
+        reductions.positive_count_per_channel(maps), (maps > 0).sum((0, 2, 3)).float()
+    )
 
 
 def test_signals_to_noise_match_each_layer():
@@ -68,7 +73,7 @@ def test_infinity_and_nan_propagate():
     maps = torch.ones(2, 3, 4, 4)
     maps[0, 1, 0, 0] = torch.inf
     maps[1, 2, 0, 0] = torch.nan
-    sums = reductions.absolute_sum(maps)
+    sums = reductions.absolute_sum_per_channel(maps)
     assert sums[0] == 32
     assert sums[1] == torch.inf
     assert sums[2].isnan()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import Partial, Replicate, Shard
 
-from revacnn_lightning.telemetry.recording.split_weights import LocalFilters, reduce_each_filter
+from revacnn_lightning.telemetry.recording.split_weights import LocalFilters, reduce_local_filters
 from revacnn_lightning.telemetry.reductions import filter_l2_norms
 from revacnn_lightning.telemetry.split_tensors import local_row_range
 
@@ -55,7 +55,7 @@ def test_filters_of_other_ranks_are_nan():
 def test_flat_parts_have_no_known_filters_beside_whole_weights():
     conv = nn.Conv2d(2, 3, 3)
     weight = conv.weight.detach()
-    flat, whole = reduce_each_filter(
+    flat, whole = reduce_local_filters(
         filter_l2_norms, [(conv, weight.flatten()[:20]), (conv, weight)]
     )
     assert torch.isnan(flat).all()

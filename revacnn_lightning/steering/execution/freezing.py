@@ -24,7 +24,7 @@ from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.side_effects import inside_side_effect_free
 from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.split_tensors import (
-    ShardedParameters,
+    ShardedParameterLookup,
     is_distributed,
     local_index_range,
     local_part,
@@ -78,7 +78,7 @@ class Freezer(StepHooks):
         super().__init__()
         self._model = model
         self._filters = filters
-        self._stored = ShardedParameters(model)
+        self._stored = ShardedParameterLookup(model)
         self._slices: list[_FrozenSlice] = []
         self._statistics: list[_FrozenStatistics] = []
         self._saved: dict[int, list[tuple[_FrozenSlice, Tensor, dict[str, Tensor]]]] = {}

@@ -27,7 +27,7 @@ from revacnn_lightning.steering.execution.step_hooks import StepHooks, is_listed
 from revacnn_lightning.steering.filter_ids import FilterIds
 from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 from revacnn_lightning.telemetry.module_tree import list_named_modules
-from revacnn_lightning.telemetry.split_tensors import ShardedParameters, local_part
+from revacnn_lightning.telemetry.split_tensors import ShardedParameterLookup, local_part
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, own_parameters
 
 __all__ = ["LayerLearningRateScaler"]
@@ -66,7 +66,7 @@ class LayerLearningRateScaler(StepHooks):
         super().__init__()
         self._model = model
         self._filters = filters
-        self._stored = ShardedParameters(model)
+        self._stored = ShardedParameterLookup(model)
         self._scaled: dict[int, tuple[Tensor, float]] = {}
         self._saved: dict[int, dict[int, Tensor]] = {}  # of optimizers that step now
 

@@ -30,7 +30,10 @@ from revacnn_lightning.steering.planning.resize_plan import parameter_count_chan
 from revacnn_lightning.steering.planning.unused_layers import untraced_consumers
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, ForwardProbe
-from revacnn_lightning.steering.tracing.widened_layer import EXTRA_FILTERS, trace_widened
+from revacnn_lightning.steering.tracing.widened_layer import (
+    EXTRA_FILTERS,
+    traced_with_extra_filters,
+)
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
 __all__ = ["is_untraceable_single_filter", "plan_single_growth"]
@@ -58,7 +61,7 @@ def plan_single_growth(
     if request.split_from is not None:
         check_filters(find_layer(context.model, layer), layer, [request.split_from])
     try:
-        with trace_widened(context.model, layer, probe) as groups:
+        with traced_with_extra_filters(context.model, layer, probe) as groups:
             plan = _plan_widened(replace(context, groups=groups), request)
     except ForwardFailedError as error:
         reason = why_layer_not_resizable(context.groups, layer)

@@ -9,11 +9,11 @@ from torch import nn
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.steering.planning.plan import AttributeEdit
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.records import ChannelCountExpression
+from revacnn_lightning.steering.tracing.records import AttributesEqualToChannelCount
 from revacnn_lightning.steering.tracing.traced_int import (
     LinearExpression,
-    ShapeSize,
     SizeAttribute,
+    SizeReadFromShape,
     SizeSource,
 )
 
@@ -40,7 +40,7 @@ def size_attribute_edits(
     new_values: dict[SizeSource, int] = {}
     for number, channels in enumerate(channel_groups.shape_sizes):
         change = copy_count * channel_groups.count_in(groups, channels.numpy())
-        new_values[ShapeSize(number, len(channels))] = len(channels) + change
+        new_values[SizeReadFromShape(number, len(channels))] = len(channels) + change
     solved = _solve(model, uses)
     for attribute, value in solved.items():
         new_values[attribute] = value
@@ -62,14 +62,14 @@ def size_attribute_edits(
 
 
 def _solve(
-    model: nn.Module, uses: dict[tuple[LinearExpression, int], ChannelCountExpression]
+    model: nn.Module, uses: dict[tuple[LinearExpression, int], AttributesEqualToChannelCount]
 ) -> dict[SizeAttribute, int]:
     """Return the values of all attributes that alone determine a count."""
     values: dict[SizeAttribute, int] = {}
     for (expression, count), use in uses.items():
         if expression.is_linear and len(expression.terms) == 1:
             ((attribute, factor),) = expression.terms
-            if isinstance(attribute, ShapeSize):
+            if isinstance(attribute, SizeReadFromShape):
                 continue
             needed = (count - expression.constant) / factor
             if needed.denominator != 1 or values.setdefault(attribute, int(needed)) != needed:
@@ -84,7 +84,7 @@ def _check_divisors(
     model: nn.Module,
     expression: LinearExpression,
     new_values: dict[SizeSource, int],
-    use: ChannelCountExpression,
+    use: AttributesEqualToChannelCount,
 ) -> None:
     """Check that what a number of channels was divided by keeps its value."""
     for divisor in expression.divisors:
@@ -100,7 +100,7 @@ def _check_unchanged(
     expression: LinearExpression,
     same_count: bool,
     new_values: dict[SizeSource, int],
-    use: ChannelCountExpression,
+    use: AttributesEqualToChannelCount,
 ) -> None:
     """Check that a product or quotient of attributes keeps its value, or that attributes change.
 
@@ -117,7 +117,7 @@ def _check_unchanged(
 
 
 def _value(model: nn.Module, attribute: SizeSource) -> int:
-    if isinstance(attribute, ShapeSize):
+    if isinstance(attribute, SizeReadFromShape):
         return attribute.size
     value = getattr(model.get_submodule(attribute.module), attribute.name)
     return int(value if attribute.entry < 0 else value[attribute.entry])

@@ -38,7 +38,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from revacnn_lightning.steering.tracing.records import TensorDimension
+from revacnn_lightning.steering.tracing.records import ParameterDimension
 from revacnn_lightning.steering.tracing.trace import Trace
 
 __all__ = ["ChannelGroups"]
@@ -61,7 +61,8 @@ class ChannelGroups:
         norm_after: layer -> the batch norms that normalize its output and nothing else.
         shapes: module -> the (input, output) shapes of its calls; None where not one tensor.
         size_uses: attributes of the model's own classes that count channels.
-        shape_sizes: the channels of each size that the model reads from a shape, see `ShapeSize`.
+        shape_sizes: the channels of each size that the model reads from a shape; see
+            `SizeReadFromShape`.
         has_heads: whether attention splits channels into heads.
         keeps_positions: whether equal parts lose and get channels at equal positions.
         equal_parts: the parts of equal size into which channels are divided, in this order.
@@ -71,7 +72,7 @@ class ChannelGroups:
     """
 
     def __init__(self, trace: Trace, samples: int = 1) -> None:
-        self.dimensions: list[TensorDimension] = trace.dimensions
+        self.dimensions: list[ParameterDimension] = trace.dimensions
         self.constants = trace.constants
         self.filters = trace.filters
         self.edges = sorted(trace.edges)
@@ -189,7 +190,7 @@ class ChannelGroups:
 
     # ---------------------------------------------------------------- tensor dimensions
 
-    def dimension(self, tensor_name: str, dim: int) -> TensorDimension:
+    def dimension(self, tensor_name: str, dim: int) -> ParameterDimension:
         """Return an editable dimension by its tensor's name."""
         return self._by_key[tensor_name, dim]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.kept_tensors import (
-    KeptTensor,
-    KeptTensors,
+from revacnn_lightning.steering.tracing.tensor_snapshots import (
+    CopyOnWriteSnapshots,
+    TensorSnapshot,
     have_same_layout,
 )
 
@@ -46,7 +46,7 @@ class CachedCallResult:
         forward: the last forward that it was returned in.
     """
 
-    outputs: list[KeptTensor]
+    outputs: list[TensorSnapshot]
     numbers: list[int]
     is_tuple: bool
     forward: int
@@ -59,7 +59,7 @@ class CachedCallResult:
 
 @dataclass(eq=False)
 class _Call:
-    arguments: list[Any]  # tensors as `KeptTensor`
+    arguments: list[Any]  # tensors as `TensorSnapshot`
     named: dict[str, Any]
     result: CachedCallResult
 
@@ -68,9 +68,9 @@ class _Call:
         if len(args) != len(self.arguments) or kwargs != self.named:
             return False
         for mine, other in zip(self.arguments, args, strict=True):
-            if isinstance(mine, KeptTensor) != isinstance(other, Tensor):
+            if isinstance(mine, TensorSnapshot) != isinstance(other, Tensor):
                 return False
-            if not isinstance(mine, KeptTensor):
+            if not isinstance(mine, TensorSnapshot):
                 if mine != other:
                     return False
             elif not (mine.equals(other) if exact else have_same_layout(mine.tensor, other)):
@@ -81,7 +81,7 @@ class _Call:
 class ExpensiveCallCache:
     """Caches the newest results of expensive calls by operation, weight and number."""
 
-    def __init__(self, kept: KeptTensors) -> None:
+    def __init__(self, kept: CopyOnWriteSnapshots) -> None:
         self._kept = kept
         self._calls: dict[Place, _Call] = {}
         self._counts: Counter[tuple[str, int, int]] = Counter()
@@ -90,7 +90,7 @@ class ExpensiveCallCache:
         """Begin a forward."""
         self._counts.clear()
 
-    def restarted(self, kept: KeptTensors) -> ExpensiveCallCache:
+    def restarted(self, kept: CopyOnWriteSnapshots) -> ExpensiveCallCache:
         """Return the same without any call, in the middle of a forward."""
         restarted = ExpensiveCallCache(kept)
         restarted._counts = self._counts
@@ -131,7 +131,7 @@ class ExpensiveCallCache:
         """Keep the arguments of a call; return the result of the one that it replaces."""
         old = self._calls.get(place)
         for each in () if old is None else old.arguments:
-            if isinstance(each, KeptTensor):
+            if isinstance(each, TensorSnapshot):
                 self._kept.release(each)
         arguments = [self._kept.keep(each) if isinstance(each, Tensor) else each for each in args]
         self._calls[place] = _Call(arguments, kwargs, result)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revacnn_lightning.steering.tracing.records import TensorDimension
+from revacnn_lightning.steering.tracing.records import ParameterDimension
 
 __all__ = ["ZeroNewFilterDetector"]
 
@@ -28,7 +28,7 @@ class ZeroNewFilterDetector:
     def __init__(
         self,
         new_filters: Iterable[tuple[str, int, int]],
-        dimensions: Sequence[TensorDimension],
+        dimensions: Sequence[ParameterDimension],
         channel_count: int,
     ) -> None:
         starts = {(each.tensor, each.dim): each.start for each in dimensions}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from revacnn_lightning.steering.tracing.reused_outputs import ReusedOutputs
+from revacnn_lightning.steering.tracing.call_output_cache import CallOutputCache
 from revacnn_lightning.telemetry.inspection.object_state import ObjectState
 
 __all__ = ["EditForwardCache"]
@@ -18,7 +18,7 @@ class EditForwardCache:
     """
 
     def __init__(self) -> None:
-        self.outputs = ReusedOutputs()
+        self.outputs = CallOutputCache()
         self._objects: ObjectState | None = None
         self._model: nn.Module | None = None
 

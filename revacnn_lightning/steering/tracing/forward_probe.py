@@ -20,7 +20,7 @@ from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.tracer import Run, Tracer
 from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
-from revacnn_lightning.telemetry.inspection.following_norms import NormsByLayer
+from revacnn_lightning.telemetry.inspection.following_norms import SingleLayerBatchNorms
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.inspection.tensor_state import TensorState
 from revacnn_lightning.telemetry.inspection.written_tensors import written_tensors
@@ -82,7 +82,7 @@ class ForwardProbe:
     samples: int = 1
     hint: str = ""
     shared: EditForwardCache | None = None
-    norms: NormsByLayer | None = None
+    norms: SingleLayerBatchNorms | None = None
 
 
 def trace_channel_groups(
@@ -163,7 +163,7 @@ def _runner(
     """Return what runs the operations of the next forward.
 
     Args:
-        exact: whether the values that the forward computes matter, see `ReusedOutputs`.
+        exact: whether the values that the forward computes matter, see `CallOutputCache`.
         is_last: whether no other forward of the edit follows.
     """
     outputs = None if probe.shared is None else probe.shared.outputs

@@ -10,7 +10,7 @@ import torch
 
 from revacnn_lightning.steering.tracing.rules.op_families import UNINITIALIZED
 
-__all__ = ["Effect", "effect_of", "out_of_place_variant", "updates_statistics"]
+__all__ = ["MemoryEffect", "memory_effect_of", "out_of_place_variant", "updates_statistics"]
 
 # What these return is not determined by their arguments, though no tag says so.
 _UNDETERMINED = UNINITIALIZED | {
@@ -21,7 +21,7 @@ _UNDETERMINED = UNINITIALIZED | {
 }
 
 
-class Effect(Enum):
+class MemoryEffect(Enum):
     """What a call does.
 
     - RESULT: it returns new tensors, whose values follow from its arguments alone;
@@ -37,24 +37,28 @@ class Effect(Enum):
 
 
 @functools.cache
-def effect_of(func: Any) -> Effect:
+def memory_effect_of(func: Any) -> MemoryEffect:
     """Return the effect of an operation, according to its schema."""
     schema = getattr(func, "_schema", None)
     if schema is None or torch.Tag.nondeterministic_seeded in func.tags:
-        return Effect.UNKNOWN
+        return MemoryEffect.UNKNOWN
     namespace, _, name = schema.name.partition("::")
     if namespace != "aten" or name in _UNDETERMINED:  # others may have a state of their own
-        return Effect.UNKNOWN
+        return MemoryEffect.UNKNOWN
     aliased = [each for each in schema.arguments if each.alias_info is not None]
     written = [each for each in aliased if each.alias_info.is_write]
     if not aliased:
         is_new = all(each.alias_info is None for each in schema.returns)
-        return Effect.RESULT if is_new else Effect.UNKNOWN
+        return MemoryEffect.RESULT if is_new else MemoryEffect.UNKNOWN
     if not written:
-        return Effect.VIEW
+        return MemoryEffect.VIEW
     is_first = aliased[0].name == schema.arguments[0].name
     is_single = len(aliased) == len(written) == len(schema.returns) == 1
-    return Effect.WRITE if is_first and is_single and name.endswith("_") else Effect.UNKNOWN
+    return (
+        MemoryEffect.WRITE
+        if is_first and is_single and name.endswith("_")
+        else MemoryEffect.UNKNOWN
+    )
 
 
 def updates_statistics(func: Any, args: tuple[Any, ...]) -> bool:
@@ -73,7 +77,7 @@ def out_of_place_variant(func: Any) -> Any:
     schema = func._schema
     packet = getattr(torch.ops.aten, schema.name.partition("::")[2][:-1], None)
     found = getattr(packet, schema.overload_name or "default", None)
-    if found is None or effect_of(found) is not Effect.RESULT:
+    if found is None or memory_effect_of(found) is not MemoryEffect.RESULT:
         return None
     names = [argument.name for argument in schema.arguments]
     is_same = [argument.name for argument in found._schema.arguments] == names

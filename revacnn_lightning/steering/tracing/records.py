@@ -10,10 +10,10 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.traced_int import LinearExpression
 
-__all__ = ["ChannelCountExpression", "EqualParts", "OpCall", "OpCost", "TensorDimension"]
+__all__ = ["AttributesEqualToChannelCount", "EqualParts", "OpCall", "OpCost", "ParameterDimension"]
 
 
-class TensorDimension(NamedTuple):
+class ParameterDimension(NamedTuple):
     """One dimension of one parameter or buffer, with the channels ``start <= c < stop``."""
 
     tensor: str
@@ -50,7 +50,7 @@ class OpCall:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
 
-class ChannelCountExpression(NamedTuple):
+class AttributesEqualToChannelCount(NamedTuple):
     """An expression of module attributes that equals the number of ``channels``.
 
     ``where`` is the module in whose forward it is used.

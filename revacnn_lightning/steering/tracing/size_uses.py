@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.steering.tracing.labels import label_along, labeled_dims
-from revacnn_lightning.steering.tracing.records import ChannelCountExpression
+from revacnn_lightning.steering.tracing.records import AttributesEqualToChannelCount
 from revacnn_lightning.steering.tracing.trace import Trace
 from revacnn_lightning.steering.tracing.traced_int import TracedInt
 
@@ -118,7 +118,7 @@ def _record(trace: Trace, number: Any, channels: Tensor | None) -> None:
         expression = number.expression
         if expression.has_untraced_part:
             return
-        trace.size_uses.append(ChannelCountExpression(expression, channels, trace.where()))
+        trace.size_uses.append(AttributesEqualToChannelCount(expression, channels, trace.where()))
         if expression.is_linear:
             # Everything that one number counts must keep equal lengths.
             first = trace.first_counted.setdefault(expression, channels)

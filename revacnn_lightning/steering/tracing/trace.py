@@ -25,17 +25,17 @@ from revacnn_lightning.steering.tracing.labels import (
     labeled_dims,
 )
 from revacnn_lightning.steering.tracing.records import (
-    ChannelCountExpression,
+    AttributesEqualToChannelCount,
     EqualParts,
     OpCall,
     OpCost,
-    TensorDimension,
+    ParameterDimension,
 )
 from revacnn_lightning.steering.tracing.tensor_keys import TensorKeys
 from revacnn_lightning.steering.tracing.traced_int import (
     LinearExpression,
-    ShapeSize,
     SizeAttribute,
+    SizeReadFromShape,
     TracedInt,
 )
 from revacnn_lightning.telemetry.module_tree import list_named_modules, list_named_tensors
@@ -56,7 +56,7 @@ class Trace:
         modules = list_named_modules(model)
         self.names = {id(m): name for name, m in modules}
         self.layers = [name for name, _ in named_unit_layers(model)]
-        self.dimensions: list[TensorDimension] = []
+        self.dimensions: list[ParameterDimension] = []
         self.channel_count = 0
         self._permanent_labels: dict[int, list[Label]] = {}  # of parameters and buffers
         self._labels: dict[int, list[Label]] = {}  # of this forward's tensors
@@ -80,7 +80,7 @@ class Trace:
         self.unlabeled: dict[str, str] = {}  # layer -> why its filters cannot be traced
         self.edges: set[tuple[str, str]] = set()
         self.norm_after: dict[str, set[str]] = {}  # layer -> batch norms that read only it
-        self.size_uses: list[ChannelCountExpression] = []  # attributes that count channels
+        self.size_uses: list[AttributesEqualToChannelCount] = []  # attributes that count channels
         self.kept_whole: list[np.ndarray] = []  # (groups, size): groups of a group norm
         self.first_counted: dict[LinearExpression, Tensor] = {}  # the first channels each counts
         self.shape_sizes: list[Tensor] = []  # the channels of each size that was read from a shape
@@ -121,7 +121,7 @@ class Trace:
                 if size > 1:
                     channels = self._new_channels(size)
                     start = self.channel_count - size
-                    self.dimensions.append(TensorDimension(name, dim, start, self.channel_count))
+                    self.dimensions.append(ParameterDimension(name, dim, start, self.channel_count))
                     self._priorities.append((isinstance(tensor, nn.Parameter), tensor.numel()))
                     labels.append(label_along(channels, tensor.ndim, dim))
             self._permanent_labels[self._keys.record_permanent(tensor)] = labels
@@ -131,7 +131,7 @@ class Trace:
 
     def _apply_computations(self, model: nn.Module) -> None:
         """Fix the channels of tensors that no edit can resize; note those that a gain rescales."""
-        by_tensor: dict[str, list[TensorDimension]] = {}
+        by_tensor: dict[str, list[ParameterDimension]] = {}
         for dimension in self.dimensions:
             by_tensor.setdefault(dimension.tensor, []).append(dimension)
         for computed in computed_tensors(model):
@@ -285,11 +285,11 @@ class Trace:
             return
         attribute = SizeAttribute(path, name, entry)
         expression = LinearExpression(((attribute, Fraction(1)),))
-        self.size_uses.append(ChannelCountExpression(expression, channels, self.where()))
+        self.size_uses.append(AttributesEqualToChannelCount(expression, channels, self.where()))
 
     def read_size(self, channels: Tensor) -> TracedInt:
         """Return the number of these channels, which the model reads from a shape."""
-        source = ShapeSize(len(self.shape_sizes), len(channels))
+        source = SizeReadFromShape(len(self.shape_sizes), len(channels))
         self.shape_sizes.append(channels)
         expression = LinearExpression(((source, Fraction(1)),))
         self.first_counted[expression] = channels

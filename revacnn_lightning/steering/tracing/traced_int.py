@@ -20,8 +20,8 @@ from revacnn_lightning.telemetry.module_tree import list_named_modules
 
 __all__ = [
     "LinearExpression",
-    "ShapeSize",
     "SizeAttribute",
+    "SizeReadFromShape",
     "SizeSource",
     "TracedInt",
     "temporary_traced_ints",
@@ -40,7 +40,7 @@ class SizeAttribute(NamedTuple):
         return path if self.entry < 0 else f"{path}[{self.entry}]"
 
 
-class ShapeSize(NamedTuple):
+class SizeReadFromShape(NamedTuple):
     """A size that was read from the shape of a tensor; it follows the number of its channels.
 
     ``number`` is the index in `Trace.shape_sizes`.
@@ -53,7 +53,7 @@ class ShapeSize(NamedTuple):
         return f"the size {self.size} of a tensor"
 
 
-SizeSource = SizeAttribute | ShapeSize
+SizeSource = SizeAttribute | SizeReadFromShape
 
 
 class LinearExpression(NamedTuple):

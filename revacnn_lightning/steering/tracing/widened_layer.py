@@ -32,7 +32,7 @@ from revacnn_lightning.telemetry.unit_layers import (
     kernel_size,
 )
 
-__all__ = ["EXTRA_FILTERS", "trace_widened"]
+__all__ = ["EXTRA_FILTERS", "traced_with_extra_filters"]
 
 EXTRA_FILTERS = 6  # so that the width, 7, is hardly that of anything else
 MAX_READERS = 64
@@ -41,7 +41,9 @@ Sizes = dict[str, tuple[int, ...]]  # module -> shape of the first tensor it was
 
 
 @contextmanager
-def trace_widened(model: nn.Module, layer: str, probe: ForwardProbe) -> Iterator[ChannelGroups]:
+def traced_with_extra_filters(
+    model: nn.Module, layer: str, probe: ForwardProbe
+) -> Iterator[ChannelGroups]:
     """Yield the channel groups of the model with extra filters before the single one of a layer.
 
     Inside, the model has these filters; afterwards it is as it was.

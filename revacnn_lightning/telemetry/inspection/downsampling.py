@@ -8,14 +8,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["downsample_signal", "project_features", "thumbnails"]
+__all__ = ["downsample_signal", "project_rows_randomly", "thumbnails"]
 
 FEATURE_DIMENSIONS = 64  # of what the viewer embeds in the plane
 MAX_MAP_PIXELS = 2**16  # of all maps of a layer together: 128 KB of float16
 MAX_MAP_SIDE = 32  # pixels
 
 
-def project_features(rows: Tensor) -> Tensor:
+def project_rows_randomly(rows: Tensor) -> Tensor:
     """Return at most 64 features per row, such that distances between rows are preserved.
 
     Rows with more than 64 columns are multiplied by a random Gaussian matrix of variance 1/64

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from revacnn_lightning.telemetry.module_tree import list_named_modules
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count
 
-__all__ = ["NormsByLayer", "observe_norms_by_layer"]
+__all__ = ["SingleLayerBatchNorms", "observe_single_layer_batch_norms"]
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +37,21 @@ KEEPING_CHANNELS = {
 
 
 @dataclass(frozen=True)
-class NormsByLayer:
+class SingleLayerBatchNorms:
     """Which batch norms normalize the output of one layer only, in a training step.
 
     Attributes:
-        after: layer -> the batch norms that normalize its output and nothing else.
+        of_layer: layer -> the batch norms that normalize its output and nothing else.
         failure: why this is unknown; "" if it is known.
     """
 
-    after: dict[str, set[str]] = field(default_factory=dict)
+    of_layer: dict[str, set[str]] = field(default_factory=dict)
     failure: str = ""
 
 
 @contextmanager
-def observe_norms_by_layer(
-    model: nn.Module, on_result: Callable[[NormsByLayer], None]
+def observe_single_layer_batch_norms(
+    model: nn.Module, on_result: Callable[[SingleLayerBatchNorms], None]
 ) -> Iterator[None]:
     """Observe the forwards of ``model`` inside, then call ``on_result``, unless they raise."""
     observer = _Observer(model)
@@ -86,16 +86,16 @@ class _Observer:
         for handle in self._handles:
             handle.remove()
 
-    def result(self) -> NormsByLayer:
+    def result(self) -> SingleLayerBatchNorms:
         self._layers.clear()
         after: dict[str, set[str]] = {}
         if self._failure:
-            return NormsByLayer(after, self._failure)
+            return SingleLayerBatchNorms(after, self._failure)
         for norm, sources in self._sources.items():
             layer = next(iter(sources))
             if len(sources) == 1 and self._widths.get(layer) == self._features[norm]:
                 after.setdefault(layer, set()).add(norm)
-        return NormsByLayer(after)
+        return SingleLayerBatchNorms(after)
 
     def _guarded(self, note: Callable[[str, Any], None], name: str) -> Callable[..., None]:
         """Return a hook that passes the first input or the output of a module to ``note``."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.conv import filter_rows, weight_parameter
-from revacnn_lightning.telemetry.inspection.downsampling import project_features
+from revacnn_lightning.telemetry.inspection.downsampling import project_rows_randomly
 from revacnn_lightning.telemetry.inspection.histograms import sample_values
 from revacnn_lightning.telemetry.inspection.map_images import MIDDLE, first_image_thumbnails
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
@@ -116,7 +116,7 @@ class InspectedLayer:
         def on_gradient(gradient: Tensor) -> None:
             if weights.is_computed:
                 return  # `end_batch` reads the gradient of the computed weight
-            part = project_features(filter_rows(gradient.detach(), weights.conv))
+            part = project_rows_randomly(filter_rows(gradient.detach(), weights.conv))
             self.gradient = part if self.gradient is None else self.gradient + part
             if self.is_due:
                 self.gradient_values = add_to(self.gradient_values, sample_values(gradient))
@@ -127,4 +127,4 @@ class InspectedLayer:
 def _features(weights: WeightSums, gradient: Tensor | None) -> Tensor | None:
     if gradient is None:
         return None
-    return project_features(filter_rows(gradient.detach(), weights.conv))
+    return project_rows_randomly(filter_rows(gradient.detach(), weights.conv))

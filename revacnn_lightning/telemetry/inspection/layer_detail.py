@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.conv import filter_rows
 from revacnn_lightning.telemetry.inspection.activation_maps import compute_activation_maps
-from revacnn_lightning.telemetry.inspection.downsampling import project_features
+from revacnn_lightning.telemetry.inspection.downsampling import project_rows_randomly
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 from revacnn_lightning.telemetry.inspection.histograms import (
     ValueHistogram,
@@ -200,7 +200,7 @@ class DetailRecorder:
         layer.sampled_at, layer.is_due = self._clock(), False
         return DetailSample(
             name,
-            normalized_half(project_features(filter_rows(weight, weights.conv))),
+            normalized_half(project_rows_randomly(filter_rows(weight, weights.conv))),
             _half(layer.smoothed_gradient if layer.smoothed else layer.gradient),
             _half(maps.get(name, layer.maps)),
             _half(layer.map_gradient if self._image is None else None),

@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 
-__all__ = ["INPUT", "FlowResult", "ModuleFlow", "NonLayerCall"]
+__all__ = ["INPUT", "ModuleFlow", "ModuleFlowResult", "NonLayerCall"]
 
 INPUT = ""  # stands for the input among the names of layers
 MAX_PASSED = 1024  # calls of modules that are kept
@@ -47,24 +47,24 @@ class NonLayerCall:
 
 
 @dataclass
-class FlowResult:
+class ModuleFlowResult:
     """What `ModuleFlow` has observed in a forward.
 
     Attributes:
-        order: the layers in the order of their first calls.
-        readers: the layers that read the input.
+        layer_order: the layers in the order of their first calls.
+        input_readers: the layers that read the input.
         output_sources: the layers that the output is computed from; `INPUT` is the input.
-        passed: the calls of all other modules, in order.
+        non_layer_calls: the calls of all other modules, in order.
     """
 
-    order: list[str] = field(default_factory=list)
-    readers: list[str] = field(default_factory=list)
+    layer_order: list[str] = field(default_factory=list)
+    input_readers: list[str] = field(default_factory=list)
     output_sources: Sources = NONE
-    passed: list[NonLayerCall] = field(default_factory=list)
+    non_layer_calls: list[NonLayerCall] = field(default_factory=list)
 
     def last_called(self, sources: Sources) -> str:
         """Return the layer of these that was called last; `INPUT` if there is none."""
-        known = [name for name in self.order if name in sources]
+        known = [name for name in self.layer_order if name in sources]
         return known[-1] if known else INPUT
 
 
@@ -78,7 +78,7 @@ class ModuleFlow(NoCompileDispatchMode):
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.result = FlowResult()
+        self.result = ModuleFlowResult()
         self._layers = {module: name for name, module in layers.items()}
         self._names = {module: name for name, module in model.named_modules()}
         self._holders = _holders_of(model, layers)
@@ -107,7 +107,7 @@ class ModuleFlow(NoCompileDispatchMode):
         """Return the layers that a tensor of the forward is computed from; `INPUT` is the input."""
         return self._of([tensor])
 
-    def finish(self, output: Any) -> FlowResult:
+    def finish(self, output: Any) -> ModuleFlowResult:
         """Return what was observed, up to this output of the model."""
         self.result.output_sources = self._of(_tensors(output))
         self._sources.clear()
@@ -134,14 +134,14 @@ class ModuleFlow(NoCompileDispatchMode):
         if module in self._layers:
             self._note_layer(self._layers[module], sources)
             self._set(_tensors(output), frozenset({self._layers[module]}))
-        elif self._is_passed(module) and len(self.result.passed) < MAX_PASSED:
+        elif self._is_passed(module) and len(self.result.non_layer_calls) < MAX_PASSED:
             self._note_passed(module, sources, _tensors(args), _tensors(output))
 
     def _note_layer(self, name: str, sources: Sources) -> None:
-        if name not in self.result.order:
-            self.result.order.append(name)
-        if INPUT in sources and name not in self.result.readers:
-            self.result.readers.append(name)
+        if name not in self.result.layer_order:
+            self.result.layer_order.append(name)
+        if INPUT in sources and name not in self.result.input_readers:
+            self.result.input_readers.append(name)
 
     def _is_passed(self, module: nn.Module) -> bool:
         """Return whether a module is one on the way, not a composition, nor a part of one."""
@@ -169,7 +169,9 @@ class ModuleFlow(NoCompileDispatchMode):
             return
         shapes = tuple(inputs[0].shape), tuple(outputs[0].shape)
         name = self._names.get(module, "")
-        self.result.passed.append(NonLayerCall(name, type(module).__name__, sources, *shapes))
+        self.result.non_layer_calls.append(
+            NonLayerCall(name, type(module).__name__, sources, *shapes)
+        )
 
     # ---------------------------------------------------------------- tensors
 

@@ -18,12 +18,12 @@ class PooledMaps:
     """The maps of B images in a layer of C filters, on the training device.
 
     Attributes:
-        activation: float32 (B, C), the mean of each map over its pixels.
-        gradient: float32 (B, C), Σ ∂L/∂a over the pixels of each map; None until it arrives.
+        mean_activations: float32 (B, C), the mean of each map over its pixels.
+        gradient_sums: float32 (B, C), Σ ∂L/∂a over the pixels of each map; None until it arrives.
     """
 
-    activation: Tensor
-    gradient: Tensor | None = None
+    mean_activations: Tensor
+    gradient_sums: Tensor | None = None
 
 
 class PooledMapRecorder:
@@ -72,7 +72,7 @@ class PooledMapRecorder:
         """Pool the gradient of what the layer returned when `add_map` received its maps."""
         maps, pooled = to_maps(layer, gradient.detach()), self._pooled.get(name)
         if pooled is not None and maps is not None:
-            pooled.gradient = maps.flatten(2).sum(2, dtype=torch.float32)
+            pooled.gradient_sums = maps.flatten(2).sum(2, dtype=torch.float32)
 
     def pop_maps(self, gradient_scale: Tensor | float) -> dict[str, PooledMaps]:
         """Return the pooled maps of the batch that has ended, by layer.
@@ -83,6 +83,6 @@ class PooledMapRecorder:
         """
         pooled, self._pooled = self._pooled, {}
         for maps in pooled.values():
-            if maps.gradient is not None:
-                maps.gradient = maps.gradient / gradient_scale
+            if maps.gradient_sums is not None:
+                maps.gradient_sums = maps.gradient_sums / gradient_scale
         return pooled

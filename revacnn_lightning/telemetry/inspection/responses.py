@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["PeakResponses", "ResponseRecorder"]
+__all__ = ["FilterPeakResponses", "ResponseRecorder"]
 
 
 @dataclass
-class PeakResponses:
+class FilterPeakResponses:
     """The strongest response of one filter to each of B images.
 
     Attributes:
@@ -34,7 +34,7 @@ class ResponseRecorder:
 
     def __init__(self) -> None:
         self._selected: dict[str, set[int]] = {}
-        self._responses: dict[tuple[str, int], PeakResponses] = {}
+        self._responses: dict[tuple[str, int], FilterPeakResponses] = {}
         self._is_recording = False
 
     @property
@@ -72,9 +72,11 @@ class ResponseRecorder:
                     continue
                 maximum, position = maps.detach()[:, index].flatten(1).max(1)
                 peaks = torch.stack([maximum.float(), position.float()])
-                self._responses[layer, index] = PeakResponses(peaks, (maps.shape[2], maps.shape[3]))
+                self._responses[layer, index] = FilterPeakResponses(
+                    peaks, (maps.shape[2], maps.shape[3])
+                )
 
-    def pop_responses(self) -> dict[tuple[str, int], PeakResponses]:
+    def pop_responses(self) -> dict[tuple[str, int], FilterPeakResponses]:
         """Return the responses of the batch that has ended, by (layer, index)."""
         responses, self._responses = self._responses, {}
         return responses

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from revacnn_lightning.telemetry.inspection.downsampling import downsample_signal
 from revacnn_lightning.telemetry.inspection.receptive_field import PixelBox, as_volume
 
-__all__ = ["MAX_IMAGES", "RankedImage", "TopImages", "to_uint8_image"]
+__all__ = ["MAX_IMAGES", "RankedImage", "TopRecentImages", "to_uint8_image"]
 
 MAX_IMAGES = 9  # of a filter
 MAX_AGE = 500  # batches; the filter has changed since an older response
@@ -36,7 +36,7 @@ class RankedImage:
 
     Attributes:
         response: the filter's maximum on this image.
-        step: the batch of the image, as `TopImages.add` was called.
+        step: the batch of the image, as `TopRecentImages.add` was called.
         crop: uint8 (1 or 3, d, h, w), the pixels of ``box``, downsampled if they are many. That of
             a signal is (channels, 1, 1, l).
         box: the receptive field of the maximum.
@@ -54,7 +54,7 @@ class RankedImage:
     is_volume: bool = False
 
 
-class TopImages:
+class TopRecentImages:
     """Ranking of the images of recent batches by their response, each image at most once."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class TopImages:
 
         Args:
             step: the batch.
-            peaks: (2, B), as `PeakResponses.peaks`.
+            peaks: (2, B), as `FilterPeakResponses.peaks`.
             images: (B, channels, ...), or (channels, ...) each; only images that enter the
                 ranking are read.
             box_of: returns the receptive field of (index of the image, position in its map).

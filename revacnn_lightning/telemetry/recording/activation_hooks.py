@@ -30,7 +30,7 @@ from revacnn_lightning.telemetry.recording.discovery_result import (
 )
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.following_nonlinearity import MapOwners
-from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.gradient_reader import WeightGradientReader
 from revacnn_lightning.telemetry.recording.hook_specializer import HookSpecializer
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
@@ -50,21 +50,21 @@ class ActivationHooks:
         stopwatch: measures the cost.
 
     Attributes:
-        images: the gradients of each image of the batch, if they have slots.
+        per_image_gradients: the gradients of each image of the batch, if they have slots.
     """
 
     def __init__(
         self,
         batch: BatchState,
         meter: ActivationMeter,
-        reader: GradientReader,
+        reader: WeightGradientReader,
         stopwatch: Stopwatch,
     ) -> None:
         self._batch = batch
         self._meter = meter
         self._reader = reader
         self._stopwatch = stopwatch
-        self.images: PerImageGradients | None = None
+        self.per_image_gradients: PerImageGradients | None = None
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._needs_global_hook = False  # in the next batch
         self._batch_hooks = BatchHooks()
@@ -134,10 +134,13 @@ class ActivationHooks:
         self._set_global_hook(self._needs_global_hook)
         self._discovery.begin_batch()
         if not self._batch_hooks.is_installed:
-            self._batch.reducers, self.images = {}, None
+            self._batch.reducers, self.per_image_gradients = {}, None
             return
         specialized = self._specializer.specialize(self._layers, self._hooks)
-        self._batch.reducers, self.images = specialized.reducers, specialized.images
+        self._batch.reducers, self.per_image_gradients = (
+            specialized.reducers,
+            specialized.per_image_gradients,
+        )
         self._batch_hooks.enable(
             specialized.timed_hooks if self._stopwatch.is_timing else specialized.hooks
         )

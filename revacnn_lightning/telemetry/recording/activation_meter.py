@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from revacnn_lightning.telemetry.inspection.activation_samples import ActivationSampleRecorder
 from revacnn_lightning.telemetry.inspection.layer_detail import DetailRecorder
 from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
-from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
 from revacnn_lightning.telemetry.price_reductions import sum_products_per_image
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums, in_backward
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
@@ -31,7 +31,7 @@ class ActivationMeter:
         stopwatch: measures the cost.
         details: receives the maps of inspected layers.
         responses: receives the maps of inspected filters.
-        unit_samples: receives the maps of the layer that is examined.
+        activation_samples: receives the maps of the layer that is examined.
         pooled_maps: receives the maps of layers whose classes are inspected.
     """
 
@@ -41,20 +41,20 @@ class ActivationMeter:
         stopwatch: Stopwatch,
         details: DetailRecorder,
         responses: ResponseRecorder,
-        unit_samples: UnitSampleRecorder,
+        activation_samples: ActivationSampleRecorder,
         pooled_maps: PooledMapRecorder,
     ) -> None:
         self._batch = batch
         self._stopwatch = stopwatch
         self._details = details
         self._responses = responses
-        self._unit_samples = unit_samples
+        self._activation_samples = activation_samples
         self._pooled_maps = pooled_maps
 
     @property
     def inspected_layers(self) -> frozenset[str]:
         """The layers whose maps are inspected in this batch."""
-        inspected = self._details.layers | self._responses.layers | self._unit_samples.layers
+        inspected = self._details.layers | self._responses.layers | self._activation_samples.layers
         return inspected | self._pooled_maps.sampled_layers
 
     def measure(self, layer: ObservedLayer, sums: ActivationSums, output: Tensor) -> bool:
@@ -109,8 +109,8 @@ class ActivationMeter:
             start = self._stopwatch.now()
             self._responses.add_map(layer.name, maps)
             self._stopwatch.add(TOP_IMAGES, start)
-        if self._unit_samples.needs_map(layer.name):
-            self._unit_samples.add_map(maps)
+        if self._activation_samples.needs_map(layer.name):
+            self._activation_samples.add_map(maps)
         if self._pooled_maps.needs_map(layer.name):
             self._pool(layer, output, maps)
 

@@ -89,10 +89,16 @@ class ActivationSums:
     def add(self, maps: Tensor, count_positive: bool) -> None:
         """Sum a map (B, C, H, W), and count its positive pixels if asked to."""
         if count_positive:
-            total, positive = reductions.sum_and_positive_count(maps, absolute=self.absolute)
+            total, positive = reductions.sum_and_positive_count_per_channel(
+                maps, absolute=self.absolute
+            )
             self.positive = add_to(self.positive, positive)
         else:
-            total = reductions.absolute_sum(maps) if self.absolute else reductions.map_sum(maps)
+            total = (
+                reductions.absolute_sum_per_channel(maps)
+                if self.absolute
+                else reductions.sum_per_channel(maps)
+            )
         self.total = add_to(self.total, total)
 
     def count_first_map_in_slots(self, shape: torch.Size, has_positive: bool) -> None:
@@ -114,9 +120,9 @@ class ActivationSums:
         """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image."""
         self.gradient_pixels += gradient.shape[0] * gradient.shape[2] * gradient.shape[3]
         if magnitude:
-            self.gradient = add_to(self.gradient, reductions.absolute_sum(gradient))
+            self.gradient = add_to(self.gradient, reductions.absolute_sum_per_channel(gradient))
         if per_image:
-            self.image_gradients.append(reductions.pixel_sums(gradient))
+            self.image_gradients.append(reductions.sum_per_image_and_channel(gradient))
 
     def discard_gradients(self) -> None:
         """Discard the gradients of this batch."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
-__all__ = ["BackwardPassCounter", "current_pass"]
+__all__ = ["ProcessBackwardPassCounter", "current_pass"]
 
 current_pass = torch._C._current_graph_task_id  # of this thread; -1: none is running
 
 
-class BackwardPassCounter:
+class ProcessBackwardPassCounter:
     """Counts the backward passes of this process."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ A forward hook sends each call of its module through a slow path of torch, which
 what the hook does. (A hook on all modules of the process costs that in each of them.) Torch lets a
 module be called in another way, for ``nn.Module.compile``: an attribute of the module, which its
 copies and pickles do not contain. During a batch, the chosen modules are called by way of an
-`HookedCall` there.
+`ModuleCallWithHook` there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Hook = Callable[[nn.Module, Any, Any], None]
 _ATTRIBUTE = "_compiled_call_impl"
 
 
-class HookedCall:
+class ModuleCallWithHook:
     """Calls a module, then a hook. Copies and pickles of it are None: the module as it was.
 
     Args:
@@ -48,14 +48,14 @@ class HookedCall:
         return type(None), ()
 
 
-Prepared = list[tuple[dict[str, Any], HookedCall, Hook]]
+Prepared = list[tuple[dict[str, Any], ModuleCallWithHook, Hook]]
 
 
 class BatchHooks:
     """Hooks on the calls of chosen modules, enabled and disabled with each batch."""
 
     def __init__(self) -> None:
-        self._calls: dict[nn.Module, HookedCall] = {}
+        self._calls: dict[nn.Module, ModuleCallWithHook] = {}
         self._hooks: Prepared = []
 
     @property
@@ -73,7 +73,7 @@ class BatchHooks:
         self.uninstall()
         if not all(map(_is_called_as_usual, hooks)):
             return False
-        self._calls = {module: HookedCall(module) for module in hooks}
+        self._calls = {module: ModuleCallWithHook(module) for module in hooks}
         self._hooks = self.prepare(hooks)
         return True
 

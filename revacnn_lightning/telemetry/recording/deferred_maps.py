@@ -192,7 +192,7 @@ class DeferredGradients(_Deferred):
 
     def _can_join(self, before: MapReducer, reducer: MapReducer) -> bool:
         has_same = (before.magnitude is None) == (reducer.magnitude is None)
-        return has_same and before.images is reducer.images
+        return has_same and before.per_image_gradients is reducer.per_image_gradients
 
     def _own_reductions(self, reducer: MapReducer) -> tuple[Reduction, ...]:
         return reducer.gradient_reductions
@@ -207,7 +207,7 @@ class DeferredGradients(_Deferred):
             shape,
             first.sums.dtype,
             None if first.magnitude is None else magnitude,
-            None if first.images is None else first.images.slot(columns),
+            None if first.per_image_gradients is None else first.per_image_gradients.slot(columns),
         )
 
     def _lose(self, reducer: MapReducer) -> None:

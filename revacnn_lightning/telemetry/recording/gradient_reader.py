@@ -25,14 +25,14 @@ from revacnn_lightning.telemetry.recording.grouped_weights import (
     sum_gradients_if_complete,
     sum_nonempty_gradients,
 )
-from revacnn_lightning.telemetry.recording.single_hook_policy import SingleHookPolicy
+from revacnn_lightning.telemetry.recording.single_hook_policy import SingleWeightHookPolicy
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
-__all__ = ["GradientReader"]
+__all__ = ["WeightGradientReader"]
 
 
-class GradientReader:
+class WeightGradientReader:
     """Hooks the weights and sums their gradients.
 
     Args:
@@ -50,7 +50,7 @@ class GradientReader:
         self._batch = batch
         self._stopwatch = stopwatch
         self._grouper = grouper
-        self._policy = SingleHookPolicy()
+        self._policy = SingleWeightHookPolicy()
         self._remaining: set[WeightSums] = set()  # those without a hook: frozen, or lazy
         # Whether another party modifies .grad at the end of the backward pass.
         self._must_sum_in_hooks = False

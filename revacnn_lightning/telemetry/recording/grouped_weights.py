@@ -19,7 +19,7 @@ from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
 from revacnn_lightning.telemetry.recording.group_step import ParameterGroupStep
 from revacnn_lightning.telemetry.recording.grouped_filter_norms import GroupedFilterNorms
-from revacnn_lightning.telemetry.recording.split_weights import reduce_each_filter
+from revacnn_lightning.telemetry.recording.split_weights import reduce_local_filters
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.reductions import filter_l1_norms, filter_l2_norms
 
@@ -197,7 +197,7 @@ def _l1_one_by_one(
         return []
     found = [(each, get_grad(each)) for each in all_weights]
     known = [(each, grad) for each, grad in found if grad is not None]
-    totals = reduce_each_filter(filter_l1_norms, [(each.conv, grad) for each, grad in known])
+    totals = reduce_local_filters(filter_l1_norms, [(each.conv, grad) for each, grad in known])
     return [(*pair, total) for pair, total in zip(known, totals, strict=True)]
 
 
@@ -224,7 +224,7 @@ def _measure_updates_one_by_one(
         return
     found = [(each, each.weight_change_in_step(step)) for each in all_weights]
     known = [(each, change) for each, change in found if change is not None]
-    norms = reduce_each_filter(filter_l2_norms, [(each.conv, change) for each, change in known])
+    norms = reduce_local_filters(filter_l2_norms, [(each.conv, change) for each, change in known])
     _measure_norms_one_by_one([each for each, _ in known])
     for (each, _), norm in zip(known, norms, strict=True):
         each.update_norm, each.norm_after_step = norm, each.norm
@@ -233,7 +233,7 @@ def _measure_updates_one_by_one(
 def _measure_norms_one_by_one(all_weights: Sequence[WeightSums]) -> None:
     found = [(each, each.weight_of_unknown_norm()) for each in all_weights]
     unknown = [(each, weight) for each, weight in found if weight is not None]
-    norms = reduce_each_filter(filter_l2_norms, [(each.conv, weight) for each, weight in unknown])
+    norms = reduce_local_filters(filter_l2_norms, [(each.conv, weight) for each, weight in unknown])
     for (each, weight), norm in zip(unknown, norms, strict=True):
         each.set_norm(weight, norm)
 

@@ -23,7 +23,7 @@ from revacnn_lightning.telemetry.recording.per_image_gradients import PerImageGr
 from revacnn_lightning.telemetry.recording.specialized_hooks import (
     MapReducer,
     PendingMaps,
-    make_conv_hook,
+    make_conv_without_activation_hook,
     make_gradient_hook,
     make_nonlinearity_hook,
     make_preactivation_hook,
@@ -45,13 +45,13 @@ class SpecializedHooks:
         reducers: the reducers of the maps that these hooks are specialized for, by layer.
         hooks: the hooks of all modules.
         timed_hooks: the same, with their times measured.
-        images: the gradients of each image, if these batches sample them.
+        per_image_gradients: the gradients of each image, if these batches sample them.
     """
 
     reducers: Mapping[ObservedLayer, MapReducer]
     hooks: Prepared
     timed_hooks: Prepared
-    images: PerImageGradients | None
+    per_image_gradients: PerImageGradients | None
 
 
 class HookSpecializer:
@@ -140,8 +140,8 @@ class HookSpecializer:
         self, layers: Sequence[ObservedLayer], general_hooks: Mapping[nn.Module, Hook]
     ) -> SpecializedHooks:
         """Return hooks for the maps of these layers, and the general hooks of other modules."""
-        images = self._make_images(layers)
-        reducers = {layer: self._make_reducer(layer, images) for layer in layers}
+        per_image_gradients = self._make_images(layers)
+        reducers = {layer: self._make_reducer(layer, per_image_gradients) for layer in layers}
         self._limit_deferred(reducers.values())
         self._maps.buffer = self._gradients.buffer = self.buffer
         hooks, timed_hooks = dict(general_hooks), dict(general_hooks)
@@ -152,7 +152,7 @@ class HookSpecializer:
             assert layer.source is not None
             timed_hooks[layer.source] = timed(specialized[layer.source], self._stopwatch)
         prepare = self._batch_hooks.prepare
-        return SpecializedHooks(reducers, prepare(hooks), prepare(timed_hooks), images)
+        return SpecializedHooks(reducers, prepare(hooks), prepare(timed_hooks), per_image_gradients)
 
     def _limit_deferred(self, reducers: Iterable[MapReducer]) -> None:
         """Let no more maps and gradients be summed later than may be kept."""
@@ -170,13 +170,15 @@ class HookSpecializer:
         sizes = {layer.map_sums.shape[0] for layer in layers}
         return PerImageGradients(sizes.pop(), self.buffer) if len(sizes) == 1 else None
 
-    def _make_reducer(self, layer: ObservedLayer, images: PerImageGradients | None) -> MapReducer:
+    def _make_reducer(
+        self, layer: ObservedLayer, per_image_gradients: PerImageGradients | None
+    ) -> MapReducer:
         """Return the reducer of a map, with the hook of its gradient if that is sampled."""
         sampled = self._batch.sampled_statistics(layer.name)
-        reducer = MapReducer(layer, sampled, images)
+        reducer = MapReducer(layer, sampled, per_image_gradients)
         if not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
             reducer.on_gradient = self._meter.gradient_hook(layer, reducer.sums, sampled)
-            if "signal_to_noise" not in sampled or images is not None:
+            if "signal_to_noise" not in sampled or per_image_gradients is not None:
                 reducer.on_gradient = make_gradient_hook(
                     self._batch, reducer, self._gradients, reducer.on_gradient, self._stopwatch
                 )
@@ -190,7 +192,11 @@ class HookSpecializer:
         assert source is not None
         if source is layer.conv:
             replace_hook = self._batch_hooks.hook_replacer(source)
-            return {source: make_conv_hook(batch, reducer, general_hooks[source], replace_hook)}
+            return {
+                source: make_conv_without_activation_hook(
+                    batch, reducer, general_hooks[source], replace_hook
+                )
+            }
         (preactivation,) = layer.preactivation_modules
         replace_hook, pending_maps = (
             self._batch_hooks.hook_replacer(preactivation),

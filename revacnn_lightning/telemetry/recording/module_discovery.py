@@ -16,7 +16,7 @@ from revacnn_lightning.telemetry.recording.following_nonlinearity import (
     is_nonlinearity,
     is_normalization,
 )
-from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.gradient_reader import WeightGradientReader
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
 from revacnn_lightning.telemetry.split_tensors import is_distributed
 
@@ -41,7 +41,7 @@ class ModuleDiscovery:
         layers: list[ObservedLayer],
         owners: MapOwners,
         meter: ActivationMeter,
-        reader: GradientReader,
+        reader: WeightGradientReader,
     ) -> None:
         self.shared_normalizations: set[nn.Module] = set()
         self._layer_of: dict[nn.Module, ObservedLayer] = {layer.conv: layer for layer in layers}

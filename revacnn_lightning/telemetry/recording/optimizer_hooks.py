@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from revacnn_lightning.telemetry.conv import weight_parameter
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
-from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.gradient_reader import WeightGradientReader
 from revacnn_lightning.telemetry.recording.group_step import ParameterGroupStep
 from revacnn_lightning.telemetry.recording.grouped_weights import (
     GroupedWeights,
@@ -50,7 +50,7 @@ class OptimizerHooks:
         self,
         batch: BatchState,
         stopwatch: Stopwatch,
-        reader: GradientReader,
+        reader: WeightGradientReader,
         grouper: WeightGrouper,
     ) -> None:
         self.pending: frozenset[str] = frozenset()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.telemetry.conv import device_of
+from revacnn_lightning.telemetry.inspection.activation_samples import ActivationSampleRecorder
 from revacnn_lightning.telemetry.inspection.layer_detail import (
     DETAIL_HZ,
     DetailRecorder,
@@ -26,7 +27,6 @@ from revacnn_lightning.telemetry.inspection.layer_detail import (
 )
 from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder, PooledMaps
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
-from revacnn_lightning.telemetry.inspection.unit_samples import UnitSampleRecorder
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.activation_hooks import ActivationHooks
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
@@ -35,7 +35,7 @@ from revacnn_lightning.telemetry.recording.batch_recording import Recording, Rec
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
 from revacnn_lightning.telemetry.recording.discovery_result import sort_by_first_forward
-from revacnn_lightning.telemetry.recording.gradient_reader import GradientReader
+from revacnn_lightning.telemetry.recording.gradient_reader import WeightGradientReader
 from revacnn_lightning.telemetry.recording.grouped_weights import (
     WeightGrouper,
     measure_unknown_norms,
@@ -53,7 +53,7 @@ from revacnn_lightning.telemetry.recording.sampling_schedule import (
     SamplingSchedule,
 )
 from revacnn_lightning.telemetry.recording.slot_allocation import SlotAllocation
-from revacnn_lightning.telemetry.recording.split_weights import SplitWeightHooks
+from revacnn_lightning.telemetry.recording.split_weights import ShardedWeightHooks
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 from revacnn_lightning.telemetry.statistics import (
@@ -83,7 +83,7 @@ class Recorder:
         details: samples the layers that a viewer inspects. Of these layers,
             `INSPECTION_STATISTICS` are recorded as well.
         responses: records the filters that a viewer inspects.
-        unit_samples: samples the activations of one layer that is examined.
+        activation_samples: samples the activations of one layer that is examined.
         pooled_maps: pools the maps of layers whose classes a viewer inspects.
         external_overheads: other overhead of ours by its origin, as a share of a step, which counts
             towards ``max_overhead``.
@@ -117,7 +117,7 @@ class Recorder:
         self._grad_scale = 1.0  # of the last batch; see `end_batch`
         self._stopwatch = Stopwatch()
         self._schedule = SamplingSchedule(statistics, max_overhead, self._batch, self._stopwatch)
-        self.unit_samples = UnitSampleRecorder()
+        self.activation_samples = ActivationSampleRecorder()
         self.pooled_maps = PooledMapRecorder()
         self.external_overheads: dict[str, float] = {}
         meter = ActivationMeter(
@@ -125,15 +125,15 @@ class Recorder:
             self._stopwatch,
             self.details,
             self.responses,
-            self.unit_samples,
+            self.activation_samples,
             self.pooled_maps,
         )
         self._grouper = WeightGrouper(self._batch)
-        self._gradients = GradientReader(self._batch, self._stopwatch, self._grouper)
+        self._gradients = WeightGradientReader(self._batch, self._stopwatch, self._grouper)
         self._activation_hooks = ActivationHooks(
             self._batch, meter, self._gradients, self._stopwatch
         )
-        self._split_weight_hooks = SplitWeightHooks(self._hook_split_weight)
+        self._sharded_weight_hooks = ShardedWeightHooks(self._hook_split_weight)
         self._optimizer_hooks = OptimizerHooks(
             self._batch, self._stopwatch, self._gradients, self._grouper
         )
@@ -224,7 +224,7 @@ class Recorder:
             return
         self._is_attached = True
         self._activation_hooks.attach()
-        self._split_weight_hooks.attach(self._layers)
+        self._sharded_weight_hooks.attach(self._layers)
         self._optimizer_hooks.attach()
         self._warning_filter.install(self._model)
 
@@ -233,7 +233,7 @@ class Recorder:
         self._stop_recording()
         self._is_attached = False
         self._activation_hooks.detach()
-        self._split_weight_hooks.detach()
+        self._sharded_weight_hooks.detach()
         self._optimizer_hooks.detach()
         self._warning_filter.remove()
         self._host_copy.clear()
@@ -258,17 +258,17 @@ class Recorder:
         self._optimizer_hooks.update_structure(layers)
         if self._is_attached:
             self._activation_hooks.attach()
-            self._split_weight_hooks.attach(layers)
+            self._sharded_weight_hooks.attach(layers)
 
     @contextmanager
     def hooks_suspended(self) -> Iterator[None]:
         """Leave the modules without hooks meanwhile. Call between batches."""
-        self._split_weight_hooks.detach()
+        self._sharded_weight_hooks.detach()
         try:
             yield
         finally:
             if self._is_attached:
-                self._split_weight_hooks.attach(self._layers)
+                self._sharded_weight_hooks.attach(self._layers)
 
     # ------------------------------------------------------------------ a batch
 
@@ -292,7 +292,7 @@ class Recorder:
         due = self._schedule.begin_batch(inspected, [name for name, some in others.items() if some])
         self.responses.begin_batch(TOP_IMAGES in due)
         self.pooled_maps.begin_batch(CLASSES in due)
-        self.unit_samples.begin_batch()
+        self.activation_samples.begin_batch()
         self._optimizer_hooks.begin_batch(due & OPTIMIZER_STATISTICS)
         self._prepare_slots()
         self._gradients.begin_batch(self._all_weights)
@@ -411,9 +411,10 @@ class Recorder:
         names = self._schedule.names
         signature = (names, batch.statistics, batch.inspected, batch.events)
         is_known = batch.is_regular and self._activation_hooks.is_settled
-        if "signal_to_noise" in batch.statistics and self._activation_hooks.images is not None:
+        per_image_gradients = self._activation_hooks.per_image_gradients
+        if "signal_to_noise" in batch.statistics and per_image_gradients is not None:
             start = self._stopwatch.now()
-            self._activation_hooks.images.finalize()
+            per_image_gradients.finalize()
             self._stopwatch.add("signal_to_noise", start)
         if is_known and signature == self._signature:
             return

@@ -8,8 +8,8 @@ weight whose gradient arrives first keeps its hook: the *lead*. The others are i
 Nothing is taken for granted. When the gradient of the lead arrives, its hook checks that this is
 the only pass so far, and that ``.grad`` of the followers is empty. If not, they get their hooks
 back before their gradients arrive. At its end, the batch checks that no pass has missed the lead:
-autograd numbers them (`BackwardPassCounter`). If one has, the gradients of the followers are lost:
-they are not measured in this batch.
+autograd numbers them (`ProcessBackwardPassCounter`). If one has, the gradients of the followers
+are lost: they are not measured in this batch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from revacnn_lightning.telemetry.recording.backward_passes import BackwardPassCounter
+from revacnn_lightning.telemetry.recording.backward_passes import ProcessBackwardPassCounter
 from revacnn_lightning.telemetry.recording.weight_sums import WeightSums
 
-__all__ = ["MIN_WEIGHTS", "PROOF", "SingleHookPolicy"]
+__all__ = ["MIN_WEIGHTS", "PROOF", "SingleWeightHookPolicy"]
 
 PROOF = 8  # batches of the same kind before only one weight has a hook
 MIN_WEIGHTS = 6  # hooks on fewer cost less than what the lead checks
@@ -31,7 +31,7 @@ MIN_WEIGHTS = 6  # hooks on fewer cost less than what the lead checks
 _IS_PRESENT = functools.partial(operator.is_not, None)  # `in` would compare element by element
 
 
-class SingleHookPolicy:
+class SingleWeightHookPolicy:
     """Decides whether a hook on a single weight is enough, and checks that it was.
 
     Attributes:
@@ -45,7 +45,7 @@ class SingleHookPolicy:
         self.order: tuple[WeightSums, ...] = ()
         self.followers: frozenset[WeightSums] = frozenset()
         self.has_passed = False
-        self._passes = BackwardPassCounter()
+        self._passes = ProcessBackwardPassCounter()
         self._start = -1  # number of the last pass before the batch
         self._candidate: tuple[WeightSums, ...] = ()  # the order in the last batches
         self._seen = 0  # batches of this order

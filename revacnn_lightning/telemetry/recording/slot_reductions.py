@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from revacnn_lightning.telemetry.reductions import (
     FEW,
     SHORT_RUN,
-    absolute_sum,
-    map_sum,
-    sum_and_positive_count,
+    absolute_sum_per_channel,
+    sum_and_positive_count_per_channel,
+    sum_per_channel,
 )
 
 __all__ = [
@@ -56,8 +56,10 @@ def build_map_reductions(
         shape: the shape of the maps, (B, C, H, W).
         dtype: the dtype of the maps.
         sum_out: (C,), receives the sum over images and pixels.
-        positive_count_out: (C,), receives the `positive_count` of the maps; None skips it.
-        sum_magnitudes: whether to sum absolute values (`absolute_sum`), not values (`map_sum`).
+        positive_count_out: (C,), receives the `positive_count_per_channel` of the maps; None
+            skips it.
+        sum_magnitudes: whether to sum absolute values (`absolute_sum_per_channel`), not values
+            (`sum_per_channel`).
         has_no_negatives: whether the maps contain no negative values; see `is_never_negative`.
     """
     if is_overhead_bound(shape, sum_out):
@@ -72,10 +74,11 @@ def build_map_reductions(
     if positive_count_out is None and not sum_magnitudes and in_one:
         return (_sum(_MAP, sum_out),)
     if positive_count_out is None:
-        return (functools.partial(absolute_sum if sum_magnitudes else map_sum, out=sum_out),)
+        reduce = absolute_sum_per_channel if sum_magnitudes else sum_per_channel
+        return (functools.partial(reduce, out=sum_out),)
 
     def reduce_in_blocks(maps: Tensor) -> None:
-        total, count = sum_and_positive_count(maps, absolute=sum_magnitudes)
+        total, count = sum_and_positive_count_per_channel(maps, absolute=sum_magnitudes)
         sum_out.copy_(total)
         positive_count_out.copy_(count)
 
@@ -93,15 +96,17 @@ def build_gradient_reductions(
     Args:
         shape: the shape of the gradients, (B, C, H, W).
         dtype: the dtype of the gradients.
-        magnitude_out: (C,), receives the `absolute_sum` of the gradients; None skips it.
-        image_sums_out: (B, C), receives the `pixel_sums` of the gradients; None skips them.
+        magnitude_out: (C,), receives the `absolute_sum_per_channel` of the gradients; None
+            skips it.
+        image_sums_out: (B, C), receives the `sum_per_image_and_channel` of the gradients; None
+            skips them.
     """
     reductions: list[Reduction] = []
     if magnitude_out is not None and is_overhead_bound(shape, magnitude_out):
         has_norms = _has_fast_norms(shape, magnitude_out)
         reductions.append(_magnitude(dtype, magnitude_out, has_norms))
     elif magnitude_out is not None:
-        reductions.append(functools.partial(absolute_sum, out=magnitude_out))
+        reductions.append(functools.partial(absolute_sum_per_channel, out=magnitude_out))
     if image_sums_out is not None:
         reductions.append(_sum((2, 3), image_sums_out))
     return tuple(reductions)

@@ -14,7 +14,7 @@ another type, which it leaves to the general hook.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ from revacnn_lightning.telemetry.unit_layers import is_bchw_output, to_maps_or_r
 __all__ = [
     "MapReducer",
     "PendingMaps",
-    "make_conv_hook",
+    "make_conv_without_activation_hook",
     "make_gradient_hook",
     "make_nonlinearity_hook",
     "make_preactivation_hook",
@@ -62,8 +62,8 @@ class MapReducer:
     Args:
         layer: a layer whose source is known, and which has slots.
         sampled: the statistics of the batch.
-        images: has slots for the gradients of each image; None if they are not sampled, or if the
-            maps have another number of images.
+        per_image_gradients: has slots for the gradients of each image; None if they are not
+            sampled, or if the maps have another number of images.
 
     Attributes:
         layer: the layer.
@@ -76,7 +76,7 @@ class MapReducer:
         is_deferrable: whether the map may be summed later, with others (`DeferredMaps`), if it
             requires a gradient.
         reductions: sum the map.
-        magnitude, images: receive the sums of its gradient, if these are sampled.
+        magnitude, per_image_gradients: receive the sums of its gradient, if these are sampled.
         gradient_reductions: sum its gradient.
         is_gradient_deferrable: whether that may be summed later, with others.
         on_gradient: receives the gradient of the map; None if that is not sampled.
@@ -86,7 +86,7 @@ class MapReducer:
     """
 
     def __init__(
-        self, layer: ObservedLayer, sampled: frozenset[str], images: PerImageGradients | None
+        self, layer: ObservedLayer, sampled: Set[str], per_image_gradients: PerImageGradients | None
     ) -> None:
         self.layer = layer
         self.sums = layer.map_sums
@@ -112,7 +112,7 @@ class MapReducer:
             (layer, event) for event in ("pending", "measured", "returned")
         )
         self.magnitude = slots["activation_gradient"] if "activation_gradient" in sampled else None
-        self.images = images
+        images = self.per_image_gradients = per_image_gradients
         self.image_slot = None if images is None else images.slot(layer.columns)
         self.is_gradient_deferrable = is_few
         self.gradient_reductions = build_gradient_reductions(
@@ -177,7 +177,7 @@ def make_gradient_hook(
     return hook
 
 
-def make_conv_hook(
+def make_conv_without_activation_hook(
     batch: BatchState, reducer: MapReducer, general_hook: Hook, replace_hook: Replace
 ) -> Hook:
     """Return the hook of a conv whose own output is its activation map."""

@@ -25,10 +25,10 @@ from revacnn_lightning.telemetry.unit_layers import UnitLayer, filter_count, is_
 
 __all__ = [
     "LocalFilters",
-    "SplitWeightHooks",
+    "ShardedWeightHooks",
     "is_split",
     "local_filters",
-    "reduce_each_filter",
+    "reduce_local_filters",
 ]
 
 
@@ -81,7 +81,7 @@ def local_filters(tensor: Tensor, conv: UnitLayer) -> LocalFilters:
     return LocalFilters(local, rows.start, width)
 
 
-def reduce_each_filter(
+def reduce_local_filters(
     reduce: Callable[[list[Tensor]], list[Tensor]], weights: Sequence[tuple[UnitLayer, Tensor]]
 ) -> list[Tensor]:
     """Reduce the coefficients of each filter to one number: (C,) for each layer.
@@ -101,7 +101,7 @@ def reduce_each_filter(
 
 
 class _Layer(Protocol):
-    """A layer as `SplitWeightHooks` uses it."""
+    """A layer as `ShardedWeightHooks` uses it."""
 
     conv: UnitLayer
 
@@ -109,15 +109,15 @@ class _Layer(Protocol):
     def weights(self) -> Any: ...
 
 
-class SplitWeightHooks:
+class ShardedWeightHooks:
     """Hooks layers with split weights, to observe the weight that FSDP gathers for each forward.
 
     Args:
-        hook_weight: a function that hooks the present weight of a layer.
+        hook_gathered_weight: a function that hooks the present weight of a layer.
     """
 
-    def __init__(self, hook_weight: Callable[[Any], None]) -> None:
-        self._hook_weight = hook_weight
+    def __init__(self, hook_gathered_weight: Callable[[Any], None]) -> None:
+        self._hook_gathered_weight = hook_gathered_weight
         self._handles: list[RemovableHandle] = []
 
     def attach(self, layers: Iterable[_Layer]) -> None:
@@ -137,6 +137,6 @@ class SplitWeightHooks:
     def _hook_of(self, layer: _Layer) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, args: Any) -> None:
             if not is_compiling() and not is_split(layer.conv):
-                self._hook_weight(layer.weights)
+                self._hook_gathered_weight(layer.weights)
 
         return hook

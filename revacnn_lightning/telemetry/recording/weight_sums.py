@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from revacnn_lightning.telemetry.conv import filters_first, weight_parameter, weight_shape
+from revacnn_lightning.telemetry.conv import expected_weight_shape, filters_first, weight_parameter
 from revacnn_lightning.telemetry.recording.activation_sums import in_backward
 from revacnn_lightning.telemetry.recording.effective_weight import EffectiveWeight
 from revacnn_lightning.telemetry.recording.flat_buffer import Slots
 from revacnn_lightning.telemetry.recording.group_step import ParameterGroupStep
-from revacnn_lightning.telemetry.recording.split_weights import reduce_each_filter
+from revacnn_lightning.telemetry.recording.split_weights import reduce_local_filters
 from revacnn_lightning.telemetry.reductions import (
     add_to,
     filter_l1_norm,
@@ -110,7 +110,7 @@ class WeightSums:
             if self.is_computed:
                 self.reset()
             return
-        if weight.shape != weight_shape(self.conv):
+        if weight.shape != expected_weight_shape(self.conv):
             return
         self.effective.observe(weight, is_recomputed=in_backward())
         self.norm = None
@@ -188,7 +188,7 @@ class WeightSums:
     def add_gradient(self, gradient: Tensor) -> None:
         """Sum a gradient that a backward pass produced."""
         if self.is_split:
-            [total] = reduce_each_filter(filter_l1_norms, [(self.conv, gradient.detach())])
+            [total] = reduce_local_filters(filter_l1_norms, [(self.conv, gradient.detach())])
         else:
             total = filter_l1_norm(filters_first(gradient.detach(), self.conv))
         self.finished_sum = add_to(self.finished_sum, total)

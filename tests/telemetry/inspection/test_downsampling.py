@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from revacnn_lightning.telemetry.inspection.downsampling import project_features, thumbnails
+from revacnn_lightning.telemetry.inspection.downsampling import project_rows_randomly, thumbnails
 from revacnn_lightning.telemetry.inspection.half_precision import normalized_half
 
 
 def test_wide_layer_is_sent_in_kilobytes():
     conv = nn.Conv2d(512, 512, 3)
-    half = normalized_half(project_features(conv.weight.detach().flatten(1)))
+    half = normalized_half(project_rows_randomly(conv.weight.detach().flatten(1)))
     assert half.shape == (512, 64)
     assert half.nbytes == 64 * 1024
     maps = thumbnails(torch.randn(512, 40, 40))
@@ -21,7 +21,7 @@ def test_wide_layer_is_sent_in_kilobytes():
 def test_features_share_no_memory_with_the_gradient(columns):
     rows = torch.randn(4, columns)
     before = rows.clone()
-    project_features(rows).zero_()
+    project_rows_randomly(rows).zero_()
     assert torch.equal(rows, before)
 
 
@@ -29,8 +29,8 @@ def test_projection_preserves_distances_and_is_reproducible():
     torch.manual_seed(0)
     rows = torch.randn(40, 2000)
     random_state = torch.get_rng_state()
-    projected = project_features(rows)
+    projected = project_rows_randomly(rows)
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert torch.equal(projected, project_features(rows))
+    assert torch.equal(projected, project_rows_randomly(rows))
     ratio = torch.pdist(projected) / torch.pdist(rows)
     assert 0.5 < ratio.min() < ratio.max() < 1.5

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.tracing.forward_probe import trace_channel_groups
 from revacnn_lightning.telemetry.inspection.following_norms import (
-    NormsByLayer,
-    observe_norms_by_layer,
+    SingleLayerBatchNorms,
+    observe_single_layer_batch_norms,
 )
 
 
@@ -27,9 +27,9 @@ class Joined(nn.Module):
         return self.of_sum(a + b) + self.shared(a.clone()) + self.shared(b)
 
 
-def observe(model: nn.Module) -> NormsByLayer:
-    found: list[NormsByLayer] = []
-    with observe_norms_by_layer(model, found.append):
+def observe(model: nn.Module) -> SingleLayerBatchNorms:
+    found: list[SingleLayerBatchNorms] = []
+    with observe_single_layer_batch_norms(model, found.append):
         model(torch.randn(2, 3, 8, 8)).sum().backward()
     return found[0]
 
@@ -49,12 +49,12 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
 
 def test_norms_are_those_of_a_trace(model: nn.Module):
     probe = ForwardProbe([lambda: model(torch.randn(2, 3, 8, 8))])
-    assert observe(model).after == trace_channel_groups(model, probe).norm_after != {}
+    assert observe(model).of_layer == trace_channel_groups(model, probe).norm_after != {}
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in model.modules())
 
 
 def test_norms_of_several_layers_belong_to_none():
-    assert observe(Joined()).after == {"a": {"norm_a"}}
+    assert observe(Joined()).of_layer == {"a": {"norm_a"}}
 
 
 def test_an_error_in_a_hook_does_not_reach_the_training(monkeypatch: pytest.MonkeyPatch):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from revacnn_lightning.telemetry import Recorder
 from revacnn_lightning.telemetry.inspection.activation_maps import compute_activation_maps
-from revacnn_lightning.telemetry.inspection.downsampling import project_features
+from revacnn_lightning.telemetry.inspection.downsampling import project_rows_randomly
 from revacnn_lightning.telemetry.inspection.histograms import histogram_of
 from revacnn_lightning.telemetry.inspection.layer_detail import EXPIRY_SECONDS
 from tests.manual_clock import ManualClock
@@ -129,7 +129,7 @@ def test_smoothed_gradients(observed):
         clock.now += 0.1
         recorder.details.open("second", smoothed=True)
         samples = train(model, recorder)
-        gradient = project_features(model.second.weight.grad.detach().flatten(1).clone())
+        gradient = project_rows_randomly(model.second.weight.grad.detach().flatten(1).clone())
         expected = gradient if expected is None else expected + (gradient - expected) * 2 / 21
         for sample in samples:
             count += 1

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.inspection.module_flow import INPUT, FlowResult, ModuleFlow
+from revacnn_lightning.telemetry.inspection.module_flow import INPUT, ModuleFlow, ModuleFlowResult
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 
-def flow_of(model: nn.Module, *shape: int) -> FlowResult:
+def flow_of(model: nn.Module, *shape: int) -> ModuleFlowResult:
     layers = {name: each for name, each in model.named_modules() if isinstance(each, nn.Conv2d)}
     with side_effect_free(model, training=False), ModuleFlow(model, layers) as flow:
         return flow.finish(model(flow.mark_input(torch.randn(1, *shape))))
 
 
-def passed(result: FlowResult) -> list[tuple[str, str]]:
-    return [(one.name, result.last_called(one.sources)) for one in result.passed]
+def passed(result: ModuleFlowResult) -> list[tuple[str, str]]:
+    return [(one.name, result.last_called(one.sources)) for one in result.non_layer_calls]
 
 
 class Classifier(nn.Module):
@@ -46,9 +46,9 @@ def test_modules_are_behind_the_layer_whose_output_they_receive() -> None:
         ("head.0", "block.0"),
         ("head.1", "block.0"),
     ]
-    assert result.readers == ["conv1"]
+    assert result.input_readers == ["conv1"]
     assert result.output_sources == {"conv1", "block.0"}
-    linear = result.passed[-1]
+    linear = result.non_layer_calls[-1]
     assert (linear.input_shape, linear.output_shape) == ((1, 4), (1, 5))
 
 
@@ -56,7 +56,7 @@ def test_a_module_before_the_first_layer_receives_the_input() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3))
     result = flow_of(model, 3, 6, 6)
     assert passed(result) == [("0", INPUT)]
-    assert result.readers == ["1"]
+    assert result.input_readers == ["1"]
 
 
 class Branches(nn.Module):
@@ -77,7 +77,7 @@ class Branches(nn.Module):
 
 def test_branches_are_told_apart_and_meet_in_what_is_written_into_one_tensor() -> None:
     result = flow_of(Branches(), 3, 8, 8)
-    assert result.readers == ["right", "left"]
+    assert result.input_readers == ["right", "left"]
     assert passed(result) == [("pool", INPUT)]
     assert result.output_sources == {"last", "left"}
 
@@ -109,13 +109,13 @@ class WithAttention(nn.Module):
 
 def test_an_attention_is_one_module_and_a_list_is_none() -> None:
     result = flow_of(WithAttention(), 3, 4, 4)
-    assert [one.module_type for one in result.passed] == [
+    assert [one.module_type for one in result.non_layer_calls] == [
         "SelfAttention",
         "MultiheadAttention",
         "Linear",
         "GELU",
     ]
-    assert {result.last_called(one.sources) for one in result.passed} == {"conv"}
+    assert {result.last_called(one.sources) for one in result.non_layer_calls} == {"conv"}
 
 
 def test_an_exception_that_the_model_catches_leaves_nothing_behind() -> None:

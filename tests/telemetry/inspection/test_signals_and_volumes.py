@@ -18,7 +18,7 @@ from revacnn_lightning.telemetry.inspection.receptive_field import (
     as_volume,
     compute_receptive_fields,
 )
-from revacnn_lightning.telemetry.inspection.top_images import MAX_SIGNAL_VALUES, TopImages
+from revacnn_lightning.telemetry.inspection.top_images import MAX_SIGNAL_VALUES, TopRecentImages
 
 CONVS = {1: nn.Conv1d, 3: nn.Conv3d}
 
@@ -292,12 +292,12 @@ def test_the_middle_unit_of_a_volume_lies_in_its_middle_slice() -> None:
 # ---------------------------------------------------------------------- top images
 
 
-def add(found: TopImages, values: Tensor, box: PixelBox) -> None:
+def add(found: TopRecentImages, values: Tensor, box: PixelBox) -> None:
     found.add(0, np.array([[1.0], [0.0]]), values[None], lambda index, position: box)
 
 
 def test_a_crop_of_a_long_signal_keeps_its_range() -> None:
-    found, values = TopImages(), torch.zeros(1, 3 * MAX_SIGNAL_VALUES)
+    found, values = TopRecentImages(), torch.zeros(1, 3 * MAX_SIGNAL_VALUES)
     values[0, 777], values[0, 778] = 1.0, -1.0
     add(found, values, PixelBox(0, 0, 1, values.shape[1]))
     (ranked,) = found.ranked(0)
@@ -307,7 +307,7 @@ def test_a_crop_of_a_long_signal_keeps_its_range() -> None:
 
 
 def test_a_crop_of_a_volume_has_slices_and_keeps_its_place() -> None:
-    found, values = TopImages(), torch.zeros(3, 6, 8, 8)
+    found, values = TopRecentImages(), torch.zeros(3, 6, 8, 8)
     values[0, 4, 2:4, 5:7] = 1.0
     add(found, values, PixelBox(2, 5, 4, 7, 3, 6))
     (ranked,) = found.ranked(0)

@@ -14,7 +14,7 @@ from revacnn_lightning.telemetry.inspection.top_images import (
     MAX_AGE,
     MAX_CROP_SIDE,
     MAX_IMAGES,
-    TopImages,
+    TopRecentImages,
     to_uint8_image,
 )
 from tests.telemetry import reference
@@ -31,13 +31,13 @@ def whole_image(images: Tensor):
     return lambda index, position: PixelBox(0, 0, *images.shape[2:])
 
 
-def add(top_images: TopImages, step: int, responses: list[float], images: Tensor) -> None:
+def add(top_images: TopRecentImages, step: int, responses: list[float], images: Tensor) -> None:
     top_images.add(step, np.array([responses, [0.0] * len(responses)]), images, whole_image(images))
 
 
 @pytest.mark.parametrize("index", [0, 3])
 def test_ranking_has_the_strongest_images_of_all_batches(index: int):
-    model, top_images, everything = Net(), TopImages(), []
+    model, top_images, everything = Net(), TopRecentImages(), []
     recorder = Recorder(model)
     recorder.attach()
     recorder.responses.select([("first", index)])
@@ -80,7 +80,7 @@ def test_crop_is_the_receptive_field_of_the_peak():
     responses = recorder.pop_responses()["conv", 1]
     assert responses.map_size == (4, 5)
     assert responses.peaks.tolist() == [[5, 7], [13, 15]]
-    images, top_images = batch(0, 2), TopImages()
+    images, top_images = batch(0, 2), TopRecentImages()
     top_images.add(
         0,
         responses.peaks.numpy(),
@@ -92,13 +92,13 @@ def test_crop_is_the_receptive_field_of_the_peak():
 
 
 def test_nonfinite_and_nonpositive_responses_are_ignored():
-    top_images, images = TopImages(), batch(0, 6)
+    top_images, images = TopRecentImages(), batch(0, 6)
     add(top_images, 0, [np.nan, np.inf, -np.inf, 0.0, -1.0, 2.0], images)
     assert [ranked.response for ranked in top_images.ranked(0)] == [2.0]
 
 
 def test_image_is_ranked_once_across_epochs():
-    top_images, images = TopImages(), batch(0, 2)
+    top_images, images = TopRecentImages(), batch(0, 2)
     add(top_images, 0, [3.0, 2.0], images)
     add(top_images, 50, [1.0, 4.0], images)
     assert [(ranked.response, ranked.step) for ranked in top_images.ranked(50)] == [
@@ -108,7 +108,7 @@ def test_image_is_ranked_once_across_epochs():
 
 
 def test_old_responses_expire():
-    top_images = TopImages()
+    top_images = TopRecentImages()
     add(top_images, 0, [9.0], batch(0, 1))
     add(top_images, 10, [2.0], batch(1, 1))
     assert len(top_images.ranked(MAX_AGE - 1)) == 2
@@ -126,7 +126,7 @@ def test_only_ranked_images_are_read():
             CountingImages.read += 1
             return batch(CountingImages.read)[0]
 
-    top_images, images = TopImages(), CountingImages()
+    top_images, images = TopRecentImages(), CountingImages()
     add(top_images, 0, list(range(20, 32)), images)
     assert CountingImages.read == MAX_IMAGES
     add(top_images, 1, [1.0] * 8, images)
@@ -134,7 +134,7 @@ def test_only_ranked_images_are_read():
 
 
 def test_number_and_size_of_crops_are_bounded():
-    top_images, images = TopImages(), batch(0, 12, side=300)
+    top_images, images = TopRecentImages(), batch(0, 12, side=300)
     add(top_images, 0, list(range(1, 13)), images)
     assert len(top_images.ranked(0)) == MAX_IMAGES
     assert all(
@@ -152,7 +152,7 @@ def test_crops_are_gray_or_rgb_and_use_the_full_range(channels: int, expected: i
 
 def test_images_of_different_sizes_are_ranked():
     images = [torch.rand(3, 8, size) for size in (6, 9)]
-    top_images = TopImages()
+    top_images = TopRecentImages()
     peaks = np.array([[1.0, 2.0], [0.0, 0.0]])
     top_images.add(
         0, peaks, images, lambda index, position: PixelBox(0, 0, *images[index].shape[1:])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from revacnn_lightning.telemetry.recording.backward_passes import BackwardPassCounter
+from revacnn_lightning.telemetry.recording.backward_passes import ProcessBackwardPassCounter
 from revacnn_lightning.telemetry.recording.single_hook_policy import MIN_WEIGHTS, PROOF
 from tests.telemetry import reference
 from tests.telemetry.adapter import of_layer
@@ -438,7 +438,7 @@ def test_the_gradient_of_a_batch_is_not_that_of_an_unrecorded_one(recorder_of: A
 
 
 def test_backward_passes_are_counted_and_nothing_is_left() -> None:
-    passes = BackwardPassCounter()
+    passes = ProcessBackwardPassCounter()
     first = passes.run_empty_pass()
     assert passes.run_empty_pass() == first + 1
     run = Twin()
@@ -446,10 +446,10 @@ def test_backward_passes_are_counted_and_nothing_is_left() -> None:
     with torch.no_grad():
         assert passes.run_empty_pass() == first + 4
     with torch.inference_mode():
-        other = BackwardPassCounter()
+        other = ProcessBackwardPassCounter()
         assert other.run_empty_pass() == first + 5
     with torch.device("meta"):
-        assert BackwardPassCounter().run_empty_pass() == first + 6
+        assert ProcessBackwardPassCounter().run_empty_pass() == first + 6
 
 
 def test_copies_of_a_network_have_no_hook_of_the_lead(recorder_of: Any) -> None:

@@ -17,10 +17,10 @@ from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["head_product_rule", "is_per_head"]
+__all__ = ["has_channels_per_head", "per_head_matmul_rule"]
 
 
-def is_per_head(trace: Trace, tensor: Tensor) -> bool:
+def has_channels_per_head(trace: Trace, tensor: Tensor) -> bool:
     """Return whether the matrices of a batch have different channels: each has those of a head."""
     return tensor.ndim == 3 and any(_is_per_head(label) for label in trace.labels(tensor))
 
@@ -29,14 +29,14 @@ def _is_per_head(label: Label) -> bool:
     return len(labeled_dims(label)) == 2 and 0 in labeled_dims(label)
 
 
-def head_product_rule(trace: Trace, call: OpCall, x: Tensor, weight: Tensor) -> None:
+def per_head_matmul_rule(trace: Trace, call: OpCall, left: Tensor, right: Tensor) -> None:
     """Label a matrix product for each head: (B·h, N, K) x (B·h, K, M) -> (B·h, N, M)."""
     trace.has_heads = True
-    for label in (*trace.labels(x), *trace.labels(weight)):
+    for label in (*trace.labels(left), *trace.labels(right)):
         if labeled_dims(label) == {0}:
             trace.fix(label, f"are one for each head of {trace.where()}")
-    rows, read = _split_by_dim(trace, x, 2)
-    columns, written = _split_by_dim(trace, weight, 1)
+    rows, read = _split_by_dim(trace, left, 2)
+    columns, written = _split_by_dim(trace, right, 1)
     for label in (*read, *columns):
         if not (read and columns):
             trace.fix(label, f"are multiplied by others than channels in {trace.where()}")

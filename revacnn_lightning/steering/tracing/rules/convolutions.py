@@ -10,7 +10,7 @@ from revacnn_lightning.steering.tracing.rules.rounding import conv_rounding_unit
 from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["convolution_rule", "couple_bias", "fix_unmatched_operand", "why_unlabeled"]
+__all__ = ["convolution_rule", "couple_bias", "fix_if_only_one_labeled", "why_unlabeled"]
 
 
 @register_rule("convolution", "_convolution", "convolution_overrideable")
@@ -105,7 +105,7 @@ def _grouped(
         trace.record_reading_columns(columns, per_group[0])
         trace.couple(columns[None], per_group)
     else:
-        fix_unmatched_operand(trace, arriving, columns)
+        fix_if_only_one_labeled(trace, arriving, columns)
     return rows
 
 
@@ -123,7 +123,7 @@ def _transposed(
             per_group = rows.view(groups, -1)
             trace.couple(per_group[:1], per_group)
     else:
-        fix_unmatched_operand(trace, arriving, rows)
+        fix_if_only_one_labeled(trace, arriving, rows)
     if columns is None:
         return None
     trace.record_producing_rows(columns)
@@ -135,7 +135,7 @@ def _depthwise(
 ) -> Tensor | None:
     """Weight (C_in · m, 1, …): filters i·m … i·m + m - 1 process channel i."""
     if rows is None or arriving is None:
-        fix_unmatched_operand(trace, arriving, rows)
+        fix_if_only_one_labeled(trace, arriving, rows)
         return rows
     processed = arriving.repeat_interleave(len(rows) // groups)
     trace.record_producing_rows(rows)
@@ -162,7 +162,7 @@ def couple_bias(trace: Trace, bias: Tensor | None, dim: int, produced: Tensor) -
         trace.couple_arrival(channels, produced)
 
 
-def fix_unmatched_operand(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
+def fix_if_only_one_labeled(trace: Trace, arriving: Tensor | None, columns: Tensor | None) -> None:
     """Fix the channels of a product if only one of its two operands has labels."""
     for channels, reason in (
         (columns, f"{trace.where()} reads channels that no layer produces"),

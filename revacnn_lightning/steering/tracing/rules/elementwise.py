@@ -12,7 +12,7 @@ from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
 
-__all__ = ["join_labels", "pointwise_rule"]
+__all__ = ["couple_broadcast_labels", "pointwise_rule"]
 
 
 def pointwise_rule(trace: Trace, call: OpCall) -> None:
@@ -70,14 +70,14 @@ def _joined(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
 
     Those of parameters that meet the height and width of an activation end here.
     """
-    joined = join_labels(trace, tensors, ndim)
+    joined = couple_broadcast_labels(trace, tensors, ndim)
     fixed = _fix_at_constants(trace, tensors, joined, ndim)
     if not any(trace.is_produced(label) for label in joined):
         return joined
     return [label for label in joined if id(label) not in fixed or trace.is_produced(label)]
 
 
-def join_labels(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
+def couple_broadcast_labels(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> list[Label]:
     """Couple the labels of broadcast operands where they overlap, and return the result's labels.
 
     A label of channels that filters produce takes precedence over one of a parameter: what arrives

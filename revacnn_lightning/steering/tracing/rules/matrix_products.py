@@ -6,10 +6,13 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.labels import Label, label_along, labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.attention import head_product_rule, is_per_head
+from revacnn_lightning.steering.tracing.rules.attention import (
+    has_channels_per_head,
+    per_head_matmul_rule,
+)
 from revacnn_lightning.steering.tracing.rules.convolutions import (
     couple_bias,
-    fix_unmatched_operand,
+    fix_if_only_one_labeled,
     why_unlabeled,
 )
 from revacnn_lightning.steering.tracing.rules.rounding import matmul_rounding_unit
@@ -42,8 +45,8 @@ def _matrix_product(
 ) -> None:
     """(…, N, K) x (…, K, M) -> (…, N, M): the weight reads K channels and produces M."""
     last = x.ndim - 1
-    if is_per_head(trace, x) or is_per_head(trace, weight):
-        head_product_rule(trace, call, x, weight)
+    if has_channels_per_head(trace, x) or has_channels_per_head(trace, weight):
+        per_head_matmul_rule(trace, call, x, weight)
         return
     arriving = trace.channels_along(x, last)
     inner, produced = trace.channels_along(weight, last - 1), trace.channels_along(weight, last)
@@ -56,7 +59,7 @@ def _matrix_product(
         trace.activity.record(x, last, arriving)
         trace.record_reading_columns(inner, arriving)
     else:
-        fix_unmatched_operand(trace, arriving, inner)
+        fix_if_only_one_labeled(trace, arriving, inner)
     labels: list[Label] = []
     if produced is not None:
         trace.record_producing_rows(produced)
@@ -82,7 +85,7 @@ def _matrix_vector(trace: Trace, call: OpCall) -> None:
         trace.couple_arrival(entries, columns)
         trace.normalize_together(columns, f"{trace.where()} sums over them")
     else:
-        fix_unmatched_operand(trace, columns, entries)
+        fix_if_only_one_labeled(trace, columns, entries)
     rows = trace.channels_along(matrix, 0)
     trace.set_labels(call.out, [] if rows is None else [rows])
 
@@ -94,7 +97,7 @@ def _dot(trace: Trace, call: OpCall) -> None:
         trace.couple_arrival(left, right)
         trace.normalize_together(right, f"{trace.where()} sums over them")
     else:
-        fix_unmatched_operand(trace, left, right)
+        fix_if_only_one_labeled(trace, left, right)
 
 
 @register_rule("embedding")

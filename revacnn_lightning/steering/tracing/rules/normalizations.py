@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from revacnn_lightning.steering.tracing.labels import labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.elementwise import join_labels
+from revacnn_lightning.steering.tracing.rules.elementwise import couple_broadcast_labels
 from revacnn_lightning.steering.tracing.rules.op_families import BATCH_NORMS
 from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
@@ -76,7 +76,7 @@ def _layer_norm(trace: Trace, call: OpCall) -> None:
             (dim,) = dims
             entry = dim - min(normalized)
             trace.record_count_attribute("normalized_shape", label.reshape(-1), entry)
-    trace.set_labels(call.outs[0], join_labels(trace, [x, *affine], x.ndim))
+    trace.set_labels(call.outs[0], couple_broadcast_labels(trace, [x, *affine], x.ndim))
 
 
 @register_rule("native_group_norm", "group_norm")
@@ -106,4 +106,6 @@ def _weight_norm(trace: Trace, call: OpCall) -> None:
     """w = g v / |v| (Salimans & Kingma 2016); g has size 1 in every dimension but ``dim``."""
     direction, gain = call.args[:2]
     # A new column of zeros leaves |v| unchanged, so nothing is normalized together.
-    trace.set_labels(call.outs[0], join_labels(trace, [direction, gain], direction.ndim))
+    trace.set_labels(
+        call.outs[0], couple_broadcast_labels(trace, [direction, gain], direction.ndim)
+    )

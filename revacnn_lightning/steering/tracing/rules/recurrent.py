@@ -12,7 +12,7 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.labels import labeled_dims
 from revacnn_lightning.steering.tracing.records import OpCall
-from revacnn_lightning.steering.tracing.rules.convolutions import fix_unmatched_operand
+from revacnn_lightning.steering.tracing.rules.convolutions import fix_if_only_one_labeled
 from revacnn_lightning.steering.tracing.rules.rounding import matmul_rounding_unit
 from revacnn_lightning.steering.tracing.rules.table import register_rule
 from revacnn_lightning.steering.tracing.trace import Trace
@@ -46,7 +46,7 @@ def _read(trace: Trace, call: OpCall, weights: Sequence[Tensor]) -> None:
         if columns is not None and arriving is not None:
             trace.record_reading_columns(columns, arriving)
         else:
-            fix_unmatched_operand(trace, arriving, columns)
+            fix_if_only_one_labeled(trace, arriving, columns)
     for tensor in call.tensors:
         for label in trace.labels(tensor):
             if tensor is x and labeled_dims(label) == {x.ndim - 1}:

@@ -1,7 +1,7 @@
 """Outputs that the forwards of one edit have in common.
 
 An edit runs the model before the change, with the removed filters silenced, after the change, and
-traced. Up to the edited layer all of these compute the same. `ReusedOutputs` computes it once.
+traced. Up to the edited layer all of these compute the same. `CallOutputCache` computes it once.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from revacnn_lightning.steering.tracing.compared_calls import (
     Place,
 )
 from revacnn_lightning.steering.tracing.content_numbers import ContentNumbers, can_be_numbered
-from revacnn_lightning.steering.tracing.kept_tensors import KeptTensors, have_same_layout
 from revacnn_lightning.steering.tracing.op_effects import (
-    Effect,
-    effect_of,
+    MemoryEffect,
+    memory_effect_of,
     out_of_place_variant,
     updates_statistics,
 )
+from revacnn_lightning.steering.tracing.tensor_snapshots import (
+    CopyOnWriteSnapshots,
+    have_same_layout,
+)
 
-__all__ = ["ReusedOutputs"]
+__all__ = ["CallOutputCache"]
 
 # As much as the activations of two samples of a large network; training keeps those of a batch.
 _MAX_BYTES = 1 << 29
 
 
-class ReusedOutputs:
+class CallOutputCache:
     """The outputs of calls of the forwards of one edit. Call `begin` before each forward.
 
     The output of a call is reused
@@ -58,7 +61,7 @@ class ReusedOutputs:
         self._numbers = ContentNumbers()
         self._results: dict[Hashable, CachedCallResult] = {}
         self._written: dict[Hashable, int] = {}  # what operations in place have written
-        self._kept = KeptTensors()
+        self._kept = CopyOnWriteSnapshots()
         self._calls = ExpensiveCallCache(self._kept)
         self._produced: set[int] = set()  # addresses of the results of this forward
         self._forward = 0
@@ -89,21 +92,21 @@ class ReusedOutputs:
         Args:
             written: the tensors that it may write to.
         """
-        effect = effect_of(func)
-        if written and effect is Effect.RESULT and updates_statistics(func, args):
-            effect = Effect.UNKNOWN
+        effect = memory_effect_of(func)
+        if written and effect is MemoryEffect.RESULT and updates_statistics(func, args):
+            effect = MemoryEffect.UNKNOWN
         if self._is_full:
             return self._run_full(effect, func, args, kwargs, written)
-        if effect is Effect.UNKNOWN or torch.is_grad_enabled():
+        if effect is MemoryEffect.UNKNOWN or torch.is_grad_enabled():
             return self._run_unknown(func, args, kwargs, written)
         key = self._numbers.call_key(func, args, kwargs)
         if key is None and self._is_last:
             return self._run_last(effect, func, args, kwargs, written)
         if key is None:
             return self._run_unknown(func, args, kwargs, written)
-        if effect is Effect.VIEW:
+        if effect is MemoryEffect.VIEW:
             return func(*args, **kwargs)
-        if effect is Effect.WRITE:
+        if effect is MemoryEffect.WRITE:
             return self._write(key, func, args, kwargs)
         return self._compute(key, func, args, kwargs)
 
@@ -121,7 +124,7 @@ class ReusedOutputs:
 
     def _run_last(
         self,
-        effect: Effect,
+        effect: MemoryEffect,
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -130,7 +133,7 @@ class ReusedOutputs:
         """Run an operation on tensors of the last forward, or return the output it would have."""
         for tensor in written:
             self._prepare_write(tensor)
-        if effect is Effect.RESULT and _are_numbered(args, kwargs):
+        if effect is MemoryEffect.RESULT and _are_numbered(args, kwargs):
             place = self._calls.next_place(func, args)
             found = place and self._calls.find(place, args, kwargs, exact=True)
             if found and found.forward != self._forward:
@@ -243,12 +246,12 @@ class ReusedOutputs:
         """Keep the outputs of expensive calls only, from now on."""
         self._is_full = True
         self._results.clear()
-        self._kept = KeptTensors()
+        self._kept = CopyOnWriteSnapshots()
         self._calls = self._calls.restarted(self._kept)
 
     def _run_full(
         self,
-        effect: Effect,
+        effect: MemoryEffect,
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -258,7 +261,9 @@ class ReusedOutputs:
         for tensor in written:
             self._kept.copy_before_write(tensor)
         is_kept = (
-            effect is Effect.RESULT and not torch.is_grad_enabled() and _are_numbered(args, kwargs)
+            effect is MemoryEffect.RESULT
+            and not torch.is_grad_enabled()
+            and _are_numbered(args, kwargs)
         )
         place = self._calls.next_place(func, args) if is_kept else None
         if place is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["POSITIONS", "UnitSampleRecorder"]
+__all__ = ["POSITIONS", "ActivationSampleRecorder"]
 
 POSITIONS = 256  # of a batch, spread evenly over its images and pixels
 
 
-class UnitSampleRecorder:
+class ActivationSampleRecorder:
     """Keeps the activations of one layer at `POSITIONS` positions of a batch.
 
     Without a selected layer, it costs nothing. The positions are always the same, so that no random

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from revacnn_lightning.steering import ForwardProbe
 from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
-from revacnn_lightning.steering.tracing import compared_calls, reused_outputs
+from revacnn_lightning.steering.tracing import call_output_cache, compared_calls
 from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
 from revacnn_lightning.steering.tracing.forward_probe import (
     evaluate_first_forward,
@@ -378,7 +378,7 @@ def test_shared_forwards_return_what_single_ones_do(
     between: Callable[[Tensor], Tensor], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where memory is short."""
-    monkeypatch.setattr(reused_outputs, "_MAX_BYTES", limit)
+    monkeypatch.setattr(call_output_cache, "_MAX_BYTES", limit)
     model = normed(between)
     probe, alone = shared_probe(model), nets.probe_of(model)
     for step in range(4):

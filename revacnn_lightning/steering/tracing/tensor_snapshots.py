@@ -7,11 +7,11 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["KeptTensor", "KeptTensors", "have_same_layout"]
+__all__ = ["CopyOnWriteSnapshots", "TensorSnapshot", "have_same_layout"]
 
 
-class KeptTensor:
-    """A tensor with the values that it had in an earlier call."""
+class TensorSnapshot:
+    """The values that a tensor had in an earlier call, in its memory or in a copy."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._set(tensor)
@@ -34,19 +34,19 @@ class KeptTensor:
         return torch.equal(self.tensor, other)
 
 
-class KeptTensors:
-    """All tensors that are kept, by the address of their memory."""
+class CopyOnWriteSnapshots:
+    """Snapshots of tensors, copied only before an operation writes to their memory."""
 
     def __init__(self) -> None:
-        self._by_address: dict[int, list[KeptTensor]] = {}
+        self._by_address: dict[int, list[TensorSnapshot]] = {}
 
-    def keep(self, tensor: Tensor) -> KeptTensor:
+    def keep(self, tensor: Tensor) -> TensorSnapshot:
         """Keep a tensor as it is now."""
-        kept = KeptTensor(tensor)
+        kept = TensorSnapshot(tensor)
         self._by_address.setdefault(kept.address, []).append(kept)
         return kept
 
-    def release(self, kept: KeptTensor) -> None:
+    def release(self, kept: TensorSnapshot) -> None:
         """Keep a tensor no longer."""
         self._by_address[kept.address].remove(kept)
 
