@@ -221,6 +221,8 @@ class MonitoredTraining(PlainTraining):
             default_root_dir=self.folder.name,
             fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=0)),
             global_step=0,
+            gradient_clip_algorithm=None,
+            gradient_clip_val=None,
             is_global_zero=True,
             lightning_module=self.module,
             log_every_n_steps=50,
