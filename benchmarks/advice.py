@@ -57,7 +57,7 @@ from revacnn_lightning.protocol.prices import RemovalPrice
 from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.price_estimates import (
     RecentFilterPrices,
-    combine_prices_of_coupled_filters,
+    root_sum_square_of_coupled_prices,
 )
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -210,7 +210,7 @@ def measure_prices(moment: TrainingMoment, held_out: Batch) -> MeasuredPrices:
     widths = [len(moment.recorded["price"][layer]) for layer in layers]
     own = np.concatenate([moment.recorded["price"][layer] for layer in layers])
     live = _by_layer(
-        combine_prices_of_coupled_filters(own, layers, widths, groups, model), layers, widths
+        root_sum_square_of_coupled_prices(own, layers, widths, groups, model), layers, widths
     )
     fresh = copy_with_fresh_norms(model, moment.batches)
     base, fresh_base = eval_loss(model, held_out), eval_loss(fresh, held_out)

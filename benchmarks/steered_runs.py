@@ -49,7 +49,7 @@ from revacnn_lightning import EditRefusedError, RemoveFilters
 from revacnn_lightning.protocol.prices import RemovalPrice
 from revacnn_lightning.runtime.price_estimates import (
     RecentFilterPrices,
-    combine_prices_of_coupled_filters,
+    root_sum_square_of_coupled_prices,
 )
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor, ForwardProbe
@@ -149,7 +149,7 @@ class SteeredRun:
     def _choose(self, probe: ForwardProbe, *, is_random: bool) -> RemoveFilters:
         """Choose one to four filters of a layer that has enough of them."""
         groups = self.editor.channel_groups(probe)
-        prices = combine_prices_of_coupled_filters(
+        prices = root_sum_square_of_coupled_prices(
             self.window.root_mean_square(), self.layers, self.widths, groups, self.model
         )
         by_layer = np.split(prices, np.cumsum(self.widths)[:-1])

@@ -41,7 +41,7 @@ from revacnn_lightning.runtime.ranks.training_refusals import (
 )
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_continuation import RunContinuation
-from revacnn_lightning.runtime.run_diagnostics import DiagnosticObservers
+from revacnn_lightning.runtime.run_diagnostics import AlertAndSummaryObservers
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.sample_forward import UserForward
 from revacnn_lightning.runtime.session import Session
@@ -459,7 +459,7 @@ class ReVACNN(FreshCopyMixin, Callback):
         refusal = extra_backward_refusal(trainer, pl_module)
         validation = validation_data(trainer, options.images, names)
         lineage, history = self._continuation.begin(pl_module)
-        diagnostics = DiagnosticObservers(
+        diagnostics = AlertAndSummaryObservers(
             options.alert,
             {"model": type(pl_module).__name__, "name": options.name or ""},
             trainer if self._log_to_loggers else None,

@@ -12,13 +12,13 @@ from revacnn_lightning.protocol.class_lens import ClassAnswers, ClassLens, Confu
 from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.requests import Command, InspectClass, InspectClasses
 
-__all__ = ["RunClasses"]
+__all__ = ["RunClassStatistics"]
 
 REPEAT_SECONDS = 2.0  # between the requests for what is inspected for longer
 PAUSED_SECONDS = 0.3  # after which a paused run has sent what it can send without a batch
 
 
-class RunClasses(RunRequests):
+class RunClassStatistics(RunRequests):
     """Requests for statistics per class, which a run records only on request."""
 
     def class_lens(self, layer: str, *, batches: int = 20, timeout: float = 60.0) -> ClassLens:

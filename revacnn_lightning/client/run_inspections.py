@@ -20,7 +20,7 @@ from revacnn_lightning.protocol.inspections import (
     PreferredImage,
 )
 from revacnn_lightning.protocol.messages import Message
-from revacnn_lightning.protocol.pictures import new_image_index, picture_pixels, picture_requests
+from revacnn_lightning.protocol.pictures import new_image_index, picture_requests, to_rgb_pixels
 from revacnn_lightning.protocol.rank_messages import RankValues
 from revacnn_lightning.protocol.requests import (
     InspectEvidence,
@@ -253,7 +253,7 @@ class RunInspections(RunPrices):
         Raises as `apply` does; `EditRefusedError` also if it is no picture.
         """
         index = new_image_index()
-        requests = picture_requests(index, picture_pixels(picture))
+        requests = picture_requests(index, to_rgb_pixels(picture))
         for request_id in [self._send_permitted(request) for request in requests]:
             self._wait_for_reply(request_id, timeout)
         return index

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from revacnn_lightning.client.prices import Prices
-from revacnn_lightning.client.run_classes import RunClasses
+from revacnn_lightning.client.run_classes import RunClassStatistics
 from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.messages import Applied, Message, Structure
 from revacnn_lightning.protocol.prices import FilterPrices
@@ -16,7 +16,7 @@ __all__ = ["RunPrices"]
 MAX_WANTED = 64  # filters that a run measures first
 
 
-class RunPrices(RunClasses):
+class RunPrices(RunClassStatistics):
     """Prices of all filters. `RunRequests.plan` returns that of a single edit."""
 
     def prices(

@@ -14,7 +14,7 @@ from revacnn_lightning.protocol.inspection_requests import (
     ShowPicture,
 )
 
-__all__ = ["new_image_index", "picture_pixels", "picture_requests"]
+__all__ = ["new_image_index", "picture_requests", "to_rgb_pixels"]
 
 
 def new_image_index() -> int:
@@ -22,7 +22,7 @@ def new_image_index() -> int:
     return -1 - secrets.randbelow(2**31)
 
 
-def picture_pixels(picture: Any) -> np.ndarray:
+def to_rgb_pixels(picture: Any) -> np.ndarray:
     """Return a picture as uint8 (H, W, 3); one that is larger than 320×320 is downsampled.
 
     Args:

@@ -29,8 +29,8 @@ from revacnn_lightning.steering.checkpoint import (
     adopt_structure,
     find_edit_state,
     inserted_layer_names,
+    regroup_parameters_as_saved,
     restore_entry_ages,
-    restore_param_groups,
     saved_parameter_names,
 )
 from revacnn_lightning.steering.holders.optimizers import unwrapped_optimizers
@@ -153,7 +153,7 @@ class CheckpointHooks:
         self, optimizer: Optimizer, groups: list[list[str]], inserted: list[str]
     ) -> None:
         def order(optimizer: Optimizer, _: dict[str, Any]) -> None:
-            restore_param_groups(optimizer, self._module, groups, inserted)
+            regroup_parameters_as_saved(optimizer, self._module, groups, inserted)
 
         self._handles.append(optimizer.register_load_state_dict_pre_hook(order))
 

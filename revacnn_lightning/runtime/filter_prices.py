@@ -20,7 +20,7 @@ from revacnn_lightning.runtime.loss_replay import LossReplay
 from revacnn_lightning.runtime.price_estimates import (
     WINDOW,
     RecentFilterPrices,
-    combine_prices_of_coupled_filters,
+    root_sum_square_of_coupled_prices,
 )
 from revacnn_lightning.runtime.removal_prices import LossChangeMeasurer
 from revacnn_lightning.steering import Editor
@@ -261,7 +261,7 @@ class FilterPriceCollector:
         groups = self._editor.traced_groups
         if groups is None or len(values) != sum(self._recorder.widths):
             return values
-        return combine_prices_of_coupled_filters(
+        return root_sum_square_of_coupled_prices(
             values, self._recorder.layers, self._recorder.widths, groups, self._editor.model
         )
 

@@ -14,7 +14,7 @@ from revacnn_lightning.runtime.image_predictions import Forward
 from revacnn_lightning.telemetry.inspection.attribution import (
     Attribution,
     TracedActivation,
-    attribute,
+    attribute_filter_response,
     trace_activation,
 )
 from revacnn_lightning.telemetry.inspection.receptive_field import ReceptiveFields
@@ -81,7 +81,7 @@ class FilterAttributor:
         if isinstance(traced, str) or self._forward is None:
             return traced if isinstance(traced, str) else NO_FORWARD
         try:
-            return attribute(self._model, self._forward, traced, filter, image)
+            return attribute_filter_response(self._model, self._forward, traced, filter, image)
         except Exception as error:  # of the user's forward or of captum
             log.info("Cannot attribute %s · %d", layer, filter, exc_info=True)
             return _describe_failure(error)

@@ -28,7 +28,7 @@ from revacnn_lightning.runtime.ranks.rank_zero import RankZero
 from revacnn_lightning.runtime.ranks.training_refusals import SPLIT
 from revacnn_lightning.runtime.request_queue import PendingRequest
 from revacnn_lightning.runtime.run_continuation import RunContinuation
-from revacnn_lightning.runtime.run_diagnostics import DiagnosticObservers
+from revacnn_lightning.runtime.run_diagnostics import AlertAndSummaryObservers
 from revacnn_lightning.runtime.run_options import RunOptions
 from revacnn_lightning.runtime.session import Session
 from revacnn_lightning.runtime.step_recording import AddResult
@@ -157,7 +157,7 @@ class GuardedLoopSession:
     def _make_session(self, editor: Editor, forwards: TrainingStepObserver, size: int) -> Session:
         options, model = self._options, self._state.model
         about = {"model": type(model).__name__, "name": options.name or ""}
-        diagnostics = DiagnosticObservers(options.alert, about)
+        diagnostics = AlertAndSummaryObservers(options.alert, about)
         names = options.names_of_classes
         lineage, history = self._continuation.begin(model)
         validation = ValidationData(

@@ -20,8 +20,8 @@ from revacnn_lightning.steering.checkpoint import (
     adopt_structure,
     find_edit_state,
     inserted_layer_names,
+    regroup_parameters_as_saved,
     restore_entry_ages,
-    restore_param_groups,
     saved_parameter_names,
 )
 from revacnn_lightning.steering.holders.object_walk import CopyHolder
@@ -152,7 +152,7 @@ class LoopState:
         for optimizer, groups in zip(
             optimizers, saved_parameter_names(edits, len(optimizers)), strict=False
         ):
-            restore_param_groups(optimizer, self.model, groups, inserted)
+            regroup_parameters_as_saved(optimizer, self.model, groups, inserted)
         restore_entry_ages(self.model, optimizers, edits)
 
     def _with_state(self) -> Iterator[tuple[str, Any]]:

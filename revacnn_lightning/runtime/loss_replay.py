@@ -43,7 +43,7 @@ __all__ = [
     "NOT_YET",
     "NO_LOSS",
     "LossReplay",
-    "keep_only_loss_calls",
+    "drop_calls_not_leading_to_loss",
     "why_not_recordable",
     "why_not_replayable",
 ]
@@ -160,7 +160,7 @@ class LossReplay:
         step, self._pending = self._pending, None
         if step is None:
             return
-        note = keep_only_loss_calls(step)
+        note = drop_calls_not_leading_to_loss(step)
         groups = [] if note else group_images(step)
         if groups:
             step.constants = groups[0].constants
@@ -277,7 +277,7 @@ def why_not_recordable(module: nn.Module) -> str:
     return ""
 
 
-def keep_only_loss_calls(step: RecordedStep) -> str:
+def drop_calls_not_leading_to_loss(step: RecordedStep) -> str:
     """Drop all calls of a step that do not lead to its loss; return why it has no loss, or ""."""
     if step.loss is None:
         return NO_LOSS

@@ -10,7 +10,7 @@ from torch import nn
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.telemetry.unit_layers import UnitLayer, group_count, input_count
 
-__all__ = ["WINDOW", "RecentFilterPrices", "combine_prices_of_coupled_filters"]
+__all__ = ["WINDOW", "RecentFilterPrices", "root_sum_square_of_coupled_prices"]
 
 WINDOW = 10  # recorded batches
 
@@ -48,7 +48,7 @@ class RecentFilterPrices:
             return np.sqrt(total / measured.sum(0))
 
 
-def combine_prices_of_coupled_filters(
+def root_sum_square_of_coupled_prices(
     prices: np.ndarray,
     layers: Sequence[str],
     widths: Sequence[int],

@@ -10,7 +10,7 @@ import numpy as np
 from revacnn_lightning.protocol.messages import Snapshot
 from revacnn_lightning.runtime.ranks.rank_statistics import PendingReduction, RankStatistics
 from revacnn_lightning.runtime.ranks.statistic_sums import StatisticSums
-from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger, SnapshotSums
+from revacnn_lightning.runtime.snapshot_merger import BatchSnapshotSums, SnapshotMerger
 from revacnn_lightning.telemetry import Recorder
 
 __all__ = ["RankSnapshotMerger", "make_snapshot_merger"]
@@ -40,7 +40,7 @@ class RankSnapshotMerger:
         self._get_layout = get_layout
         self._on_reduction = on_reduction
         self._alone = SnapshotMerger(interval)
-        self._sums: SnapshotSums | None = None  # of rank 0, since the last sum over all ranks
+        self._sums: BatchSnapshotSums | None = None  # of rank 0, since the last sum over all ranks
         statistics.take_template = self._take
 
     def add(self, snapshot: Snapshot) -> Iterator[Snapshot]:
@@ -55,7 +55,7 @@ class RankSnapshotMerger:
         ):  # of a network before an edit
             yield from self._remaining()
         if self._sums is None:
-            self._sums = SnapshotSums(snapshot)
+            self._sums = BatchSnapshotSums(snapshot)
         layers, widths = self._get_layout()
         if sum(widths) == snapshot.values.shape[1]:
             self._statistics.add(

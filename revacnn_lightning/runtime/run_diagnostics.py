@@ -12,15 +12,15 @@ from revacnn_lightning.runtime.logger_summaries import LoggerSummaries
 from revacnn_lightning.runtime.message_observers import MessageObserver
 from revacnn_lightning.runtime.trainer_adapter import next_logging_step_and_is_due
 
-__all__ = ["DiagnosticObservers"]
+__all__ = ["AlertAndSummaryObservers"]
 
 
-class DiagnosticObservers:
+class AlertAndSummaryObservers:
     """Makes the observers of a run: alerts, and summaries for the Trainer's loggers.
 
     Args:
-        target: the target of alerts that the user has given. With None, alerts are logged and shown
-            only.
+        alert_target: the target of alerts that the user has given. With None, alerts are logged and
+            shown only.
         run_description: describes the run.
         trainer: the Trainer whose loggers get summaries; None if no logger gets any.
 
@@ -30,7 +30,10 @@ class DiagnosticObservers:
     """
 
     def __init__(
-        self, target: AlertTarget | None, run_description: Mapping[str, str], trainer: Any = None
+        self,
+        alert_target: AlertTarget | None,
+        run_description: Mapping[str, str],
+        trainer: Any = None,
     ) -> None:
         receivers: list[AlertReceiver] = []
         self.alerts = AlertMonitor(receivers)
@@ -43,8 +46,8 @@ class DiagnosticObservers:
             )
             self.observers.append(summaries)
             receivers.append(summaries.receive_alert)
-        if target is not None:
-            delivery = AlertDelivery(target, run_description)
+        if alert_target is not None:
+            delivery = AlertDelivery(alert_target, run_description)
             self.observers.append(_ClosesDelivery(delivery))
             receivers.append(delivery.send)
 

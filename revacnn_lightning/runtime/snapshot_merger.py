@@ -10,7 +10,7 @@ import numpy as np
 
 from revacnn_lightning.protocol.messages import Snapshot
 
-__all__ = ["SnapshotMerger", "SnapshotSums"]
+__all__ = ["BatchSnapshotSums", "SnapshotMerger"]
 
 
 class SnapshotMerger:
@@ -28,7 +28,7 @@ class SnapshotMerger:
         self._interval = interval
         self._clock = clock
         self._last_time = -np.inf
-        self._pending: SnapshotSums | None = None
+        self._pending: BatchSnapshotSums | None = None
 
     def add(self, snapshot: Snapshot) -> Iterator[Snapshot]:
         """Add the snapshot of a batch; yield those that are complete, oldest first."""
@@ -36,10 +36,10 @@ class SnapshotMerger:
             yield snapshot
             return
         if self._pending is None:
-            self._pending = SnapshotSums(snapshot)
+            self._pending = BatchSnapshotSums(snapshot)
         elif not self._pending.try_add(snapshot):  # of a network before an edit
             yield from self.flush()
-            self._pending = SnapshotSums(snapshot)
+            self._pending = BatchSnapshotSums(snapshot)
         if self._clock() - self._last_time >= self._interval:
             yield from self.flush()
 
@@ -55,7 +55,7 @@ class SnapshotMerger:
             yield pending.merged()
 
 
-class SnapshotSums:
+class BatchSnapshotSums:
     """The sums over the batches of a snapshot, at least one."""
 
     def __init__(self, first: Snapshot) -> None:

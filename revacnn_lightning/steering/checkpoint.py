@@ -2,9 +2,9 @@
 
 Saving: `add_edits` stores the journal in a checkpoint under `STATE_KEY`. Loading:
 `adopt_structure` gives a model the structure of a checkpoint before its weights are loaded, and
-`restore_param_groups` puts the parameters of fresh optimizers in the order of their saved state.
-An optimizer's state dict identifies parameters by position only; those of an inserted layer are at
-the end of their group in the run that inserted it, but in module order in a fresh optimizer.
+`regroup_parameters_as_saved` puts the parameters of fresh optimizers in the order of their saved
+state. An optimizer's state dict identifies parameters by position only; those of an inserted layer
+are at the end of their group in the run that inserted it, but in module order in a fresh optimizer.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = [
     "find_edit_state",
     "inserted_layer_names",
     "parameter_names",
+    "regroup_parameters_as_saved",
     "restore_entry_ages",
-    "restore_param_groups",
     "saved_parameter_names",
 ]
 
@@ -215,7 +215,7 @@ def _titles(journal: Journal) -> str:
 # -------------------------------------------------------------------- optimizers
 
 
-def restore_param_groups(
+def regroup_parameters_as_saved(
     optimizer: Optimizer,
     model: nn.Module,
     saved_names: Sequence[Sequence[str]],

@@ -8,7 +8,11 @@ import pytest
 from revacnn_lightning import EditRefusedError
 from revacnn_lightning.protocol.encoding import MAX_REQUEST_BYTES, encode
 from revacnn_lightning.protocol.messages import Request
-from revacnn_lightning.protocol.pictures import new_image_index, picture_pixels, picture_requests
+from revacnn_lightning.protocol.pictures import (
+    new_image_index,
+    picture_requests,
+    to_rgb_pixels,
+)
 from revacnn_lightning.protocol.requests import PaintImage, Patch
 from revacnn_lightning.protocol.validation import validate_request
 
@@ -16,7 +20,7 @@ from revacnn_lightning.protocol.validation import validate_request
 def test_a_large_picture_is_downsampled_by_means_and_sent_in_pieces() -> None:
     large = np.zeros((1000, 2000, 3), np.uint8)
     large[:, ::2] = 200
-    pixels = picture_pixels(large)
+    pixels = to_rgb_pixels(large)
     assert pixels.shape == (160, 320, 3)
     assert abs(int(pixels.mean()) - 100) <= 1
     requests = picture_requests(-7, pixels)
@@ -37,7 +41,7 @@ def test_the_most_patches_fit_a_request() -> None:
     [np.full((5, 4), 0.4), np.full((5, 4, 3), 102, np.uint8), np.full((5, 4, 4), 102, np.uint8)],
 )
 def test_pictures_of_all_kinds(picture: Any) -> None:
-    pixels = picture_pixels(picture)
+    pixels = to_rgb_pixels(picture)
     assert pixels.shape == (5, 4, 3)
     assert np.unique(pixels).tolist() == [102]
 
@@ -56,7 +60,7 @@ def test_pictures_of_all_kinds(picture: Any) -> None:
 )
 def test_what_is_no_picture_is_refused(picture: Any, reason: str) -> None:
     with pytest.raises(EditRefusedError, match=reason):
-        picture_pixels(picture)
+        to_rgb_pixels(picture)
 
 
 @pytest.mark.parametrize("index", [0, 5, -(2**40)])

@@ -135,7 +135,7 @@ def test_without_a_selection_nothing_is_computed(
         raise AssertionError("the network must not run")
 
     monkeypatch.setattr(image_attribution, "trace_activation", no)
-    monkeypatch.setattr(image_attribution, "attribute", no)
+    monkeypatch.setattr(image_attribution, "attribute_filter_response", no)
 
     def images() -> Tensor:
         raise AssertionError("the images must not be read")
@@ -186,13 +186,13 @@ def test_the_number_of_inspected_filters_is_limited(run: InspectedRun):
 def test_an_expensive_network_is_inspected_less_often(
     run: InspectedRun, monkeypatch: pytest.MonkeyPatch
 ):
-    original = image_attribution.attribute
+    original = image_attribution.attribute_filter_response
 
     def attribute(*arguments: Any) -> Any:
         run.advance(0.5)
         return original(*arguments)
 
-    monkeypatch.setattr(image_attribution, "attribute", attribute)
+    monkeypatch.setattr(image_attribution, "attribute_filter_response", attribute)
     sent = 0
     for _ in range(400):
         run.collector.select(InspectFilter("0", 2))

@@ -17,7 +17,10 @@ from revacnn_lightning.runtime.inspected_input import (
     encode_signal_response_map,
     input_height_and_width,
 )
-from revacnn_lightning.telemetry.inspection.attribution import attribute, trace_activation
+from revacnn_lightning.telemetry.inspection.attribution import (
+    attribute_filter_response,
+    trace_activation,
+)
 from tests.runtime.test_filter_inspection import InspectedRun
 from tests.runtime.test_preferred_images import train_until
 
@@ -116,7 +119,7 @@ def test_the_slices_of_an_attribution_are_those_of_the_whole(volumes: InspectedI
     model, samples = volumes.model, volumes.samples()
     traced = trace_activation(model, model, model[3], samples[0])
     assert traced is not None
-    whole = attribute(model, model, traced, 1, samples[0]).guided_backpropagation
+    whole = attribute_filter_response(model, model, traced, 1, samples[0]).guided_backpropagation
     assert whole is not None
     for i, depth in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
         sent = encode_crop(whole, depth)

@@ -48,8 +48,8 @@ test("letters work in either case, except where upper case has its own meaning",
 test("arrows move the selection, the page keys by ten filters, and Shift selects several", () => {
   assert.deepEqual(press("ArrowDown"), [["send", "move_selection", {dx: 0, dy: 1}]])
   assert.deepEqual(press("PageUp"), [["send", "move_selection", {dx: 0, dy: -10}]])
-  assert.deepEqual(press("ArrowUp", true), [["send", "extend_selection", {dy: -1}]])
-  assert.deepEqual(press("PageDown", true), [["send", "extend_selection", {dy: 10}]])
+  assert.deepEqual(press("ArrowUp", true), [["send", "extend_or_shrink_selection", {dy: -1}]])
+  assert.deepEqual(press("PageDown", true), [["send", "extend_or_shrink_selection", {dy: 10}]])
   assert.deepEqual(press("ArrowLeft", true), [["send", "move_selection", {dx: -1, dy: 0}]])
 })
 

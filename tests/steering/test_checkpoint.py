@@ -54,7 +54,7 @@ def save(path: Path, model: nn.Module, editor: Editor) -> None:
 
 def order(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict) -> None:
     [groups] = state["parameters"]
-    checkpoint.restore_param_groups(
+    checkpoint.regroup_parameters_as_saved(
         optimizer, model, groups, checkpoint.inserted_layer_names(state)
     )
 

@@ -148,7 +148,7 @@ def test_a_stored_journal_of_format_1_is_replayed_and_undone() -> None:
     model.load_state_dict(loaded["state_dict"])
     optimizer = model.configure_optimizers()
     [groups] = state["parameters"]
-    checkpoint.restore_param_groups(
+    checkpoint.regroup_parameters_as_saved(
         optimizer, model, groups, checkpoint.inserted_layer_names(state)
     )
     optimizer.load_state_dict(loaded["optimizer_states"][0])

@@ -27,7 +27,7 @@ __all__ = [
     "describe_output",
     "input_and_generated_images",
     "input_output_dimensions",
-    "input_readers_fed_by_layers",
+    "input_readers_if_all_fed",
     "input_signal",
     "relative_channel_magnitudes",
 ]
@@ -69,9 +69,7 @@ def input_output_dimensions(
     )
 
 
-def input_readers_fed_by_layers(
-    structure: Structure, image_pass: ImagePass | None
-) -> tuple[int, ...]:
+def input_readers_if_all_fed(structure: Structure, image_pass: ImagePass | None) -> tuple[int, ...]:
     """Return the layers that read the input, if each of them also reads another layer; else ()."""
     if image_pass is None:
         return ()

@@ -21,7 +21,7 @@ from . import network_data
 from .input_output_data import (
     class_name_width,
     input_output_dimensions,
-    input_readers_fed_by_layers,
+    input_readers_if_all_fed,
     relative_channel_magnitudes,
 )
 from .network_data import normalize_gradients, path_and_arc_thickness
@@ -165,7 +165,7 @@ class NetworkView:
         passed = self.tab.follower.image_passes.newest
         key = state, state.structure_revision, None if passed is None else tuple(passed.readers)
         if key != self._readers_key:
-            self._readers_key, self._readers = key, input_readers_fed_by_layers(structure, passed)
+            self._readers_key, self._readers = key, input_readers_if_all_fed(structure, passed)
         return self._readers
 
     def _room_for_names(self, state: RunState) -> float:

@@ -16,7 +16,7 @@ from ..tab.layer_widths import growth_gains, verdicts_on_narrow_layers, verdicts
 from ..tab.tab_state import TabState
 from .html_panel import HtmlDataPanel
 
-__all__ = ["KnownVerdictsPanel"]
+__all__ = ["EstablishedVerdictsPanel"]
 
 MAX_ROWS = 100  # the page shows a few of them, and the others on demand
 REFRESH_SECONDS = 2.0  # of what follows from prices
@@ -68,7 +68,7 @@ ADVICE: dict[Remedy, str] = {
 }
 
 
-class KnownVerdictsPanel(HtmlDataPanel):
+class EstablishedVerdictsPanel(HtmlDataPanel):
     """Lists the verdicts that are known."""
 
     part = "verdicts"

@@ -37,7 +37,7 @@ VIEW_COMMANDS: dict[str, Handler] = {
     "move_selection": view.move_selection,
     "select_filters_by_index": selection.select_filters_by_index,
     "select_all_filters": selection.select_all_filters,
-    "extend_selection": selection.extend_selection,
+    "extend_or_shrink_selection": selection.extend_or_shrink_selection,
     "move_primary": selection.move_primary,
     "toggle_keep_primary_selected": selection.toggle_keep_primary_selected,
     "set_main_view": view.set_main_view,

@@ -24,7 +24,7 @@ from .edit_groups import UndoRedoGroup
 from .run_selection import RunSelection
 from .staged_change import StagedChange
 from .staged_changes import StagedChanges
-from .trial_plan import TrialPlan
+from .trial_plan import StagedTrialCost
 
 __all__ = ["EditQueue"]
 
@@ -52,7 +52,7 @@ class EditQueue:
         self.shown_reply: RequestRecord | None = None
         self.error = ""
         self.is_inserting = False
-        self.trial = TrialPlan()
+        self.trial = StagedTrialCost()
         self._queue: list[StagedChange] = []
         self._pending_id = ""  # id of the request whose reply is pending
         self._tried: TryEdits | None = None  # to be sent once its cost is known

@@ -40,7 +40,7 @@ from ..components.statistics_pane import SelectionChartsPane
 from ..components.time_chart import TimeChart
 from ..components.timeline import Timeline
 from ..components.trial_panel import CurrentTrialPanel
-from ..components.verdict_panel import KnownVerdictsPanel
+from ..components.verdict_panel import EstablishedVerdictsPanel
 from ..rendering.frame_codec import PagePartContent
 from .tab_state import TabState
 
@@ -63,7 +63,7 @@ HTML_PANELS: tuple[Callable[[TabState], Component], ...] = (
     AutomaticEditsPanel,
     GrowthGainPanel,
     RankStatisticsPanel,
-    KnownVerdictsPanel,
+    EstablishedVerdictsPanel,
 )
 
 

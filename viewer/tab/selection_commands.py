@@ -8,7 +8,7 @@ from .command_arguments import CommandArguments
 from .tab_state import TabState
 
 __all__ = [
-    "extend_selection",
+    "extend_or_shrink_selection",
     "move_primary",
     "select_all_filters",
     "select_filters_by_index",
@@ -63,7 +63,7 @@ def combine_selections(selected: Sequence[int], ids: Sequence[int], option: str)
     return [*ids, *selected]
 
 
-def extend_selection(tab: TabState, arguments: CommandArguments) -> None:
+def extend_or_shrink_selection(tab: TabState, arguments: CommandArguments) -> None:
     """Make another filter of the layer primary, and select those between, or deselect them.
 
     They are deselected if the new primary filter is selected already: the way back.

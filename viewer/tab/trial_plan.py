@@ -16,7 +16,7 @@ from revacnn_lightning.protocol.trial_state import TrialCost
 
 from .staged_change import StagedChange
 
-__all__ = ["TrialPlan"]
+__all__ = ["StagedTrialCost"]
 
 TOO_MANY = f"A trial takes at most {MAX_TRIAL_EDITS} changes."
 CLIPPING = "Gradient clipping cannot be tried: apply it, or discard it to try the other changes."
@@ -24,7 +24,7 @@ DIRECTED = "A filter that is to be added where it helps most cannot be tried."
 MIN_BATCHES = 2
 
 
-class TrialPlan:
+class StagedTrialCost:
     """What a trial of the staged changes costs.
 
     It is requested once all staged changes are planned, and again when they change.

@@ -20,10 +20,10 @@ import torch
 from revacnn_lightning.runtime.ranks.sharing import StatisticsInstruction
 from revacnn_lightning.runtime.ranks.side_group import SideProcessGroup
 
-__all__ = ["ActionBeforeBatch", "DecisionBroadcast"]
+__all__ = ["DecisionBroadcast", "RankActionBeforeBatch"]
 
 
-class ActionBeforeBatch(IntEnum):
+class RankActionBeforeBatch(IntEnum):
     """What all processes do before the batch at which they wait for a broadcast of rank 0.
 
     ``NOTHING``: train on. ``STOP``: stop before the batch, to be changed together. ``PREPARE``:
@@ -84,7 +84,7 @@ class DecisionBroadcast:
         self._start_seconds = 0.0  # that it took to start the last exchange
         self._cost = USUAL_SECONDS  # mean duration of an exchange
 
-    def begin_batch(self) -> ActionBeforeBatch | None:
+    def begin_batch(self) -> RankActionBeforeBatch | None:
         """Return what all processes do before this batch; None if no exchange is due."""
         self._batches += 1
         self._batches_left -= 1
@@ -92,17 +92,17 @@ class DecisionBroadcast:
             return None
         self._batches_left = 1
         if self._work is None:
-            return ActionBeforeBatch.NOTHING
+            return RankActionBeforeBatch.NOTHING
         begun = self._clock()
         self._group.wait(self._work)
         self._add_cost(self._clock() - begun)
         action, self._batches_left, *shared = self._numbers.tolist()
         self.instruction = StatisticsInstruction(*shared)
-        return ActionBeforeBatch(action)
+        return RankActionBeforeBatch(action)
 
     def start(
         self,
-        next_action: ActionBeforeBatch,
+        next_action: RankActionBeforeBatch,
         *,
         is_urgent: bool = False,
         is_idle: bool = False,

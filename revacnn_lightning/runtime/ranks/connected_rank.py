@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from revacnn_lightning.errors import EditRefusedError
-from revacnn_lightning.runtime.ranks.agreement import ActionBeforeBatch, DecisionBroadcast
+from revacnn_lightning.runtime.ranks.agreement import DecisionBroadcast, RankActionBeforeBatch
 from revacnn_lightning.runtime.ranks.rank_statistics import RankStatistics
 from revacnn_lightning.runtime.ranks.side_group import LostRankError, SideProcessGroup
 
@@ -59,7 +59,7 @@ class RankWithProcessGroup:
             )
             log.warning("%s", self.refusal)
 
-    def _arrive(self, agreement: DecisionBroadcast) -> ActionBeforeBatch | None:
+    def _arrive(self, agreement: DecisionBroadcast) -> RankActionBeforeBatch | None:
         """Return what all ranks do before this batch, and do what is shared about statistics."""
         action = agreement.begin_batch()
         if action is not None and self.statistics is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from revacnn_lightning.errors import EditFailedError, EditRefusedError
 from revacnn_lightning.protocol.requests import SettingCommand
-from revacnn_lightning.runtime.ranks.agreement import ActionBeforeBatch
+from revacnn_lightning.runtime.ranks.agreement import RankActionBeforeBatch
 from revacnn_lightning.runtime.ranks.all_ranks import StopReasons
 from revacnn_lightning.runtime.ranks.connected_rank import RankWithProcessGroup
 from revacnn_lightning.runtime.ranks.instructions import (
@@ -73,8 +73,8 @@ class RankZero(RankWithProcessGroup):
                 self._lose(error)
                 return
             self._has_arrived = action is not None
-            self.is_stopped = action == ActionBeforeBatch.STOP
-            self._are_prepared |= action == ActionBeforeBatch.PREPARE
+            self.is_stopped = action == RankActionBeforeBatch.STOP
+            self._are_prepared |= action == RankActionBeforeBatch.PREPARE
 
     def wait(self) -> None:
         try:
@@ -107,21 +107,21 @@ class RankZero(RankWithProcessGroup):
                 agreement.expedite_next()
         if self._has_arrived and agreement is not None:
             action = (
-                ActionBeforeBatch.STOP
+                RankActionBeforeBatch.STOP
                 if reasons.is_wanted or reasons.is_pausing
-                else ActionBeforeBatch.NOTHING
+                else RankActionBeforeBatch.NOTHING
             )
             if reasons.is_edit and not self._are_prepared:
-                action = ActionBeforeBatch.PREPARE
+                action = RankActionBeforeBatch.PREPARE
             instruction = None
             if self.statistics is not None:
-                is_stopping = action == ActionBeforeBatch.STOP
+                is_stopping = action == RankActionBeforeBatch.STOP
                 instruction = self.statistics.next_instruction(
                     reasons.statistics, is_stopping=is_stopping
                 )
             agreement.start(
                 action,
-                is_urgent=action != ActionBeforeBatch.NOTHING,
+                is_urgent=action != RankActionBeforeBatch.NOTHING,
                 is_idle=not reasons.statistics,
                 instruction=instruction,
             )
@@ -131,7 +131,7 @@ class RankZero(RankWithProcessGroup):
             self._instruct(Proceed(is_last=True))
             self._agreement, self.is_stopped = None, False
         elif self._has_arrived and self._agreement is not None:
-            self._agreement.start(ActionBeforeBatch.STOP, is_urgent=True)
+            self._agreement.start(RankActionBeforeBatch.STOP, is_urgent=True)
 
     def _lose(self, error: LostRankError) -> None:
         super()._lose(self._explain(error))

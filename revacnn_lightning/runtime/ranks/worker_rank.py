@@ -8,7 +8,7 @@ from collections.abc import Callable
 from revacnn_lightning.errors import EditFailedError
 from revacnn_lightning.runtime.batch import TrainingBatch
 from revacnn_lightning.runtime.controls import ControllableTraining, set_revertibly
-from revacnn_lightning.runtime.ranks.agreement import ActionBeforeBatch
+from revacnn_lightning.runtime.ranks.agreement import RankActionBeforeBatch
 from revacnn_lightning.runtime.ranks.connected_rank import RankWithProcessGroup
 from revacnn_lightning.runtime.ranks.instructions import (
     ApplySetting,
@@ -69,11 +69,11 @@ class WorkerRank(RankWithProcessGroup):
             action = self._arrive(self._agreement)
             if action is None:
                 return
-            self._is_preparing |= action in (ActionBeforeBatch.PREPARE, ActionBeforeBatch.STOP)
-            if action == ActionBeforeBatch.STOP:
+            self._is_preparing |= action != RankActionBeforeBatch.NOTHING
+            if action == RankActionBeforeBatch.STOP:
                 self._execute_instructions(make_batch())
             if self._agreement is not None:
-                self._agreement.start(ActionBeforeBatch.NOTHING)
+                self._agreement.start(RankActionBeforeBatch.NOTHING)
         except LostRankError as error:
             self._lose(error)
 

@@ -21,7 +21,7 @@ from revacnn_lightning.runtime.trial.training_values import (
 )
 from revacnn_lightning.runtime.trial.trial_edits import TrialEdits
 from revacnn_lightning.runtime.trial.trial_loop import RepeatableLoop
-from revacnn_lightning.runtime.trial.trial_rates import TrialRates
+from revacnn_lightning.runtime.trial.trial_rates import EditedTrialRates
 from revacnn_lightning.runtime.trial.trial_steps import TrialStep, first_differing_step
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.tracing.forward_probe import run_forward
@@ -81,7 +81,7 @@ class ComparedNetworks:
         others = [t for t in ObjectState(model).tensors if id(t) not in registered]
         self._tensors = TrainedTensors(model, self.optimizer, others)
         self._start = TrainingValues(self._tensors)
-        self._rates = TrialRates(edits, self._start.rates)
+        self._rates = EditedTrialRates(edits, self._start.rates)
         self.titles: list[str] = []
         self.nbytes = self._start.nbytes
         self.result: TrainingValues | None = None

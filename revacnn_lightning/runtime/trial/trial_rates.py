@@ -13,12 +13,12 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol.edit_requests import SetHyperparameter
 from revacnn_lightning.protocol.trial_requests import TrialEdit
 
-__all__ = ["GroupRates", "TrialRates", "title_of_rate_edit"]
+__all__ = ["EditedTrialRates", "GroupRates", "title_of_rate_edit"]
 
 GroupRates = Sequence[Mapping[str, Any]]  # of each parameter group, by name
 
 
-class TrialRates:
+class EditedTrialRates:
     """The learning rates and weight decays that the edits of a trial set.
 
     Args:

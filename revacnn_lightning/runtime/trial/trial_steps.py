@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revacnn_lightning.runtime.loss_replay import keep_only_loss_calls, why_not_replayable
+from revacnn_lightning.runtime.loss_replay import drop_calls_not_leading_to_loss, why_not_replayable
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
 from revacnn_lightning.runtime.step_recording import AddResult, recording_step
@@ -89,7 +89,7 @@ def recording_trial_step(
             finish(failure)
             return
         (recorder,) = recorders
-        note = keep_only_loss_calls(step) or why_not_replayable(step)
+        note = drop_calls_not_leading_to_loss(step) or why_not_replayable(step)
         if note or recorder.loss is None:
             finish(note or "training_step returned no loss")
             return

@@ -29,7 +29,7 @@ from revacnn_lightning.steering.planning.refusals import (
 from revacnn_lightning.steering.planning.resize_plan import (
     can_zeroing_disconnect_channels,
     make_resize_plan,
-    set_weight_norm_gains,
+    note_weight_norm_gains_to_resize,
     sort_by_gain_dependency,
     why_no_equal_parts,
 )
@@ -146,7 +146,7 @@ def _insertions(
             )
         edit = piece_duplication_edit(name, dim, size, pieces[name, dim], count)
         edit.fill = _fill(context, name, dim, indices, split=split)
-        edits.append(set_weight_norm_gains(context, edit))
+        edits.append(note_weight_norm_gains_to_resize(context, edit))
     return sort_by_gain_dependency(edits)
 
 

@@ -22,7 +22,7 @@ from revacnn_lightning.steering.planning.refusals import (
 from revacnn_lightning.steering.planning.resize_plan import (
     can_zeroing_disconnect_channels,
     make_resize_plan,
-    set_weight_norm_gains,
+    note_weight_norm_gains_to_resize,
     sort_by_gain_dependency,
     why_coupled,
     why_no_equal_parts,
@@ -110,7 +110,7 @@ def _removal(
         edit.fill = (
             "zero" if can_zeroing_disconnect_channels(context, name, dim, indices) else "copy"
         )
-        edits.append(set_weight_norm_gains(context, edit))
+        edits.append(note_weight_norm_gains_to_resize(context, edit))
     if balanced and found is None:  # after the loop, whose reasons say what can be removed instead
         raise EditRefusedError(
             f"these filters of {layer} cannot be removed: {why_no_equal_parts(context, groups)}"

@@ -32,8 +32,8 @@ __all__ = [
     "can_zeroing_disconnect_channels",
     "filter_move",
     "make_resize_plan",
+    "note_weight_norm_gains_to_resize",
     "parameter_count_change",
-    "set_weight_norm_gains",
     "sort_by_gain_dependency",
     "why_coupled",
     "why_no_equal_parts",
@@ -100,7 +100,7 @@ def can_zeroing_disconnect_channels(
     return groups.reads_channels(name, dim, indices) and not context.entry_gain_of(name, dim)
 
 
-def set_weight_norm_gains(context: PlanningContext, edit: TensorEdit) -> TensorEdit:
+def note_weight_norm_gains_to_resize(context: PlanningContext, edit: TensorEdit) -> TensorEdit:
     """Set and return the edit's gains, which an edit of a weight norm's direction has to adapt."""
     gains = context.gains_of(edit.tensor, edit.dim)
     edit.gain, edit.entry_gain = gains.get("gain", ""), gains.get("entry_gain", "")

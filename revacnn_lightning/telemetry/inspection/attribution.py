@@ -41,7 +41,7 @@ from revacnn_lightning.telemetry.unit_layers import UnitLayer, kernel_size, to_m
 __all__ = [
     "Attribution",
     "TracedActivation",
-    "attribute",
+    "attribute_filter_response",
     "load_captum_methods",
     "trace_activation",
 ]
@@ -233,7 +233,7 @@ class _PeakResponse(nn.Module):
         return response
 
 
-def attribute(
+def attribute_filter_response(
     model: nn.Module, forward: Forward, traced: TracedActivation, index: int, image: Tensor
 ) -> Attribution:
     """Attribute the response of filter ``index`` to an input, as `trace_activation` takes it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["drops_single_dimension", "input_dimension", "to_signed", "unversioned_name"]
+__all__ = ["drops_exactly_one_dimension", "input_dimension", "to_signed", "unversioned_name"]
 
 INSERTING = ("StackBackward", "UnsqueezeBackward")
 DROPPING = ("SelectBackward", "SqueezeBackward")
@@ -45,13 +45,13 @@ def input_dimension(node: Any, output_dim: int, input_ndim: int, output_ndim: in
         if index == inserted:
             return None
         index -= index > inserted
-    elif name in DROPPING and input_ndim == output_ndim + 1 and drops_single_dimension(node):
+    elif name in DROPPING and input_ndim == output_ndim + 1 and drops_exactly_one_dimension(node):
         index += index >= to_signed(node._saved_dim) % input_ndim
     else:
         return output_dim if -output_dim <= input_ndim else None
     return index - input_ndim
 
 
-def drops_single_dimension(node: Any) -> bool:
+def drops_exactly_one_dimension(node: Any) -> bool:
     """Return whether a node drops one dimension, not several or none."""
     return isinstance(getattr(node, "_saved_dim", None), int)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from revacnn_lightning.telemetry.inspection.moved_dimensions import (
-    drops_single_dimension,
+    drops_exactly_one_dimension,
     to_signed,
 )
 
@@ -199,7 +199,7 @@ def _squeeze(
     node: Any, dim: int, ends: np.ndarray, input_length: int, output_length: int
 ) -> np.ndarray | None:
     """Known where one dimension is dropped: `input_dimension` has found the others."""
-    if drops_single_dimension(node):
+    if drops_exactly_one_dimension(node):
         return ends
     return _view(node, dim, ends, input_length, output_length)
 

@@ -22,8 +22,8 @@ from revacnn_lightning.telemetry.recording.backward_passes import current_pass
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.grouped_weights import (
     WeightGrouper,
+    sum_gradient_magnitudes_one_by_one,
     sum_gradients_if_complete,
-    sum_nonempty_gradients,
 )
 from revacnn_lightning.telemetry.recording.single_hook_policy import SingleWeightHookPolicy
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
@@ -250,7 +250,7 @@ class WeightGradientReader:
         with torch.no_grad():
             if not sum_gradients_if_complete(self._grouper, self._grouper.group(weights)):
                 found = self._without_missing(weights) if self._policy.order else weights
-                sum_nonempty_gradients(self._grouper, self._grouper.group(found))
+                sum_gradient_magnitudes_one_by_one(self._grouper, self._grouper.group(found))
         self._stopwatch.add("gradient", start)
 
     def _without_missing(self, weights: tuple[WeightSums, ...]) -> tuple[WeightSums, ...]:

@@ -28,8 +28,8 @@ __all__ = [
     "WeightGrouper",
     "measure_unknown_norms",
     "measure_updates",
+    "sum_gradient_magnitudes_one_by_one",
     "sum_gradients_if_complete",
-    "sum_nonempty_gradients",
     "sum_optimizer_gradients",
 ]
 
@@ -125,7 +125,7 @@ def sum_gradients_if_complete(grouper: WeightGrouper, weights: GroupedWeights) -
     return True
 
 
-def sum_nonempty_gradients(grouper: WeightGrouper, weights: GroupedWeights) -> None:
+def sum_gradient_magnitudes_one_by_one(grouper: WeightGrouper, weights: GroupedWeights) -> None:
     """Sum the magnitudes of what ``.grad`` holds, for the weights where it is not empty."""
     _read_one_by_one(weights.remaining(are_members_done=False))
     grouper.note_measured("gradient", weights, is_complete=False)

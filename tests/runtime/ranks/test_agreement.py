@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from revacnn_lightning.runtime.ranks.agreement import ActionBeforeBatch, DecisionBroadcast
+from revacnn_lightning.runtime.ranks.agreement import DecisionBroadcast, RankActionBeforeBatch
 
 
 class Group:
@@ -36,7 +36,7 @@ def gaps_of(group: Group, seconds: float, is_idle: bool) -> set[int]:
     for batch in range(4000):
         if agreement.begin_batch() is not None:
             exchanged.append(batch)
-            agreement.start(ActionBeforeBatch.NOTHING, is_idle=is_idle)
+            agreement.start(RankActionBeforeBatch.NOTHING, is_idle=is_idle)
         group.now[0] += seconds
     return {b - a for a, b in itertools.pairwise(exchanged[len(exchanged) // 2 :])}
 

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from revacnn_lightning.telemetry.inspection.attribution import attribute, trace_activation
+from revacnn_lightning.telemetry.inspection.attribution import (
+    attribute_filter_response,
+    trace_activation,
+)
 
 IMAGE = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(5))
 
@@ -52,7 +55,7 @@ class Maps(nn.Module):
 def attribute_peak(model: nn.Module, conv: nn.Module, index: int, image: Tensor = IMAGE):
     traced = trace_activation(model, model, conv, image)
     assert traced is not None
-    return attribute(model, model, traced, index, image)
+    return attribute_filter_response(model, model, traced, index, image)
 
 
 def reference_attribution(model: nn.Module, maps, index: int, guided: bool) -> Tensor:
@@ -264,7 +267,7 @@ def test_exception_in_forward_has_no_side_effects():
     model = Plain()
     traced = trace_activation(model, model, model.second, IMAGE)
     with pytest.raises(RuntimeError):
-        attribute(model, model, traced, 0, torch.zeros(7, 20, 20))
+        attribute_filter_response(model, model, traced, 0, torch.zeros(7, 20, 20))
     with pytest.raises(RuntimeError):
         trace_activation(model, model, model.second, torch.zeros(7, 20, 20))
     assert all(module.training for module in model.modules())

@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry.inspection.attribution import attribute, trace_activation
+from revacnn_lightning.telemetry.inspection.attribution import (
+    attribute_filter_response,
+    trace_activation,
+)
 from revacnn_lightning.telemetry.inspection.image_ascent import ImageAscent, PixelStatistics
 from revacnn_lightning.telemetry.inspection.receptive_field import (
     PixelBox,
@@ -212,7 +215,7 @@ def test_attributions_equal_autograd_written_out(dimensions: int) -> None:
     assert traced is not None
     assert traced.has_receptive_field
     for index in model(values[None])[0].topk(2).indices.tolist():  # that respond to them
-        found = attribute(model, model, traced, index, values)
+        found = attribute_filter_response(model, model, traced, index, values)
         assert found.refusal == ""
         for relu, actual in (
             (DeconvolutionRelu, found.deconvolution), (GuidedRelu, found.guided_backpropagation),
@@ -242,7 +245,7 @@ def test_inspecting_a_signal_leaves_the_network_alone() -> None:
     random = torch.get_rng_state()
     traced = trace_activation(model, model, model.second, values)
     assert traced is not None
-    attribute(model, model, traced, 0, values)
+    attribute_filter_response(model, model, traced, 0, values)
     statistics = PixelStatistics.of([values], torch.device("cpu"))
     assert ImageAscent(model, model, traced, 0, values, statistics).advance(3)
     assert torch.equal(torch.get_rng_state(), random)

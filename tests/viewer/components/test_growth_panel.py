@@ -10,7 +10,7 @@ from revacnn_lightning.protocol.requests import AddFilters, InspectGrowth
 from tests.viewer.conftest import InProcessFollower
 from tests.viewer.tab.actions import send_command
 from viewer.components.growth_panel import GrowthGainPanel
-from viewer.components.verdict_panel import KnownVerdictsPanel
+from viewer.components.verdict_panel import EstablishedVerdictsPanel
 from viewer.tab.tab_state import TabState
 
 
@@ -66,7 +66,7 @@ def test_a_layer_with_filters_to_spare_was_listed_first_in_where_to_grow(
     assert [row["layer"] for row in rows][-1] == 1
     assert "filters to spare" in rows[-1]["text"]
     assert "reinitialize some of these" in rows[-1]["title"]
-    verdicts = KnownVerdictsPanel(tab).content()["rows"]
+    verdicts = EstablishedVerdictsPanel(tab).content()["rows"]
     own = [row for row in verdicts if row["layer"] == 1]
     assert [row["kind"] for row in own] == ["too_wide"]
     assert "growth gain of 1" in own[0]["note"]
@@ -78,7 +78,9 @@ def test_a_filter_is_added_to_a_layer_that_is_too_narrow(
     assert tab.structure is not None
     send_command(tab, "toggle_color_by_price")
     receive_gains(tab, follower, [0.25, 1.0, 0.2])
-    (row,) = [r for r in KnownVerdictsPanel(tab).content()["rows"] if r["kind"] == "too_narrow"]
+    (row,) = [
+        r for r in EstablishedVerdictsPanel(tab).content()["rows"] if r["kind"] == "too_narrow"
+    ]
     (remedy,) = row["remedies"]
     assert (row["layer"], remedy["label"]) == (1, "Add")
     send_command(tab, "stage_remedy", layer=1, ids=remedy["ids"], option=remedy["option"])

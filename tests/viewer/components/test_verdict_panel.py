@@ -25,7 +25,7 @@ from tests.viewer.conftest import InProcessFollower
 from tests.viewer.executors import ImmediateExecutor
 from tests.viewer.tab.actions import deliver_replies, send_command
 from viewer.components.staging_bar import StagingBar
-from viewer.components.verdict_panel import KnownVerdictsPanel
+from viewer.components.verdict_panel import EstablishedVerdictsPanel
 from viewer.runs import evidence_requests
 from viewer.runs.evidence_requests import VerdictEvidenceFetcher
 from viewer.runs.shown_verdicts import ShownVerdicts
@@ -40,7 +40,7 @@ def panel_of(tab: TabState, monkeypatch: pytest.MonkeyPatch, verdicts: Sequence[
     monkeypatch.setattr(
         tab.follower.verdicts, "verdicts_for_version", lambda version: list(verdicts)
     )
-    return KnownVerdictsPanel(tab).content()
+    return EstablishedVerdictsPanel(tab).content()
 
 
 def click(tab: TabState, row: dict, index: int) -> None:
@@ -263,7 +263,7 @@ def test_what_a_run_finds_on_examining_a_layer_is_listed_and_marked(tab: TabStat
     )  # fmt: skip
     tab.state.receive(found)
     tab.follower.verdicts = ShownVerdicts(ImmediateExecutor())
-    panel = KnownVerdictsPanel(tab)
+    panel = EstablishedVerdictsPanel(tab)
     assert panel.content()["rows"] == []
     for _ in range(2):  # the first one starts the computation
         tab.follower.verdicts.tick(tab.state, lambda request: "")
@@ -308,9 +308,11 @@ def test_layers_of_cheap_filters_are_too_wide_while_prices_are_shown(tab: TabSta
         structure.run, structure.version, 1, changes, changes, changes, loss=2.0, images=16
     )
     tab.follower.filter_prices.receive(prices, tab.state)
-    assert "too_wide" not in {row["kind"] for row in KnownVerdictsPanel(tab).content()["rows"]}
+    assert "too_wide" not in {
+        row["kind"] for row in EstablishedVerdictsPanel(tab).content()["rows"]
+    }
     tab.shows_prices = True
-    rows = KnownVerdictsPanel(tab).content()["rows"]
+    rows = EstablishedVerdictsPanel(tab).content()["rows"]
     assert [row["layer"] for row in rows if row["kind"] == "too_wide"] == [0]
 
 
@@ -330,7 +332,7 @@ def test_six_verdicts_of_other_layers_hid_those_of_the_opened_one(
         [tab.structure.layers[1].filter_ids[i]] for i in (1, 0)
     ]  # what is worth most first
     assert content["total"] == 9
-    panel = KnownVerdictsPanel(tab)
+    panel = EstablishedVerdictsPanel(tab)
     panel.update()
     send_command(tab, "select_largest_gradient_filter", layer=0, first=0, last=0)
     panel.update()  # not only when the next verdicts come

@@ -61,14 +61,14 @@ def test_the_last_selected_filter_is_not_released() -> None:
 
 def test_shift_and_an_arrow_select_neighbors_and_the_way_back_releases_them(at_5: TabState) -> None:
     for dy in (1, 1, 1):
-        send_command(at_5, "extend_selection", dy=dy)
+        send_command(at_5, "extend_or_shrink_selection", dy=dy)
     assert selected(at_5) == [8, 7, 6, 5]
-    send_command(at_5, "extend_selection", dy=-1)
+    send_command(at_5, "extend_or_shrink_selection", dy=-1)
     assert selected(at_5) == [7, 6, 5]
-    send_command(at_5, "extend_selection", dy=-10)
+    send_command(at_5, "extend_or_shrink_selection", dy=-10)
     assert sorted(selected(at_5)) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert selected(at_5)[0] == 0
-    send_command(at_5, "extend_selection", dy=-1)
+    send_command(at_5, "extend_or_shrink_selection", dy=-1)
     assert len(selected(at_5)) == 8
 
 
@@ -107,7 +107,7 @@ def test_all_filters_of_the_layer_are_selected_and_the_primary_one_remains(at_5:
 def test_several_are_selected_only_where_there_is_a_layer(tab: TabState) -> None:
     tab.selection = None
     for name in (
-        "extend_selection",
+        "extend_or_shrink_selection",
         "move_primary",
         "select_all_filters",
         "select_filters_by_index",

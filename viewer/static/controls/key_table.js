@@ -95,7 +95,7 @@ const CHART_KEYS = [
 /** @type {(actions: KeyActions) => KeyBinding[]} */
 function networkKeys({send, focusSearch, zoomBy, showWholeNetwork, toggleLayerTable}) {
   /** @type {(dy: number) => KeyHandler} */
-  const moveFilter = (dy) => ({shiftKey}) => shiftKey ? send("extend_selection", {dy}) : send("move_selection", {dx: 0, dy})
+  const moveFilter = (dy) => ({shiftKey}) => shiftKey ? send("extend_or_shrink_selection", {dy}) : send("move_selection", {dx: 0, dy})
   /** @type {(dx: number) => KeyHandler} */
   const moveLayer = (dx) => () => send("move_selection", {dx, dy: 0})
   return [
