@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 # A row as of the panel; newer rows of the run replace it.
 LOWER = """() => {
-  const lower = {option: "lower_rate", label: "Lower the rate", ids: [], note: ""}
+  const lower = {option: "lower_rate", label: "Lower the rate", ids: [], note: "", value: 0, refusal: ""}
   const row = {kind: "restless", layer: 1, text: "conv2: restless", note: "", ids: [], remedies: [lower], refusal: ""}
   revacnn.deliver("verdicts", {rows: [row], total: 1, badges: [], problem: ""})
   document.querySelector("#verdicts button.tiny").click()
