@@ -96,7 +96,7 @@ HUGE = {"regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
 
 
 def model_family(name: str) -> str:
-    """Return the family of a model; a network that is no classifier of torchvision is its own."""
+    """Return the family of a model; one that is not from torchvision is a family of its own."""
     if name in FAMILIES or name in OTHERS or name in LIBRARIES:
         return name
     return next(f for f in sorted(SMALLEST, key=len, reverse=True) if name.startswith(f))
@@ -133,7 +133,7 @@ def build_model(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def build_other_model(name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return a network that is no classifier of torchvision, as `build_model` does."""
+    """Return a network that is not a classifier of torchvision, as `build_model` does."""
     make, shape = {**OTHERS, **LIBRARIES}[name]
     count = 4 if name in OTHERS else 2
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The monitoring of a training loop that is no Lightning Trainer: what `LoopRun` drives."""
+"""The monitoring of a training loop that is not a Lightning Trainer: what `LoopRun` drives."""
 
 from __future__ import annotations
 
@@ -48,12 +48,14 @@ MANY_PROCESSES = (
     "this training runs in several processes, which only a Trainer with strategy='ddp' and the "
     "callback ReVACNN can change together"
 )
-OWN_CLIPPING = "this loop is no Lightning Trainer, so its own code clips the gradients, or does not"
+OWN_CLIPPING = (
+    "this loop is not a Lightning Trainer: its own code decides how gradients are clipped"
+)
 
 
 @dataclass
 class LoopControls:
-    """The `controls.ControllableTraining` of a training loop that is no Lightning Trainer.
+    """The `controls.ControllableTraining` of a training loop that is not a Lightning Trainer.
 
     Attributes:
         state: the objects of the loop.

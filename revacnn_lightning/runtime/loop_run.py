@@ -1,4 +1,4 @@
-"""`LoopRun`: a training loop that is no Lightning Trainer, as its own code sees the monitoring."""
+"""`LoopRun`: the monitoring of a loop without a Lightning Trainer, as its own code sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient clipping on the wire, between peers of which one does not know it."""
+"""Gradient clipping on the wire, also where one side does not know it."""
 
 from __future__ import annotations
 

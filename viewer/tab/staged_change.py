@@ -64,7 +64,7 @@ class StagedChange(Struct):
         scales: by id, how strong a merged filter is relative to the strongest; {}: as strong.
         block: what to insert after the layer.
         factor: of the layer's learning rate.
-        clipping: how to clip the gradients; None of all other kinds.
+        clipping: how to clip the gradients; None for all other kinds.
         plan_id: id of the dry run that was requested; "" if none was.
         plan: the reply to the dry run; None before it arrives.
         is_confirmed: whether the person has confirmed what the plan says to confirm.

@@ -114,7 +114,7 @@ export interface StagedRow {
   /** What has to be confirmed before Apply; empty if nothing has to be. */
   confirmation: string
   confirmed: boolean
-  /** The staged clipping of gradients; null of all other changes. */
+  /** The staged clipping of gradients; null for all other changes. */
   clipping: {value: number, algorithm: string} | null
 }
 
@@ -249,7 +249,7 @@ export interface VerdictRemedy {
   label: string
   ids: number[]
   note: string
-  /** The norm at which to clip the gradient; 0 of all other remedies. */
+  /** The norm at which to clip the gradient; 0 for all other remedies. */
   value: number
   /** Why it cannot be done in this training; "" if it can. */
   refusal: string
