@@ -46,6 +46,8 @@ __all__ = ["Run"]
 
 Result = TypeVar("Result")
 
+LINGER_SECONDS = 1.0  # that closing grants the last requests to leave
+
 
 class Run(RunPruningAndPolicy, RunEffects, RunInspections, RunKeys, RunTrials, RunVerdicts):
     """A training run, seen from another process. `attach` returns one.
@@ -246,11 +248,15 @@ class Run(RunPruningAndPolicy, RunEffects, RunInspections, RunKeys, RunTrials, R
         self._viewer.set_height(height)
         return self._viewer
 
-    def close(self) -> None:
-        """Detach. This has no effect on the training."""
+    def close(self, linger: float = LINGER_SECONDS) -> None:
+        """Detach. This has no effect on the training.
+
+        Args:
+            linger: seconds to wait at most until the requests are sent, if the run has not ended.
+        """
         if self._viewer is not None:
             self._viewer.close()
-        super().close()
+        super().close(0.0 if self.has_ended() else linger)
 
     def __enter__(self) -> Run:
         return self

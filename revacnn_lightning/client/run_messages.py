@@ -128,11 +128,15 @@ class NonblockingRunClient:
         """
         return [self._requester.file_descriptor(), self._subscriber.file_descriptor()]
 
-    def close(self) -> None:
-        """Detach. This has no effect on the training."""
+    def close(self, linger: float = 0.0) -> None:
+        """Detach. This has no effect on the training.
+
+        Args:
+            linger: seconds to wait at most until the requests are sent.
+        """
         self._is_closed = True
         self._subscriber.close()
-        self._requester.close()
+        self._requester.close(linger)
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
 
 import pytest
@@ -29,6 +30,24 @@ def test_a_closed_client_failed_with_an_error_of_zeromq(training: SimulatedRun):
         with pytest.raises(ProtocolError, match="is closed; attach again"):
             request()
     training.run.close()
+
+
+def test_a_request_before_the_end_of_a_script_was_lost(training: SimulatedRun):
+    """The client closes before the run has admitted its key."""
+    with CuttableNetwork(training.connection) as network:
+        network.cut()
+        restoring = threading.Timer(0.2, network.restore)
+        with Run(network.connection) as run:
+            sent = run.request(ControlRun("stop"))
+            restoring.start()
+        restoring.join()
+        received: list[Request] = []
+
+        def has_arrived() -> bool:
+            received.extend(request for _, request in training.server.receive())
+            return sent in {request.id for request in received}
+
+        training.until(has_arrived)
 
 
 @pytest.fixture

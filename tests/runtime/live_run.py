@@ -27,7 +27,6 @@ def attach_when_it_runs(client: Callable[[Run], dict]) -> dict:
                 return client(run)
             finally:
                 run.request(ControlRun("stop"))  # also after a failure, or training never ends
-                time.sleep(0.2)
     raise AssertionError("the training did not start in time")
 
 
