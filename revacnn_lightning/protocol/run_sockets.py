@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 # Messages that a slow viewer may lag behind before further ones are dropped for it. Few, because a
 # message can hold 400 kB and old telemetry is useless.
-SEND_QUEUE = 8
+SEND_QUEUE = 12
 REPLY_QUEUE = 64  # of each client; a reply can be a structure of 200 kB
 
 # libzmq disconnects a client that sends a larger frame. A subscription is shorter than a topic; the

@@ -30,7 +30,7 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     batch_index: int  # within the epoch
     batches_per_epoch: int  # 0 if unknown
     max_epochs: int  # 0 if unknown
-    time: float  # Unix time of publishing, seconds
+    time: float  # Unix time of the end of the batch, seconds
     loss: float | None
     learning_rates: list[float]
     batches_per_second: float

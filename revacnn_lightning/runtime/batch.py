@@ -44,6 +44,11 @@ class Progress:
     batches_per_epoch: int = 0
     max_epochs: int = 0
 
+    @property
+    def is_last_of_epoch(self) -> bool:
+        """Whether the epoch ends with this batch; False if its length is unknown."""
+        return self.batch_index + 1 == self.batches_per_epoch
+
 
 def make_probe_without_forwards() -> ForwardProbe:
     """Return a probe that runs no forward. It suffices for a network that was traced before."""
@@ -174,6 +179,7 @@ class BatchMetadata:
     loss_factor: float
     learning_rates: list[float]
     metrics: dict[str, float]
+    time: float = field(default_factory=time.time)  # seconds since 1970
     version: int = -1  # known only when the batch has ended: its forward may change the order
     is_sample: bool = False  # whether the history keeps this batch
 
@@ -191,7 +197,7 @@ def build_snapshot(run: str, recording: Recording) -> Snapshot:
         batch_index=progress.batch_index,
         batches_per_epoch=progress.batches_per_epoch,
         max_epochs=progress.max_epochs,
-        time=time.time(),
+        time=metadata.time,
         loss=None if loss is None else loss / metadata.loss_factor,
         learning_rates=metadata.learning_rates,
         batches_per_second=metadata.batches_per_second,

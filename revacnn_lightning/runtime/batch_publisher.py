@@ -22,6 +22,7 @@ from revacnn_lightning.runtime.metric_reader import (
     is_scalar,
     to_float,
 )
+from revacnn_lightning.runtime.publish_schedule import MAX_DELAY_SECONDS, PublishSchedule
 from revacnn_lightning.runtime.rank_merger import RankSnapshotMerger
 from revacnn_lightning.runtime.snapshot_merger import SnapshotMerger
 from revacnn_lightning.telemetry import Recorder, Recording
@@ -43,6 +44,7 @@ class BatchPublisher:
         history: keeps a sample of the batches; None if no history is kept.
         merger: merges the snapshots of several batches, or of several ranks; None if every batch
             has a snapshot.
+        max_delay: seconds that a batch may wait for the next ones. Ranks do not wait.
 
     Attributes:
         is_recording: whether the current batch is recorded.
@@ -56,6 +58,7 @@ class BatchPublisher:
         update_structure: Callable[[], int],
         history: HistoryRecorder | None,
         merger: SnapshotMerger | RankSnapshotMerger | None = None,
+        max_delay: float = MAX_DELAY_SECONDS,
     ) -> None:
         self.is_recording = False
         self._run = run
@@ -66,6 +69,10 @@ class BatchPublisher:
         self._metrics = MetricReader()
         self._rate = BatchRate()
         self._merger = merger or SnapshotMerger(0.0)
+        self._schedule = PublishSchedule(max_delay)
+        # All ranks add up the same batches.
+        recorder.defers_recordings = max_delay > 0 and isinstance(self._merger, SnapshotMerger)
+        self._order_version = recorder.order_version
         self._samples: list[int] = []  # steps of batches that the history keeps
         self._is_sample = False  # whether the history keeps the current batch
         self._last_reading = -METRICS_INTERVAL  # step at which metrics were read
@@ -117,8 +124,19 @@ class BatchPublisher:
             is_sample=self._is_sample,
         )
         arrived = self._recorder.end_batch(grad_scale=loss_factor, loss=on_gpu, metadata=metadata)
+        ended = [] if arrived is None else [arrived]
+        is_due = self._schedule.is_due() or progress.is_last_of_epoch
+        if is_due or self._has_order_changed():
+            ended += self._recorder.completed()
+            self.publish_recordings(ended[:-1])  # before a structure that this batch has changed
+            ended = ended[-1:]
         metadata.version = self._update_structure()
-        self.publish_recordings([] if arrived is None else [arrived])
+        self.publish_recordings(ended)
+
+    def _has_order_changed(self) -> bool:
+        """Return whether the last batch has shown another order of the layers."""
+        previous, self._order_version = self._order_version, self._recorder.order_version
+        return previous != self._order_version
 
     def publish_recordings(self, recordings: Sequence[Recording]) -> None:
         """Publish recordings that have arrived on the host, and keep samples in the history."""
@@ -136,6 +154,7 @@ class BatchPublisher:
 
     def publish_pending(self) -> None:
         """Publish the batches since the last snapshot, before something else happens."""
+        self.publish_recordings(self._recorder.completed())
         for snapshot in self._merger.flush():
             self._publish_snapshot(snapshot)
 

@@ -88,6 +88,7 @@ class StructureAndStatusPublisher:
         self._publish = publish
         self._topology = TracedTopology(version=-1)
         self._was_edited = False  # since the last batch
+        self._order_version = -1  # of the recorder, in the last batch
         self._heartbeat = HeartbeatSchedule()
         self._detail = ""
         self._groups: list[ParameterGroup] = []
@@ -112,15 +113,21 @@ class StructureAndStatusPublisher:
         Returns:
             Whether the structure has changed.
         """
-        known = [] if self.structure is None else [layer.name for layer in self.structure.layers]
         was_edited, self._was_edited = self._was_edited, False
-        if self.structure is None or known != list(self._recorder.layers):
+        if self.structure is None or self._has_order_changed(self.structure):
             self.version += 1 if self.structure is not None else 0
             self._publish_structure()
             return True
         if was_edited:
             self._publish_structure()  # this batch has shown what each activation sums now
         return False
+
+    def _has_order_changed(self, structure: Structure) -> bool:
+        """Return whether the last batch has shown another forward order than the structure."""
+        previous, self._order_version = self._order_version, self._recorder.order_version
+        if previous == self._order_version:
+            return False
+        return [layer.name for layer in structure.layers] != self._recorder.layers
 
     @property
     def is_topology_outdated(self) -> bool:

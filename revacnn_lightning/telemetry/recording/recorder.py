@@ -87,6 +87,7 @@ class Recorder:
         pooled_maps: pools the maps of layers whose classes a viewer inspects.
         external_overheads: other overhead of ours by its origin, as a share of a step, which counts
             towards ``max_overhead``.
+        order_version: rises when `layers` change.
 
     Raises:
         ValueError: unknown statistics, or ``max_overhead`` is not in (0, 1].
@@ -139,6 +140,7 @@ class Recorder:
         )
         self._assembler = RecordingAssembler()
         self._host_copy: HostCopy[Recording] = HostCopy()
+        self.order_version = 0
         self._warning_filter = CompileWarningFilter()
         self._slots: SlotAllocation | None = None
         self._all_weights: list[WeightSums] = []
@@ -201,6 +203,19 @@ class Recorder:
         """Names of the statistics that are recorded of all layers."""
         return list(self._schedule.names)
 
+    @property
+    def defers_recordings(self) -> bool:
+        """Whether recordings wait for `completed` or `flush` on a CPU, too, as on a GPU.
+
+        The code that makes a recording is cold after a training step. To make several in a row
+        takes half the time.
+        """
+        return self._host_copy.defers_results
+
+    @defers_recordings.setter
+    def defers_recordings(self, defers: bool) -> None:
+        self._host_copy.defers_results = defers
+
     def request_statistics(self, names: Iterable[str]) -> None:
         """Record these statistics of all layers, too, until the next call."""
         self._schedule.request(frozenset(names))
@@ -253,6 +268,7 @@ class Recorder:
             self._gradients.unhook(layer.weights)
         layers = reset_selected_layers(self._model, self._selection, self._layers)
         self._layers = sort_by_first_forward(layers)
+        self.order_version += 1
         self._slots = None
         self._activation_hooks.update_structure(layers)
         self._optimizer_hooks.update_structure(layers)
@@ -330,7 +346,7 @@ class Recorder:
 
         Returns:
             The recording of this batch; on a GPU that of the previous batch, whose copy has
-            completed meanwhile. None if there is none yet.
+            completed meanwhile. None if there is none yet, or `defers_recordings`.
 
         Raises:
             Exception: a hook has failed in this batch.
@@ -420,7 +436,8 @@ class Recorder:
             return
         for layer in self._layers:
             batch.prepare_sums(layer)
-        self._layers = self._activation_hooks.evaluate_batch(self._layers)
+        previous, self._layers = self._layers, self._activation_hooks.evaluate_batch(self._layers)
+        self.order_version += self._layers != previous
         if "signal_to_noise" in batch.statistics:
             start = self._stopwatch.now()
             finalize_signal_to_noise([layer.map_sums for layer in self._layers])
