@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ class RecordingLayout:
         has_gradient: by layer, whether its gradient is known.
         rows: what is copied of the buffer.
         extras: tensors beside the buffer, whose values follow.
+        divisor_key, divisor_table: the divisors of the last batch of this layout, which rarely
+            change, in the shape of the positions; see `RecordingAssembler`.
     """
 
     layers: list[str]
@@ -73,18 +75,19 @@ class RecordingLayout:
     has_gradient: list[bool]
     rows: Tensor
     extras: list[Tensor]
+    divisor_key: Any = None
+    divisor_table: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 class RecordingAssembler:
     """Assembles recordings.
 
-    Caches the layout of the last batch and its divisors, which rarely change.
+    Attributes:
+        layout: that of the batch to assemble; None before the first one.
     """
 
     def __init__(self) -> None:
-        self._layout: RecordingLayout | None = None
-        self._key: Any = None
-        self._divisors = np.zeros((0, 0), np.float32)
+        self.layout: RecordingLayout | None = None
 
     def update_layout(
         self,
@@ -104,8 +107,8 @@ class RecordingAssembler:
             buffer: the buffer with the slots.
             batch: decides which statistics are sampled of a layer.
         """
-        self._layout = _lay_out(names, layers, buffer, batch)
-        return not self._layout.extras
+        self.layout = _lay_out(names, layers, buffer, batch)
+        return not self.layout.extras
 
     def assemble(
         self,
@@ -128,7 +131,7 @@ class RecordingAssembler:
         Returns:
             One tensor on the device, and the function that makes a recording of its host copy.
         """
-        layout = self._layout
+        layout = self.layout
         assert layout is not None
         extras = list(layout.extras)
         if loss is not None:
@@ -187,15 +190,16 @@ class RecordingAssembler:
         self, names: list[str], layout: RecordingLayout, update_divisors: list[float], scale: float
     ) -> np.ndarray:
         """Return the divisors in the shape of the table."""
-        key = (id(layout), names, update_divisors, scale)
-        if key != self._key:
+        key = (names, update_divisors, scale)
+        if key != layout.divisor_key:
             by_layer = layout.divisors.copy()
             scaled = [row for row, name in enumerate(names) if name in SCALED_STATISTICS]
             by_layer[scaled] *= scale
             if "update_ratio" in names:
                 by_layer[names.index("update_ratio")] *= update_divisors
-            self._key, self._divisors = key, by_layer.repeat(layout.widths, axis=1)
-        return self._divisors
+            layout.divisor_key = key
+            layout.divisor_table = by_layer.repeat(layout.widths, axis=1)
+        return layout.divisor_table
 
 
 def _lay_out(

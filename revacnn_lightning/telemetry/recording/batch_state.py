@@ -20,7 +20,7 @@ class BatchState:
     """The state of the batch that is being recorded. The recorder writes it, the hooks read it.
 
     A specialized hook (`specialized_hooks`) adds an event to ``events`` and does nothing else but
-    its reduction. A regular batch with the events of the previous one has its divisors, too, so
+    its reduction. A regular batch with the events of an earlier one has its divisors, too, so
     that nothing has to be computed per layer. Any other hook makes the batch irregular.
 
     Attributes:

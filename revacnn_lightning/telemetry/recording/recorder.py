@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,11 @@ from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.activation_hooks import ActivationHooks
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.activation_sums import finalize_signal_to_noise
-from revacnn_lightning.telemetry.recording.batch_recording import Recording, RecordingAssembler
+from revacnn_lightning.telemetry.recording.batch_recording import (
+    Recording,
+    RecordingAssembler,
+    RecordingLayout,
+)
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
 from revacnn_lightning.telemetry.recording.discovery_result import sort_by_first_forward
@@ -64,6 +68,21 @@ from revacnn_lightning.telemetry.statistics import (
 )
 
 __all__ = ["Recorder"]
+
+# Which statistics are sampled differs from batch to batch, if `max_overhead` limits some. Each kind
+# of batch has a layout of 8 bytes per value.
+MAX_KNOWN_BATCHES = 8
+
+
+class KnownBatch(NamedTuple):
+    """A regular batch, and the layout of its recording and of those like it.
+
+    ``kept_sums`` identifies the sums of weights that it has not measured, but kept.
+    """
+
+    events: list[Any]
+    kept_sums: list[int]
+    layout: RecordingLayout | None
 
 
 class Recorder:
@@ -144,7 +163,8 @@ class Recorder:
         self._warning_filter = CompileWarningFilter()
         self._slots: SlotAllocation | None = None
         self._all_weights: list[WeightSums] = []
-        self._signature: Any = None  # of the previous batch, if it was regular
+        self._known_batches: dict[Any, KnownBatch] = {}  # by what they sample
+        self._last_sampled: Any = None  # of the previous batch, if it was known
         self.update_structure()
 
     # ------------------------------------------------------------------ what is observed
@@ -326,7 +346,7 @@ class Recorder:
         self._grouper.use_buffer(self._slots.buffer)
         self._optimizer_hooks.update_structure(self._layers)
         self._activation_hooks.use_buffer(self._slots.buffer)
-        self._signature = None
+        self._known_batches.clear()
 
     def _hook_split_weight(self, weights: WeightSums) -> None:
         """Hook the weight that FSDP has put together for a forward of this batch."""
@@ -422,17 +442,24 @@ class Recorder:
         return recording
 
     def _evaluate(self) -> None:
-        """Evaluate what the batch has done, unless it has done the same as the previous one."""
+        """Evaluate what the batch has done, unless it has done the same as a known one."""
         batch = self._batch
         names = self._schedule.names
-        signature = (names, batch.statistics, batch.inspected, batch.events)
+        sampled = (*names, batch.statistics, batch.inspected)
         is_known = batch.is_regular and self._activation_hooks.is_settled
         per_image_gradients = self._activation_hooks.per_image_gradients
         if "signal_to_noise" in batch.statistics and per_image_gradients is not None:
             start = self._stopwatch.now()
             per_image_gradients.finalize()
             self._stopwatch.add("signal_to_noise", start)
-        if is_known and signature == self._signature:
+        known = self._known_batches.get(sampled) if is_known else None
+        # Batches in between may have measured some sums of weights elsewhere.
+        if (
+            known is not None
+            and known.events == batch.events
+            and (sampled == self._last_sampled or known.kept_sums == self._identify_kept_sums())
+        ):
+            self._assembler.layout, self._last_sampled = known.layout, sampled
             return
         for layer in self._layers:
             batch.prepare_sums(layer)
@@ -444,8 +471,22 @@ class Recorder:
             self._stopwatch.add("signal_to_noise", start)
         assert self._slots is not None
         buffer = self._slots.buffer
+        if not is_known or len(self._known_batches) >= MAX_KNOWN_BATCHES:
+            self._known_batches.clear()  # the next batches may have maps of other shapes
         is_known &= self._assembler.update_layout(names, self._layers, buffer, batch)
-        self._signature = (*signature[:-1], batch.events.copy()) if is_known else None
+        self._last_sampled = sampled if is_known else None
+        if is_known:
+            self._known_batches[sampled] = KnownBatch(
+                batch.events.copy(), self._identify_kept_sums(), self._assembler.layout
+            )
+
+    def _identify_kept_sums(self) -> list[int]:
+        """Return where the sums of weights are that outlive a batch: slots, in known batches."""
+        return [
+            id(kept)
+            for one in self._all_weights
+            for kept in (one.norm, one.norm_after_step, one.update_norm, one.optimizer_gradient)
+        ]
 
     # ------------------------------------------------------------------ inspected layers
 
