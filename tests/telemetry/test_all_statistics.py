@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -361,3 +363,39 @@ def test_no_price_where_something_writes_to_the_map(recorder_of):
     recording = record(recorder_of(model, ("price",)), model)
     assert np.isnan(of_layer(recording, "price", "first")).all()
     assert (of_layer(recording, "price", "second") > 0).all()
+
+
+def test_the_price_kept_all_maps_until_the_next_batch(recorder_of):
+    """Autograd frees a map as soon as its gradient has arrived."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Conv2d(5, 2, 3))
+    recorder = recorder_of(model, ("price",))
+    record(recorder, model)
+    model.zero_grad()
+    recorder.begin_batch()
+    loss = model(IMAGES).square().mean()
+    shapes = {(6, 4, 8, 8), (6, 5, 6, 6), (6, 2, 4, 4)}
+    assert maps_alive(shapes)
+    loss.backward()
+    assert not maps_alive(shapes)
+    assert (of_layer(recorder.end_batch(), "price", "0") > 0).all()
+    assert loss.requires_grad  # the graph is alive
+
+
+def maps_alive(shapes: set[tuple[int, ...]]) -> list[torch.Tensor]:
+    return [
+        each for each in gc.get_objects() if type(each) is torch.Tensor and each.shape in shapes
+    ]
+
+
+def test_the_price_of_a_graph_that_is_used_twice(recorder_of):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    recorder = recorder_of(model, ("price",))
+    once = record(recorder, model)
+    model.zero_grad()
+    recorder.begin_batch()
+    loss = model(IMAGES).square().mean()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    price = of_layer(recorder.end_batch(), "price", "0")
+    assert np.isfinite(price).all()
+    assert (of_layer(once, "price", "0") > 0).all()

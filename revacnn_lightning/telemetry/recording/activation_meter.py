@@ -13,6 +13,7 @@ from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
 from revacnn_lightning.telemetry.price_reductions import sum_products_per_image
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums, in_backward
+from revacnn_lightning.telemetry.recording.backward_passes import keeps_graph
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
 from revacnn_lightning.telemetry.recording.sampling_schedule import CLASSES, TOP_IMAGES
@@ -154,15 +155,18 @@ class ActivationMeter:
             sums: receive the products.
             maps: (B, C, H, W). Not the tensor that the hook is on, which would keep itself alive.
         """
-        version = maps._version
+        version, held = maps._version, [maps]
+        del maps  # autograd frees its own maps one by one, as their gradients arrive
 
         def on_gradient(gradient: Tensor) -> None:
             start = self._stopwatch.now()
-            if maps._version != version:
+            if not held or held[0]._version != version:
                 sums.is_overwritten = True
                 return
             gradients = to_maps_or_raise(layer.conv, gradient.detach())
-            sums.image_products.append(sum_products_per_image(maps, gradients))
+            sums.image_products.append(sum_products_per_image(held[0], gradients))
+            if not keeps_graph():
+                held.clear()
             self._stopwatch.add("map gradients", start)
 
         return self._batch.guarded(on_gradient)

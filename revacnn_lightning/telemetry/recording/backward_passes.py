@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
-__all__ = ["ProcessBackwardPassCounter", "current_pass"]
+__all__ = ["ProcessBackwardPassCounter", "current_pass", "keeps_graph"]
 
 current_pass = torch._C._current_graph_task_id  # of this thread; -1: none is running
+# Whether another pass may follow through the graph of the present one (``retain_graph``).
+keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 class ProcessBackwardPassCounter:
