@@ -497,8 +497,11 @@ def test_a_strip_opens_and_closes(tmp_path: Path, open_page: Any) -> None:
         page = ready(open_page(address))
         strip = nodes(page, "layer4.1.conv1")
         assert len(strip) < 512
-        page.mouse.dblclick(strip[5]["x"], strip[5]["y"])
-        page.wait_for_function("revacnn.nodes('layer4.1.conv1').length == 512")
+        is_open = "revacnn.nodes('layer4.1.conv1').length == 512"
+        while not page.evaluate(is_open):  # the strip moves when the trace has arrived
+            node = nodes(page, "layer4.1.conv1")[5]
+            page.mouse.dblclick(node["x"], node["y"])
+            page.wait_for_timeout(3000)
         page.keyboard.press("Enter")
         page.wait_for_function("(n) => revacnn.nodes('layer4.1.conv1').length == n", arg=len(strip))
 
