@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,7 @@ from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.activation_hooks import ActivationHooks
 from revacnn_lightning.telemetry.recording.activation_meter import ActivationMeter
 from revacnn_lightning.telemetry.recording.activation_sums import finalize_signal_to_noise
-from revacnn_lightning.telemetry.recording.batch_recording import (
-    Recording,
-    RecordingAssembler,
-    RecordingLayout,
-)
+from revacnn_lightning.telemetry.recording.batch_recording import Recording, RecordingAssembler
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.compile_warning import CompileWarningFilter
 from revacnn_lightning.telemetry.recording.discovery_result import sort_by_first_forward
@@ -45,6 +41,7 @@ from revacnn_lightning.telemetry.recording.grouped_weights import (
     measure_unknown_norms,
 )
 from revacnn_lightning.telemetry.recording.host_copy import HostCopy
+from revacnn_lightning.telemetry.recording.known_batches import KnownBatches
 from revacnn_lightning.telemetry.recording.observed_layer import (
     ObservedLayer,
     is_current,
@@ -68,21 +65,6 @@ from revacnn_lightning.telemetry.statistics import (
 )
 
 __all__ = ["Recorder"]
-
-# Which statistics are sampled differs from batch to batch, if `max_overhead` limits some. Each kind
-# of batch has a layout of 8 bytes per value.
-MAX_KNOWN_BATCHES = 8
-
-
-class KnownBatch(NamedTuple):
-    """A regular batch, and the layout of its recording and of those like it.
-
-    ``kept_sums`` identifies the sums of weights that it has not measured, but kept.
-    """
-
-    events: list[Any]
-    kept_sums: list[int]
-    layout: RecordingLayout | None
 
 
 class Recorder:
@@ -163,8 +145,7 @@ class Recorder:
         self._warning_filter = CompileWarningFilter()
         self._slots: SlotAllocation | None = None
         self._all_weights: list[WeightSums] = []
-        self._known_batches: dict[Any, KnownBatch] = {}  # by what they sample
-        self._last_sampled: Any = None  # of the previous batch, if it was known
+        self._known_batches = KnownBatches()
         self.update_structure()
 
     # ------------------------------------------------------------------ what is observed
@@ -452,14 +433,11 @@ class Recorder:
             start = self._stopwatch.now()
             per_image_gradients.finalize()
             self._stopwatch.add("signal_to_noise", start)
-        known = self._known_batches.get(sampled) if is_known else None
-        # Batches in between may have measured some sums of weights elsewhere.
-        if (
-            known is not None
-            and known.events == batch.events
-            and (sampled == self._last_sampled or known.kept_sums == self._identify_kept_sums())
-        ):
-            self._assembler.layout, self._last_sampled = known.layout, sampled
+        layout = is_known and self._known_batches.find_layout(
+            sampled, batch.events, self._all_weights
+        )
+        if layout:
+            self._assembler.layout = layout
             return
         for layer in self._layers:
             batch.prepare_sums(layer)
@@ -471,22 +449,13 @@ class Recorder:
             self._stopwatch.add("signal_to_noise", start)
         assert self._slots is not None
         buffer = self._slots.buffer
-        if not is_known or len(self._known_batches) >= MAX_KNOWN_BATCHES:
+        if not is_known:
             self._known_batches.clear()  # the next batches may have maps of other shapes
         is_known &= self._assembler.update_layout(names, self._layers, buffer, batch)
-        self._last_sampled = sampled if is_known else None
-        if is_known:
-            self._known_batches[sampled] = KnownBatch(
-                batch.events.copy(), self._identify_kept_sums(), self._assembler.layout
+        if is_known and self._assembler.layout is not None:
+            self._known_batches.keep(
+                sampled, batch.events, self._all_weights, self._assembler.layout
             )
-
-    def _identify_kept_sums(self) -> list[int]:
-        """Return where the sums of weights are that outlive a batch: slots, in known batches."""
-        return [
-            id(kept)
-            for one in self._all_weights
-            for kept in (one.norm, one.norm_after_step, one.update_norm, one.optimizer_gradient)
-        ]
 
     # ------------------------------------------------------------------ inspected layers
 
