@@ -29,8 +29,11 @@ demo: $(VENV)/.demo
 	@$(BIN)/revacnn launch $(DEMO) $(ARGS)
 
 # One thread per process: the networks of the tests are so small that threads of torch would wait
-# for each other. The tests of a file share servers and trainings, so they run in one process.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+# for each other. The tests of a file share servers and trainings, so they run in one process. If one
+# of these crashes, the run ends and names the test: pytest-xdist's distribution by files waits
+# forever after it has replaced a process.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile \
+	--max-worker-restart 0
 
 UNITS = $(PYTEST) --ignore tests/browser
 

@@ -420,6 +420,7 @@ def test_batches_are_recorded_only_while_a_viewer_is_attached(
                 )
                 wait_for(publisher.has_subscribers)
             if batch_idx == 8:
+                revacnn._session._batches.publish_pending()  # fast batches wait for the next ones
                 wait_for(lambda: self._poll() and received[-1] == 7)
                 self.subscriber.close()
                 wait_for(lambda: not publisher.has_subscribers())
