@@ -10,13 +10,16 @@ from revacnn_lightning.telemetry.reductions import BLOCK, sum_per_image_and_chan
 __all__ = ["estimate_removal_loss_changes", "sum_products_per_image"]
 
 
-def sum_products_per_image(maps: Tensor, gradients: Tensor) -> Tensor:
-    """Return the sum of a ∂L/∂a over the pixels of each image: twice (B, C, H, W) -> (B, C)."""
+def sum_products_per_image(maps: Tensor, gradients: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the sum of a ∂L/∂a over the pixels of each image: twice (B, C, H, W) -> (B, C).
+
+    It is in ``out`` if that is given.
+    """
     if maps.device.type != "cpu" or maps.numel() <= BLOCK:
-        return sum_per_image_and_channel(maps * gradients)
+        return sum_per_image_and_channel(maps * gradients, out)
     step = max(1, BLOCK // (maps.numel() // len(maps)))
     scratch = torch.empty_like(maps[:step])
-    sums = maps.new_empty(maps.shape[:2], dtype=torch.float32)
+    sums = maps.new_empty(maps.shape[:2], dtype=torch.float32) if out is None else out
     for start in range(0, len(maps), step):
         block = maps[start : start + step]
         product = torch.mul(block, gradients[start : start + step], out=scratch[: len(block)])
@@ -32,4 +35,5 @@ def estimate_removal_loss_changes(products_per_image: Tensor) -> Tensor:
     Args:
         products_per_image: what `sum_products_per_image` returned, x, (B, C).
     """
-    return torch.linalg.vector_norm(products_per_image, 2, 0) * len(products_per_image) ** 0.5
+    # On a CPU, torch does not vectorize norms over the images: they take ten times as long.
+    return products_per_image.square().sum(0).mul_(len(products_per_image)).sqrt_()

@@ -114,9 +114,9 @@ def sum_and_positive_count_per_channel(maps: Tensor, *, absolute: bool) -> tuple
     return total, count
 
 
-def sum_per_image_and_channel(maps: Tensor) -> Tensor:
-    """Return the sum over the pixels of each image: (B, C, H, W) -> (B, C)."""
-    return maps.sum((2, 3), dtype=torch.float32)
+def sum_per_image_and_channel(maps: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the sum over the pixels of each image: (B, C, H, W) -> (B, C), or in ``out``."""
+    return torch.sum(maps, (2, 3), dtype=torch.float32, out=out)
 
 
 def concatenate(images: list[Tensor]) -> Tensor:

@@ -97,4 +97,5 @@ INSPECTION_STATISTICS = frozenset({"activation_gradient", "firing", "signal_to_n
 # The network view shows these two, so they are recorded on every batch, whatever they cost.
 ALWAYS_RECORDED = frozenset({"gradient", "activation"})
 OPTIMIZER_STATISTICS = frozenset({"update_ratio", "optimizer_gradient"})
-MAP_GRADIENT_STATISTICS = frozenset({"activation_gradient", "signal_to_noise", "price"})
+SUMMED_GRADIENT_STATISTICS = frozenset({"activation_gradient", "signal_to_noise"})
+MAP_GRADIENT_STATISTICS = SUMMED_GRADIENT_STATISTICS | {"price"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from revacnn_lightning.telemetry import REQUESTED_STATISTICS, STATISTICS, Recorder
 from tests.telemetry import reference
@@ -360,9 +362,11 @@ def test_no_price_where_something_writes_to_the_map(recorder_of):
             return self.second(self.first(x).add_(1)).mean((2, 3))
 
     model = AddsInPlace()
-    recording = record(recorder_of(model, ("price",)), model)
-    assert np.isnan(of_layer(recording, "price", "first")).all()
-    assert (of_layer(recording, "price", "second") > 0).all()
+    recorder = recorder_of(model, ("price",))
+    for _ in range(4):
+        recording = record(recorder, model)
+        assert np.isnan(of_layer(recording, "price", "first")).all()
+        assert (of_layer(recording, "price", "second") > 0).all()
 
 
 def test_the_price_kept_all_maps_until_the_next_batch(recorder_of):
@@ -387,15 +391,63 @@ def maps_alive(shapes: set[tuple[int, ...]]) -> list[torch.Tensor]:
     ]
 
 
-def test_the_price_of_a_graph_that_is_used_twice(recorder_of):
+@pytest.mark.parametrize("batches_before", [0, 3])
+def test_the_price_of_a_graph_that_is_used_twice(recorder_of, batches_before):
+    """All images count twice, with each of their gradients."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     recorder = recorder_of(model, ("price",))
-    once = record(recorder, model)
+    for _ in range(batches_before):
+        record(recorder, model)
     model.zero_grad()
     recorder.begin_batch()
-    loss = model(IMAGES).square().mean()
-    loss.backward(retain_graph=True)
+    maps = model[:2](IMAGES)
+    loss = model[2](maps).square().mean()
+    (gradient,) = torch.autograd.grad(loss, maps, retain_graph=True)
     loss.backward()
     price = of_layer(recorder.end_batch(), "price", "0")
-    assert np.isfinite(price).all()
-    assert (of_layer(once, "price", "0") > 0).all()
+    once = expected(maps.detach(), gradient, False)["price"]
+    np.testing.assert_allclose(price, 2 * once, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batches_before", [0, 3])
+def test_the_gradient_of_an_earlier_batch_was_replaced_by_that_of_this_one(
+    recorder_of, batches_before
+):
+    """Both count in the batch in which they arrive, each with its own map."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    recorder = recorder_of(model, ("activation_gradient", "price"))
+    for _ in range(batches_before):
+        record(recorder, model)
+    all_maps, losses = [], []
+    for batch in (1, 2):
+        recorder.begin_batch()
+        for loss in losses:
+            loss.backward()
+        all_maps.append(model[:2](batch * IMAGES))
+        all_maps[-1].retain_grad()
+        losses.append(model[2](all_maps[-1]).square().mean())
+        if batch == 2:
+            losses[-1].backward()
+        recording = recorder.end_batch()
+    maps = torch.cat([one.detach() for one in all_maps])
+    gradients = torch.cat([one.grad for one in all_maps])
+    for name in ("activation_gradient", "price"):
+        np.testing.assert_allclose(
+            of_layer(recording, name, "0"), expected(maps, gradients, False)[name], rtol=1e-5
+        )
+
+
+def test_the_price_of_recomputed_maps(recorder_of):
+    """Activation checkpointing runs the forward again in the backward pass, with gradients."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    plain, recorder = copy.deepcopy(model), recorder_of(model, ("price",))
+    (maps := plain[:2](IMAGES)).retain_grad()
+    plain[2](maps).square().mean().backward()
+    for _ in range(4):
+        recorder.begin_batch()
+        images = IMAGES.clone().requires_grad_()
+        checkpoint(model, images, use_reentrant=False).square().mean().backward()
+        price = of_layer(recorder.end_batch(), "price", "0")
+        np.testing.assert_allclose(
+            price, expected(maps.detach(), maps.grad, False)["price"], rtol=1e-5
+        )

@@ -10,6 +10,7 @@ more.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ from revacnn_lightning.telemetry.recording.gradient_reader import WeightGradient
 from revacnn_lightning.telemetry.recording.hook_specializer import HookSpecializer
 from revacnn_lightning.telemetry.recording.module_discovery import ModuleDiscovery
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer, observe_weight
-from revacnn_lightning.telemetry.recording.per_image_gradients import PerImageGradients
+from revacnn_lightning.telemetry.recording.per_image_sums import PerImageSums
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
 
 __all__ = ["ActivationHooks"]
@@ -50,7 +51,7 @@ class ActivationHooks:
         stopwatch: measures the cost.
 
     Attributes:
-        per_image_gradients: the gradients of each image of the batch, if they have slots.
+        per_image_sums: the sums of each image of the batch, if they have slots, by statistic.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ActivationHooks:
         self._meter = meter
         self._reader = reader
         self._stopwatch = stopwatch
-        self.per_image_gradients: PerImageGradients | None = None
+        self.per_image_sums: Mapping[str, PerImageSums] = {}
         self._global_handle: RemovableHandle | None = None  # of the hook on all modules
         self._needs_global_hook = False  # in the next batch
         self._batch_hooks = BatchHooks()
@@ -134,13 +135,11 @@ class ActivationHooks:
         self._set_global_hook(self._needs_global_hook)
         self._discovery.begin_batch()
         if not self._batch_hooks.is_installed:
-            self._batch.reducers, self.per_image_gradients = {}, None
+            self._batch.reducers, self.per_image_sums = {}, {}
             return
         specialized = self._specializer.specialize(self._layers, self._hooks)
-        self._batch.reducers, self.per_image_gradients = (
-            specialized.reducers,
-            specialized.per_image_gradients,
-        )
+        self._batch.reducers = specialized.reducers
+        self.per_image_sums = specialized.per_image_sums
         self._batch_hooks.enable(
             specialized.timed_hooks if self._stopwatch.is_timing else specialized.hooks
         )

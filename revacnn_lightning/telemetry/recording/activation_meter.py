@@ -11,14 +11,13 @@ from revacnn_lightning.telemetry.inspection.activation_samples import Activation
 from revacnn_lightning.telemetry.inspection.layer_detail import DetailRecorder
 from revacnn_lightning.telemetry.inspection.pooled_maps import PooledMapRecorder
 from revacnn_lightning.telemetry.inspection.responses import ResponseRecorder
-from revacnn_lightning.telemetry.price_reductions import sum_products_per_image
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums, in_backward
-from revacnn_lightning.telemetry.recording.backward_passes import keeps_graph
 from revacnn_lightning.telemetry.recording.batch_state import BatchState
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
+from revacnn_lightning.telemetry.recording.price_hooks import PriceHooks
 from revacnn_lightning.telemetry.recording.sampling_schedule import CLASSES, TOP_IMAGES
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
+from revacnn_lightning.telemetry.statistics import SUMMED_GRADIENT_STATISTICS
 from revacnn_lightning.telemetry.unit_layers import to_maps, to_maps_or_raise
 
 __all__ = ["ActivationMeter"]
@@ -34,6 +33,9 @@ class ActivationMeter:
         responses: receives the maps of inspected filters.
         activation_samples: receives the maps of the layer that is examined.
         pooled_maps: receives the maps of layers whose classes are inspected.
+
+    Attributes:
+        price_hooks: makes the hooks of the statistic ``price``.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ActivationMeter:
         activation_samples: ActivationSampleRecorder,
         pooled_maps: PooledMapRecorder,
     ) -> None:
+        self.price_hooks = PriceHooks(batch, stopwatch)
         self._batch = batch
         self._stopwatch = stopwatch
         self._details = details
@@ -76,10 +79,10 @@ class ActivationMeter:
         if maps is None:
             return False
         sampled = self._batch.sampled_statistics(layer.name)
-        if output.requires_grad and not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
+        if output.requires_grad and not sampled.isdisjoint(SUMMED_GRADIENT_STATISTICS):
             output.register_hook(self.gradient_hook(layer, sums, sampled))
-            if "price" in sampled:
-                output.register_hook(self._price_hook(layer, sums, maps.detach()))
+        if output.requires_grad and "price" in sampled:
+            output.register_hook(self.price_hooks.general_hook(layer, sums, output))
         if in_backward():
             return False
         self._batch.prepare_sums(layer)
@@ -141,32 +144,6 @@ class ActivationMeter:
             start = self._stopwatch.now()
             maps = to_maps_or_raise(layer.conv, gradient.detach())
             sums.add_gradient(maps, magnitude, per_image)
-            self._stopwatch.add("map gradients", start)
-
-        return self._batch.guarded(on_gradient)
-
-    def _price_hook(
-        self, layer: ObservedLayer, sums: ActivationSums, maps: Tensor
-    ) -> Callable[[Tensor], None]:
-        """Return a hook that multiplies maps with their gradients.
-
-        Args:
-            layer: the layer that has returned the maps.
-            sums: receive the products.
-            maps: (B, C, H, W). Not the tensor that the hook is on, which would keep itself alive.
-        """
-        version, held = maps._version, [maps]
-        del maps  # autograd frees its own maps one by one, as their gradients arrive
-
-        def on_gradient(gradient: Tensor) -> None:
-            start = self._stopwatch.now()
-            if not held or held[0]._version != version:
-                sums.is_overwritten = True
-                return
-            gradients = to_maps_or_raise(layer.conv, gradient.detach())
-            sums.image_products.append(sum_products_per_image(held[0], gradients))
-            if not keeps_graph():
-                held.clear()
             self._stopwatch.add("map gradients", start)
 
         return self._batch.guarded(on_gradient)

@@ -45,6 +45,7 @@ class ActivationSums:
         image_slot: (B, C), where the first ones of ``image_gradients`` go.
         image_gradients: (B, C) of each call, Σ ∂L/∂a over the pixels.
         signal: (C,), signal-to-noise ratio of ``image_gradients``; see `finalize_signal_to_noise`.
+        product_slot: (B, C), where the first ones of ``image_products`` go.
         image_products: (B, C) of each call, Σ a ∂L/∂a over the pixels.
         is_overwritten: whether something has written to a map before its gradient arrived.
     """
@@ -66,6 +67,7 @@ class ActivationSums:
     image_slot: Tensor | None = None
     image_gradients: list[Tensor] = field(default_factory=list)
     signal: Tensor | None = None
+    product_slot: Tensor | None = None
     image_products: list[Tensor] = field(default_factory=list)
     is_overwritten: bool = False
 
@@ -116,6 +118,11 @@ class ActivationSums:
         if images is not None:
             self.image_gradients.append(images)
 
+    def count_first_products_in_slot(self, slot: Tensor) -> None:
+        """Account for the first products of a batch, which are in this slot."""
+        self.product_slot = slot
+        self.image_products.append(slot)
+
     def add_gradient(self, gradient: Tensor, magnitude: bool, per_image: bool) -> None:
         """Sum the gradient (B, C, H, W) of a map: its magnitude, and its pixels per image."""
         self.gradient_pixels += gradient.shape[0] * gradient.shape[2] * gradient.shape[3]
@@ -129,9 +136,14 @@ class ActivationSums:
         self.is_gradient_lost, self.image_gradients = True, []
 
     def estimated_price(self) -> Tensor | None:
-        """Return the root mean square of ``image_products`` (C,), in B images; None without."""
+        """Return the root mean square of ``image_products`` (C,), in B images; None without.
+
+        Where all products are in slots, it is in its slot.
+        """
         if not self.image_products or self.is_overwritten:
             return None
+        if len(self.image_products) == 1 and self.image_products[0] is self.product_slot:
+            return self.slots["price"]
         return estimate_removal_loss_changes(reductions.concatenate(self.image_products))
 
 

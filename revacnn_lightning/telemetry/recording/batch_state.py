@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from revacnn_lightning.telemetry.recording.map_reducer import MapReducer
     from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
-    from revacnn_lightning.telemetry.recording.specialized_hooks import MapReducer
 
 __all__ = ["BatchState"]
 

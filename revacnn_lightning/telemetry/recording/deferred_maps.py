@@ -30,7 +30,7 @@ from revacnn_lightning.telemetry.recording.timing import Stopwatch
 from revacnn_lightning.telemetry.reductions import BLOCK
 
 if TYPE_CHECKING:
-    from revacnn_lightning.telemetry.recording.specialized_hooks import MapReducer
+    from revacnn_lightning.telemetry.recording.map_reducer import MapReducer
 
 __all__ = ["MAX_DEFERRED", "DeferredGradients", "DeferredMaps", "is_kept_by_autograd"]
 

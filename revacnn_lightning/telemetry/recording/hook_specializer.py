@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,13 @@ from revacnn_lightning.telemetry.recording.deferred_maps import (
     DeferredMaps,
 )
 from revacnn_lightning.telemetry.recording.flat_buffer import FlatBuffer
+from revacnn_lightning.telemetry.recording.map_reducer import MapReducer
 from revacnn_lightning.telemetry.recording.observed_layer import ObservedLayer
-from revacnn_lightning.telemetry.recording.per_image_gradients import PerImageGradients
+from revacnn_lightning.telemetry.recording.per_image_sums import (
+    PER_IMAGE_STATISTICS,
+    PerImageSums,
+)
 from revacnn_lightning.telemetry.recording.specialized_hooks import (
-    MapReducer,
     PendingMaps,
     make_conv_without_activation_hook,
     make_gradient_hook,
@@ -30,7 +34,10 @@ from revacnn_lightning.telemetry.recording.specialized_hooks import (
     timed,
 )
 from revacnn_lightning.telemetry.recording.timing import Stopwatch
-from revacnn_lightning.telemetry.statistics import MAP_GRADIENT_STATISTICS
+from revacnn_lightning.telemetry.statistics import (
+    MAP_GRADIENT_STATISTICS,
+    SUMMED_GRADIENT_STATISTICS,
+)
 
 __all__ = ["HookSpecializer", "SpecializedHooks"]
 
@@ -45,13 +52,13 @@ class SpecializedHooks:
         reducers: the reducers of the maps that these hooks are specialized for, by layer.
         hooks: the hooks of all modules.
         timed_hooks: the same, with their times measured.
-        per_image_gradients: the gradients of each image, if these batches sample them.
+        per_image_sums: the sums of each image that these batches sample, by statistic.
     """
 
     reducers: Mapping[ObservedLayer, MapReducer]
     hooks: Prepared
     timed_hooks: Prepared
-    per_image_gradients: PerImageGradients | None
+    per_image_sums: Mapping[str, PerImageSums]
 
 
 class HookSpecializer:
@@ -81,6 +88,7 @@ class HookSpecializer:
         self._batch_hooks = batch_hooks
         self._pending_maps: PendingMaps = {}
         self._kept: dict[Any, SpecializedHooks] = {}
+        self._per_image_sums: dict[tuple[str, int], PerImageSums] = {}  # with the number of images
         self._maps = DeferredMaps(batch, stopwatch)
         self._gradients = DeferredGradients(batch, stopwatch)
         batch.sum_deferred_maps, batch.sum_deferred = self._maps.sum, self._sum_deferred
@@ -88,11 +96,18 @@ class HookSpecializer:
     def reset(self) -> None:
         """Specialize new hooks, because layers, slots or shapes have changed."""
         self._kept.clear()
+        self._per_image_sums.clear()
         self._maps.reset()
         self._gradients.reset()
 
     def end_batch(self) -> None:
-        """Release the maps that reached no non-linearity, and those that were not summed."""
+        """Release the maps that reached no non-linearity, and those that were not summed.
+
+        A gradient that arrives after the batch is not the first one of the next batch.
+        """
+        if not self._batch.statistics.isdisjoint(MAP_GRADIENT_STATISTICS):
+            for reducer in self._batch.reducers.values():
+                reducer.awaits_gradient = reducer.awaits_products = False
         self._pending_maps.clear()
         self._maps.clear()
         self._gradients.clear()
@@ -133,15 +148,14 @@ class HookSpecializer:
             and (layer.source is layer.conv or len(layer.preactivation_modules) == 1)
             and weight_computing_module(layer.conv) is None
             and layer.name not in self._meter.inspected_layers
-            and "price" not in self._batch.sampled_statistics(layer.name)  # its hook needs the map
         )
 
     def _specialize(
         self, layers: Sequence[ObservedLayer], general_hooks: Mapping[nn.Module, Hook]
     ) -> SpecializedHooks:
         """Return hooks for the maps of these layers, and the general hooks of other modules."""
-        per_image_gradients = self._make_images(layers)
-        reducers = {layer: self._make_reducer(layer, per_image_gradients) for layer in layers}
+        per_image_sums = self._find_per_image_sums(layers)
+        reducers = {layer: self._make_reducer(layer, per_image_sums) for layer in layers}
         self._limit_deferred(reducers.values())
         self._maps.buffer = self._gradients.buffer = self.buffer
         hooks, timed_hooks = dict(general_hooks), dict(general_hooks)
@@ -152,7 +166,7 @@ class HookSpecializer:
             assert layer.source is not None
             timed_hooks[layer.source] = timed(specialized[layer.source], self._stopwatch)
         prepare = self._batch_hooks.prepare
-        return SpecializedHooks(reducers, prepare(hooks), prepare(timed_hooks), per_image_gradients)
+        return SpecializedHooks(reducers, prepare(hooks), prepare(timed_hooks), per_image_sums)
 
     def _limit_deferred(self, reducers: Iterable[MapReducer]) -> None:
         """Let no more maps and gradients be summed later than may be kept."""
@@ -163,22 +177,33 @@ class HookSpecializer:
             gradient_size += reducer.shape.numel() if reducer.is_gradient_deferrable else 0
             reducer.is_gradient_deferrable &= gradient_size <= MAX_DEFERRED
 
-    def _make_images(self, layers: Sequence[ObservedLayer]) -> PerImageGradients | None:
-        """Return slots for the gradients of each image, if this batch samples them."""
-        if "signal_to_noise" not in self._batch.of_all_layers or self.buffer is None:
-            return None
-        sizes = {layer.map_sums.shape[0] for layer in layers}
-        return PerImageGradients(sizes.pop(), self.buffer) if len(sizes) == 1 else None
+    def _find_per_image_sums(self, layers: Sequence[ObservedLayer]) -> dict[str, PerImageSums]:
+        """Return slots for the sums of each image that this batch samples."""
+        image_counts = {layer.map_sums.shape[0] for layer in layers}
+        if len(image_counts) != 1 or self.buffer is None:
+            return {}
+        image_count, found = image_counts.pop(), {}
+        for name in PER_IMAGE_STATISTICS:
+            if name in self._batch.of_all_layers:
+                kept = self._per_image_sums.get((name, image_count))
+                found[name] = kept or PerImageSums(name, image_count, self.buffer)
+                self._per_image_sums[name, image_count] = found[name]
+        return found
 
     def _make_reducer(
-        self, layer: ObservedLayer, per_image_gradients: PerImageGradients | None
+        self, layer: ObservedLayer, per_image_sums: Mapping[str, PerImageSums]
     ) -> MapReducer:
-        """Return the reducer of a map, with the hook of its gradient if that is sampled."""
+        """Return the reducer of a map, with the hooks of its gradient if that is sampled."""
         sampled = self._batch.sampled_statistics(layer.name)
-        reducer = MapReducer(layer, sampled, per_image_gradients)
-        if not sampled.isdisjoint(MAP_GRADIENT_STATISTICS):
+        reducer = MapReducer(layer, sampled, per_image_sums)
+        prices = self._meter.price_hooks
+        if "price" in sampled and reducer.product_slot is not None:
+            reducer.make_price_hook = functools.partial(prices.specialized_hook, reducer)
+        elif "price" in sampled:
+            reducer.make_price_hook = functools.partial(prices.general_hook, layer, reducer.sums)
+        if not sampled.isdisjoint(SUMMED_GRADIENT_STATISTICS):
             reducer.on_gradient = self._meter.gradient_hook(layer, reducer.sums, sampled)
-            if "signal_to_noise" not in sampled or per_image_gradients is not None:
+            if "signal_to_noise" not in sampled or reducer.per_image_gradients is not None:
                 reducer.on_gradient = make_gradient_hook(
                     self._batch, reducer, self._gradients, reducer.on_gradient, self._stopwatch
                 )

@@ -428,11 +428,10 @@ class Recorder:
         names = self._schedule.names
         sampled = (*names, batch.statistics, batch.inspected)
         is_known = batch.is_regular and self._activation_hooks.is_settled
-        per_image_gradients = self._activation_hooks.per_image_gradients
-        if "signal_to_noise" in batch.statistics and per_image_gradients is not None:
+        for name, sums in self._activation_hooks.per_image_sums.items():
             start = self._stopwatch.now()
-            per_image_gradients.finalize()
-            self._stopwatch.add("signal_to_noise", start)
+            sums.finalize()
+            self._stopwatch.add(name, start)
         layout = is_known and self._known_batches.find_layout(
             sampled, batch.events, self._all_weights
         )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from revacnn_lightning.telemetry import STATISTICS, Recorder
+from revacnn_lightning.telemetry import REQUESTED_STATISTICS, STATISTICS, Recorder
 from tests.telemetry import reference
 
 
@@ -25,7 +25,8 @@ class SampledTraining:
             nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)
         )
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.5)
-        self.recorder = Recorder(self.model, statistics=STATISTICS)
+        everything = (*STATISTICS, *REQUESTED_STATISTICS)
+        self.recorder = Recorder(self.model, statistics=everything)
         self.recorder._schedule._governor.sampling_intervals = intervals
         self.recorder.attach()
         self.n_evaluated = 0
@@ -38,9 +39,15 @@ class SampledTraining:
         self.recorder._assembler.update_layout = count  # type: ignore[method-assign]
 
     def train_batch(self, step: int, *, must_step: bool, images: int = 4):
-        """Train a batch; return its recording, and the expected norms and activations."""
+        """Train a batch; return its recording, and the expected values of some statistics.
+
+        These are the norms of all filters, and the activations and prices of the first layer.
+        """
         x = torch.randn(images, 1, 9, 9, generator=torch.Generator().manual_seed(step))
-        activations = self.model[1](self.model[0](x)).detach()
+        maps = self.model[1](self.model[0](x))
+        loss = self.model[2:](maps).square().mean()
+        products = maps * torch.autograd.grad(loss, maps)[0]
+        prices = (images * products.sum((2, 3)).square().sum(0)).sqrt().detach().numpy()
         self.recorder.begin_batch()
         self.model(x).square().mean().backward()
         if must_step:
@@ -50,7 +57,7 @@ class SampledTraining:
             self.optimizer.zero_grad()
         convs = [module for module in self.model if isinstance(module, nn.Conv2d)]
         norms = np.concatenate([reference.norm(conv.weight, conv) for conv in convs])
-        return recording, norms, activations.sum((2, 3)).mean(0).numpy()
+        return recording, norms, maps.detach().sum((2, 3)).mean(0).numpy(), prices
 
     def rows(self, recording, name):
         return recording.values[recording.names.index(name)]
@@ -61,6 +68,7 @@ INTERVALS = [
     {"weight_norm": 2, "update_ratio": 3},
     {"weight_norm": 4, "update_ratio": 2, "signal_to_noise": 2},
     {"update_ratio": 4, "activation_gradient": 3, "firing": 2, "optimizer_gradient": 2},
+    {"update_ratio": 3, "price": 2, "signal_to_noise": 4},
 ]
 
 
@@ -75,7 +83,7 @@ def test_sampled_statistics_are_those_of_their_batch(
         for step in range(60):
             images = 4 if step % 17 else 3  # as the last batch of an epoch
             must_step = step % batches_per_step == batches_per_step - 1
-            recording, norms, activations = training.train_batch(
+            recording, norms, activations, prices = training.train_batch(
                 step, must_step=must_step, images=images
             )
             measured = training.rows(recording, "weight_norm")
@@ -84,6 +92,11 @@ def test_sampled_statistics_are_those_of_their_batch(
             np.testing.assert_allclose(
                 training.rows(recording, "activation")[:3], activations, rtol=1e-4, atol=1e-5
             )
+            measured = training.rows(recording, "price")[:3]
+            is_due = (step + recording.names.index("price")) % intervals.get("price", 1) == 0
+            assert is_due != np.isnan(measured).all()
+            if is_due:
+                np.testing.assert_allclose(measured, prices, rtol=1e-4, atol=1e-6)
     finally:
         training.recorder.detach()
 

@@ -15,8 +15,8 @@ from torch.optim import optimizer as optimizer_internals
 from revacnn_lightning.telemetry import STATISTICS, Recorder
 from revacnn_lightning.telemetry.recording import (
     gradient_reader,
+    map_reducer,
     optimizer_hooks,
-    specialized_hooks,
 )
 from revacnn_lightning.telemetry.recording.activation_sums import ActivationSums
 from tests.telemetry import reference
@@ -299,7 +299,7 @@ def test_an_error_in_a_specialized_hook_ends_the_recording_but_not_the_step(
     def fails(*_: object) -> None:
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr(specialized_hooks, reductions, lambda *_, **__: (fails,))
+    monkeypatch.setattr(map_reducer, reductions, lambda *_, **__: (fails,))
     model, plain = small(), small()
     recorder = Recorder(model, statistics=STATISTICS)
     record(model, IMAGES, recorder)  # the hooks of the next batch are specialized

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from revacnn_lightning.telemetry import STATISTICS, Recorder, Recording
+from revacnn_lightning.telemetry import REQUESTED_STATISTICS, STATISTICS, Recorder, Recording
 from revacnn_lightning.telemetry.recording.batch_recording import RecordingAssembler
 from revacnn_lightning.telemetry.recording.hook_specializer import HookSpecializer
 from revacnn_lightning.telemetry.recording.layer_statistics import SUM_AND_DIVISOR, SumAndDivisor
@@ -107,7 +107,7 @@ def without_gradients(net: Net, batch: int) -> Tensor:
 def recordings(change: str, kind: Any, options: dict[str, float]) -> list[Recording]:
     net = Net()
     optimizer = kind(net.parameters(), **options)
-    recorder = Recorder(net, statistics=STATISTICS)
+    recorder = Recorder(net, statistics=(*STATISTICS, *REQUESTED_STATISTICS))
     recorder.attach()
     made = [train(net, optimizer, recorder, CHANGES[change](net, batch)) for batch in range(8)]
     recorder.detach()

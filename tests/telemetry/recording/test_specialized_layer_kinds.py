@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from revacnn_lightning.telemetry import STATISTICS, Recorder, Recording
+from revacnn_lightning.telemetry import REQUESTED_STATISTICS, STATISTICS, Recorder, Recording
 from revacnn_lightning.telemetry.layer_selection import LayerSelection
 from revacnn_lightning.telemetry.recording.batch_recording import RecordingAssembler
 from revacnn_lightning.telemetry.recording.hook_specializer import HookSpecializer
-from revacnn_lightning.telemetry.recording.specialized_hooks import MapReducer
+from revacnn_lightning.telemetry.recording.map_reducer import MapReducer
 from tests.layer_kinds import KINDS, Kind
 
 BATCHES = 6
@@ -22,7 +22,8 @@ def recordings(kind: Kind, *, size: int = 4, dtype: torch.dtype = torch.float32)
     """Train a network of a kind, the last batches with another number of images."""
     model = kind.build().to(dtype)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
-    recorder = Recorder(model, statistics=STATISTICS, selection=LayerSelection("all"))
+    everything = (*STATISTICS, *REQUESTED_STATISTICS)
+    recorder = Recorder(model, statistics=everything, selection=LayerSelection("all"))
     recorder.attach()
     made = []
     for batch in range(BATCHES):
