@@ -54,7 +54,6 @@ def measure_shown_cost(
     variants: Variants,
     limited: Sequence[str],
     options: argparse.Namespace,
-    rare_share: float = 0.0,
 ) -> None:
     """Add a row for each model: steps of variants, relative to a monitored one that shows nothing.
 
@@ -63,8 +62,6 @@ def measure_shown_cost(
         variants: make a training of a network.
         limited: those that must not exceed `MAX_RATIO`.
         options: see `parse_options`.
-        rare_share: the share of the time that is spent in a few of the steps, which a median does
-            not show; it is added before the check.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     torch.set_num_threads(options.threads)
@@ -72,8 +69,7 @@ def measure_shown_cost(
         ratios = _ratios(name, variants, options)
         report.add_row(name, *(f"{ratio:.3f}" for ratio in ratios.values()))
         for key in limited:
-            ratio = ratios[key] + rare_share
-            report.check_at_most(f"{name}, {key}: step / without", ratio, MAX_RATIO)
+            report.check_at_most(f"{name}, {key}: step / without", ratios[key], MAX_RATIO)
         report.save(options.json)
     report.add_note(
         f"median of interleaved pairs, {options.clock} clock, {options.threads} thread(s), load "

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from revacnn_lightning.telemetry import REQUESTED_STATISTICS, STATISTICS, Recorder
+from revacnn_lightning.telemetry.recording.known_batches import KnownBatches
 from tests.telemetry import reference
 
 
@@ -112,3 +116,19 @@ def test_a_kind_of_batch_is_evaluated_once():
         assert training.n_evaluated == evaluated
     finally:
         training.recorder.detach()
+
+
+def test_a_batch_after_an_unknown_one_had_the_layout_of_the_batch_before_that():
+    """The unknown batch may have measured the norm of a weight in another place."""
+    known, events = KnownBatches(), ["an event"]
+    layout: Any = object()
+    weights: Any = SimpleNamespace(
+        norm=object(), norm_after_step=None, update_norm=None, optimizer_gradient=None
+    )
+    known.keep("firing", events, [weights], layout)
+    assert known.find_layout("firing", events, [weights]) is layout
+    assert known.find_layout("gradient", events, [weights]) is None
+    slot, weights.norm = weights.norm, object()
+    assert known.find_layout("firing", events, [weights]) is None
+    weights.norm = slot
+    assert known.find_layout("firing", events, [weights]) is layout
