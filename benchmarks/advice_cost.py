@@ -1,11 +1,13 @@
 """What prices cost a training step while a page shows them, and what all verdicts cost the server.
 
-``python -m benchmarks.advice_cost [--models ...] [--clock cpu] [--json FILE] [--check] [--quick]``
+``python -m benchmarks.advice_cost [--models ...] [--json FILE] [--check] [--quick]``
 
 A training is compared with itself: it is monitored by a client that receives everything, and a
 round has one block of steps while prices are shown and one while they are not, in both orders in
-turn. The table shows all blocks with prices, relative to all blocks without, and in brackets the
-median of the rounds, in most of which no price is measured and none is sampled. The columns:
+turn. The table shows how much longer a step takes with prices shown. It is the median of the steps
+that sample the statistic ``price`` and of those that do not, weighted by how many there are, and
+the share of the time that measurements of prices took. In brackets stand the steps that sample it,
+and their share. The columns:
 
 - limited: with the default ``max_overhead``, as in a run of a user.
 - unlimited: the statistic ``price`` at every batch.
@@ -18,11 +20,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -30,14 +33,16 @@ import torch
 import torchvision
 from torch import nn
 
-from benchmarks.overhead import NETWORKS, Clock, closing_training
+from benchmarks.overhead import NETWORKS, closing_training
 from benchmarks.report import Report, progress_bar
 from benchmarks.shown_cost import MAX_RATIO, MODELS, adapt_to_overhead_limit, parse_options
 from benchmarks.training_loops import MonitoredTraining
 from revacnn_lightning import Run, attach
 from revacnn_lightning.diagnostics.verdicts import MIN_BATCHES
+from revacnn_lightning.protocol.messages import Message
 from revacnn_lightning.protocol.rate_limit import TokenBucket
 from revacnn_lightning.protocol.requests import InspectPrices
+from revacnn_lightning.runtime.batch import BatchContext
 from revacnn_lightning.runtime.collector import Collector
 from revacnn_lightning.runtime.filter_prices import BURST_SECONDS, SELECTION_SECONDS, TIME_SHARE
 from revacnn_lightning.runtime.run_options import RunOptions
@@ -46,7 +51,7 @@ MAX_SECONDS = 2.0  # of the server, for all verdicts
 COMPUTATIONS = 5
 # The speed of a machine changes from second to second, so blocks are short and many.
 BLOCK = 4  # timed steps
-ROUNDS = dict(zip(MODELS, (100, 80, 40), strict=True))
+ROUNDS = dict(zip(MODELS, (200, 80, 30), strict=True))
 UNLIMITED_SHARE = 4  # that has one of so many rounds
 SETTLING_STEPS = 2  # before a block
 REQUEST_INTERVAL = 4  # steps
@@ -72,49 +77,51 @@ class SkippableClock:
         self._seconds += seconds
 
 
-class PausableBudget(TokenBucket):
-    """The time that measurements may take, none of it while it is paused."""
-
-    is_paused = False
-
-    @property
-    def is_empty(self) -> bool:
-        return self.is_paused or super().is_empty
-
-
 class TrainingWithPrices(MonitoredTraining):
-    """A monitored training that shows the prices of filters, or does not."""
+    """A monitored training that shows the prices of filters, or does not.
+
+    Attributes:
+        shown_time: returns the seconds for which prices have been shown.
+        measuring_seconds: how long of it prices have been measured.
+        samples_price: whether the last step has sampled the statistic.
+    """
 
     def __init__(self, net: nn.Module, **options: Any) -> None:
-        self.is_shown = False
+        self._is_shown = False
         super().__init__(net, **options)
-        self._clock, self._shown_time = SkippableClock(), SkippableClock()
+        self._clock, self.shown_time = SkippableClock(), SkippableClock()
+        self.measuring_seconds = 0.0
         collector: Any = self._collector
+        self._collect = collector.collect
+        collector.collect = self._collect_timed
         collector._clock = self._clock
-        # Measurements may take a share of the time of the blocks in which prices are shown.
-        self._budget = PausableBudget(TIME_SHARE, BURST_SECONDS, self._shown_time)
-        collector._budget = self._budget
+        # Measurements may take a share of the time in which prices are shown.
+        collector._budget = TokenBucket(TIME_SHARE, BURST_SECONDS, self.shown_time)
         self.show(True)
-        self.measure()
 
     @property
     def _collector(self) -> Collector:
         return self.session.inspections.by_request[InspectPrices]
 
+    @property
+    def samples_price(self) -> bool:
+        return "price" in self.session.recorder._batch.statistics
+
+    def _collect_timed(self, context: BatchContext) -> Sequence[Message]:
+        start = time.perf_counter()
+        try:
+            return self._collect(context)
+        finally:
+            self.measuring_seconds += time.perf_counter() - start
+
     def show(self, is_shown: bool) -> None:
-        """Show prices from now on, or do not, and measure none before `measure`."""
-        self._shown_time()
-        self._shown_time.is_running, self._budget.is_paused = False, True
-        self.is_shown = is_shown
+        """Show prices from now on, or do not."""
+        self.shown_time()
+        self.shown_time.is_running = self._is_shown = is_shown
         self._clock.skip(0.0 if is_shown else SELECTION_SECONDS)
 
-    def measure(self) -> None:
-        """Let prices be measured, if they are shown."""
-        self._shown_time()
-        self._shown_time.is_running, self._budget.is_paused = self.is_shown, False
-
     def step(self) -> None:
-        if self.is_shown and self.index % REQUEST_INTERVAL == 0:  # as a page does
+        if self._is_shown and self.index % REQUEST_INTERVAL == 0:  # as a page does
             self._collector.select(InspectPrices())
         super().step()
 
@@ -144,35 +151,61 @@ LIMITED = "limited"  # must not exceed `MAX_RATIO`
 
 
 class ShownCost(NamedTuple):
-    """Steps with prices shown, relative to steps without: of all rounds, and of the median one."""
+    """What showing prices costs.
+
+    Attributes:
+        ratio: a step, relative to one while prices are not shown.
+        sampling_ratio: a step that samples the statistic; NaN if none has.
+        sampling_share: the share of these steps.
+    """
 
     ratio: float
-    median: float
+    sampling_ratio: float
+    sampling_share: float
+
+    def __str__(self) -> str:
+        return f"{self.ratio:.3f} ({self.sampling_ratio:.3f}, {self.sampling_share:.0%})"
 
 
-def shown_cost(
-    training: TrainingWithPrices, rounds: int, clock: Clock, advance: Callable[[float], None]
+def measure_shown_cost(
+    training: TrainingWithPrices, rounds: int, advance: Callable[[float], None]
 ) -> ShownCost:
     """Measure one training with prices shown and without, in turns."""
-    seconds: dict[bool, list[float]] = {True: [], False: []}
+    hidden: list[float] = []
+    shown: dict[bool, list[float]] = {False: [], True: []}  # by whether the step samples the price
     training.begin_block()
+    shown_since, measured_before = training.shown_time(), training.measuring_seconds
     for index in range(rounds):
         for is_shown in (True, False) if index % 2 else (False, True):
             training.show(is_shown)
             for _ in range(SETTLING_STEPS):
                 training.step()
-            training.measure()
-            start = clock()
             for _ in range(BLOCK):
-                training.step()
-            seconds[is_shown].append(clock() - start)
+                seconds = time_step(training)
+                (shown[training.samples_price] if is_shown else hidden).append(seconds)
         advance(1)
+    measuring = training.measuring_seconds - measured_before
+    measuring_share = measuring / (training.shown_time() - shown_since)
     training.end_block()
-    ratios = [shown / hidden for shown, hidden in zip(seconds[True], seconds[False], strict=True)]
-    return ShownCost(sum(seconds[True]) / sum(seconds[False]), statistics.median(ratios))
+    medians = {key: statistics.median(times) for key, times in shown.items() if times}
+    count = sum(map(len, shown.values()))
+    mean = sum(medians[key] * len(shown[key]) for key in medians) / count
+    base = statistics.median(hidden)
+    return ShownCost(
+        mean / base / (1 - measuring_share),
+        medians.get(True, math.nan) / base,
+        len(shown[True]) / count,
+    )
 
 
-def measure_model(report: Report, name: str, rounds: int, clock: Clock) -> None:
+def time_step(training: TrainingWithPrices) -> float:
+    """Return the seconds that a step takes, without the measurements of prices."""
+    start, measured = time.perf_counter(), training.measuring_seconds
+    training.step()
+    return time.perf_counter() - start - (training.measuring_seconds - measured)
+
+
+def measure_model(report: Report, name: str, rounds: int) -> None:
     """Add the row of a model, and its check."""
     torch.manual_seed(0)
     net = NETWORKS[name]()
@@ -181,8 +214,8 @@ def measure_model(report: Report, name: str, rounds: int, clock: Clock) -> None:
     with progress_bar(sum(counts.values()), name) as advance:
         for key, make in VARIANTS.items():
             with closing_training(make(copy.deepcopy(net))) as training:
-                costs[key] = shown_cost(training, counts[key], clock, advance)
-    report.add_row(name, *(f"{cost.ratio:.3f} ({cost.median:.3f})" for cost in costs.values()))
+                costs[key] = measure_shown_cost(training, counts[key], advance)
+    report.add_row(name, *map(str, costs.values()))
     report.check_at_most(f"{name}, limited: step / without", costs[LIMITED].ratio, MAX_RATIO)
 
 
@@ -219,17 +252,16 @@ def attach_in_process(training: MonitoredTraining) -> Run:
 
 
 def main() -> int:
-    options = parse_options(__doc__)
+    options = parse_options(__doc__, has_clock=False)
     report = Report("A step with prices shown / one without", ["model", *VARIANTS])
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     torch.set_num_threads(options.threads)
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
     for name in options.models[:1] if options.quick else options.models:
-        measure_model(report, name, ROUNDS.get(name, 40) // (4 if options.quick else 1), clock)
+        measure_model(report, name, ROUNDS.get(name, 40) // (4 if options.quick else 1))
         report.save(options.json)
     report.add_note(
-        f"interleaved blocks of {BLOCK} steps, {options.clock} clock, {options.threads} thread(s), "
-        f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+        f"interleaved blocks of {BLOCK} steps, {options.threads} thread(s), load average "
+        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
     )
     check_verdict_seconds(report)
     return report.finish(options.json, options.check)

@@ -31,12 +31,13 @@ GOVERNED_STEPS = 200  # until the intervals of sampling have adapted
 Variants = Mapping[str, Callable[[nn.Module], MonitoredTraining]]
 
 
-def parse_options(description: str | None) -> argparse.Namespace:
+def parse_options(description: str | None, *, has_clock: bool = True) -> argparse.Namespace:
     """Return the options of a benchmark, with its ``--models``, ``--threads`` and ``--clock``."""
     parser = argument_parser(description, quick="the smallest model, few rounds")
     parser.add_argument("--models", nargs="+", choices=NETWORKS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    if has_clock:
+        parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     return parser.parse_args()
 
 
