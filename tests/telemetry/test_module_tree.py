@@ -6,7 +6,11 @@ import torch
 from torch import nn
 from torchvision.models import googlenet
 
-from revacnn_lightning.telemetry.module_tree import list_named_modules, list_named_tensors
+from revacnn_lightning.telemetry.module_tree import (
+    list_named_modules,
+    list_named_parameters,
+    list_named_tensors,
+)
 
 
 def shared_parts() -> nn.Module:
@@ -23,7 +27,11 @@ def shared_parts() -> nn.Module:
 def test_modules_and_tensors_are_those_of_torch() -> None:
     for model in (shared_parts(), googlenet(init_weights=False), nn.ReLU()):
         assert list_named_modules(model) == list(model.named_modules())
-        tensors = [*model.named_parameters(), *model.named_buffers()]
-        found = list_named_tensors(model)
-        assert [name for name, _ in found] == [name for name, _ in tensors]
-        assert all(a is b for (_, a), (_, b) in zip(found, tensors, strict=True))
+        parameters = [*model.named_parameters()]
+        tensors = [*parameters, *model.named_buffers()]
+        for found, expected in (
+            (list_named_parameters(model), parameters),
+            (list_named_tensors(model), tensors),
+        ):
+            assert [name for name, _ in found] == [name for name, _ in expected]
+            assert all(a is b for (_, a), (_, b) in zip(found, expected, strict=True))

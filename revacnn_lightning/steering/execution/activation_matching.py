@@ -11,7 +11,7 @@ weights there get smaller gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import randomly_drawn_indices
 from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.planning.plan import TensorEdit, ValueEdit
-from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, evaluate_first_forward
+from revacnn_lightning.telemetry.inspection.user_modes import torch_modes_suspended
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,
     group_count,
@@ -31,33 +31,35 @@ from revacnn_lightning.telemetry.unit_layers import (
     kernel_size,
 )
 
-__all__ = ["scale_new_filters"]
+__all__ = ["DrawnByConv", "edits_to_scale", "measured_strengths", "scale_new_filters"]
+
+# conv -> the changes of its tensors that have drawn new filters
+DrawnByConv = dict[UnitLayer, list[TensorEdit | ValueEdit]]
 
 # A filter is never scaled by more than this, in case the verifying batch is unusual.
 MAX_FACTOR = 10.0
 
 
 def scale_new_filters(
-    tx: Transaction,
-    model: nn.Module,
-    edits: Sequence[TensorEdit | ValueEdit],
-    probe: ForwardProbe,
-    *,
-    double: bool = False,
-    is_last: bool = False,
-) -> list[Tensor] | None:
+    tx: Transaction, model: nn.Module, edits: DrawnByConv, strengths: Mapping[UnitLayer, Tensor]
+) -> None:
     """Scale the weights and biases of new filters to outputs as strong as those of the others.
 
     The scaled values are those that performed edits drew at random. Call this while nothing reads
     the new filters: then the output stays the same.
 
     Args:
-        is_last: whether no other forward of the edit follows.
-
-    Returns:
-        The output of the model; None if there is nothing to scale.
+        edits: what `edits_to_scale` returns.
+        strengths: what `measured_strengths` yields.
     """
-    by_conv: dict[UnitLayer, list[TensorEdit | ValueEdit]] = {}
+    for conv, of_conv in edits.items():
+        if conv in strengths:
+            _scale(tx, model, of_conv, strengths[conv])
+
+
+def edits_to_scale(model: nn.Module, edits: Sequence[TensorEdit | ValueEdit]) -> DrawnByConv:
+    """Return conv -> the changes of its tensors whose new filters can be scaled."""
+    by_conv: DrawnByConv = {}
     for edit in edits:
         owner, _ = find_owner_and_tensor(model, edit.tensor)
         # A weight that is computed from others is not scaled: its filters have norms of their own.
@@ -65,26 +67,23 @@ def scale_new_filters(
             continue
         if not (is_transposed(owner) and group_count(owner) > 1):
             by_conv.setdefault(owner, []).append(edit)
-    if not by_conv:
-        return None
-    with _measured(by_conv) as strengths:
-        output = evaluate_first_forward(model, probe, double=double, is_last=is_last)
-    for conv, of_conv in by_conv.items():
-        if conv in strengths:
-            _scale(tx, model, of_conv, strengths[conv])
-    return output
+    return by_conv
 
 
 @contextmanager
-def _measured(convs: Iterable[UnitLayer]) -> Iterator[dict[UnitLayer, Tensor]]:
-    """Yield conv -> root mean square of the positive outputs of each filter, of later forwards."""
+def measured_strengths(convs: Iterable[UnitLayer]) -> Iterator[dict[UnitLayer, Tensor]]:
+    """Yield conv -> root mean square of the positive outputs of each filter.
+
+    The outputs are those of the forwards inside. No mode sees how they are measured.
+    """
     strengths: dict[UnitLayer, Tensor] = {}
 
     def measure(conv: Any, args: Any, output: Tensor) -> None:
         channel = output.ndim - len(kernel_size(conv)) - 1  # 0 for an image without a batch
         others = [dim for dim in range(output.ndim) if dim != channel]
-        positive = output.detach().clamp(min=0).double()
-        strengths[conv] = positive.square().mean(others).sqrt().cpu()
+        with torch_modes_suspended():
+            positive = output.detach().clamp(min=0).double()
+            strengths[conv] = positive.square().mean(others).sqrt().cpu()
 
     handles = [conv.register_forward_hook(measure, prepend=True) for conv in convs]
     try:

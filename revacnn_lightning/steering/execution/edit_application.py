@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import torch
@@ -13,7 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.execution import verification
-from revacnn_lightning.steering.execution.activation_matching import scale_new_filters
+from revacnn_lightning.steering.execution.activation_matching import (
+    edits_to_scale,
+    measured_strengths,
+    scale_new_filters,
+)
 from revacnn_lightning.steering.execution.copy_edits import (
     check_same_structure,
     perform_on_copies,
@@ -49,8 +53,10 @@ from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
     ForwardProbe,
     evaluate_first_forward,
+    trace_and_evaluate,
     trace_channel_groups,
 )
+from revacnn_lightning.telemetry.unit_layers import UnitLayer
 
 __all__ = ["EditApplication"]
 
@@ -61,6 +67,18 @@ Comparison = Literal["quick", "own", "double"]
 # A fresh filter is active on about half of all inputs; after eight silent draws, assume that its
 # input is silent.
 MAX_DRAWS = 8
+
+
+class TracedForward(NamedTuple):
+    """What a traced forward of an edited model shows of its values.
+
+    Attributes:
+        output: what it returned.
+        strengths: those of the filters of every conv with new ones, see `measured_strengths`.
+    """
+
+    output: list[torch.Tensor]
+    strengths: Mapping[UnitLayer, torch.Tensor]
 
 
 @dataclass
@@ -84,7 +102,8 @@ class EditApplication:
     _comparison: Comparison = "own"
 
     def __post_init__(self) -> None:
-        self.probe = replace(self.probe, shared=EditForwardCache())
+        self._forwards = EditForwardCache()
+        self.probe = replace(self.probe, shared=self._forwards)
 
     def perform(self, plan: EditPlan, channel_groups: ChannelGroups) -> PerformedEdit:
         """Perform a plan. ``channel_groups`` are the channel groups of the model before.
@@ -182,17 +201,18 @@ class EditApplication:
             self.tx, self.model, plan, self.probe, before, self._initializer(), double=is_double
         )
         undo = self.perform_changes(plan)
-        after = self._trace(plan, groups)
         comparable = not are_normalized_together(groups, plan)
+        after, traced = self._trace(plan, groups, evaluates=comparable)
         realigned = correct_plan_columns(groups, after, plan, strict=not comparable)
         if realigned is not plan:
             self.tx.rollback(keep=start)
-            plan = realigned
+            plan, traced = realigned, None
             undo = self.perform_changes(plan)
-        after = self._draw_silent_filters_again(plan, after)
-        output = self._match_activations(plan, after, is_last=comparable)
+        if len(after.silent_channels):
+            after, traced = self._draw_silent_filters_again(plan, after), None
+        matched = self._match_activations(plan, after, traced, is_last=comparable)
         if comparable:
-            self._check_output(output, expected, after.rounding_unit)
+            output = self._check_output(matched, expected, after.rounding_unit, traced)
         else:
             output = self._evaluate(is_last=True)  # it depends on the strength of new filters
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), after)
@@ -214,15 +234,15 @@ class EditApplication:
         is_read = not any(value.action == "zero" for value in plan.values)
         expected = None if is_read else self._output_without_values(plan)
         undo = self.perform_changes(plan)
-        if not is_read:
-            groups = self._trace(plan, groups)
-            groups = self._draw_silent_filters_again(plan, groups)
-            output = self._match_activations(plan, groups, is_last=True)
-        else:
+        if expected is None:
             output = self._evaluate(is_last=True)
-        verification.check_shapes(output, before)
-        if expected is not None:
-            self._check_output(output, expected, groups.rounding_unit)
+            verification.check_shapes(output, before)
+        else:
+            groups, traced = self._trace(plan, groups, evaluates=True)
+            if len(groups.silent_channels):
+                groups, traced = self._draw_silent_filters_again(plan, groups), None
+            matched = self._match_activations(plan, groups, traced, is_last=True)
+            output = self._check_output(matched, expected, groups.rounding_unit, traced)
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), groups)
 
     def _output_without_values(self, plan: EditPlan) -> list[torch.Tensor]:
@@ -235,9 +255,24 @@ class EditApplication:
         return output_with_values(self.tx, self.model, zeros, self.probe, double=self._is_double)
 
     def _check_output(
-        self, output: list[torch.Tensor], expected: list[torch.Tensor], rounding_unit: float
-    ) -> None:
+        self,
+        output: list[torch.Tensor] | None,
+        expected: list[torch.Tensor],
+        rounding_unit: float,
+        traced: TracedForward | None = None,
+    ) -> list[torch.Tensor]:
+        """Check the output of the edited model, and return it.
+
+        Args:
+            output: that of an evaluation, if there was one.
+            traced: the traced forward, see `_trace`. If its output is the expected one, that is
+                enough.
+        """
         unit = verification.DOUBLE_UNIT if self._is_double else rounding_unit
+        if output is None:
+            if traced and verification.are_equal_up_to_rounding(traced.output, expected, unit):
+                return traced.output
+            output = self._evaluate(is_last=True)
 
         def perturbed() -> list[torch.Tensor]:
             if self._is_double:
@@ -245,7 +280,9 @@ class EditApplication:
             return output_with_perturbed_weights(self.tx, self.model, self.probe, unit)
 
         is_quick = self._comparison == "quick"
+        verification.check_shapes(output, expected)
         verification.check_output(output, expected, unit, None if is_quick else perturbed)
+        return output
 
     @property
     def _is_double(self) -> bool:
@@ -257,25 +294,49 @@ class EditApplication:
             self.model, self.probe, double=self._is_double, noise=noise, is_last=is_last
         )
 
-    def _trace(self, plan: EditPlan, last: ChannelGroups, trained: bool = False) -> ChannelGroups:
-        """Trace the edited model; ``last`` is its last trace."""
-        new, heads, model = locate_random_entries(plan), last.has_heads, self.model
-        return trace_channel_groups(model, self.probe, new, expects_heads=heads, as_trained=trained)
+    def _trace(
+        self, plan: EditPlan, last: ChannelGroups, *, evaluates: bool
+    ) -> tuple[ChannelGroups, TracedForward | None]:
+        """Trace the edited model; ``last`` is its last trace.
+
+        With ``evaluates``, also return what the traced forward shows, if the model runs the same
+        code in training mode as in evaluation mode.
+        """
+        new, heads = locate_random_entries(plan), last.has_heads
+        signature = self._forwards.evaluated_signature
+        if not evaluates or self._is_double or last.call_signature != signature:
+            return trace_channel_groups(self.model, self.probe, new, expects_heads=heads), None
+        with measured_strengths(edits_to_scale(self.model, random_edits(plan))) as strengths:
+            after, output = trace_and_evaluate(self.model, self.probe, new, expects_heads=heads)
+        is_evaluated = after.call_signature == signature
+        return after, TracedForward(output, strengths) if is_evaluated else None
 
     def _match_activations(
-        self, plan: EditPlan, groups: ChannelGroups, *, is_last: bool
-    ) -> list[torch.Tensor]:
+        self, plan: EditPlan, groups: ChannelGroups, traced: TracedForward | None, *, is_last: bool
+    ) -> list[torch.Tensor] | None:
         """Make new filters as active as the others, except where a norm does so anyway.
 
-        Returns the output of the model, which does not depend on their strength.
+        Returns the output of the model, which does not depend on their strength; None if no
+        evaluation was necessary.
         """
         normalized = {layer for layer, norms in groups.norm_after.items() if norms}
-        edits = [e for e in random_edits(plan) if e.tensor.rpartition(".")[0] not in normalized]
-        output = scale_new_filters(
-            self.tx, self.model, edits, self.probe, double=self._is_double, is_last=is_last
-        )
+        drawn = [e for e in random_edits(plan) if e.tensor.rpartition(".")[0] not in normalized]
+        edits, output = edits_to_scale(self.model, drawn), None
+        if edits and traced is None:
+            with measured_strengths(edits) as strengths:
+                output = self._evaluate(is_last=is_last)
+            scale_new_filters(self.tx, self.model, edits, strengths)
+        elif traced is not None:
+            scale_new_filters(self.tx, self.model, edits, traced.strengths)
         sync_random_entries(self.tx, self.model, plan, self.copies)
-        return self._evaluate(is_last=is_last) if output is None else output
+        return output
+
+    def _trace_as_trained(self, plan: EditPlan, last: ChannelGroups) -> ChannelGroups:
+        """Trace the edited model with the values of training; ``last`` is its last trace."""
+        new, heads = locate_random_entries(plan), last.has_heads
+        return trace_channel_groups(
+            self.model, self.probe, new, expects_heads=heads, as_trained=True
+        )
 
     def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
         """Draw filters again whose output is zero wherever it is read; return the last trace.
@@ -283,15 +344,14 @@ class EditApplication:
         A filter that is silent behind a ReLU from the start gets no gradient.
         """
         initializer = self._initializer()
-        if len(after.silent_channels):  # so far, norms have returned what they do in evaluation
-            after = self._trace(plan, after, trained=True)
+        after = self._trace_as_trained(plan, after)  # so far, norms were those of evaluation
         for _ in range(MAX_DRAWS):
             if not len(after.silent_channels):
                 return after
             for edit in random_edits(plan):
                 redraw_random_entries(self.tx, self.model, edit, initializer)
             sync_random_entries(self.tx, self.model, plan, self.copies)
-            after = self._trace(plan, after, trained=True)
+            after = self._trace_as_trained(plan, after)
         if len(after.silent_channels):
             plan.notes.append(
                 f"a new filter is silent on the verifying batch, also after {MAX_DRAWS} "

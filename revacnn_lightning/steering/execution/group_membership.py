@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.errors import EditFailedError
+from revacnn_lightning.telemetry.module_tree import list_named_parameters
 
 __all__ = ["ParamGroupMembershipCheck"]
 
@@ -39,7 +40,7 @@ class ParamGroupMembershipCheck:
         after = self._count_groups()
         wrong = [
             name
-            for name, parameter in self._model.named_parameters()
+            for name, parameter in list_named_parameters(self._model)
             if not self._is_listed_correctly(name, parameter, after[id(parameter)], new_are_trained)
         ]
         if wrong and self._optimizers:
@@ -66,7 +67,7 @@ class ParamGroupMembershipCheck:
             prefix = f"{path}." if path else ""
             earlier = [
                 self._before[id(parameter)]
-                for other, parameter in self._model.named_parameters()
+                for other, parameter in list_named_parameters(self._model)
                 if other.startswith(prefix) and id(parameter) in self._before
             ]
             if earlier:
@@ -74,7 +75,8 @@ class ParamGroupMembershipCheck:
         return True
 
     def _count_groups(self) -> dict[int, Counter[int]]:
-        counts: dict[int, Counter[int]] = {id(p): Counter() for p in self._model.parameters()}
+        parameters = list_named_parameters(self._model)
+        counts: dict[int, Counter[int]] = {id(p): Counter() for _, p in parameters}
         for i, optimizer in enumerate(self._optimizers):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:

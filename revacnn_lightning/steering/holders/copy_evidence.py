@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from revacnn_lightning.telemetry.module_tree import list_named_parameters
 from revacnn_lightning.telemetry.split_tensors import local_part
 
 __all__ = [
@@ -56,7 +57,7 @@ class TrainedParameters:
 
     def has_all_weights_of(self, model: nn.Module) -> bool:
         """Return whether each parameter of the model that may be a weight is trained."""
-        weights = (p for p in model.parameters() if is_lazy(p) or p.ndim > 1)
+        weights = (p for _, p in list_named_parameters(model) if is_lazy(p) or p.ndim > 1)
         return all(self._is_trained(p, is_registered=True) for p in weights)
 
     def _is_trained(self, parameter: nn.Parameter, is_registered: bool) -> bool:

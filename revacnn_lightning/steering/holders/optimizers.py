@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from revacnn_lightning.steering.holders.object_walk import CopyHolder, walk_held_torch_objects
+from revacnn_lightning.telemetry.module_tree import list_named_parameters
 
 __all__ = ["all_optimizers", "unwrapped_optimizers"]
 
@@ -38,7 +39,7 @@ def all_optimizers(
     These are held by a given optimizer, by the model's attributes or by a holder.
     """
     found = unwrapped_optimizers(optimizers)
-    parameters = {id(p) for p in model.parameters()}
+    parameters = {id(p) for _, p in list_named_parameters(model)}
     objects: list[tuple[str, object]] = [("optimizer", each) for each in found]
     objects += [("model", model), *((holder.name, holder.value) for holder in holders)]
     for name, value in objects:

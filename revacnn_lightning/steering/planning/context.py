@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from revacnn_lightning.steering.computed_tensors import ComputedTensor, computed_tensors
 from revacnn_lightning.steering.planning.lookup import find_owner_and_tensor
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
+from revacnn_lightning.telemetry.module_tree import list_named_parameters
 
 __all__ = ["PlanningContext"]
 
@@ -78,4 +79,4 @@ class PlanningContext:
 
     def count_parameters(self) -> int:
         """Return the number of parameter values of the model."""
-        return sum(p.numel() for p in self.model.parameters())
+        return sum(p.numel() for _, p in list_named_parameters(self.model))

@@ -68,6 +68,7 @@ class ChannelGroups:
         equal_parts: the parts of equal size into which channels are divided, in this order.
         op_costs: the multiplications of the first forward, on ``samples`` samples.
         rounding_unit: rounding unit of the coarsest floating type that a layer computed in.
+        call_signature: the `CallSignature` of the first forward.
         silent_channels: the channels of new filters that reach consumers as zeros only.
     """
 
@@ -89,6 +90,7 @@ class ChannelGroups:
         self.size_uses = trace.size_uses
         self.shape_sizes = trace.shape_sizes
         self.has_heads = trace.has_heads
+        self.call_signature = trace.signature.value
         self._by_key = {(each.tensor, each.dim): each for each in self.dimensions}
         self._starts = np.array([each.start for each in self.dimensions], int)
         self.keeps_positions = True

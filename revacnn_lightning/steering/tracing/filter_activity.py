@@ -38,11 +38,12 @@ class ZeroNewFilterDetector:
         self._is_read = np.zeros(channel_count, bool)
         self._is_active = np.zeros(channel_count, bool)
 
-    def includes_new_filter(self, label: Tensor) -> bool:
-        """Return whether a label has a channel of a new filter."""
+    def are_new_filters(self, label: Tensor) -> Tensor:
+        """Return which channels of a label are those of new filters, in the label's shape."""
         flat = label.reshape(-1).numpy()
         inside = flat < len(self._is_new)
-        return bool(self._is_new[np.where(inside, flat, 0)][inside].any())
+        is_new = inside & self._is_new[np.where(inside, flat, 0)]
+        return torch.from_numpy(is_new).reshape(label.shape)
 
     @property
     def has_new_filters(self) -> bool:
@@ -54,8 +55,7 @@ class ZeroNewFilterDetector:
         if not self.has_new_filters:
             return
         flat = channels.numpy()
-        inside = flat < len(self._is_new)
-        at = np.flatnonzero(inside & self._is_new[np.where(inside, flat, 0)])
+        at = np.flatnonzero(self.are_new_filters(channels).numpy())
         if len(at):
             part = x.index_select(dim, torch.from_numpy(at).to(x.device))
             nonzero = (part != 0).movedim(dim, 0).flatten(1).any(1).cpu().numpy()

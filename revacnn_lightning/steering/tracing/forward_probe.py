@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.errors import SteeringError
+from revacnn_lightning.steering.tracing.call_signature import CallSignature
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.double_precision import DoublePrecisionMode
 from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
@@ -32,6 +33,7 @@ __all__ = [
     "eager_code",
     "evaluate_first_forward",
     "run_forward",
+    "trace_and_evaluate",
     "trace_channel_groups",
 ]
 
@@ -111,31 +113,79 @@ def trace_channel_groups(
     Raises:
         ForwardFailedError: a forward raised.
     """
+    evaluates = probe.shared is not None and not as_trained
+    kind = TraceKind(new_filters, evaluates=evaluates, expects_heads=expects_heads)
+    return _trace(model, probe, kind)[0]
+
+
+def trace_and_evaluate(
+    model: nn.Module,
+    probe: ForwardProbe,
+    new_filters: Sequence[tuple[str, int, int]] = (),
+    *,
+    expects_heads: bool = False,
+) -> tuple[ChannelGroups, list[Tensor]]:
+    """Trace as `trace_channel_groups`, and return what the first forward returned, too.
+
+    It is that of an evaluation, unless the model runs other code in evaluation mode: then the
+    `CallSignature` of both differ. Call this if the edit expects no other forward.
+
+    Raises:
+        ForwardFailedError: a forward raised.
+    """
+    kind = TraceKind(new_filters, evaluates=True, expects_heads=expects_heads, is_last=True)
+    return _trace(model, probe, kind)
+
+
+class TraceKind(NamedTuple):
+    """What is traced, see `trace_channel_groups`.
+
+    Attributes:
+        evaluates: whether batch norms and dropout return what they do in evaluation.
+        is_last: whether the values of the first forward matter, after which the edit expects none.
+    """
+
+    new_filters: Sequence[tuple[str, int, int]]
+    evaluates: bool
+    expects_heads: bool
+    is_last: bool = False
+
+
+def _trace(
+    model: nn.Module, probe: ForwardProbe, kind: TraceKind
+) -> tuple[ChannelGroups, list[Tensor]]:
+    """Return the channel groups, and the output of the first forward."""
     with paused_garbage_collection():
-        evaluates_norms = probe.shared is not None and not as_trained
-        reads_shapes = expects_heads
+        expects_heads = reads_shapes = kind.expects_heads
         while True:
             tracer = Tracer(
-                model, new_filters, reads_shapes=reads_shapes, evaluates_norms=evaluates_norms
+                model, kind.new_filters, reads_shapes=reads_shapes, evaluates=kind.evaluates
             )
-            _trace_modes(tracer, model, probe)
+            output = _trace_modes(tracer, model, probe, kind)
             if tracer.trace.has_heads == reads_shapes or (reads_shapes and not expects_heads):
-                return ChannelGroups(tracer.trace, probe.samples)
+                return ChannelGroups(tracer.trace, probe.samples), output
             reads_shapes, expects_heads = not reads_shapes, False
 
 
-def _trace_modes(tracer: Tracer, model: nn.Module, probe: ForwardProbe) -> None:
-    _trace_once(tracer, model, probe, None if model.training else True)
+def _trace_modes(
+    tracer: Tracer, model: nn.Module, probe: ForwardProbe, kind: TraceKind
+) -> list[Tensor]:
+    output = _trace_once(tracer, model, probe, None if model.training else True, kind)
     if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
-        _trace_once(tracer, model, probe, False)
+        _trace_once(tracer, model, probe, False, kind._replace(is_last=False))
+    return output
 
 
 def _trace_once(
-    tracer: Tracer, model: nn.Module, probe: ForwardProbe, training: bool | None
-) -> None:
+    tracer: Tracer, model: nn.Module, probe: ForwardProbe, training: bool | None, kind: TraceKind
+) -> list[Tensor]:
+    """Trace every forward of the probe once, and return the output of the first."""
+    first: list[Tensor] = []
     with _restored(model, probe, training) as tensors:
         for index, forward in enumerate(probe.forwards):
-            with tracer.tracing(_runner(probe, tensors, exact=False)):
+            is_exact = kind.is_last and index == 0
+            run = _runner(probe, tensors, exact=is_exact, is_last=is_exact)
+            with tracer.tracing(run):
                 try:
                     output = run_forward(forward, probe.hint)
                 except ForwardFailedError:
@@ -143,10 +193,14 @@ def _trace_once(
                         raise
                     log.debug("A forward does not run in evaluation mode", exc_info=True)
                     continue
+                tracer.trace.signature.finish()
                 if isinstance(output, ReplayedStepOutput):
                     for tensor, reason in output.fixed_shape_tensors:
                         tracer.trace.fix_tensor(tensor, reason)
                 tracer.trace.fix_outputs(output, _tensors_in)
+            if is_exact:
+                first = _floating_point_copies(output)
+    return first
 
 
 def _restored(
@@ -182,15 +236,18 @@ def _runner(
 
 
 class _Observed(NoCompileDispatchMode):
-    """Runs every operation inside by a function."""
+    """Runs every operation inside by a function, and records it in a signature if there is one."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, signature: CallSignature | None) -> None:
         super().__init__()
         self._run = run
+        self._signature = signature
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if self._signature is not None:
+            self._signature.record(func, args)
         return self._run(func, args, kwargs or {})
 
 
@@ -214,13 +271,19 @@ def evaluate_first_forward(
     """
     with ExitStack() as stack:
         tensors = stack.enter_context(_restored(model, probe, training=False))
+        signature: CallSignature | None = None
         if not tensors.are_all_copied:  # of compiled code, no operation is observed
             alone = replace(probe, shared=None) if double else probe  # nothing else is double
-            stack.enter_context(_Observed(_runner(alone, tensors, exact=True, is_last=is_last)))
+            run = _runner(alone, tensors, exact=True, is_last=is_last)
+            if probe.shared is not None:
+                signature = probe.shared.new_signature()
+            stack.enter_context(_Observed(run, signature))
         if double:
             stack.enter_context(DoublePrecisionMode(noise))
-        found = _tensors_in(run_forward(probe.forwards[0], probe.hint))
-        return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
+        output = run_forward(probe.forwards[0], probe.hint)
+        if probe.shared is not None:
+            probe.shared.evaluated_signature = None if signature is None else signature.value
+        return _floating_point_copies(output)
 
 
 def run_forward(forward: Callable[[], Any], hint: str = "") -> Any:
@@ -247,6 +310,12 @@ def eager_code() -> Iterator[None]:
             yield
     else:
         yield
+
+
+def _floating_point_copies(output: Any) -> list[Tensor]:
+    """Return copies of the tensors of floating or complex numbers in an output of a forward."""
+    found = _tensors_in(output)
+    return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
 
 
 def _tensors_in(value: Any) -> list[Tensor]:

@@ -10,10 +10,16 @@ import torch
 
 from revacnn_lightning.steering.tracing.rules.op_families import UNINITIALIZED
 
-__all__ = ["MemoryEffect", "memory_effect_of", "out_of_place_variant", "updates_statistics"]
+__all__ = [
+    "UNDETERMINED",
+    "MemoryEffect",
+    "memory_effect_of",
+    "out_of_place_variant",
+    "updates_statistics",
+]
 
 # What these return is not determined by their arguments, though no tag says so.
-_UNDETERMINED = UNINITIALIZED | {
+UNDETERMINED = UNINITIALIZED | {
     "empty_like",
     "empty_strided",
     "new_empty_strided",
@@ -43,7 +49,7 @@ def memory_effect_of(func: Any) -> MemoryEffect:
     if schema is None or torch.Tag.nondeterministic_seeded in func.tags:
         return MemoryEffect.UNKNOWN
     namespace, _, name = schema.name.partition("::")
-    if namespace != "aten" or name in _UNDETERMINED:  # others may have a state of their own
+    if namespace != "aten" or name in UNDETERMINED:  # others may have a state of their own
         return MemoryEffect.UNKNOWN
     aliased = [each for each in schema.arguments if each.alias_info is not None]
     written = [each for each in aliased if each.alias_info.is_write]

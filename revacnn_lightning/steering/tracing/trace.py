@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.steering.computed_tensors import computed_tensors
+from revacnn_lightning.steering.tracing.call_signature import CallSignature, tensor_positions
 from revacnn_lightning.steering.tracing.filter_activity import ZeroNewFilterDetector
 from revacnn_lightning.steering.tracing.labels import (
     Label,
@@ -88,9 +89,11 @@ class Trace:
         self.shapes: dict[str, set[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]] = {}
         self.rounding_unit = 0.0  # of the coarsest floating type a layer computed in
         self.op_costs: list[OpCost] = []  # of the first forward
+        tensors = list_named_tensors(model)
+        self.signature = CallSignature(tensor_positions(tensors))  # of the first forward
         self._stack: list[nn.Module] = []
         self._priorities: list[tuple[bool, int]] = []  # of the tensors of `dimensions`
-        self._label_model(model)
+        self._label_tensors(tensors)
         self._starts = np.array([each.start for each in self.dimensions], int)
         self._has_gain = np.zeros(self.channel_count, bool)
         self._apply_computations(model)
@@ -98,8 +101,8 @@ class Trace:
         self._produced = np.zeros(self.channel_count, bool)
         self.activity = ZeroNewFilterDetector(new_filters, self.dimensions, self.channel_count)
 
-    def _label_model(self, model: nn.Module) -> None:
-        layers = dict(named_unit_layers(model))
+    def _label_tensors(self, tensors: Sequence[tuple[str, Tensor]]) -> None:
+        layers = dict(named_unit_layers(self.model))
         conv_weights = {
             id(t) for each in layers.values() for t in (*each.parameters(), *each.buffers())
             if t.ndim > 2
@@ -108,7 +111,7 @@ class Trace:
             id(layer._parameters.get("weight")): name
             for name, layer in reversed(list(layers.items()))
         }
-        for name, tensor in list_named_tensors(model):
+        for name, tensor in tensors:
             if not tensor.ndim:
                 self._keys.record_permanent(tensor)
                 continue

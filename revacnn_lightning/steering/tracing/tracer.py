@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from revacnn_lightning.steering.tracing.evaluated_calls import evaluated_call
 from revacnn_lightning.steering.tracing.op_costs import op_costs
 from revacnn_lightning.steering.tracing.records import OpCall
 from revacnn_lightning.steering.tracing.rules.dispatch import apply_rule
@@ -25,8 +26,6 @@ from revacnn_lightning.steering.tracing.traced_int import temporary_traced_ints
 from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 
 __all__ = ["Run", "Tracer"]
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # (operation, arguments, named arguments) -> its output
 Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -41,8 +40,8 @@ class Tracer(NoCompileDispatchMode):
         model: the network.
         new_filters: see `Trace`.
         reads_shapes: whether sizes that the model reads from shapes are traced, which takes longer.
-        evaluates_norms: whether batch norms return what they do in evaluation, except those that
-            read new filters. What is traced is what the model calls.
+        evaluates: whether batch norms and dropout return what they do in evaluation, see
+            `evaluated_call`. What is traced is what the model calls.
     """
 
     def __init__(
@@ -51,14 +50,14 @@ class Tracer(NoCompileDispatchMode):
         new_filters: Iterable[tuple[str, int, int]] = (),
         *,
         reads_shapes: bool = False,
-        evaluates_norms: bool = False,
+        evaluates: bool = False,
     ) -> None:
         super().__init__()
         self.trace = Trace(model, new_filters)
         self._reads_shapes = reads_shapes
         self._forwards = 0  # traced so far
         self._run: Run = _run
-        self._evaluates_norms = evaluates_norms
+        self._evaluates = evaluates
 
     @contextmanager
     def tracing(self, run: Run | None = None) -> Iterator[None]:
@@ -93,33 +92,14 @@ class Tracer(NoCompileDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._evaluates_norms and func is torch.ops.aten.native_batch_norm.default:
-            out = self._run(func, self._without_batch_statistics(args), kwargs)
+        self.trace.signature.record(func, args)
+        if self._evaluates:
+            out = self._run(*evaluated_call(self.trace, func, args, kwargs))
         else:
             out = self._run(func, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():  # our own calls are none of the model's
             self._record(func, args, kwargs, out)
         return out
-
-    def _without_batch_statistics(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments with which a batch norm of torch normalizes as in evaluation.
-
-        New filters have no running statistics yet, so their norm would leave them as they are, and
-        they might be silent. A function may use the tensors that it updates, a module does not.
-        """
-        norm, x, running_mean = self.trace.running_module, args[0], args[3]
-        if norm is None or type(norm) not in _BATCH_NORMS or running_mean is None:
-            return args
-        if norm._buffers.get("running_mean") is not running_mean:
-            return args
-        activity = self.trace.activity
-        with torch._C.DisableTorchFunctionSubclass():
-            labels = self.trace.labels(x)
-            if activity.has_new_filters and (
-                not labels or any(map(activity.includes_new_filter, labels))
-            ):
-                return args
-        return (*args[:5], False, *args[6:])
 
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         name, base = _names_of(func)
