@@ -3,7 +3,8 @@
 From a request to an edited network, file by file::
 
     tracing/            which channels must be edited together
-      forward_probe.py    real forwards of the model, traced or evaluated without side effects
+      forward_probe.py    real forwards of the model, evaluated without side effects
+      traced_forwards.py  ... traced; call_signature.py: whether both run the same code
       forward_cache.py    what the forwards of one edit share
       call_output_cache.py   ... the outputs of operations; content_numbers.py: which are the same
       tracer.py           dispatch mode that passes every aten call of a forward to a rule
@@ -18,7 +19,7 @@ From a request to an edited network, file by file::
     execution/          the plan applied to the model, all or nothing
       executor.py         performs, reverts and replays a plan
       *_edits.py          ... one kind of change each; optimizer_state.py: their optimizer state
-      edit_application.py   performs a plan and verifies it
+      edit_application.py   performs a plan and verifies it; edit_forwards.py: its forwards
       verification.py       judges the model's output after an edit
       reference_outputs.py  the outputs that an edit must give, by forwards with temporary changes
       freezing.py         keeps frozen filters as they are

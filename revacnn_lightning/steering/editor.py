@@ -54,13 +54,10 @@ from revacnn_lightning.steering.planning.single_filter import (
 )
 from revacnn_lightning.steering.tentative_edits import TentativeEdits
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.forward_probe import (
-    ForwardFailedError,
-    ForwardProbe,
-    trace_channel_groups,
-)
+from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, ForwardProbe
 from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
 from revacnn_lightning.steering.tracing.raising_module import raising_module_name
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 from revacnn_lightning.steering.undo import plan_redo, plan_undo
 
 __all__ = ["AppliedEdit", "Editor", "OptimizersAndCopies"]

@@ -14,8 +14,8 @@ from revacnn_lightning.steering import Editor
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
     evaluate_first_forward,
-    trace_channel_groups,
 )
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 
 BATCH = (torch.randn(8, 3, 6, 6), torch.arange(8) % 2)
 

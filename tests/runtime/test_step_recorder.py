@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from revacnn_lightning.runtime.recorded_step import RecordedStep
 from revacnn_lightning.runtime.step_recorder import StepRecorder
-from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe, trace_channel_groups
+from revacnn_lightning.steering.tracing.forward_probe import ForwardProbe
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 
 IMAGES = torch.randn(6, 1, 5, 5)

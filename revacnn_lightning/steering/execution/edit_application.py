@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
 
 import msgspec
 import torch
@@ -24,6 +23,11 @@ from revacnn_lightning.steering.execution.copy_edits import (
     revert_on_copies,
     sync_random_entries,
 )
+from revacnn_lightning.steering.execution.edit_forwards import (
+    Comparison,
+    EditForwards,
+    TracedForward,
+)
 from revacnn_lightning.steering.execution.executor import (
     PerformedEdit,
     UndoneEdit,
@@ -35,7 +39,6 @@ from revacnn_lightning.steering.execution.initialization import Initialization, 
 from revacnn_lightning.steering.execution.plan_queries import (
     are_normalized_together,
     correct_plan_columns,
-    locate_random_entries,
     random_edits,
 )
 from revacnn_lightning.steering.execution.reference_outputs import (
@@ -43,42 +46,20 @@ from revacnn_lightning.steering.execution.reference_outputs import (
     output_with_perturbed_weights,
     output_with_values,
 )
+from revacnn_lightning.steering.execution.silent_filters import draw_silent_filters_again
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.execution.value_edits import redraw_random_entries
 from revacnn_lightning.steering.holders.model_copy import ModelPartCopy
 from revacnn_lightning.steering.planning.plan import EditPlan
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
 from revacnn_lightning.steering.tracing.forward_probe import (
     ForwardFailedError,
     ForwardProbe,
     evaluate_first_forward,
-    trace_and_evaluate,
-    trace_channel_groups,
 )
-from revacnn_lightning.telemetry.unit_layers import UnitLayer
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 
 __all__ = ["EditApplication"]
-
-# How outputs are compared: in the network's own precision with a tolerance of a few rounding units,
-# or of as much as rounding explains; or in double precision.
-Comparison = Literal["quick", "own", "double"]
-
-# A fresh filter is active on about half of all inputs; after eight silent draws, assume that its
-# input is silent.
-MAX_DRAWS = 8
-
-
-class TracedForward(NamedTuple):
-    """What a traced forward of an edited model shows of its values.
-
-    Attributes:
-        output: what it returned.
-        strengths: those of the filters of every conv with new ones, see `measured_strengths`.
-    """
-
-    output: list[torch.Tensor]
-    strengths: Mapping[UnitLayer, torch.Tensor]
 
 
 @dataclass
@@ -99,11 +80,10 @@ class EditApplication:
     seed: int
     copies: Sequence[ModelPartCopy] = ()
     initialize: Initialization | None = None
-    _comparison: Comparison = "own"
 
     def __post_init__(self) -> None:
-        self._forwards = EditForwardCache()
-        self.probe = replace(self.probe, shared=self._forwards)
+        self._forwards = EditForwards(self.model, self.probe)
+        self.probe = self._forwards.probe
 
     def perform(self, plan: EditPlan, channel_groups: ChannelGroups) -> PerformedEdit:
         """Perform a plan. ``channel_groups`` are the channel groups of the model before.
@@ -133,7 +113,7 @@ class EditApplication:
     ) -> PerformedEdit:
         """Perform a plan and verify it."""
         plan = msgspec.structs.replace(plan, notes=[*plan.notes])
-        self._comparison = comparison
+        self._forwards.comparison = comparison
         if plan.tensors:
             performed = self._resize(plan, groups)
         elif plan.layers:
@@ -195,52 +175,52 @@ class EditApplication:
 
     def _resize(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
         """Change values and sizes, realign the columns of consumers, and compare the output."""
-        before = self._evaluate()
-        start, is_double = self.tx.size, self._is_double
+        before = self._forwards.evaluate()
+        start, is_double = self.tx.size, self._forwards.is_double
         expected = expected_output(
             self.tx, self.model, plan, self.probe, before, self._initializer(), double=is_double
         )
         undo = self.perform_changes(plan)
         comparable = not are_normalized_together(groups, plan)
-        after, traced = self._trace(plan, groups, evaluates=comparable)
+        after, traced = self._forwards.trace(plan, groups, evaluates=comparable)
         realigned = correct_plan_columns(groups, after, plan, strict=not comparable)
         if realigned is not plan:
             self.tx.rollback(keep=start)
             plan, traced = realigned, None
             undo = self.perform_changes(plan)
         if len(after.silent_channels):
-            after, traced = self._draw_silent_filters_again(plan, after), None
+            after, traced = self._draw_again(plan, after), None
         matched = self._match_activations(plan, after, traced, is_last=comparable)
         if comparable:
             output = self._check_output(matched, expected, after.rounding_unit, traced)
         else:
-            output = self._evaluate(is_last=True)  # it depends on the strength of new filters
+            output = self._forwards.evaluate(is_last=True)  # depends on new filters' strength
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), after)
 
     def _change_layers(self, plan: EditPlan) -> PerformedEdit:
         """Insert a block, which keeps the output, or remove a layer, which does not."""
-        before = self._evaluate()
+        before = self._forwards.evaluate()
         undo = self.perform_changes(plan)
         with verification.execution_forbidden(undo.removed_layers):
             after = trace_channel_groups(self.model, self.probe)
-            output = self._evaluate(is_last=True)
+            output = self._forwards.evaluate(is_last=True)
         verification.check_shapes(output, before)
         if all(layer.action == "insert" for layer in plan.layers):
             self._check_output(output, before, after.rounding_unit)
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), after)
 
     def _change_values(self, plan: EditPlan, groups: ChannelGroups) -> PerformedEdit:
-        before = self._evaluate()
+        before = self._forwards.evaluate()
         is_read = not any(value.action == "zero" for value in plan.values)
         expected = None if is_read else self._output_without_values(plan)
         undo = self.perform_changes(plan)
         if expected is None:
-            output = self._evaluate(is_last=True)
+            output = self._forwards.evaluate(is_last=True)
             verification.check_shapes(output, before)
         else:
-            groups, traced = self._trace(plan, groups, evaluates=True)
+            groups, traced = self._forwards.trace(plan, groups, evaluates=True)
             if len(groups.silent_channels):
-                groups, traced = self._draw_silent_filters_again(plan, groups), None
+                groups, traced = self._draw_again(plan, groups), None
             matched = self._match_activations(plan, groups, traced, is_last=True)
             output = self._check_output(matched, expected, groups.rounding_unit, traced)
         return PerformedEdit(plan, undo, verification.relative_difference(output, before), groups)
@@ -252,7 +232,9 @@ class EditApplication:
         Their old ones may be NaN.
         """
         zeros = [msgspec.structs.replace(value, action="zero") for value in plan.values]
-        return output_with_values(self.tx, self.model, zeros, self.probe, double=self._is_double)
+        return output_with_values(
+            self.tx, self.model, zeros, self.probe, double=self._forwards.is_double
+        )
 
     def _check_output(
         self,
@@ -268,48 +250,21 @@ class EditApplication:
             traced: the traced forward, see `_trace`. If its output is the expected one, that is
                 enough.
         """
-        unit = verification.DOUBLE_UNIT if self._is_double else rounding_unit
+        unit = verification.DOUBLE_UNIT if self._forwards.is_double else rounding_unit
         if output is None:
             if traced and verification.are_equal_up_to_rounding(traced.output, expected, unit):
                 return traced.output
-            output = self._evaluate(is_last=True)
+            output = self._forwards.evaluate(is_last=True)
 
         def perturbed() -> list[torch.Tensor]:
-            if self._is_double:
-                return self._evaluate(noise=unit)
+            if self._forwards.is_double:
+                return self._forwards.evaluate(noise=unit)
             return output_with_perturbed_weights(self.tx, self.model, self.probe, unit)
 
-        is_quick = self._comparison == "quick"
+        is_quick = self._forwards.comparison == "quick"
         verification.check_shapes(output, expected)
         verification.check_output(output, expected, unit, None if is_quick else perturbed)
         return output
-
-    @property
-    def _is_double(self) -> bool:
-        return self._comparison == "double"
-
-    def _evaluate(self, noise: float = 0.0, *, is_last: bool = False) -> list[torch.Tensor]:
-        """Return the output, in the precision of this attempt."""
-        return evaluate_first_forward(
-            self.model, self.probe, double=self._is_double, noise=noise, is_last=is_last
-        )
-
-    def _trace(
-        self, plan: EditPlan, last: ChannelGroups, *, evaluates: bool
-    ) -> tuple[ChannelGroups, TracedForward | None]:
-        """Trace the edited model; ``last`` is its last trace.
-
-        With ``evaluates``, also return what the traced forward shows, if the model runs the same
-        code in training mode as in evaluation mode.
-        """
-        new, heads = locate_random_entries(plan), last.has_heads
-        signature = self._forwards.evaluated_signature
-        if not evaluates or self._is_double or last.call_signature != signature:
-            return trace_channel_groups(self.model, self.probe, new, expects_heads=heads), None
-        with measured_strengths(edits_to_scale(self.model, random_edits(plan))) as strengths:
-            after, output = trace_and_evaluate(self.model, self.probe, new, expects_heads=heads)
-        is_evaluated = after.call_signature == signature
-        return after, TracedForward(output, strengths) if is_evaluated else None
 
     def _match_activations(
         self, plan: EditPlan, groups: ChannelGroups, traced: TracedForward | None, *, is_last: bool
@@ -324,37 +279,19 @@ class EditApplication:
         edits, output = edits_to_scale(self.model, drawn), None
         if edits and traced is None:
             with measured_strengths(edits) as strengths:
-                output = self._evaluate(is_last=is_last)
+                output = self._forwards.evaluate(is_last=is_last)
             scale_new_filters(self.tx, self.model, edits, strengths)
         elif traced is not None:
             scale_new_filters(self.tx, self.model, edits, traced.strengths)
         sync_random_entries(self.tx, self.model, plan, self.copies)
         return output
 
-    def _trace_as_trained(self, plan: EditPlan, last: ChannelGroups) -> ChannelGroups:
-        """Trace the edited model with the values of training; ``last`` is its last trace."""
-        new, heads = locate_random_entries(plan), last.has_heads
-        return trace_channel_groups(
-            self.model, self.probe, new, expects_heads=heads, as_trained=True
-        )
+    def _draw_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
+        """Draw silent new filters again, in the model and its copies; return the last trace."""
 
-    def _draw_silent_filters_again(self, plan: EditPlan, after: ChannelGroups) -> ChannelGroups:
-        """Draw filters again whose output is zero wherever it is read; return the last trace.
-
-        A filter that is silent behind a ReLU from the start gets no gradient.
-        """
-        initializer = self._initializer()
-        after = self._trace_as_trained(plan, after)  # so far, norms were those of evaluation
-        for _ in range(MAX_DRAWS):
-            if not len(after.silent_channels):
-                return after
+        def draw(initializer: Initializer) -> None:
             for edit in random_edits(plan):
                 redraw_random_entries(self.tx, self.model, edit, initializer)
             sync_random_entries(self.tx, self.model, plan, self.copies)
-            after = self._trace_as_trained(plan, after)
-        if len(after.silent_channels):
-            plan.notes.append(
-                f"a new filter is silent on the verifying batch, also after {MAX_DRAWS} "
-                "initializations; its input may be silent"
-            )
-        return after
+
+        return draw_silent_filters_again(self._forwards, plan, after, draw, self._initializer())

@@ -1,13 +1,12 @@
-"""Real forwards of the model: traced, or evaluated for verification. They change nothing."""
+"""Real forwards of the model, evaluated for verification. They change nothing."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from revacnn_lightning.errors import SteeringError
 from revacnn_lightning.steering.tracing.call_signature import CallSignature
-from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
 from revacnn_lightning.steering.tracing.double_precision import DoublePrecisionMode
 from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
-from revacnn_lightning.steering.tracing.garbage_collection import paused_garbage_collection
-from revacnn_lightning.steering.tracing.tracer import Run, Tracer
+from revacnn_lightning.steering.tracing.tracer import Run
 from revacnn_lightning.telemetry.inspection.dispatch_mode import NoCompileDispatchMode
 from revacnn_lightning.telemetry.inspection.following_norms import SingleLayerBatchNorms
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
@@ -32,13 +29,12 @@ __all__ = [
     "ReplayedStepOutput",
     "eager_code",
     "evaluate_first_forward",
+    "floating_point_copies",
+    "operation_runner",
+    "restored_model",
     "run_forward",
-    "trace_and_evaluate",
-    "trace_channel_groups",
+    "tensors_in",
 ]
-
-
-log = logging.getLogger(__name__)
 
 
 class ForwardFailedError(SteeringError):
@@ -87,131 +83,15 @@ class ForwardProbe:
     norms: SingleLayerBatchNorms | None = None
 
 
-def trace_channel_groups(
-    model: nn.Module,
-    probe: ForwardProbe,
-    new_filters: Sequence[tuple[str, int, int]] = (),
-    *,
-    expects_heads: bool = False,
-    as_trained: bool = False,
-) -> ChannelGroups:
-    """Trace every forward of the probe in training mode and return the channel groups.
-
-    If some layer was not run, a second round in evaluation mode follows, of those forwards that can
-    be run in it: a training step may not, such as that of a detector, which returns other tensors
-    then. A model that is training keeps the mode of each of its modules, so batch norms that the
-    user froze stay frozen. A model with attention heads is traced again with the sizes that it
-    reads from shapes.
-
-    Args:
-        new_filters: (tensor, dim, index) of new filters whose activity is recorded.
-        expects_heads: whether the last trace of the model has found attention heads. If it does
-            so again, the model is traced only once.
-        as_trained: whether the values must be those of training, although other forwards share the
-            outputs of an evaluation.
-
-    Raises:
-        ForwardFailedError: a forward raised.
-    """
-    evaluates = probe.shared is not None and not as_trained
-    kind = TraceKind(new_filters, evaluates=evaluates, expects_heads=expects_heads)
-    return _trace(model, probe, kind)[0]
-
-
-def trace_and_evaluate(
-    model: nn.Module,
-    probe: ForwardProbe,
-    new_filters: Sequence[tuple[str, int, int]] = (),
-    *,
-    expects_heads: bool = False,
-) -> tuple[ChannelGroups, list[Tensor]]:
-    """Trace as `trace_channel_groups`, and return what the first forward returned, too.
-
-    It is that of an evaluation, unless the model runs other code in evaluation mode: then the
-    `CallSignature` of both differ. Call this if the edit expects no other forward.
-
-    Raises:
-        ForwardFailedError: a forward raised.
-    """
-    kind = TraceKind(new_filters, evaluates=True, expects_heads=expects_heads, is_last=True)
-    return _trace(model, probe, kind)
-
-
-class TraceKind(NamedTuple):
-    """What is traced, see `trace_channel_groups`.
-
-    Attributes:
-        evaluates: whether batch norms and dropout return what they do in evaluation.
-        is_last: whether the values of the first forward matter, after which the edit expects none.
-    """
-
-    new_filters: Sequence[tuple[str, int, int]]
-    evaluates: bool
-    expects_heads: bool
-    is_last: bool = False
-
-
-def _trace(
-    model: nn.Module, probe: ForwardProbe, kind: TraceKind
-) -> tuple[ChannelGroups, list[Tensor]]:
-    """Return the channel groups, and the output of the first forward."""
-    with paused_garbage_collection():
-        expects_heads = reads_shapes = kind.expects_heads
-        while True:
-            tracer = Tracer(
-                model, kind.new_filters, reads_shapes=reads_shapes, evaluates=kind.evaluates
-            )
-            output = _trace_modes(tracer, model, probe, kind)
-            if tracer.trace.has_heads == reads_shapes or (reads_shapes and not expects_heads):
-                return ChannelGroups(tracer.trace, probe.samples), output
-            reads_shapes, expects_heads = not reads_shapes, False
-
-
-def _trace_modes(
-    tracer: Tracer, model: nn.Module, probe: ForwardProbe, kind: TraceKind
-) -> list[Tensor]:
-    output = _trace_once(tracer, model, probe, None if model.training else True, kind)
-    if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
-        _trace_once(tracer, model, probe, False, kind._replace(is_last=False))
-    return output
-
-
-def _trace_once(
-    tracer: Tracer, model: nn.Module, probe: ForwardProbe, training: bool | None, kind: TraceKind
-) -> list[Tensor]:
-    """Trace every forward of the probe once, and return the output of the first."""
-    first: list[Tensor] = []
-    with _restored(model, probe, training) as tensors:
-        for index, forward in enumerate(probe.forwards):
-            is_exact = kind.is_last and index == 0
-            run = _runner(probe, tensors, exact=is_exact, is_last=is_exact)
-            with tracer.tracing(run):
-                try:
-                    output = run_forward(forward, probe.hint)
-                except ForwardFailedError:
-                    if training is not False or index == 0:
-                        raise
-                    log.debug("A forward does not run in evaluation mode", exc_info=True)
-                    continue
-                tracer.trace.signature.finish()
-                if isinstance(output, ReplayedStepOutput):
-                    for tensor, reason in output.fixed_shape_tensors:
-                        tracer.trace.fix_tensor(tensor, reason)
-                tracer.trace.fix_outputs(output, _tensors_in)
-            if is_exact:
-                first = _floating_point_copies(output)
-    return first
-
-
-def _restored(
+def restored_model(
     model: nn.Module, probe: ForwardProbe, training: bool | None
 ) -> AbstractContextManager[TensorState]:
-    """Restore the model after forwards inside, whose operations `_runner` runs."""
+    """Restore the model after forwards inside, whose operations `operation_runner` runs."""
     objects = None if probe.shared is None else probe.shared.objects_of(model)
     return side_effect_free(model, training, observe=False, objects=objects)
 
 
-def _runner(
+def operation_runner(
     probe: ForwardProbe, tensors: TensorState, *, exact: bool, is_last: bool = False
 ) -> Run:
     """Return what runs the operations of the next forward.
@@ -270,11 +150,11 @@ def evaluate_first_forward(
         ForwardFailedError: the forward raised.
     """
     with ExitStack() as stack:
-        tensors = stack.enter_context(_restored(model, probe, training=False))
+        tensors = stack.enter_context(restored_model(model, probe, training=False))
         signature: CallSignature | None = None
         if not tensors.are_all_copied:  # of compiled code, no operation is observed
             alone = replace(probe, shared=None) if double else probe  # nothing else is double
-            run = _runner(alone, tensors, exact=True, is_last=is_last)
+            run = operation_runner(alone, tensors, exact=True, is_last=is_last)
             if probe.shared is not None:
                 signature = probe.shared.new_signature()
             stack.enter_context(_Observed(run, signature))
@@ -283,7 +163,7 @@ def evaluate_first_forward(
         output = run_forward(probe.forwards[0], probe.hint)
         if probe.shared is not None:
             probe.shared.evaluated_signature = None if signature is None else signature.value
-        return _floating_point_copies(output)
+        return floating_point_copies(output)
 
 
 def run_forward(forward: Callable[[], Any], hint: str = "") -> Any:
@@ -312,18 +192,18 @@ def eager_code() -> Iterator[None]:
         yield
 
 
-def _floating_point_copies(output: Any) -> list[Tensor]:
+def floating_point_copies(output: Any) -> list[Tensor]:
     """Return copies of the tensors of floating or complex numbers in an output of a forward."""
-    found = _tensors_in(output)
+    found = tensors_in(output)
     return [t.detach().clone() for t in found if t.is_floating_point() or t.is_complex()]
 
 
-def _tensors_in(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """Return the tensors in nested containers, dataclasses included."""
     found: list[Tensor] = []
     for leaf in tree_leaves(value):
         if isinstance(leaf, Tensor):
             found.append(leaf)
         elif is_dataclass(leaf) and not isinstance(leaf, type):
-            found += _tensors_in([getattr(leaf, each.name) for each in fields(leaf)])
+            found += tensors_in([getattr(leaf, each.name) for each in fields(leaf)])
     return found

@@ -18,12 +18,9 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.forward_probe import (
-    ForwardFailedError,
-    ForwardProbe,
-    trace_channel_groups,
-)
+from revacnn_lightning.steering.tracing.forward_probe import ForwardFailedError, ForwardProbe
 from revacnn_lightning.steering.tracing.raising_module import raising_module_name
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 from revacnn_lightning.telemetry.inspection.side_effects import side_effect_free
 from revacnn_lightning.telemetry.unit_layers import (
     UnitLayer,

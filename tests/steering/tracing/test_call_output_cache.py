@@ -18,10 +18,8 @@ from revacnn_lightning.steering.execution.replacement import replace_data
 from revacnn_lightning.steering.execution.transaction import Transaction
 from revacnn_lightning.steering.tracing import call_output_cache, compared_calls
 from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
-from revacnn_lightning.steering.tracing.forward_probe import (
-    evaluate_first_forward,
-    trace_channel_groups,
-)
+from revacnn_lightning.steering.tracing.forward_probe import evaluate_first_forward
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 from tests.steering import nets
 
 

@@ -12,10 +12,8 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from revacnn_lightning.steering.tracing.forward_cache import EditForwardCache
-from revacnn_lightning.steering.tracing.forward_probe import (
-    evaluate_first_forward,
-    trace_and_evaluate,
-)
+from revacnn_lightning.steering.tracing.forward_probe import evaluate_first_forward
+from revacnn_lightning.steering.tracing.traced_forwards import trace_and_evaluate
 from tests.steering import nets
 
 

@@ -15,7 +15,7 @@ from revacnn_lightning.errors import EditRefusedError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe
 from revacnn_lightning.steering.tracing.channel_groups import ChannelGroups
-from revacnn_lightning.steering.tracing.forward_probe import trace_channel_groups
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 
 
 def facts_of(groups: ChannelGroups) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from revacnn_lightning.errors import EditFailedError, EditRefusedError, SteeringError
 from revacnn_lightning.protocol import requests
 from revacnn_lightning.steering import Editor, ForwardProbe
-from revacnn_lightning.steering.tracing.forward_probe import trace_channel_groups
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 from revacnn_lightning.steering.tracing.tracer import Tracer
 from tests.steering import nets
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from revacnn_lightning.steering import ForwardProbe
-from revacnn_lightning.steering.tracing.forward_probe import trace_channel_groups
+from revacnn_lightning.steering.tracing.traced_forwards import trace_channel_groups
 from revacnn_lightning.telemetry.inspection.following_norms import (
     SingleLayerBatchNorms,
     observe_single_layer_batch_norms,
