@@ -127,6 +127,7 @@ def test_the_image_to_paint_over_had_the_generated_one_beside_it(
 ) -> None:
     """Each tile was painted at another place than where it was clicked."""
     page = ready(open_page(address))
+    page.evaluate("revacnn.sendCommand('show_batch_image')")  # all tests share the run's input
     expect(page.locator("#network-input-source")).to_have_text("batch")
     page.click("#edit-input")
     expect(page.locator("#image-editor")).to_be_visible()
