@@ -247,7 +247,7 @@ class EditApplication:
 
         Args:
             output: that of an evaluation, if there was one.
-            traced: the traced forward, see `_trace`. If its output is the expected one, that is
+            traced: the traced forward, see `EditForwards.trace`. If its output is the expected one, that is
                 enough.
         """
         unit = verification.DOUBLE_UNIT if self._forwards.is_double else rounding_unit

@@ -1,4 +1,4 @@
-"""Tells whether two forwards run the same code: one in training mode and one in evaluation mode."""
+"""Compares the code of two forwards: one in training mode and one in evaluation mode."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from revacnn_lightning.steering.tracing.op_effects import UNDETERMINED
 
-__all__ = ["CallSignature", "tensor_positions"]
+__all__ = ["DRAW_MASK", "CallSignature", "tensor_positions"]
 
 # What these return has no values yet, or those of the argument.
 _NOT_COMPARED = UNDETERMINED | {"detach", "alias"}
-_DRAW_MASK = torch.ops.aten.bernoulli_.float
+DRAW_MASK = torch.ops.aten.bernoulli_.float  # of dropout
 
 
 class CallSignature:
@@ -42,7 +42,7 @@ class CallSignature:
         """Add a call of a forward. Call this before the operation runs."""
         if self._is_finished:
             return
-        if func is _DRAW_MASK:
+        if func is DRAW_MASK:
             self._masks[id(args[0])] = args[0]
         elif self._masks and any(id(arg) in self._masks for arg in args):
             if id(args[0]) not in self._masks:  # applied, not scaled

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from revacnn_lightning.steering.tracing.call_signature import DRAW_MASK
 from revacnn_lightning.steering.tracing.labels import labeled_dims
 from revacnn_lightning.steering.tracing.trace import Trace
 
@@ -18,7 +19,6 @@ __all__ = ["evaluated_call"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _BATCH_NORM = torch.ops.aten.native_batch_norm.default
-_DRAW_MASK = torch.ops.aten.bernoulli_.float
 
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]  # operation, arguments, named arguments
 
@@ -33,7 +33,7 @@ def evaluated_call(trace: Trace, func: Any, args: tuple[Any, ...], kwargs: dict[
     """
     if func is _BATCH_NORM:
         return func, _without_batch_statistics(trace, args), kwargs
-    if func is _DRAW_MASK and args[0].is_floating_point():
+    if func is DRAW_MASK and args[0].is_floating_point():
         mean = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
         return torch.ops.aten.fill_.Scalar, (args[0], mean), {}
     return func, args, kwargs

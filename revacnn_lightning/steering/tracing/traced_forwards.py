@@ -54,7 +54,7 @@ def trace_channel_groups(
         ForwardFailedError: a forward raised.
     """
     evaluates = probe.shared is not None and not as_trained
-    kind = TraceKind(new_filters, evaluates=evaluates, expects_heads=expects_heads)
+    kind = _TraceKind(new_filters, evaluates=evaluates, expects_heads=expects_heads)
     return _trace(model, probe, kind)[0]
 
 
@@ -73,26 +73,27 @@ def trace_and_evaluate(
     Raises:
         ForwardFailedError: a forward raised.
     """
-    kind = TraceKind(new_filters, evaluates=True, expects_heads=expects_heads, is_last=True)
+    kind = _TraceKind(new_filters, evaluates=True, expects_heads=expects_heads, verifies=True)
     return _trace(model, probe, kind)
 
 
-class TraceKind(NamedTuple):
+class _TraceKind(NamedTuple):
     """What is traced, see `trace_channel_groups`.
 
     Attributes:
         evaluates: whether batch norms and dropout return what they do in evaluation.
-        is_last: whether the values of the first forward matter, after which the edit expects none.
+        verifies: whether the output of the first forward verifies the edit: then its values matter,
+            and the edit expects no other forward.
     """
 
     new_filters: Sequence[tuple[str, int, int]]
     evaluates: bool
     expects_heads: bool
-    is_last: bool = False
+    verifies: bool = False
 
 
 def _trace(
-    model: nn.Module, probe: ForwardProbe, kind: TraceKind
+    model: nn.Module, probe: ForwardProbe, kind: _TraceKind
 ) -> tuple[ChannelGroups, list[Tensor]]:
     """Return the channel groups, and the output of the first forward."""
     with paused_garbage_collection():
@@ -108,22 +109,22 @@ def _trace(
 
 
 def _trace_modes(
-    tracer: Tracer, model: nn.Module, probe: ForwardProbe, kind: TraceKind
+    tracer: Tracer, model: nn.Module, probe: ForwardProbe, kind: _TraceKind
 ) -> list[Tensor]:
     output = _trace_once(tracer, model, probe, None if model.training else True, kind)
     if tracer.trace.unused or len(tracer.trace.executed) < len(tracer.trace.layers):
-        _trace_once(tracer, model, probe, False, kind._replace(is_last=False))
+        _trace_once(tracer, model, probe, False, kind._replace(verifies=False))
     return output
 
 
 def _trace_once(
-    tracer: Tracer, model: nn.Module, probe: ForwardProbe, training: bool | None, kind: TraceKind
+    tracer: Tracer, model: nn.Module, probe: ForwardProbe, training: bool | None, kind: _TraceKind
 ) -> list[Tensor]:
     """Trace every forward of the probe once, and return the output of the first."""
     first: list[Tensor] = []
     with restored_model(model, probe, training) as tensors:
         for index, forward in enumerate(probe.forwards):
-            is_exact = kind.is_last and index == 0
+            is_exact = kind.verifies and index == 0
             run = operation_runner(probe, tensors, exact=is_exact, is_last=is_exact)
             with tracer.tracing(run):
                 try:
