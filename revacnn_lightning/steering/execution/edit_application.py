@@ -247,8 +247,8 @@ class EditApplication:
 
         Args:
             output: that of an evaluation, if there was one.
-            traced: the traced forward, see `EditForwards.trace`. If its output is the expected one, that is
-                enough.
+            traced: the traced forward, see `EditForwards.trace`. It suffices if its output is the
+                expected one.
         """
         unit = verification.DOUBLE_UNIT if self._forwards.is_double else rounding_unit
         if output is None:
